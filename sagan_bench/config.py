@@ -1,0 +1,363 @@
+"""What a run is: `RunConfig`, its presets and variants as data, typed overrides and the digest.
+
+Every field outside the section ``run`` changes results and enters the digest; no field inside it
+does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sagan_bench.errors import UserError
+
+DIGEST_SCHEMA = 1
+
+Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
+SpectralNormed = Literal["all", "hidden", "none"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and it refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which images, and how they become squares."""
+
+    source: str = Field("twins", description="twins, or folder:PATH")
+    image_size: Literal[32, 64, 128, 256] = Field(32, description="side of an image in pixels")
+    crop: int | None = Field(None, ge=1, description="centre crop in source pixels, then resize")
+    fit: Literal["centre-crop", "squash"] = Field(
+        "centre-crop", description="how an oblong image becomes a square"
+    )
+    flip: bool = Field(False, description="mirror each training image with probability 1/2")
+    train_images: int | None = Field(None, ge=1, description="use this many only; none is all")
+    test_images: int | None = Field(None, ge=1, description="likewise, held-out images")
+
+
+class AttentionConfig(Section):
+    """Feature-map sides in pixels that carry a self-attention block; an empty list is none."""
+
+    generator: Sides = Field((16,), description="sides in G")
+    discriminator: Sides = Field((16,), description="sides in D")
+
+
+class SpectralNormConfig(Section):
+    """Which convolutions are divided by their spectral norm.
+
+    ``all``: every one; ``hidden``: all but the output's and attention's (the seed project's
+    choice); ``none``.
+    """
+
+    generator: SpectralNormed = Field("all", description="in G")
+    discriminator: SpectralNormed = Field("all", description="in D")
+
+
+class ModelConfig(Section):
+    """The two networks."""
+
+    architecture: Literal["dcgan"] = Field("dcgan", description="family of networks")
+    width: int = Field(64, ge=8, description="channels of the widest feature map's neighbour")
+    z_dim: int = Field(128, ge=1, description="components of the noise vector")
+    attention: AttentionConfig = AttentionConfig()
+    spectral_norm: SpectralNormConfig = SpectralNormConfig()
+
+
+class TrainingConfig(Section):
+    """The recipe.  Defaults are the SAGAN paper's (section 4)."""
+
+    loss: Literal["hinge", "wgan-gp"] = Field("hinge", description="adversarial loss")
+    gp_weight: float = Field(10.0, ge=0, description="lambda of the gradient penalty (wgan-gp)")
+    batch_size: int = Field(64, ge=2, description="images a step")
+    lr_g: float = Field(1e-4, gt=0, description="Adam's learning rate of G")
+    lr_d: float = Field(4e-4, gt=0, description="of D: four times G's is the two-time-scale rule")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's beta 1")
+    beta2: float = Field(0.9, ge=0, lt=1, description="Adam's beta 2")
+    n_critic: int = Field(1, ge=1, description="updates of D for each update of G")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of G's weight average, a step")
+    precision: Precision = Field("auto", description="of the networks' products")
+    compile: bool = Field(False, description="torch.compile both networks")
+
+
+class EvaluationConfig(Section):
+    """How the finished generator is scored."""
+
+    extractor: ExtractorName = Field("auto", description="feature extractor")
+    n_real: int | None = Field(None, ge=2, description="real images; none is the whole split")
+    n_fake: int = Field(10_000, ge=2, description="generated images")
+    n_floor: int = Field(10_000, ge=2, description="held-out real images, for the floor")
+    split: Literal["train", "test"] = Field("train", description="split of the real images")
+    sampling_seeds: tuple[int, ...] = Field((0,), min_length=1, description="one score each")
+    bn_batches: int = Field(
+        64, ge=1, description="batches over which G's BatchNorm statistics are recomputed"
+    )
+    isc_splits: int = Field(10, ge=1, description="splits of the inception score")
+    kid_subsets: int = Field(100, ge=1, description="subsets of the kernel inception distance")
+    kid_subset_size: int = Field(1_000, ge=2, description="images in each subset")
+
+
+class RunSection(Section):
+    """How far, where and with what is written: nothing here changes the result of a step."""
+
+    steps: int = Field(100_000, ge=1, description="generator updates to reach")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda")
+    threads: int | None = Field(None, ge=1, description="CPU threads; none is one a core")
+    sample_every: int = Field(100, ge=1, description="steps between sample grids")
+    eval_every: int | None = Field(None, ge=1, description="steps between scores on the way")
+    eval_images: int = Field(512, ge=2, description="generated images for those")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
+    keep_training_state: bool = Field(False, description="keep optimizers when finished")
+    tensorboard: bool = Field(False, description="write TensorBoard logs too")
+
+
+class RunConfig(Section):
+    """Everything that a run is.  Immutable; `digest` names what it computes."""
+
+    preset: str = Field("quick", description="where the values began (a label)")
+    variant: str = Field("sagan", description="what was changed (a label)")
+    name: str = Field("sagan", pattern=r"^[\w][\w.+-]*$", description="the run's name (a label)")
+    seed: int = Field(0, ge=0, description="of the weights, the noise and the data's order")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        if self.training.loss != "wgan-gp":
+            return self
+        normed = self.model.spectral_norm
+        if (normed.generator, normed.discriminator) != ("none", "none"):
+            raise ValueError(
+                "loss wgan-gp does not go with spectral normalisation; add --set "
+                "model.spectral_norm.generator=none --set model.spectral_norm.discriminator=none"
+            )
+        if self.training.compile:
+            raise ValueError(
+                "loss wgan-gp needs second derivatives, which a compiled network lacks; "
+                "leave out training.compile"
+            )
+        return self
+
+    def digest(self, data_fingerprint: str) -> str:
+        """Return 12 hex digits of SHA-256 over all that changes results.
+
+        The images enter by the fingerprint of their content, so that moving a folder changes
+        nothing and changing an image does.
+
+        Raises:
+            ValueError: a value is still ``auto``.
+        """
+        fields = {k: v for k, v in flatten(self.model_dump(mode="json")) if _changes_results(k)}
+        unresolved = [key for key, value in fields.items() if value == "auto"]
+        if unresolved:
+            raise ValueError(f"resolve before taking the digest: {', '.join(unresolved)}")
+        fields |= {"data.fingerprint": data_fingerprint, "schema": DIGEST_SCHEMA}
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+LABELS = ("preset", "variant", "name")
+
+
+def _changes_results(key: str) -> bool:
+    return key not in LABELS and key != "data.source" and not key.startswith("run.")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the machine decides where a configuration says ``auto``."""
+
+    bf16: bool
+    """The device multiplies bf16 in hardware."""
+    extractor: Literal["efficientnet-lite0", "inception"]
+    """The best extractor whose weights are at hand."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration without ``auto``, and the origin of each of its values by dotted key."""
+
+    config: RunConfig
+    origins: dict[str, str]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) for every leaf of a nested mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def field_types(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
+    """Return the annotated type of every leaf of the configuration by dotted key."""
+    types_: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            types_ |= field_types(kind, f"{prefix}{name}.")
+        else:
+            types_[prefix + name] = kind
+    return types_
+
+
+def shipped(folder: str) -> Path:
+    """Return a shipped folder of data files: inside the installed package, else in the checkout."""
+    package = Path(__file__).parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.  Raises `UserError` that names the file and the line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """Return the shipped presets by name."""
+    return load_toml(Path(__file__).parent / "presets.toml")
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Return the shipped variants by name; ``says`` is each one's description in words."""
+    return load_toml(shipped("ablations") / "variants.toml")
+
+
+def closest(word: str, known: Sequence[str]) -> str:
+    """Return a hint such as ``did you mean 'seed'?``, else the known words."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
+
+
+def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return ``table[name]`` without its description.  Raises `UserError` with the closest name."""
+    if name not in table:
+        raise UserError(f"no {kind} is called '{name}'; {closest(name, list(table))}")
+    return {key: value for key, value in table[name].items() if key != "says"}
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """Split ``section.key=value``; the value is read as TOML, or else as a plain word."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: expected section.key=value, e.g. --set training.lr_g=2e-4")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def resolve(
+    host: Host,
+    *,
+    preset: str | None = None,
+    variant: str | None = None,
+    file: Path | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, tuple[str, Any]] | None = None,
+) -> Resolved:
+    """Return the whole configuration, and who set each value.
+
+    Later wins: defaults, preset, variant, file, first-class options, ``--set``, and last the host
+    for what still says ``auto``.
+
+    Args:
+        host: decides what is left at ``auto``.
+        preset: name of a shipped preset; else the file's, else ``quick``.
+        variant: name of a shipped variant; else the file's, else ``sagan``.
+        file: a TOML file with the sections of `RunConfig`.
+        sets: texts ``section.key=value``.
+        flags: dotted key -> (option as typed, value).
+
+    Raises:
+        UserError: an unknown key or name, or a value out of range: what, who set it, the closest.
+    """
+    written = load_toml(file) if file else {}
+    preset = preset or written.get("preset") or "quick"
+    variant = variant or written.get("variant") or "sagan"
+    written = {key: value for key, value in written.items() if key not in ("preset", "variant")}
+    layers: list[tuple[str, dict[str, Any]]] = [
+        (f"preset {preset}", pick("preset", preset, presets())),
+        (f"variant {variant}", pick("variant", variant, variants())),
+        (str(file), written),
+        *((option, {key: value}) for key, (option, value) in (flags or {}).items()),
+        *(("--set", dict([parse_set(text)])) for text in sets),
+    ]
+    types_ = field_types()
+    values: dict[str, Any] = {"preset": preset, "variant": variant, "name": variant}
+    origins = dict.fromkeys(types_, "default") | dict.fromkeys(LABELS, "chosen")
+    for origin, layer in layers:
+        for key, value in flatten(layer):
+            _refuse_unknown(key, origin, types_)
+            values[key] = None if value == "none" and _optional(types_[key]) else value
+            origins[key] = origin
+    config = _validate(values, origins)
+    return _without_auto(config, origins, host)
+
+
+def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
+    if key not in types_:
+        raise UserError(f"{origin}: no setting is called '{key}'; {closest(key, list(types_))}")
+
+
+def _optional(kind: Any) -> bool:
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return is_union and type(None) in typing.get_args(kind)
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, leaf = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfig:
+    try:
+        return RunConfig.model_validate(_nested(values))
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+            where = f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): " if key else ""
+            lines.append(where + problem["msg"].removeprefix("Value error, "))
+        raise UserError("\n".join(lines)) from error
+
+
+def _without_auto(config: RunConfig, origins: dict[str, str], host: Host) -> Resolved:
+    """Replace ``auto``; gradient penalties are taken in fp32: they are differentiated twice."""
+    decided: dict[str, Any] = {}
+    if config.training.precision == "auto":
+        usable = host.bf16 and config.training.loss != "wgan-gp"
+        decided["training.precision"] = "bf16" if usable else "fp32"
+    if config.evaluation.extractor == "auto":
+        decided["evaluation.extractor"] = host.extractor
+    values = dict(flatten(config.model_dump())) | decided
+    return Resolved(
+        RunConfig.model_validate(_nested(values)), origins | dict.fromkeys(decided, "this machine")
+    )

@@ -1,0 +1,177 @@
+"""RunConfig: layers of overrides, clear refusals, and a digest of what changes results."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sagan_bench import config
+from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.errors import UserError
+
+HOST = Host(bf16=True, extractor="efficientnet-lite0")
+
+
+@pytest.mark.parametrize("preset", config.presets())
+@pytest.mark.parametrize("variant", config.variants())
+def test_every_preset_and_variant_resolves(preset: str, variant: str) -> None:
+    resolved = resolve(HOST, preset=preset, variant=variant).config
+    assert (resolved.preset, resolved.variant, resolved.name) == (preset, variant, variant)
+    assert "auto" not in (resolved.training.precision, resolved.evaluation.extractor)
+
+
+def test_later_layers_win_and_each_value_knows_its_origin(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("seed = 3\n[training]\nlr_g = 0.5\nlr_d = 0.25\nbeta1 = 0.5")
+    resolved = resolve(
+        HOST,
+        file=file,
+        flags={"training.lr_d": ("--lr-d", 0.125), "seed": ("--seed", 7)},
+        sets=["training.lr_g=2e-4"],
+    )
+    training, origins = resolved.config.training, resolved.origins
+    assert (training.lr_g, training.lr_d, training.beta1, resolved.config.seed) == (
+        2e-4, 0.125, 0.5, 7,
+    )  # fmt: skip
+    assert origins["training.lr_g"] == "--set"
+    assert origins["training.lr_d"] == "--lr-d"
+    assert origins["training.beta1"] == str(file)
+    assert origins["model.width"] == "preset quick"
+    assert origins["training.beta2"] == "default"
+    assert origins["training.precision"] == "this machine"
+
+
+def test_a_file_may_name_preset_and_variant(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "twins64"\nvariant = "no-attention"')
+    assert resolve(HOST, file=file).config.preset == "twins64"
+    assert resolve(HOST, file=file).config.model.attention.generator == ()
+    assert resolve(HOST, file=file, preset="quick").config.preset == "quick"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"sets": ["training.lrg=1"]}, "did you mean 'training.lr_g'?"),
+        ({"sets": ["training.lr_g"]}, "expected section.key=value"),
+        ({"sets": ["training.lr_g=-1"]}, "training.lr_g = -1 (--set): "),
+        ({"sets": ["training.batch_size=many"]}, "training.batch_size = 'many' (--set): "),
+        ({"sets": ["data.image_size=48"]}, "32, 64, 128 or 256"),
+        ({"preset": "qick"}, "no preset is called 'qick'; did you mean 'quick'?"),
+        ({"variant": "attention-no"}, "did you mean 'no-attention'?"),
+        ({"file": Path("nowhere.toml")}, "cannot read nowhere.toml"),
+        ({"flags": {"training.loss": ("--loss", "wgan-gp")}}, "spectral_norm.generator=none"),
+        ({"flags": {"name": ("--name", "../x")}}, "name = '../x' (--name)"),
+    ],
+)
+def test_bad_input_is_refused_with_what_where_and_a_hint(
+    asked: dict[str, object], told: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        resolve(HOST, **asked)  # type: ignore[arg-type]
+    assert told in str(error.value)
+
+
+def test_wgan_gp_is_resolved_to_fp32_and_not_compiled() -> None:
+    sets = [f"model.spectral_norm.{net}=none" for net in ("generator", "discriminator")]
+    sets.append("training.loss=wgan-gp")
+    assert resolve(HOST, sets=sets).config.training.precision == "fp32"
+    with pytest.raises(UserError, match=r"leave out training\.compile"):
+        resolve(HOST, sets=[*sets, "training.compile=true"])
+
+
+def test_none_empties_an_optional_setting_only() -> None:
+    sets = ["evaluation.n_real=none", "model.spectral_norm.generator=none"]
+    resolved = resolve(HOST, sets=sets).config
+    assert resolved.evaluation.n_real is None
+    assert resolved.model.spectral_norm.generator == "none"
+
+
+def test_sides_are_sorted_and_unique() -> None:
+    resolved = resolve(HOST, sets=["model.attention.generator=[16, 4, 16]"]).config
+    assert resolved.model.attention.generator == (4, 16)
+
+
+def _another(value: bool | float | None) -> bool | float:
+    return not value if isinstance(value, bool) else (value or 0) + 3
+
+
+def _changed(base: RunConfig, key: str) -> RunConfig:
+    """Return ``base`` with another value for one key."""
+    other = {
+        "data.source": "folder:x", "data.image_size": 64, "data.fit": "squash",
+        "training.precision": "tf32",
+        "evaluation.extractor": "inception", "evaluation.split": "test", "run.device": "cuda:1",
+        "model.spectral_norm.generator": "none", "model.spectral_norm.discriminator": "none",
+        "model.attention.generator": (4,), "model.attention.discriminator": (4,),
+        "evaluation.sampling_seeds": (5,), "preset": "p", "variant": "v", "name": "n",
+        "training.beta1": 0.1, "training.beta2": 0.1, "training.ema_decay": 0.1,
+    }  # fmt: skip
+    old = dict(config.flatten(base.model_dump()))[key]
+    new = other[key] if key in other else _another(old)
+    values = dict(config.flatten(base.model_dump())) | {key: new}
+    return RunConfig.model_validate(config._nested(values))
+
+
+SINGLE_VALUED = ("model.architecture", "training.loss")
+
+
+@pytest.mark.parametrize("key", [k for k in config.field_types() if k not in SINGLE_VALUED])
+def test_digest_changes_with_result_fields_and_with_no_other(key: str) -> None:
+    base = resolve(HOST).config
+    labels = ("preset", "variant", "name", "data.source")
+    operation = key in labels or key.startswith("run.")
+    assert (_changed(base, key).digest("d") == base.digest("d")) == operation
+
+
+def test_digest_takes_data_by_content_and_refuses_auto() -> None:
+    base = resolve(HOST).config
+    assert base.digest("a") != base.digest("b")
+    assert len(base.digest("a")) == 12
+    with pytest.raises(ValueError, match=r"training\.precision, evaluation\.extractor"):
+        RunConfig().digest("a")
+
+
+@given(st.permutations(["seed=1", "training.lr_g=1e-3", "model.width=16", "data.flip=true"]))
+def test_digest_does_not_depend_on_the_order_of_overrides(sets: list[str]) -> None:
+    assert resolve(HOST, sets=sets).config.digest("d") == (
+        resolve(HOST, sets=sorted(sets)).config.digest("d")
+    )
+
+
+def test_digest_survives_a_round_trip_through_json() -> None:
+    base = resolve(HOST).config
+    again = RunConfig.model_validate(json.loads(base.model_dump_json()))
+    assert again == base
+    assert again.digest("d") == base.digest("d")
+
+
+def test_config_is_immutable() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        resolve(HOST).config.seed = 4
+
+
+def test_celeba_and_lsun_have_the_seed_projects_recipe() -> None:
+    for preset in ("celeba64", "lsun64"):
+        chosen = resolve(HOST, preset=preset).config
+        training, model = chosen.training, chosen.model
+        assert (training.lr_g, training.lr_d, training.beta1, training.beta2) == (
+            1e-4, 4e-4, 0.0, 0.9,
+        )  # fmt: skip
+        assert (training.batch_size, model.z_dim, model.width) == (64, 128, 64)
+        assert (chosen.run.sample_every, chosen.run.steps) == (100, 1_000_000)
+        assert model.attention.generator == (16, 32)
+        assert model.attention.discriminator == (4, 8)
+        assert model.spectral_norm.generator == "hidden"
+    assert resolve(HOST, preset="celeba64").config.data.crop == 160
+    assert resolve(HOST, preset="lsun64").config.data.fit == "squash"
+
+
+def test_the_shipped_tables_are_data_with_descriptions() -> None:
+    folder = Path(config.__file__).parent
+    for path in (folder / "presets.toml", config.shipped("ablations") / "variants.toml"):
+        for name, entry in tomllib.loads(path.read_text()).items():
+            assert entry["says"], name
