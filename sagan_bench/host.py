@@ -1,0 +1,79 @@
+"""What this machine offers, asked once, so that ``auto`` can be replaced before the digest."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from sagan_bench.config import Host
+from sagan_bench.errors import UserError
+
+
+def device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``; ``auto`` is the first CUDA device, else the CPU.
+
+    Raises:
+        UserError: CUDA was asked for and is not there, or has fewer devices.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(f"--device {name}: torch sees no CUDA device; use --device cpu")
+    chosen = torch.device("cuda" if name == "auto" else name)
+    if (chosen.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UserError(f"--device {name}: there are {count} CUDA devices, counted from 0")
+    return chosen
+
+
+def device_name(chosen: torch.device) -> str:
+    """Return the product name of a device."""
+    if chosen.type == "cuda":
+        return torch.cuda.get_device_name(chosen)
+    return cpu_name()
+
+
+def cpu_name() -> str:
+    """Return the processor's model name where the system tells it, else its architecture."""
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def multiplies_bf16(chosen: torch.device) -> bool:
+    """Return whether the device multiplies bf16 in hardware; without that, bf16 is slower."""
+    if chosen.type == "cuda":
+        return torch.cuda.get_device_capability(chosen) >= (8, 0)
+    return "amx_bf16" in cpu_flags() or "avx512_bf16" in cpu_flags()
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the processor's feature flags; empty where the system does not tell."""
+    for line in _cpuinfo():
+        if line.startswith("flags"):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def host(chosen: torch.device, inception_weights: Path | None = None) -> Host:
+    """Return what ``auto`` means on a device, given Inception's weights or where to find them."""
+    from sagan_bench.evaluation.extractors import resolve_extractor
+
+    return Host(
+        bf16=multiplies_bf16(chosen),
+        extractor=resolve_extractor("auto", inception_weights),
+    )

@@ -1,0 +1,1 @@
+"""The networks: self-attention, normalised layers, and the DCGAN-like SAGAN."""

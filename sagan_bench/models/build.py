@@ -1,0 +1,123 @@
+"""From a configuration to two initialised networks, and the table of their layers."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sagan_bench.config import RunConfig, SpectralNormConfig
+from sagan_bench.models import dcgan
+from sagan_bench.models.attention import SelfAttention
+from sagan_bench.models.layers import initialise
+
+
+class Networks(NamedTuple):
+    """G maps noise (B, z_dim) to images (B, 3, S, S); D maps images to logits (B,)."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+
+
+class Layer(NamedTuple):
+    """One row of the layer table: for one image, forward only; a product-sum is two FLOPs."""
+
+    network: str
+    name: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    flops: int
+
+
+def build(config: RunConfig) -> Networks:
+    """Return both networks in fp32, channels-last, initialised by (seed, layer name).
+
+    Raises:
+        UserError: attention at a side that a network lacks.
+    """
+    networks = skeleton(config)
+    for name, network in networks._asdict().items():
+        network.to_empty(device="cpu").to(memory_format=torch.channels_last)
+        _reset(network)
+        initialise(network, config.seed, name)
+    return networks
+
+
+def skeleton(config: RunConfig) -> Networks:
+    """Return both networks on the meta device: shapes and names without memory.
+
+    Raises:
+        UserError: attention at a side that a network lacks.
+    """
+    with torch.device("meta"):
+        return Networks(*dcgan.networks(config.model, config.data.image_size))
+
+
+def _reset(network: nn.Module) -> None:
+    """Fill what `initialise` leaves alone: BatchNorm and gamma, by their own rule."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | SelfAttention):
+            module.reset_parameters()
+
+
+def parameters(network: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+
+
+def attention_blocks(network: nn.Module) -> dict[str, SelfAttention]:
+    """Return the attention blocks of a network by name."""
+    return {n: m for n, m in network.named_modules() if isinstance(m, SelfAttention)}
+
+
+def layers(config: RunConfig) -> list[Layer]:
+    """Return the layer table of G and D.  Raises `UserError` as `build`.
+
+    Spectral norms are left out: they add no parameter, and their cost does not grow with the batch.
+    """
+    bare = SpectralNormConfig(generator="none", discriminator="none")
+    model = config.model.model_copy(update={"spectral_norm": bare})
+    networks = skeleton(config.model_copy(update={"model": model}))
+    size = config.data.image_size
+    with torch.device("meta"):
+        z, images = torch.zeros(1, config.model.z_dim), torch.zeros(1, 3, size, size)
+    rows = list(_rows("generator", networks.generator, z))
+    return rows + list(_rows("discriminator", networks.discriminator, images))
+
+
+def flops_per_step(config: RunConfig) -> int:
+    """Return the FLOPs of one step's products, by the layer table.
+
+    A backward pass costs two forward passes, or one where only the input's gradient is needed.
+    An update of D evaluates G once and D, forward and backward, on real and fake images; G's
+    update runs G forward and backward and D forward and to its input.  Gradient penalties and
+    recomputation are not counted.
+    """
+    table = layers(config)
+    g = sum(layer.flops for layer in table if layer.network == "generator")
+    d = sum(layer.flops for layer in table if layer.network == "discriminator")
+    critic = g + 2 * 3 * d
+    return config.training.batch_size * (config.training.n_critic * critic + 3 * g + 2 * d)
+
+
+def _rows(title: str, network: nn.Module, inputs: Tensor) -> Iterator[Layer]:
+    shown = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | SelfAttention)
+    }
+    inside = [f"{name}." for name, module in shown.items() if isinstance(module, SelfAttention)]
+    shown = {n: m for n, m in shown.items() if not n.startswith(tuple(inside))}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in shown.items():
+        module.register_forward_hook(
+            lambda _module, _inputs, output, name=name: shapes.update({name: tuple(output.shape)})
+        )
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(inputs)
+    counts = counter.get_flop_counts()
+    root = type(network).__name__
+    for name, module in shown.items():
+        flops = sum(counts.get(f"{root}.{name}", {}).values())
+        yield Layer(title, name, shapes[name][1:], parameters(module), flops)

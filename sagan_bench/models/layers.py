@@ -1,0 +1,123 @@
+"""Spectral normalisation, and weights that depend on the seed and the layer's name alone."""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from sagan_bench.data.seeding import generator
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+
+POWER_ITERATIONS_AT_START = 15
+"""So that sigma is right at step 1; afterwards one iteration a step follows the weight."""
+
+
+class SpectralNorm(nn.Module):
+    """Return W / sigma(W), sigma by power iteration (Miyato et al. 2018, algorithm 1).
+
+    The kernel is flattened to (outputs, the rest).  A transposed convolution's outputs are its
+    dim 1, as torch has it; the seed project flattens over dim 0 there, a departure of ours.  In
+    training mode each use makes one iteration; in evaluation mode none, so that looking at a
+    network never changes it.  Everything is fp32 or wider, also under autocast.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, weight: Tensor, output_dim: int) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        matrix = self._matrix(weight)
+        self.register_buffer("u", functional.normalize(weight.new_ones(matrix.shape[0]), dim=0))
+        self.register_buffer("v", functional.normalize(weight.new_ones(matrix.shape[1]), dim=0))
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        return weight.transpose(0, self.output_dim).flatten(1)
+
+    @torch.no_grad()
+    def iterate(self, weight: Tensor, times: int = 1) -> None:
+        """Move u and v towards the leading singular vectors of ``weight``."""
+        matrix = self._matrix(weight)
+        for _ in range(times):
+            self.v.copy_(functional.normalize(self.u @ matrix, dim=0))
+            self.u.copy_(functional.normalize(matrix @ self.v, dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return ``weight`` divided by its estimated largest singular value; same shape."""
+        with _no_autocast(weight.device.type):
+            if self.training:
+                self.iterate(weight)
+            # Copies: the next iteration must not change what this graph's backward reads.
+            u, v = self.u.clone(), self.v.clone()
+            return weight / torch.dot(u, self._matrix(weight) @ v)
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager[None]:
+    """Leave products in the precision of their tensors; the meta device knows no autocast."""
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()
+
+
+def spectral_norm(layer: Convolution) -> Convolution:
+    """Put `SpectralNorm` on the weight of a convolution, in place, and return the layer."""
+    output_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, output_dim))
+    return layer
+
+
+def spectral_norms(network: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:
+    """Yield each spectral norm of a network with the weight (parameter) that it divides."""
+    for module in network.modules():
+        if isinstance(module, parametrize.ParametrizationList) and isinstance(
+            module[0], SpectralNorm
+        ):
+            yield module[0], module.original
+
+
+@contextmanager
+def frozen_spectral_norm(network: nn.Module) -> Iterator[None]:
+    """Within the block a network in training mode makes no power iteration."""
+    training = [norm for norm, _ in spectral_norms(network) if norm.training]
+    for norm in training:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in training:
+            norm.train()
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, seed: int, name: str) -> None:
+    """Draw every weight from a generator of its own: ``generator(seed, name, parameter)``.
+
+    A layer that two variants share starts from the same values whatever else the networks hold.
+    The law is torch's default, which the seed project uses: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for
+    kernels and biases; BatchNorm starts at gain 1 and bias 0, attention's gamma at 0.
+    """
+    for path, layer in network.named_modules():
+        if not isinstance(layer, Convolution):
+            continue
+        normed = parametrize.is_parametrized(layer, "weight")
+        weight = layer.parametrizations.weight.original if normed else layer.weight  # type: ignore[union-attr, index]
+        fan_in = weight[0].numel()
+        bound = 1 / math.sqrt(fan_in)
+        weight.copy_(_uniform(weight, bound, seed, name, f"{path}.weight"))
+        if layer.bias is not None:
+            layer.bias.copy_(_uniform(layer.bias, bound, seed, name, f"{path}.bias"))
+        if normed:
+            norm: SpectralNorm = layer.parametrizations.weight[0]  # type: ignore[union-attr, index, assignment]
+            stream = generator(seed, name, f"{path}.u")
+            norm.u.copy_(functional.normalize(torch.randn(len(norm.u), generator=stream), dim=0))
+            norm.iterate(weight, POWER_ITERATIONS_AT_START)
+
+
+def _uniform(like: Tensor, bound: float, seed: int, *name: str) -> Tensor:
+    """Draw U(-bound, bound) in the shape of ``like``, on the CPU, whatever its memory format."""
+    draw = torch.rand(like.shape, generator=generator(seed, *name), dtype=torch.float64)
+    return (2 * draw - 1) * bound

@@ -1,0 +1,1 @@
+"""Training: losses, the loop that yields events, and checkpoints."""

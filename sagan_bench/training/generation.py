@@ -1,0 +1,68 @@
+"""From trained weights to images: fixed noise, standing statistics, and a sampler."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from sagan_bench.data.seeding import generator as stream
+from sagan_bench.models.layers import frozen_spectral_norm, spectral_norms
+
+BLOCK = 1024
+"""Noise is drawn in blocks of this many rows, so that any row can be had without those before."""
+
+CONVERGED = 50
+"""Power iterations before scoring: averaged weights have no singular vectors of their own."""
+
+
+def noise(seed: int, start: int, stop: int, z_dim: int) -> Tensor:
+    """Return rows start..stop of the sampling noise of ``seed``: (stop - start, z_dim), N(0, 1)."""
+    first = start // BLOCK
+    blocks = [
+        torch.randn(BLOCK, z_dim, generator=stream(seed, "sample", block), dtype=torch.float64)
+        for block in range(first, (max(stop, 1) - 1) // BLOCK + 1)
+    ]
+    return torch.cat(blocks)[start - first * BLOCK : stop - first * BLOCK].float()
+
+
+@torch.no_grad()
+def standing(
+    generator: nn.Module, *, z_dim: int, seed: int, batches: int, batch_size: int
+) -> nn.Module:
+    """Return a copy of G in evaluation mode with statistics that belong to its weights.
+
+    BatchNorm's statistics are the mean over ``batches`` batches of fixed noise, in fp32, and every
+    spectral norm is iterated until it has converged.  With the statistics left by training, the
+    same weights would score differently.  ``generator`` itself is not changed.
+    """
+    copied = copy.deepcopy(generator)
+    for norm, weight in spectral_norms(copied):
+        norm.iterate(weight, CONVERGED)
+    device = next(copied.parameters()).device
+    loader = (
+        torch.randn(batch_size, z_dim, generator=stream(seed, "standing", k), dtype=torch.float64)
+        .float()
+        .to(device)
+        for k in range(batches)
+    )
+    copied.train()
+    with frozen_spectral_norm(copied):
+        update_bn(loader, copied)
+    return copied.eval()
+
+
+def sampler(standing_generator: nn.Module, z_dim: int) -> Callable[[int, int, int], Tensor]:
+    """Return ``sample(seed, start, stop)``: images (stop - start, 3, S, S) in [-1, 1] on the CPU.
+
+    Image i depends on ``seed`` and i alone, but for rounding that varies with the batch.
+    """
+    device = next(standing_generator.parameters()).device
+
+    @torch.no_grad()
+    def sample(seed: int, start: int, stop: int) -> Tensor:
+        z = noise(seed, start, stop, z_dim).to(device)
+        return standing_generator(z).cpu()
+
+    return sample
