@@ -1,0 +1,154 @@
+"""Checkpoints that are whole or not there: atomic writes, our own SHA-256, a fallback."""
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from sagan_bench.errors import UserError
+from sagan_bench.records import atomic_file
+
+MAGIC = b"sagan-bench checkpoint 1\n"
+"""What a file begins with; the SHA-256 of the rest of the file (32 bytes) follows."""
+
+_DIGEST_BYTES = 32
+_NAME = re.compile(r"step-(\d+)\.ckpt")
+
+_log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(UserError):
+    """The file is not, byte for byte, what was saved."""
+
+
+class _HashingWriter:
+    """Passes what torch.save writes on to a file and hashes it, so that no copy is held."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.hash = hashlib.sha256()
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write nested dicts and lists of tensors, numbers and strings in one step.
+
+    torch itself loads a flipped byte silently, hence a digest of our own.
+
+    Raises:
+        TypeError: If ``state`` holds what ``weights_only`` loading would refuse.
+        ValueError: If a key carries a wrapper's prefix (``_orig_mod.``, ``module.``).
+    """
+    _check(state, "state")
+    with atomic_file(path) as file:
+        file.write(MAGIC + bytes(_DIGEST_BYTES))
+        payload = _HashingWriter(file)
+        torch.save(state, payload)  # type: ignore[arg-type]  # needs write and flush only
+        file.seek(len(MAGIC))
+        file.write(payload.hash.digest())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint, its tensors on the CPU, after checking every byte.
+
+    Raises:
+        DamagedCheckpoint: If the file is not what :func:`save` wrote.
+    """
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise DamagedCheckpoint(_damage(path, "it does not begin as a checkpoint does"))
+        digest = file.read(_DIGEST_BYTES)
+        start = file.tell()
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            raise DamagedCheckpoint(_damage(path, "its SHA-256 is not that of its content"))
+        file.seek(start)
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _damage(path: Path, detail: str) -> str:
+    return f"damaged checkpoint: {detail}; {path}; restore it from a copy or delete it"
+
+
+def _check(value: Any, where: str) -> None:
+    """Refuse now what could not be loaded on the day it is needed."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            parts = str(key).split(".")
+            if "_orig_mod" in parts or (parts[0] == "module" and len(parts) > 1):
+                raise ValueError(f"{where}: key {key!r} carries a wrapper's prefix")
+            _check(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            _check(inner, f"{where}[{index}]")
+    elif not (isinstance(value, Tensor) or type(value) in {int, float, bool, str, type(None)}):
+        raise TypeError(f"{where}: a {type(value).__name__} has no place in a checkpoint")
+
+
+class Checkpoints:
+    """The checkpoints of a run, ``step-00001000.ckpt``: the newest ``keep`` of them.
+
+    Only the holder of the run directory may save or clear.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+        self._whole: int | None = None
+
+    def newest_step(self) -> int | None:
+        """Return the step of the checkpoint last saved or loaded here, so one known to be whole."""
+        return self._whole
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the checkpoint of ``step``, then remove those that are no longer needed."""
+        save(self.folder / f"step-{step:08d}.ckpt", state)
+        self._whole = step
+        found = self._by_step()
+        # Later ones belong to a past that was given up: they were damaged.
+        kept = [other for other in found if other <= step][: self.keep]
+        for other in found.keys() - kept:
+            found[other].unlink()
+
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """Return step and state of the newest whole checkpoint, null if there never was one.
+
+        Raises:
+            UserError: If there are checkpoints and all are damaged.
+        """
+        found = self._by_step()
+        for step, path in found.items():
+            try:
+                state = load(path)
+            except DamagedCheckpoint as error:
+                _log.warning("%s: falling back to the checkpoint before", error)
+            else:
+                self._whole = step
+                return step, state
+        if found:
+            raise UserError(
+                f"every checkpoint is damaged; {self.folder}; restore one from a copy, or add "
+                "--no-resume to start over, which moves the directory aside"
+            )
+        return None
+
+    def clear(self) -> None:
+        """Remove every checkpoint."""
+        for path in self._by_step().values():
+            path.unlink()
+        self._whole = None
+
+    def _by_step(self) -> dict[int, Path]:
+        """Return the files by their step, newest first."""
+        named = ((_NAME.fullmatch(path.name), path) for path in self.folder.glob("*.ckpt"))
+        found = {int(match[1]): path for match, path in named if match}
+        return dict(sorted(found.items(), reverse=True))
