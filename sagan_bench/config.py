@@ -44,7 +44,7 @@ class DataConfig(Section):
     )
     flip: bool = Field(False, description="mirror each training image with probability 1/2")
     train_images: int | None = Field(None, ge=1, description="use this many only; none is all")
-    test_images: int | None = Field(None, ge=1, description="likewise, held-out images")
+    test_images: int | None = Field(None, ge=0, description="likewise, held-out images")
 
 
 class AttentionConfig(Section):
@@ -120,6 +120,7 @@ class RunSection(Section):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
     keep_training_state: bool = Field(False, description="keep optimizers when finished")
+    inception_weights: str | None = Field(None, description="file, used if its hash is right")
     tensorboard: bool = Field(False, description="write TensorBoard logs too")
 
 
@@ -314,6 +315,19 @@ def resolve(
             origins[key] = origin
     config = _validate(values, origins)
     return _without_auto(config, origins, host)
+
+
+def override(config: RunConfig, given: Mapping[str, tuple[str, Any]]) -> RunConfig:
+    """Return ``config`` with the values of dotted key -> (who set it, value).
+
+    Raises:
+        UserError: an unknown key, or a value out of range.
+    """
+    values = dict(flatten(config.model_dump()))
+    for key, (origin, value) in given.items():
+        _refuse_unknown(key, origin, values)
+        values[key] = None if value == "none" and _optional(field_types()[key]) else value
+    return _validate(values, {key: origin for key, (origin, _) in given.items()})
 
 
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:

@@ -1,13 +1,13 @@
 """What this machine offers, asked once, so that ``auto`` can be replaced before the digest."""
 
 import os
-import platform
 from pathlib import Path
 
 import torch
 
 from sagan_bench.config import Host
 from sagan_bench.errors import UserError
+from sagan_bench.records import cpu_name
 
 
 def device(name: str = "auto") -> torch.device:
@@ -27,19 +27,11 @@ def device(name: str = "auto") -> torch.device:
     return chosen
 
 
-def device_name(chosen: torch.device) -> str:
-    """Return the product name of a device."""
+def device_name(chosen: torch.device) -> str | None:
+    """Return the product name of a device, null if the system does not tell."""
     if chosen.type == "cuda":
         return torch.cuda.get_device_name(chosen)
     return cpu_name()
-
-
-def cpu_name() -> str:
-    """Return the processor's model name where the system tells it, else its architecture."""
-    for line in _cpuinfo():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def multiplies_bf16(chosen: torch.device) -> bool:

@@ -1,26 +1,20 @@
-"""What a run left behind: the record, the metrics, atomic writes, the lock and the status."""
+"""What a run left behind: the record, its schema, its reading, and where the run ran."""
 
-import fcntl
 import json
-import logging
 import math
 import os
 import platform
 import re
-import secrets
 import shlex
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC
 from importlib import metadata
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, Self
+from typing import Annotated, Any, Literal
 
-from filelock import FileLock, Timeout
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -31,12 +25,9 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import to_json
 
 from sagan_bench.errors import UserError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sagan_bench.files import json_bytes
 
 SCHEMA_VERSION = 1
 """Version of the layout of ``record.json`` that this package writes."""
@@ -45,61 +36,9 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
 RECORD = "record.json"
-_LOCK = ".lock"
-_HOLDER = ".holder.json"
-_LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
-_MOVED_ASIDE = re.compile(r"\.old-\d+$")
-
-_log = logging.getLogger(__name__)
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
 UtcTime = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
-
-
-# --- Files -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that takes the name ``path`` when the block ends, and never before.
-
-    A reader sees the old content or the whole new one, through a kill or a power cut too. An
-    exception in the block leaves ``path`` as it was.
-    """
-    # Not tempfile: it makes files that only their owner may read, whatever the umask says.
-    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temp.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-        _sync_folder(path.parent)
-    finally:
-        temp.unlink(missing_ok=True)
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Make ``data`` the content of ``path`` in one step (see :func:`atomic_file`)."""
-    with atomic_file(path) as file:
-        file.write(data)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written; only for the holder of the lock."""
-    for temp in folder.rglob(".*.tmp"):
-        temp.unlink(missing_ok=True)
-
-
-# --- The record --------------------------------------------------------------------------------
 
 
 def _not_finite(values: Any) -> dict[str, Any]:
@@ -227,11 +166,7 @@ class Record(_Stored):
 
     def to_json(self) -> bytes:
         """Return the JSON text; raises ValueError for a NaN or infinity in a free-form field."""
-        return _json(self.model_dump(mode="json"))
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+        return json_bytes(self.model_dump(mode="json"))
 
 
 def read(path: Path) -> Record:
@@ -242,14 +177,19 @@ def read(path: Path) -> Record:
     """
     file = path / RECORD if path.is_dir() else path
     try:
-        return Record.model_validate(_upgraded(_json_object(file), file))
+        return Record.model_validate(_upgraded(read_object(file), file))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise _damaged(file, f"{where}: {first['msg']}") from error
+        raise damaged(file, f"{where}: {first['msg']}") from error
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of a run directory.
+
+    Raises:
+        UserError: If the file is not there, or not a JSON object.
+    """
     try:
         stored = json.loads(file.read_bytes())
     except FileNotFoundError:
@@ -257,13 +197,14 @@ def _json_object(file: Path) -> dict[str, Any]:
             f"no {file.name}; in {file.parent}; name a run directory that was started"
         ) from None
     except ValueError as error:  # not JSON, or not UTF-8
-        raise _damaged(file, str(error)) from error
+        raise damaged(file, str(error)) from error
     if not isinstance(stored, dict):
-        raise _damaged(file, "not a JSON object")
+        raise damaged(file, "not a JSON object")
     return stored
 
 
-def _damaged(file: Path, detail: str) -> UserError:
+def damaged(file: Path, detail: str) -> UserError:
+    """Return the error that says that a file of a run directory cannot be used."""
     return UserError(
         f"damaged {file.name} ({detail}); {file}; restore it from a copy, or run again with "
         "--no-resume, which moves the directory aside"
@@ -273,7 +214,7 @@ def _damaged(file: Path, detail: str) -> UserError:
 def _upgraded(stored: dict[str, Any], file: Path) -> dict[str, Any]:
     version = stored.get("schema_version")
     if not isinstance(version, int) or version < min(UPGRADES, default=SCHEMA_VERSION):
-        raise _damaged(file, f"schema_version {version!r}")
+        raise damaged(file, f"schema_version {version!r}")
     if version > SCHEMA_VERSION:
         raise UserError(
             f"a newer sagan-bench wrote this record (schema {version}, this one reads up to "
@@ -282,159 +223,6 @@ def _upgraded(stored: dict[str, Any], file: Path) -> dict[str, Any]:
     for older in range(version, SCHEMA_VERSION):
         stored = {**UPGRADES[older](stored), "schema_version": older + 1}
     return stored
-
-
-def status_now(directory: Path) -> Status:
-    """Return the status of a run as of now: ``running`` only while a process holds its lock.
-
-    Raises:
-        UserError: See :func:`read`.
-    """
-    return _current(directory).status
-
-
-def _current(directory: Path) -> Record:
-    record = read(directory)
-    if record.status != "running" or is_locked(directory):
-        return record
-    # It may have ended well between the two looks; it writes its record before it lets go.
-    record = read(directory)
-    if record.status != "running":
-        return record
-    ended = {"status": "interrupted", "reason": record.reason or "the process was killed"}
-    return record.model_copy(update=ended)
-
-
-def find_runs(root: Path) -> list[Path]:
-    """Return the run directories at or below ``root``, sorted; those moved aside are left out."""
-    runs = []
-    for folder, below, files in os.walk(root):
-        if RECORD in files:
-            runs.append(Path(folder))
-            below.clear()
-        below[:] = [name for name in below if name[0] != "." and not _MOVED_ASIDE.search(name)]
-    return sorted(runs)
-
-
-# --- Records as a table ------------------------------------------------------------------------
-
-_OF_RUN = {
-    "run": "string",
-    "name": "string",
-    "variant": "string",
-    "seed": "Int64",
-    "status": "string",
-    "reason": "string",
-    "step": "Int64",
-    "steps": "Int64",
-    "config_digest": "string",
-}
-_OF_SCORE = {
-    "fingerprint": "string",
-    "weights": "string",
-    "sampling_seed": "Int64",
-    "final": "boolean",
-    "n_fake": "Int64",
-}
-_OF_COST = {
-    "train_sec": "Float64",
-    "data_sec": "Float64",
-    "score_sec": "Float64",
-    "images_per_sec": "Float64",
-    "peak_memory_gib": "Float64",
-    "parameters_g": "Int64",
-    "parameters_d": "Int64",
-    "flops_per_step": "Int64",
-}
-_OF_ENVIRONMENT = {
-    "device": "string",
-    "device_name": "string",
-    "cpu": "string",
-    "threads": "Int64",
-    "torch": "string",
-    "git_commit": "string",
-    "git_dirty": "boolean",
-}
-_COLUMNS = {
-    "run": "string",
-    "path": "string",
-    **_OF_RUN,
-    "data_fingerprint": "string",
-    "attempts": "Int64",
-    **_OF_SCORE,
-    "score_step": "Int64",
-    "warnings": "string",
-    **_OF_COST,
-    **_OF_ENVIRONMENT,
-}
-
-
-def frame(paths: Iterable[Path]) -> "pd.DataFrame":
-    """Return a tidy table of runs: one row per run and score, one for a run without scores.
-
-    Columns: the fields of run, score, cost and environment under their own names (``step`` is the
-    run's, ``score_step`` the score's); each metric under its key; ``floor.<metric>``,
-    ``protocol.<key>`` and ``config.<section>.<key>``, lists there as comma-joined text. Status is
-    as of now. Missing is ``pandas.NA``.
-
-    Raises:
-        UserError: See :func:`read`.
-    """
-    import pandas as pd  # not at the top: --help need not wait for it
-
-    rows = [row for path in paths for row in _rows_of(path)]
-    found = {name for row in rows for name in row} - set(_COLUMNS)
-    others = sorted(found, key=lambda name: ("." in name, name))  # metrics first
-
-    def column(name: str) -> Any:
-        measured = "." not in name or name.startswith("floor.")
-        values: Any = [row.get(name) for row in rows]
-        dtype: Any = _COLUMNS.get(name, "Float64" if measured else None)
-        return pd.array(values, dtype=dtype)
-
-    return pd.DataFrame({name: column(name) for name in (*_COLUMNS, *others)})
-
-
-def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    record = _current(path)
-    of_run = {
-        **record.model_dump(include=set(_OF_RUN)),
-        "path": str(path),
-        "data_fingerprint": record.data.fingerprint if record.data else None,
-        "attempts": len(record.attempts),
-        **record.cost.model_dump(include=set(_OF_COST)),
-        **record.environment.model_dump(include=set(_OF_ENVIRONMENT)),
-        **_factors("config", record.config),
-    }
-    for score in record.scores:
-        yield of_run | _of_score(score)
-    if not record.scores:
-        yield of_run
-
-
-def _of_score(score: Score) -> dict[str, Any]:
-    return {
-        **score.model_dump(include=set(_OF_SCORE)),
-        "score_step": score.step,
-        "warnings": "; ".join(score.warnings),
-        **score.metrics,
-        **_factors("floor", score.floor),
-        **_factors("protocol", score.protocol),
-    }
-
-
-def _factors(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    leaves = _leaves(tree, f"{prefix}.")
-    return {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in leaves.items()}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted key; lists are leaves."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = isinstance(value, Mapping)
-        leaves |= _leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return leaves
 
 
 # --- Environment -------------------------------------------------------------------------------
@@ -458,7 +246,7 @@ def environment(
         torch_fidelity=_version("torch-fidelity"),
         numpy=_version("numpy"),
         platform=platform.platform(),
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         device=device,
         device_name=device_name,
         threads=threads,
@@ -476,7 +264,8 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str | None:
+def cpu_name() -> str | None:
+    """Return the processor's model name where the system tells it, else its architecture."""
     if sys.platform == "darwin":
         name = _output(["sysctl", "-n", "machdep.cpu.brand_string"])
     else:
@@ -514,179 +303,3 @@ def _output(command: list[str]) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-# --- The run directory -------------------------------------------------------------------------
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether a process, this one included, has the run directory open."""
-    try:
-        handle = os.open(path / _LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        # Shared, so that two probes at a time do not take each other for a run.
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
-class RunDirectory:
-    """The directory of one run, held by one process at a time: a context manager.
-
-    ``record.json, config.json, metrics.jsonl, checkpoints/, samples/, weights.pt``
-
-    Args:
-        path: The directory; made if it does not exist.
-        digest: Digest of the config's result fields.
-        config: The resolved config, as JSON values.
-        fresh: Move an existing directory to ``<name>.old-N`` first.
-
-    Raises:
-        UserError: On entering, if another process holds it, if it holds a run of another digest,
-            or if it holds files that no run left. The directory is then as it was.
-    """
-
-    def __init__(
-        self, path: Path, *, digest: str, config: Mapping[str, Any], fresh: bool = False
-    ) -> None:
-        self.path = path
-        self.record_file = path / RECORD
-        self.config_file = path / "config.json"
-        self.metrics_file = path / "metrics.jsonl"
-        self.checkpoints = path / "checkpoints"
-        self.samples = path / "samples"
-        self.weights = path / "weights.pt"
-        self._digest = digest
-        self._config: dict[str, Any] = json.loads(_json(config))
-        self._fresh = fresh
-
-    def __enter__(self) -> Self:
-        if self._fresh and self.path.exists():
-            _move_aside(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._refuse_other_run()  # before the lock, which leaves a file
-        self._lock = _acquired(self.path)
-        try:
-            self._refuse_other_run()  # again: one may have begun meanwhile
-            self._claim()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        (self.path / _HOLDER).unlink(missing_ok=True)
-        self._lock.release()
-
-    def _claim(self) -> None:
-        holder = {"pid": os.getpid(), "host": socket.gethostname()}
-        atomic_write(self.path / _HOLDER, _json(holder))
-        _sweep(self.path)
-        # Before the folders: files without it would be refused, had a kill come between.
-        atomic_write(self.config_file, _json({"digest": self._digest, "config": self._config}))
-        for folder in (self.checkpoints, self.samples):
-            folder.mkdir(exist_ok=True)
-
-    def _refuse_other_run(self) -> None:
-        held = self._held()
-        if held is None or held[0] == self._digest:
-            return
-        raise UserError(
-            f"another run is here: {_difference(held[1], self._config)}; {self.path}; choose "
-            "another --name or --out, or add --no-resume, which moves the directory aside"
-        )
-
-    def _held(self) -> tuple[str, dict[str, Any]] | None:
-        """Return digest and config of the run that is in the directory, null if it is empty."""
-        if self.config_file.exists():
-            stored = _json_object(self.config_file)
-            if stored.keys() != {"digest", "config"}:
-                raise _damaged(self.config_file, "digest and config expected")
-            return stored["digest"], stored["config"]
-        if self.record_file.exists():
-            record = read(self.path)
-            return record.config_digest, record.config
-        if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
-            raise UserError(
-                f"files but neither config.json nor {RECORD}; {self.path}; choose another --out, "
-                "or add --no-resume, which moves the directory aside"
-            )
-        return None
-
-    def write(self, record: Record) -> None:
-        """Store the record, in one step."""
-        atomic_write(self.record_file, record.to_json())
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Append a row, which holds ``step``, to the metrics; NaN and infinities become null."""
-        with self.metrics_file.open("ab") as file:
-            file.write(to_json(row, inf_nan_mode="null") + b"\n")
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of the metrics; a torn last line is left out."""
-        return [row for _, row in _metric_lines(self.metrics_file)]
-
-    def cut(self, step: int) -> None:
-        """Drop the rows after ``step`` and a torn last line, so that going on repeats no row."""
-        kept = [line for line, row in _metric_lines(self.metrics_file) if row["step"] <= step]
-        atomic_write(self.metrics_file, b"".join(kept))
-
-
-def _metric_lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n"):
-            return  # torn by a kill, or being written just now
-        try:
-            yield line, json.loads(line)
-        except ValueError:
-            _log.warning("%s: line %d is damaged and left out", file, number)
-
-
-def _difference(here: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """Return the leaves that differ, as ``training.lr_g: 0.0001 here, 0.0004 asked``."""
-    old, new = ({k: json.dumps(v) for k, v in _leaves(c).items()} for c in (here, asked))
-    pairs = [
-        f"{key}: {old.get(key, 'absent')} here, {new.get(key, 'absent')} asked"
-        for key in {**old, **new}
-        if old.get(key) != new.get(key)
-    ]
-    return ", ".join(pairs) or "the configs read the same, but a different version digested them"
-
-
-def _acquired(path: Path) -> FileLock:
-    lock = FileLock(path / _LOCK)
-    try:
-        lock.acquire(timeout=_LOCK_GRACE_SEC)
-    except Timeout:
-        raise UserError(
-            f"the run directory is in use by {_holder(path)}; {path}; wait until that process "
-            "ends, or choose another --name or --out"
-        ) from None
-    return lock
-
-
-def _holder(path: Path) -> str:
-    try:
-        holder = json.loads((path / _HOLDER).read_bytes())
-        return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _move_aside(path: Path) -> None:
-    """Rename a directory that nobody holds to ``<name>.old-N``, N the smallest free number."""
-    lock = _acquired(path)
-    try:
-        number = 1
-        while (target := path.with_name(f"{path.name}.old-{number}")).exists():
-            number += 1
-        os.rename(path, target)
-    finally:
-        lock.release()
-    _log.info("%s moved to %s", path, target)

@@ -1,1 +1,1 @@
-"""Names of data sets to images: procedural twins, folders, and the prepared store that feeds training."""
+"""Names of data sets to images: twins, folders, and the prepared store that feeds training."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import platformdirs
@@ -40,6 +40,7 @@ from sagan_bench.data.sources import (
     start_worker,
 )
 from sagan_bench.errors import UserError
+from sagan_bench.files import sync_folder, synced_file
 
 Progress = Callable[[int, int], None]
 """Called with the images done so far and the images in all."""
@@ -287,12 +288,12 @@ def _build(
     try:
         written = _write_splits(temporary, source, progress, workers)
         manifest = _manifest(source, written, skip_bad)
-        with _synced(temporary / "manifest.json") as file:
+        with synced_file(temporary / "manifest.json") as file:
             file.write(manifest.model_dump_json(indent=2).encode())
-        _sync_folder(temporary)
+        sync_folder(temporary)
         shutil.rmtree(place, ignore_errors=True)  # a damaged store
         temporary.rename(place)
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -366,7 +367,7 @@ def _write_split(folder: Path, name: str, chunks: Iterable[Chunk], side: int) ->
     digest = hashlib.sha256()
     labels = [np.empty(0, np.int64)]
     refused: list[str] = []
-    with _synced(folder / f"{name}.images.npy") as file:
+    with synced_file(folder / f"{name}.images.npy") as file:
         # Written, not stored through a map: on a full disk a map ends the process by a signal.
         _write_header(file, (0, 3, side, side))
         for chunk in chunks:
@@ -377,13 +378,13 @@ def _write_split(folder: Path, name: str, chunks: Iterable[Chunk], side: int) ->
         all_labels = np.concatenate(labels)
         file.seek(0)
         _write_header(file, (len(all_labels), 3, side, side))  # has room for any count
-    with _synced(folder / f"{name}.labels.npy") as file:
+    with synced_file(folder / f"{name}.labels.npy") as file:
         np.save(file, all_labels)
     digest.update(all_labels.data)
     return _Written(len(all_labels), digest.hexdigest(), refused)
 
 
-def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
@@ -423,20 +424,3 @@ def _listed(refused: Sequence[str]) -> str:
     lines = "".join(f"\n  {name}" for name in refused[:_SHOWN])
     more = len(refused) - _SHOWN
     return f":{lines}" + (f"\n  ... and {more} more" if more > 0 else "")
-
-
-@contextmanager
-def _synced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file for writing; what was written is on the disk when the block ends."""
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

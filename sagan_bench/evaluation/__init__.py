@@ -1,1 +1,1 @@
-"""Scoring: extractors, torch-fidelity's metrics on one feature pass, and the rule-based twin rate."""
+"""Scoring: extractors, the metrics of torch-fidelity on one feature pass, and the twin rate."""

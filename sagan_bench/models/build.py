@@ -51,14 +51,22 @@ def skeleton(config: RunConfig) -> Networks:
         UserError: attention at a side that a network lacks.
     """
     with torch.device("meta"):
-        return Networks(*dcgan.networks(config.model, config.data.image_size))
+        return Networks(
+            *dcgan.networks(
+                config.model,
+                config.data.image_size,
+                needs_double_backward=config.training.loss == "wgan-gp",
+            )
+        )
 
 
 def _reset(network: nn.Module) -> None:
     """Fill what `initialise` leaves alone: BatchNorm and gamma, by their own rule."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d | SelfAttention):
+        if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+        elif isinstance(module, SelfAttention):
+            nn.init.zeros_(module.gamma)
 
 
 def parameters(network: nn.Module) -> int:

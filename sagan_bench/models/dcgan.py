@@ -73,7 +73,8 @@ class Generator(nn.Sequential):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images (B, 3, S, S), float in (-1, 1), from noise (B, z_dim)."""
-        return super().forward(z[:, :, None, None]).float().tanh()
+        images: Tensor = super().forward(z[:, :, None, None])  # type: ignore[no-untyped-call]
+        return images.float().tanh()
 
 
 class Discriminator(nn.Sequential):
@@ -84,7 +85,13 @@ class Discriminator(nn.Sequential):
     """
 
     def __init__(
-        self, *, image_size: int, width: int, attention: Sequence[int], normed: SpectralNormed
+        self,
+        *,
+        image_size: int,
+        width: int,
+        attention: Sequence[int],
+        normed: SpectralNormed,
+        needs_double_backward: bool = False,
     ) -> None:
         channels = discriminator_channels(image_size, width)
         _check_sides("discriminator", attention, channels)
@@ -98,18 +105,23 @@ class Discriminator(nn.Sequential):
                 )
             )
             if side in attention:
-                layers[f"attention{side}"] = _attention(outputs, normed)
+                layers[f"attention{side}"] = _attention(outputs, normed, needs_double_backward)
             inputs = outputs
         layers["out"] = _normed(nn.Conv2d(inputs, 1, 4), normed == "all")
         super().__init__(layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) in [-1, 1]."""
-        return super().forward(images).flatten().float()
+        logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return logits.flatten().float()
 
 
-def networks(model: ModelConfig, image_size: int) -> tuple[Generator, Discriminator]:
+def networks(
+    model: ModelConfig, image_size: int, *, needs_double_backward: bool = False
+) -> tuple[Generator, Discriminator]:
     """Return G and D of a configuration, not yet initialised.
+
+    ``needs_double_backward``: D's gradient will be differentiated again (gradient penalties).
 
     Raises:
         UserError: attention at a side that the network lacks, or at one too narrow for C / 8.
@@ -126,6 +138,7 @@ def networks(model: ModelConfig, image_size: int) -> tuple[Generator, Discrimina
         width=model.width,
         attention=model.attention.discriminator,
         normed=model.spectral_norm.discriminator,
+        needs_double_backward=needs_double_backward,
     )
     return generator, discriminator
 
@@ -149,8 +162,10 @@ def _normed(layer: Convolution, normed: bool) -> Convolution:
     return spectral_norm(layer) if normed else layer
 
 
-def _attention(channels: int, normed: SpectralNormed) -> SelfAttention:
-    block = SelfAttention(channels)
+def _attention(
+    channels: int, normed: SpectralNormed, needs_double_backward: bool = False
+) -> SelfAttention:
+    block = SelfAttention(channels, needs_double_backward=needs_double_backward)
     if normed == "all":
         for layer in (block.query, block.key, block.value):
             spectral_norm(layer)

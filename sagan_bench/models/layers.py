@@ -103,18 +103,22 @@ def initialise(network: nn.Module, seed: int, name: str) -> None:
     for path, layer in network.named_modules():
         if not isinstance(layer, Convolution):
             continue
-        normed = parametrize.is_parametrized(layer, "weight")
-        weight = layer.parametrizations.weight.original if normed else layer.weight  # type: ignore[union-attr, index]
-        fan_in = weight[0].numel()
-        bound = 1 / math.sqrt(fan_in)
+        norm, weight = _parts(layer)
+        bound = 1 / math.sqrt(weight[0].numel())  # torch's fan-in, transposed or not
         weight.copy_(_uniform(weight, bound, seed, name, f"{path}.weight"))
         if layer.bias is not None:
             layer.bias.copy_(_uniform(layer.bias, bound, seed, name, f"{path}.bias"))
-        if normed:
-            norm: SpectralNorm = layer.parametrizations.weight[0]  # type: ignore[union-attr, index, assignment]
-            stream = generator(seed, name, f"{path}.u")
-            norm.u.copy_(functional.normalize(torch.randn(len(norm.u), generator=stream), dim=0))
+        if norm is not None:
+            start = torch.randn(len(norm.u), generator=generator(seed, name, f"{path}.u"))
+            norm.u.copy_(functional.normalize(start, dim=0))
             norm.iterate(weight, POWER_ITERATIONS_AT_START)
+
+
+def _parts(layer: Convolution) -> tuple[SpectralNorm | None, Tensor]:
+    """Return a convolution's spectral norm, if it has one, and its weight (parameter)."""
+    for norm, weight in spectral_norms(layer):
+        return norm, weight
+    return None, layer.weight
 
 
 def _uniform(like: Tensor, bound: float, seed: int, *name: str) -> Tensor:

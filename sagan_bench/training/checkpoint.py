@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sagan_bench.errors import UserError
-from sagan_bench.records import atomic_file
+from sagan_bench.files import atomic_file
 
 MAGIC = b"sagan-bench checkpoint 1\n"
 """What a file begins with; the SHA-256 of the rest of the file (32 bytes) follows."""

@@ -63,6 +63,6 @@ def sampler(standing_generator: nn.Module, z_dim: int) -> Callable[[int, int, in
     @torch.no_grad()
     def sample(seed: int, start: int, stop: int) -> Tensor:
         z = noise(seed, start, stop, z_dim).to(device)
-        return standing_generator(z).cpu()
+        return standing_generator(z).cpu().contiguous()
 
     return sample

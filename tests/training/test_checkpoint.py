@@ -208,7 +208,7 @@ KILLS = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch
-from sagan_bench.records import RunDirectory
+from sagan_bench.run_directory import RunDirectory
 from sagan_bench.training.checkpoint import Checkpoints
 
 path, moments = Path(sys.argv[1]), random.Random(0)

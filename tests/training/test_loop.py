@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.data.seeding import generator as stream
 from sagan_bench.data.sources import DataSpec
 from sagan_bench.data.store import Store, prepare
 from sagan_bench.models.build import attention_blocks
-from sagan_bench.training import loop
 from sagan_bench.training.generation import noise, sampler, standing
 from sagan_bench.training.loop import Diverged, Recipe, Step, TrainState, train
 
@@ -253,8 +253,9 @@ def test_standing_statistics_belong_to_the_weights_and_change_nothing(store: Sto
     state = TrainState(config, CPU)
     steps(config, state, store)
     before = weights(state.generator)
-    make_one = lambda: standing(state.generator, z_dim=8, seed=0, batches=8, batch_size=16)  # noqa: E731
-    first, second = make_one(), make_one()
+    first, second = (
+        standing(state.generator, z_dim=8, seed=0, batches=8, batch_size=16) for _ in range(2)
+    )
     assert same(before, weights(state.generator))
     assert same(weights(first), weights(second))
     assert not first.training
@@ -271,9 +272,9 @@ def test_standing_statistics_are_those_of_the_fixed_noise() -> None:
     copied = standing(generator, z_dim=8, seed=0, batches=4, batch_size=16)
     inputs: list[torch.Tensor] = []
     block = copied.up4.conv  # type: ignore[union-attr]
-    block.register_forward_hook(lambda *args: inputs.append(args[2]))  # type: ignore[union-attr, operator]
+    block.register_forward_hook(lambda *args: inputs.append(args[2]))  # type: ignore[union-attr]
     z = [
-        torch.randn(16, 8, generator=loop.stream(0, "standing", k), dtype=torch.float64).float()
+        torch.randn(16, 8, generator=stream(0, "standing", k), dtype=torch.float64).float()
         for k in range(4)
     ]
     with torch.no_grad():

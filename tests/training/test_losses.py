@@ -23,11 +23,12 @@ def test_wasserstein_by_hand() -> None:
 
 
 def test_gradient_penalty_of_a_linear_critic() -> None:
-    critic = nn.Sequential(nn.Flatten(), nn.Linear(12, 1, bias=False)).double()
+    linear = nn.Linear(12, 1, bias=False).double()
+    critic = nn.Sequential(nn.Flatten(), linear)
     real, fake = torch.randn(2, 5, 3, 2, 2, dtype=torch.float64)
     share = torch.rand(5, 1, 1, 1, dtype=torch.float64)
     penalty = gradient_penalty(critic, real, fake, share)
-    weight = critic[1].weight
+    weight = linear.weight
     assert penalty.item() == pytest.approx((weight.norm().item() - 1) ** 2)
     (gradient,) = torch.autograd.grad(penalty, weight)
     expected = 2 * (weight.norm() - 1) * weight / weight.norm()

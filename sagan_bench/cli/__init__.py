@@ -1,0 +1,316 @@
+"""The command line: parse, call one function, print one path.  Nothing heavy is imported early."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from sagan_bench import __version__
+from sagan_bench.cli.options import Choice, configured
+from sagan_bench.errors import UserError
+
+INTERNAL, USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+
+app = typer.Typer(
+    name="sagan-bench",
+    help="Does self-attention help this GAN, where, and how sure are we?",
+    epilog="Begin with: python cli.py train --variant sagan",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs")]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 ok, 1 internal, 2 usage, 3 failed runs, 130, 143."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print("add --debug directly after cli.py for the traceback", file=sys.stderr)
+        sys.exit(INTERNAL)
+    sys.exit(0)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"sagan-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Does self-attention help this GAN, where, and how sure are we?"""
+    level = logging.INFO if debug else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+
+
+@app.command()
+@configured
+def train(
+    choice: Choice,
+    out: Annotated[Path | None, typer.Option(help="The run's folder")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on where this run was cut off")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; do nothing")] = (
+        False
+    ),
+    as_json: Json = False,
+) -> None:
+    """Train one variant, score it and record it.
+
+    The same command again goes on where it was interrupted, and does nothing once it is finished.
+    """
+    resolved = choice.resolve()
+    if dry_run:
+        _print_plan(resolved.config, out, as_json)
+        return
+    from sagan_bench import experiment
+    from sagan_bench.cli.display import Display, print_record
+
+    with _stopping() as stop, Display(resolved.config.run.steps) as display:
+        try:
+            record = experiment.run(
+                resolved.config, out=out, fresh=not resume, watch=display, stop=stop
+            )
+        except experiment.Stopped as stopped:
+            _exit_stopped(stopped)
+    path = (out or Path("runs")).parent / record.run if out else Path("runs") / record.run
+    if as_json:
+        print(record.to_json().decode(), end="")
+    else:
+        print_record(record)
+        print(f"run:     {path}\nsamples: {path / 'samples'}\nnext:    {_program()} show {path}")
+    if record.status != "finished":
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its name")],
+    n_fake: Annotated[int | None, typer.Option(help="Generated images")] = None,
+    extractor: Annotated[str | None, typer.Option(help="inception, efficientnet-lite0")] = None,
+    inception_weights: Annotated[str | None, typer.Option(help="Inception's weights")] = None,
+    split: Annotated[str | None, typer.Option(help="Real images: train, test")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Sampling seeds, e.g. 0,1,2")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="evaluation.key=value")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Score a finished run again, and add the scores to its record."""
+    from sagan_bench import experiment, records
+    from sagan_bench.cli.display import Display, print_record
+    from sagan_bench.cli.options import rescored
+
+    path = find_run(run, runs)
+    flags = {
+        "evaluation.n_fake": ("--n-fake", n_fake),
+        "evaluation.extractor": ("--extractor", extractor),
+        "evaluation.split": ("--split", split),
+        "evaluation.sampling_seeds": ("--seeds", _numbers(seeds) if seeds else None),
+        "run.inception_weights": ("--inception-weights", inception_weights),
+    }
+    config = rescored(records.read(path).config, flags, sets or ())
+    with _stopping() as stop, Display(0) as display:
+        try:
+            record = experiment.evaluate(path, config, device=device, watch=display, stop=stop)
+        except experiment.Stopped as stopped:
+            _exit_stopped(stopped)
+    if as_json:
+        print(record.to_json().decode(), end="")
+    else:
+        print_record(record)
+
+
+@app.command("list")
+def list_(runs: Runs = Path("runs"), as_json: Json = False) -> None:
+    """List the runs with their status and scores."""
+    from sagan_bench.run_directory import find_runs
+    from sagan_bench.table import frame
+
+    table = frame(find_runs(runs))
+    if as_json:
+        print(table.to_json(orient="records", indent=2))
+        return
+    from sagan_bench.cli.display import number, print_table
+
+    if table.empty:
+        print(f"no runs in {runs}; begin with: {_program()} train --variant sagan")
+        return
+    finals = table[table["final"].fillna(True)]
+    shown = ["run", "status", "step", "weights", "fid", "isc_mean", "twin_rate", "images_per_sec"]
+    rows = finals.reindex(columns=shown).astype(object).where(lambda frame: frame.notna(), None)
+    print_table("", shown, ([number(cell) for cell in row] for row in rows.itertuples(index=False)))
+    extractors = finals.get("protocol.extractor")
+    if extractors is not None:
+        print(f"fid, isc: features of {', '.join(sorted(extractors.dropna().unique()))}")
+
+
+@app.command()
+@configured
+def show(
+    choice: Choice,
+    what: Annotated[str, typer.Argument(help="config, model, or a run's folder or name")],
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show a run, the resolved configuration, or the layers of the networks."""
+    if what == "config":
+        _show_config(choice, as_json)
+    elif what == "model":
+        _show_model(choice, as_json)
+    else:
+        from sagan_bench import records
+        from sagan_bench.cli.display import print_record
+
+        record = records.read(find_run(what, runs))
+        if as_json:
+            print(record.to_json().decode(), end="")
+        else:
+            print_record(record)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what works here: device, precision, extractor weights, data, disk."""
+    from sagan_bench.cli.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{'ok' if finding.ok else '!!':>3}  {finding.name:<20} {finding.text}")
+    if not all(finding.ok for finding in findings if finding.needed):
+        raise typer.Exit(INTERNAL)
+
+
+def find_run(run: str, runs: Path) -> Path:
+    """Return the folder of a run given by path or name.  Raises `UserError` with the closest."""
+    from sagan_bench.config import closest
+    from sagan_bench.records import RECORD
+    from sagan_bench.run_directory import find_runs
+
+    for path in (Path(run), runs / run):
+        if (path / RECORD).exists():
+            return path
+    names = [path.name for path in find_runs(runs)]
+    hint = closest(run, names) if names else f"there are no runs in {runs}"
+    raise UserError(f"no run is at {run}, nor in {runs}; {hint}")
+
+
+def _show_config(choice: Choice, as_json: bool) -> None:
+    from sagan_bench.config import flatten
+
+    resolved = choice.resolve()
+    if as_json:
+        tree = {"config": resolved.config.model_dump(mode="json"), "origins": resolved.origins}
+        print(json.dumps(tree, indent=2))
+        return
+    from sagan_bench.cli.display import print_table
+
+    leaves = flatten(resolved.config.model_dump(mode="json"))
+    rows = ([key, json.dumps(value), resolved.origins[key]] for key, value in leaves)
+    print_table("", ("setting", "value", "from"), rows)
+
+
+def _show_model(choice: Choice, as_json: bool) -> None:
+    from sagan_bench.models.build import flops_per_step, layers
+
+    config = choice.resolve().config
+    table = layers(config)
+    totals = {
+        network: {
+            "parameters": sum(row.parameters for row in table if row.network == network),
+            "flops": sum(row.flops for row in table if row.network == network),
+        }
+        for network in ("generator", "discriminator")
+    }
+    if as_json:
+        rows = [row._asdict() for row in table]
+        step = flops_per_step(config)
+        print(json.dumps({"layers": rows, "totals": totals, "flops_per_step": step}, indent=2))
+        return
+    from sagan_bench.cli.display import print_table
+
+    for network, total in totals.items():
+        lines = [
+            [
+                row.name,
+                " x ".join(map(str, row.output_shape)),
+                f"{row.parameters:,}",
+                f"{row.flops:,}",
+            ]
+            for row in table
+            if row.network == network
+        ]
+        lines.append(["total", "", f"{total['parameters']:,}", f"{total['flops']:,}"])
+        print_table(network, ("layer", "output", "parameters", "FLOPs an image"), lines)
+
+
+def _print_plan(config: Any, out: Path | None, as_json: bool) -> None:
+    from sagan_bench import experiment
+
+    planned = experiment.dry_run(config, out)
+    if as_json:
+        print(json.dumps(planned, indent=2))
+        return
+    for key, value in planned.items():
+        print(f"{key:<16} {value}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--seeds {text}: expected numbers such as 0,1,2") from error
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], str | None]]:
+    """Within the block the first Ctrl-C or SIGTERM is a polite request, told by the function."""
+    asked: list[str] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append("interrupted" if number == signal.SIGINT else "terminated")
+        print("stopping after a checkpoint; Ctrl-C again to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked[0] if asked else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit_stopped(stopped: Any) -> NoReturn:
+    where = f" in {stopped.path}" if stopped.path else ""
+    print(f"{stopped}{where}; the same command again goes on", file=sys.stderr)
+    raise typer.Exit(INTERRUPTED if str(stopped) == "interrupted" else TERMINATED)
+
+
+def _program() -> str:
+    return "sagan-bench" if Path(sys.argv[0]).name == "sagan-bench" else "python cli.py"

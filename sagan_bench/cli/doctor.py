@@ -1,0 +1,75 @@
+"""What works on this machine, and what to do about what does not."""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from sagan_bench import host
+from sagan_bench.data.store import cache_root
+from sagan_bench.errors import UserError
+from sagan_bench.evaluation import extractors
+
+NEEDED_DISK_GIB = 2.0
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    needed: bool
+    """Nothing runs without it."""
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Look at everything that a run needs or could use."""
+    return [*_machine(), *_extractors(), _writable(cache_root()), _disk(cache_root())]
+
+
+def _machine() -> Iterator[Finding]:
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    yield Finding("software", True, True, versions)
+    device = host.device()
+    name = f"{device}: {host.device_name(device)}, {host.cores()} CPU cores"
+    yield Finding("device", True, True, name)
+    if host.multiplies_bf16(device):
+        yield Finding("precision", True, False, "bf16 (auto); fp32 with --precision fp32")
+    else:
+        yield Finding("precision", True, False, "fp32 (auto): no bf16 in this hardware")
+
+
+def _extractors() -> Iterator[Finding]:
+    try:
+        path = extractors.efficientnet_weights()
+        yield Finding("efficientnet-lite0", True, True, f"weights verified: {path}")
+    except UserError as error:
+        yield Finding("efficientnet-lite0", False, True, str(error))
+    found = extractors.inception_weights_on_disk()
+    text = f"weights at {found}" if found else "no weights on disk; use --inception-weights FILE"
+    yield Finding("inception", found is not None, False, text)
+
+
+def _writable(folder: Path) -> Finding:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return Finding("data cache", True, True, f"{folder}")
+    except OSError as error:
+        text = f"{folder}: {error.strerror}; set SAGAN_BENCH_CACHE to a folder you may write to"
+        return Finding("data cache", False, True, text)
+
+
+def _disk(folder: Path) -> Finding:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    here = shutil.disk_usage(os.curdir).free / 2**30
+    text = f"{free:.1f} GiB free for data, {here:.1f} GiB for runs"
+    return Finding("disk", min(free, here) >= NEEDED_DISK_GIB, True, text)

@@ -1,0 +1,184 @@
+"""The options that choose a configuration: one table for every verb that takes them."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from sagan_bench.config import Resolved, RunConfig
+
+SEED_DATASETS = {"celeb": ("celeba64", "CelebA"), "lsun": ("lsun64", "LSUN")}
+"""The seed project's ``--dataset`` -> our preset, and the folder under its ``--image_path``."""
+
+
+class Flag(NamedTuple):
+    """An option that sets one key of the configuration."""
+
+    option: str
+    key: str
+    kind: type
+    help: str
+    aliases: tuple[str, ...] = ()
+    """The same under the names of the seed project; hidden."""
+
+
+FLAGS = (
+    Flag("--data", "data.source", str, "twins, or folder:PATH"),
+    Flag("--image-size", "data.image_size", int, "Side in pixels: 32, 64, 128, 256", ("--imsize",)),
+    Flag("--batch-size", "training.batch_size", int, "Images a step", ("--batch_size",)),
+    Flag("--loss", "training.loss", str, "hinge or wgan-gp", ("--adv_loss",)),
+    Flag("--steps", "run.steps", int, "Generator updates to reach", ("--total_step",)),
+    Flag("--seed", "seed", int, "Of weights, noise and data order"),
+    Flag("--sample-every", "run.sample_every", int, "Steps between grids", ("--sample_step",)),
+    Flag("--eval-every", "run.eval_every", int, "Steps between scores on the way"),
+    Flag("--name", "name", str, "Name of the run [default: the variant's]", ("--version",)),
+    Flag("--precision", "training.precision", str, "auto, fp32, tf32 or bf16"),
+    Flag("--compile", "training.compile", bool, "Compile the networks with torch.compile"),
+    Flag("--device", "run.device", str, "auto, cpu, cuda or cuda:N"),
+    Flag("--threads", "run.threads", int, "CPU threads [default: one a core]"),
+    Flag("--tensorboard", "run.tensorboard", bool, "Write TensorBoard logs too"),
+    Flag("--extractor", "evaluation.extractor", str, "auto, inception or efficientnet-lite0"),
+    Flag("--inception-weights", "run.inception_weights", str, "Inception's weights file"),
+)
+HIDDEN = (
+    Flag("--z_dim", "model.z_dim", int, ""),
+    Flag("--g_conv_dim", "model.width", int, ""),
+    Flag("--lambda_gp", "training.gp_weight", float, ""),
+    Flag("--g_lr", "training.lr_g", float, ""),
+    Flag("--d_lr", "training.lr_d", float, ""),
+    Flag("--beta1", "training.beta1", float, ""),
+    Flag("--beta2", "training.beta2", float, ""),
+    Flag("--log_step", "run.log_every", int, ""),
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user asked for, not yet resolved."""
+
+    preset: str | None
+    variant: str
+    file: Path | None
+    sets: tuple[str, ...]
+    flags: dict[str, tuple[str, Any]]
+
+    def resolve(self) -> "Resolved":
+        """Return the configuration for this machine.  Raises `UserError`."""
+        from sagan_bench import config, host
+
+        asked = {key: value for key, (_, value) in self.flags.items()}
+        asked |= dict(config.parse_set(text) for text in self.sets)
+        weights = asked.get("run.inception_weights")
+        return config.resolve(
+            host.host(host.device(asked.get("run.device", "auto")), weights and Path(weights)),
+            preset=self.preset,
+            variant=self.variant,
+            file=self.file,
+            sets=self.sets,
+            flags=self.flags,
+        )
+
+
+def configured(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb whose first parameter is a `Choice` all the options that make one."""
+    parameters = {p.name: p for p in _parameters()}
+    own = list(inspect.signature(verb).parameters.values())[1:]
+
+    @functools.wraps(verb)
+    def wrapped(**given: Any) -> Any:
+        ours = {name: given.pop(name) for name in parameters}
+        return verb(_choice(ours), **given)
+
+    merged = [*parameters.values(), *own]
+    merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in merged]
+    wrapped.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in merged}
+    return wrapped
+
+
+def _parameters() -> Iterator[inspect.Parameter]:
+    yield _parameter("--preset", str, "Where to begin: quick, twins64, celeba64, lsun64")
+    yield _parameter("--variant", str, "What to change: sagan, no-attention")
+    yield _parameter("--config", Path, "TOML file of settings")
+    yield _parameter("--set", list[str], "section.key=value, repeatable; see: show config")
+    for flag in FLAGS:
+        kind = flag.kind
+        declared = (f"{flag.option}/--no-{flag.option[2:]}",) if kind is bool else (flag.option,)
+        yield _parameter(*declared, kind=kind, text=flag.help, name=_name(flag.option))
+        for alias in flag.aliases:
+            yield _parameter(alias, kind, "", hidden=True)
+    for flag in HIDDEN:
+        yield _parameter(flag.option, flag.kind, "", hidden=True)
+    yield _parameter("--dataset", str, "", hidden=True)
+    yield _parameter("--image_path", Path, "", hidden=True)
+
+
+def _parameter(
+    option: str, kind: Any, text: str, *, name: str | None = None, hidden: bool = False
+) -> inspect.Parameter:
+    annotation = Annotated[kind | None, typer.Option(option, help=text, hidden=hidden)]
+    return inspect.Parameter(
+        name or _name(option), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _name(option: str) -> str:
+    """Return a parameter's name that no other option shares: ``--imsize`` -> ``opt_imsize``."""
+    return "opt_" + option.removeprefix("--").replace("-", "__")
+
+
+def _choice(given: dict[str, Any]) -> Choice:
+    flags: dict[str, tuple[str, Any]] = {}
+    preset = given[_name("--preset")]
+    if dataset := given[_name("--dataset")]:
+        preset, flags["data.source"] = _seed_dataset(dataset, preset, given[_name("--image_path")])
+    for flag in (*FLAGS, *HIDDEN):
+        for option in (*flag.aliases, flag.option):
+            if (value := given[_name(option)]) is not None:
+                flags[flag.key] = (option, value)
+    return Choice(
+        preset=preset,
+        variant=given[_name("--variant")],
+        file=given[_name("--config")],
+        sets=tuple(given[_name("--set")] or ()),
+        flags=flags,
+    )
+
+
+def _seed_dataset(
+    dataset: str, preset: str | None, image_path: Path | None
+) -> tuple[str, tuple[str, str]]:
+    from sagan_bench.config import closest
+    from sagan_bench.errors import UserError
+
+    if dataset not in SEED_DATASETS:
+        known = closest(dataset, list(SEED_DATASETS))
+        raise UserError(f"--dataset {dataset}: {known}; or use --data (twins, folder:PATH)")
+    seed_preset, folder = SEED_DATASETS[dataset]
+    source = f"folder:{(image_path or Path('data')) / folder}"
+    return preset or seed_preset, ("--dataset", source)
+
+
+def rescored(
+    stored: Mapping[str, Any], flags: Mapping[str, tuple[str, Any]], sets: Sequence[str]
+) -> "RunConfig":
+    """Return a run's own configuration with another evaluation.
+
+    Raises:
+        UserError: a value out of range, or a key outside the section ``evaluation``.
+    """
+    from sagan_bench import config
+    from sagan_bench.errors import UserError
+
+    given = {key: value for key, value in flags.items() if value[1] is not None}
+    for text in sets:
+        key, value = config.parse_set(text)
+        if not key.startswith("evaluation."):
+            raise UserError(f"--set {text}: only evaluation.* can change for a trained run")
+        given[key] = ("--set", value)
+    return config.override(config.RunConfig.model_validate(stored), given)

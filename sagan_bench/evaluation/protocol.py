@@ -1,0 +1,171 @@
+"""What makes two figures comparable: extractor, images, sampling and settings of the metrics."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from sagan_bench.errors import UserError
+
+# Whoever changes how an extractor reads pixels must change its `resize`: caches go by it too.
+EXTRACTORS: dict[str, dict[str, str | int]] = {
+    "inception": {
+        "extractor": "inception",
+        "layer": "2048",
+        "isc_layer": "logits_unbiased",
+        "dimensions": 2048,
+        "resize": "bilinear as in TensorFlow 1 to 299 px",
+        "weights_sha256": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    },
+    "efficientnet-lite0": {
+        "extractor": "efficientnet-lite0",
+        "layer": "pool",
+        "isc_layer": "logits",
+        "dimensions": 1280,
+        "resize": "bilinear, antialiased, to 224 px",
+        "weights_sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    },
+}
+"""The fields of `Protocol` that each extractor decides: ``Protocol(**EXTRACTORS[name], ...)``."""
+
+SUFFIXES = {"inception": "", "efficientnet-lite0": "[effnet-lite0]"}
+"""What a figure's name ends in: only Inception's may be taken for the published metric."""
+
+NAMES = {
+    "fid": "FID",
+    "isc_mean": "IS",
+    "isc_std": "IS std",
+    "kid_mean": "KID",
+    "kid_std": "KID std",
+    "precision": "precision",
+    "recall": "recall",
+}
+"""Metrics that depend on the extractor, by key."""
+
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Protocol(BaseModel):
+    """How a figure was made.  Two figures may be compared if their protocols are equal.
+
+    Left out is what they are compared for: the networks, their weights and how they were trained.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    extractor: str = Field(description="name under which torch-fidelity knows the extractor")
+    layer: str = Field(description="its layer for FID, KID, precision and recall")
+    isc_layer: str = Field(description="its layer for the inception score")
+    dimensions: Count = Field(description="width of `layer`")
+    resize: str = Field(description="how the extractor brings images to its own size")
+    weights_sha256: Sha256 = Field(description="of the file that holds the extractor's weights")
+    precision: Literal["fp32"] = Field("fp32", description="of scoring, not of training")
+
+    data: str = Field(description="fingerprint of the real images after crop and resize")
+    split: str = Field(description="split of the real images")
+    n_real: int = Field(description="real images")
+    real_choice: Literal["seeded permutation"] = Field(
+        "seeded permutation",
+        description="which images of the split: `metrics.choose`, the same for every run",
+    )
+
+    n_fake: int = Field(description="generated images")
+    sampling_seed: int = Field(description="of z and labels")
+    z_law: Literal["normal by (seed, index)"] = Field(
+        "normal by (seed, index)", description="image i depends on seed and i alone; no truncation"
+    )
+    label_law: Literal["none", "uniform"] = Field(description="how labels are drawn")
+    rounding: Literal["half-even"] = Field("half-even", description="from [-1, 1] to uint8")
+    weights: Literal["ema", "raw"] = Field(description="which weights of G drew the images")
+    ema_decay: float | None = Field(description="per generator update; null for raw weights")
+    batchnorm: str = Field(description="origin of BatchNorm's statistics: standing-<n>x<batch>")
+
+    isc_splits: Count = Field(10, description="parts of the set, each with its own IS")
+    kid_subsets: Count = Field(100, description="random subsets of KID")
+    kid_subset_size: int = Field(1_000, ge=2, description="images in each")
+    prc_neighborhood: Count = Field(3, description="k of the k-nearest-neighbour balls")
+    torch_fidelity: str = Field(
+        default_factory=lambda: version("torch-fidelity"),
+        description="its version; settings not named here are its defaults",
+    )
+
+    @classmethod
+    def fitted(cls, **fields: Any) -> Self:
+        """Return the protocol with KID's subsets and IS's splits cut down to what small sets allow.
+
+        A KID subset takes at most half of the smaller set: a subset that is the whole set shows no
+        spread.  Each split of IS keeps at least two images: IS of one image is 1 by definition.
+        """
+        n_real, n_fake = fields["n_real"], fields["n_fake"]
+        default = {key: cls.model_fields[key].default for key in ("kid_subset_size", "isc_splits")}
+        fields = default | fields
+        fields["kid_subset_size"] = min(fields["kid_subset_size"], n_real // 2, n_fake // 2)
+        fields["isc_splits"] = min(fields["isc_splits"], n_fake // 2)
+        _refuse_too_few(n_real, n_fake, fields.get("prc_neighborhood", 3))
+        return cls(**fields)
+
+    @property
+    def least_images(self) -> int:
+        """The smallest set for which every metric exists."""
+        return _least_images(self.prc_neighborhood)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _refuse_too_few(self.n_real, self.n_fake, self.prc_neighborhood)
+        smaller = min(self.n_real, self.n_fake)
+        if self.kid_subset_size > smaller:
+            raise UserError(
+                f"a KID subset takes {self.kid_subset_size} images and the smaller set has "
+                f"{smaller}; lower kid_subset_size or raise the number of images"
+            )
+        if self.isc_splits > self.n_fake // 2:
+            raise UserError(
+                f"{self.isc_splits} splits of {self.n_fake} generated images leave fewer than two "
+                "in each; lower isc_splits or raise n_fake"
+            )
+        if (self.weights == "ema") != (self.ema_decay is not None):
+            raise ValueError("EMA weights have a decay, raw weights have none")
+        return self
+
+    def fingerprint(self) -> str:
+        """Return 12 hex digits of SHA-256 over all fields as canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def label(self, metric: str) -> str:
+        """Return a metric's name for readers: ``FID`` from Inception, else ``FID[effnet-lite0]``.
+
+        A metric that needs no extractor keeps its key.
+        """
+        if metric not in NAMES:
+            return metric
+        return NAMES[metric] + SUFFIXES.get(self.extractor, f"[{self.extractor}]")
+
+    def warnings(self) -> list[str]:
+        """Return in which ways the set sizes make the figures doubtful."""
+        found = [
+            f"n<d: {self.label('fid')} from {n} {kind} images has {self.dimensions} dimensions; "
+            "its covariance is rank-deficient and its bias large"
+            for kind, n in (("real", self.n_real), ("generated", self.n_fake))
+            if n <= self.dimensions
+        ]
+        if self.kid_subset_size == min(self.n_real, self.n_fake):
+            found.append(f"every subset is a whole set: {self.label('kid_std')} is too small")
+        return found
+
+
+def _least_images(neighbours: int) -> int:
+    return max(4, neighbours + 1)
+
+
+def _refuse_too_few(n_real: int, n_fake: int, neighbours: int) -> None:
+    """Raise `UserError` if a set is too small for its metrics to exist."""
+    least = _least_images(neighbours)
+    if min(n_real, n_fake) < least:
+        raise UserError(
+            f"{n_fake} generated and {n_real} real images are too few to score; "
+            f"raise evaluation.n_fake and evaluation.n_real to at least {least}"
+        )

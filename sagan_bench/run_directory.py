@@ -1,0 +1,240 @@
+"""The directory of one run: its lock, its files, its metrics, and its status as of now."""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+from pydantic_core import to_json
+
+from sagan_bench.config import flatten
+from sagan_bench.errors import UserError
+from sagan_bench.files import atomic_write, json_bytes, sweep
+from sagan_bench.records import RECORD, Record, Status, damaged, read, read_object
+
+_LOCK = ".lock"
+_HOLDER = ".holder.json"
+_LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
+_MOVED_ASIDE = re.compile(r"\.old-\d+$")
+
+_log = logging.getLogger(__name__)
+
+
+class RunDirectory:
+    """The directory of one run, held by one process at a time: a context manager.
+
+    ``record.json, config.json, metrics.jsonl, checkpoints/, samples/, weights.pt``
+
+    Args:
+        path: The directory; made if it does not exist.
+        digest: Digest of the config's result fields.
+        config: The resolved config, as JSON values.
+        fresh: Move an existing directory to ``<name>.old-N`` first.
+
+    Raises:
+        UserError: On entering, if another process holds it, if it holds a run of another digest,
+            or if it holds files that no run left. The directory is then as it was.
+    """
+
+    def __init__(
+        self, path: Path, *, digest: str, config: Mapping[str, Any], fresh: bool = False
+    ) -> None:
+        self.path = path
+        self.record_file = path / RECORD
+        self.config_file = path / "config.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.weights = path / "weights.pt"
+        self._digest = digest
+        self._config: dict[str, Any] = json.loads(json_bytes(config))
+        self._fresh = fresh
+
+    def __enter__(self) -> Self:
+        if self._fresh and self.path.exists():
+            _move_aside(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._refuse_other_run()  # before the lock, which leaves a file
+        self._lock = _acquired(self.path)
+        try:
+            self._refuse_other_run()  # again: one may have begun meanwhile
+            self._claim()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (self.path / _HOLDER).unlink(missing_ok=True)
+        self._lock.release()
+
+    def _claim(self) -> None:
+        holder = {"pid": os.getpid(), "host": socket.gethostname()}
+        atomic_write(self.path / _HOLDER, json_bytes(holder))
+        sweep(self.path)
+        # Before the folders: files without it would be refused, had a kill come between.
+        atomic_write(self.config_file, json_bytes({"digest": self._digest, "config": self._config}))
+        for folder in (self.checkpoints, self.samples):
+            folder.mkdir(exist_ok=True)
+
+    def _refuse_other_run(self) -> None:
+        held = self._held()
+        if held is None or held[0] == self._digest:
+            return
+        raise UserError(
+            f"another run is here: {_difference(held[1], self._config)}; {self.path}; choose "
+            "another --name or --out, or add --no-resume, which moves the directory aside"
+        )
+
+    def _held(self) -> tuple[str, dict[str, Any]] | None:
+        """Return digest and config of the run that is in the directory, null if it is empty."""
+        if self.config_file.exists():
+            stored = read_object(self.config_file)
+            if stored.keys() != {"digest", "config"}:
+                raise damaged(self.config_file, "digest and config expected")
+            return stored["digest"], stored["config"]
+        if self.record_file.exists():
+            record = read(self.path)
+            return record.config_digest, record.config
+        if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            raise UserError(
+                f"files but neither config.json nor {RECORD}; {self.path}; choose another --out, "
+                "or add --no-resume, which moves the directory aside"
+            )
+        return None
+
+    def write(self, record: Record) -> None:
+        """Store the record, in one step."""
+        atomic_write(self.record_file, record.to_json())
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row, which holds ``step``, to the metrics; NaN and infinities become null."""
+        with self.metrics_file.open("ab") as file:
+            file.write(to_json(row, inf_nan_mode="null") + b"\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the metrics; a torn last line is left out."""
+        return [row for _, row in _metric_lines(self.metrics_file)]
+
+    def cut(self, step: int) -> None:
+        """Drop the rows after ``step`` and a torn last line, so that going on repeats no row."""
+        kept = [line for line, row in _metric_lines(self.metrics_file) if row["step"] <= step]
+        atomic_write(self.metrics_file, b"".join(kept))
+
+
+def _metric_lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            return  # torn by a kill, or being written just now
+        try:
+            yield line, json.loads(line)
+        except ValueError:
+            _log.warning("%s: line %d is damaged and left out", file, number)
+
+
+def _difference(here: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Return the leaves that differ, as ``training.lr_g: 0.0001 here, 0.0004 asked``.
+
+    Those of the section ``run`` are not part of the digest: told only if nothing else differs.
+    """
+    old, new = ({key: json.dumps(value) for key, value in flatten(c)} for c in (here, asked))
+    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    told = [key for key in differ if not key.startswith("run.")] or differ
+    pairs = [f"{k}: {old.get(k, 'absent')} here, {new.get(k, 'absent')} asked" for k in told]
+    return ", ".join(pairs) or "the configs read the same, but a different version digested them"
+
+
+def _acquired(path: Path) -> FileLock:
+    lock = FileLock(path / _LOCK)
+    try:
+        lock.acquire(timeout=_LOCK_GRACE_SEC)
+    except Timeout:
+        raise UserError(
+            f"the run directory is in use by {_holder(path)}; {path}; wait until that process "
+            "ends, or choose another --name or --out"
+        ) from None
+    return lock
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads((path / _HOLDER).read_bytes())
+        return f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _move_aside(path: Path) -> None:
+    """Rename a directory that nobody holds to ``<name>.old-N``, N the smallest free number."""
+    lock = _acquired(path)
+    try:
+        number = 1
+        while (target := path.with_name(f"{path.name}.old-{number}")).exists():
+            number += 1
+        os.rename(path, target)
+    finally:
+        lock.release()
+    _log.info("%s moved to %s", path, target)
+
+
+# --- Seen from outside -------------------------------------------------------------------------
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process, this one included, has the run directory open."""
+    try:
+        handle = os.open(path / _LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two probes at a time do not take each other for a run.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def status_now(directory: Path) -> Status:
+    """Return the status of a run as of now: ``running`` only while a process holds its lock.
+
+    Raises:
+        UserError: See :func:`sagan_bench.records.read`.
+    """
+    return read_now(directory).status
+
+
+def read_now(directory: Path) -> Record:
+    """Return the record of a run with the status as of now, and the reason if it was killed.
+
+    Raises:
+        UserError: See :func:`sagan_bench.records.read`.
+    """
+    record = read(directory)
+    if record.status != "running" or is_locked(directory):
+        return record
+    # It may have ended well between the two looks; it writes its record before it lets go.
+    record = read(directory)
+    if record.status != "running":
+        return record
+    ended = {"status": "interrupted", "reason": record.reason or "the process was killed"}
+    return record.model_copy(update=ended)
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run directories at or below ``root``, sorted; those moved aside are left out."""
+    runs = []
+    for folder, below, files in os.walk(root):
+        if RECORD in files:
+            runs.append(Path(folder))
+            below.clear()
+        below[:] = [name for name in below if name[0] != "." and not _MOVED_ASIDE.search(name)]
+    return sorted(runs)

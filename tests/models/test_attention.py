@@ -1,0 +1,334 @@
+"""The attention block against its equations, and its fast paths against the plain one."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from sagan_bench.data.seeding import generator
+from sagan_bench.models import attention
+from sagan_bench.models.attention import SelfAttention, attend, attention_maps, path
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+FAST = [attention.chunked, attention.fused]
+Rows = tuple[Tensor, Tensor, Tensor]
+
+
+def block(
+    channels: int = 8, gamma: float = 0.7, dtype: torch.dtype = torch.float64
+) -> SelfAttention:
+    """A block whose weights are large enough for maps that are far from uniform."""
+    made = SelfAttention(channels).double()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            parameter.normal_(std=0.3, generator=generator(0, name))
+        made.gamma.fill_(gamma)
+    return made.to(dtype)
+
+
+def features(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=generator(1, "x"), dtype=torch.float64).to(dtype)
+
+
+def rows(images: int, positions: int, channels: int, dtype: torch.dtype) -> Rows:
+    """Queries, keys and values whose scores s_ij have a standard deviation near 2."""
+    drawn = [
+        torch.randn(images, positions, width, generator=generator(2, name), dtype=torch.float64)
+        for name, width in (("query", channels // 8), ("key", channels // 8), ("value", channels))
+    ]
+    drawn[0] *= 2 / math.sqrt(channels // 8)
+    return tuple(tensor.to(dtype).requires_grad_() for tensor in drawn)  # type: ignore[return-value]
+
+
+def equations(module: SelfAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """beta and y of SAGAN, section 3, a number at a time; positions are counted row by row."""
+
+    def convolve(name: str, image: Tensor) -> list[list[float]]:
+        weight = module.get_parameter(f"{name}.weight").detach()[:, :, 0, 0]
+        bias = module.get_parameter(f"{name}.bias").detach()
+        sides = range(image.shape[1]), range(image.shape[2])
+        pixels = [image[:, row, column] for row in sides[0] for column in sides[1]]
+        return [[float(weight[c].dot(p) + bias[c]) for c in range(len(bias))] for p in pixels]
+
+    betas, outputs = [], []
+    for image in x:
+        f, g, h = (convolve(name, image) for name in ("key", "query", "value"))
+        beta = []
+        for g_j in g:
+            scores = [math.fsum(a * b for a, b in zip(f_i, g_j, strict=True)) for f_i in f]
+            total = math.fsum(math.exp(s) for s in scores)
+            beta.append([math.exp(s) / total for s in scores])
+        o = [
+            [math.fsum(b * h_i[c] for b, h_i in zip(row, h, strict=True)) for row in beta]
+            for c in range(len(h[0]))
+        ]
+        betas.append(beta)
+        outputs.append(module.gamma.item() * x.new_tensor(o).reshape(image.shape) + image)
+    return x.new_tensor(betas), torch.stack(outputs)
+
+
+def outputs_and_gradients(compute: Callable[..., Tensor], inputs: Rows) -> list[Tensor]:
+    o = compute(*inputs)
+    direction = torch.randn(o.shape, generator=generator(3, "o"), dtype=torch.float64).to(o.dtype)
+    return [o.detach(), *torch.autograd.grad(o, inputs, direction)]
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    found, expected = found.detach().double(), expected.detach()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+# The equations
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_block_computes_the_equations(memory_format: torch.memory_format) -> None:
+    module = block(channels=16)
+    x = features(2, 16, 3, 4).contiguous(memory_format=memory_format)
+    beta, y = equations(module, x)
+    assert torch.allclose(module.maps(x), beta, rtol=0, atol=1e-12)
+    assert torch.allclose(module(x), y, rtol=0, atol=1e-12)
+    assert (y - x).abs().max() > 0.1  # else the comparison would not see the attention
+
+
+def test_rows_of_beta_sum_to_one_and_columns_do_not() -> None:
+    beta = block().maps(features(3, 8, 4, 4))
+    assert torch.allclose(beta.sum(dim=2), torch.ones(3, 16, dtype=beta.dtype), atol=1e-12)
+    assert (beta.sum(dim=1) - 1).abs().max() > 0.1
+    assert beta.min() >= 0
+
+
+def test_scores_are_not_scaled_by_the_width() -> None:
+    query = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
+    key = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
+    expected = torch.tensor([[[math.e**2, 1.0], [1.0, 1.0]]])
+    expected = expected / expected.sum(dim=-1, keepdim=True)
+    assert torch.allclose(attention_maps(query, key), expected, atol=1e-6)
+
+
+def test_large_scores_stay_finite() -> None:
+    query, key, value = (tensor.detach() for tensor in rows(2, 16, 8, torch.float32))
+    for compute in (attention.plain, *FAST):
+        assert compute(1e3 * query, 1e3 * key, value).isfinite().all()
+
+
+# gamma
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_new_block_is_the_identity_bit_for_bit(
+    dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    x = features(3, 16, 4, 4, dtype=dtype).contiguous(memory_format=memory_format)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        y = SelfAttention(16)(x)
+    assert torch.equal(y, x)
+    assert y.dtype == x.dtype
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_block_keeps_the_memory_format(autocast: bool, memory_format: torch.memory_format) -> None:
+    x = features(3, 16, 4, 6, dtype=torch.float32).contiguous(memory_format=memory_format)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = block(16, dtype=torch.float32)(x)
+    assert y.is_contiguous(memory_format=memory_format)
+    assert y.stride() == x.stride()
+
+
+def test_at_gamma_zero_only_gamma_learns() -> None:
+    module = block(gamma=0.0)
+    module(features(2, 8, 4, 4)).square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+    moved = {name for name, grad in gradients.items() if grad is not None and grad.any()}
+    assert moved == {"gamma"}
+
+
+def test_otherwise_all_but_the_key_bias_learn() -> None:
+    # A key bias adds bias . g(x_j) to s_ij for every i alike, and the softmax over i cancels it.
+    # A query bias adds f(x_i) . bias, which differs with i, so it stays.
+    module = block(channels=16)
+    module(features(2, 16, 4, 4)).square().sum().backward()
+    sizes = {
+        name: float(parameter.grad.abs().max())
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
+    }
+    assert len(sizes) == 7
+    assert sizes.pop("key.bias") < 1e-12
+    assert min(sizes.values()) > 1e-3, sizes
+
+
+# Side effects and refusals
+
+
+def test_neither_forward_nor_backward_writes_into_its_input() -> None:
+    x = features(2, 8, 4, 4)
+    leaf = x.clone().requires_grad_()
+    shortcut = leaf * 1  # not a leaf, so that an in-place write would be allowed
+    y = block()(shortcut)
+    y.sum().backward()
+    assert torch.equal(shortcut, x)
+    assert torch.equal(leaf, x)
+
+
+def test_evaluation_changes_nothing() -> None:
+    module = block().eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    x = features(2, 8, 4, 4)
+    with torch.no_grad():
+        evaluated = module(x)
+    assert torch.equal(evaluated, module.train()(x).detach())
+    after = module.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("channels", [-8, 0, 4, 12])
+def test_channels_must_be_a_multiple_of_eight(channels: int) -> None:
+    with pytest.raises(ValueError, match=rf"C/8.*got C = {channels}$"):
+        SelfAttention(channels)
+
+
+# Paths
+
+
+@pytest.mark.parametrize("compute", FAST)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_paths_agree_in_outputs_and_gradients(
+    compute: Callable[..., Tensor],
+    dtype: torch.dtype,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two maps at a time, so that five images leave a last chunk of one.
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 2 * 36 * 36 * dtype.itemsize)
+    inputs = rows(5, 36, 16, dtype)
+    expected = outputs_and_gradients(attention.plain, inputs)
+    for found, wanted in zip(outputs_and_gradients(compute, inputs), expected, strict=True):
+        assert relative_error(found, wanted.double()) < tolerance
+
+
+@pytest.mark.parametrize("compute", [attention.plain, *FAST])
+def test_bf16_paths_stay_near_the_exact_values(
+    compute: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 2 * 64 * 64 * 2)
+    rounded = rows(5, 64, 32, torch.bfloat16)
+    exact: Rows = tuple(t.detach().double().requires_grad_() for t in rounded)  # type: ignore[assignment]
+    expected = outputs_and_gradients(attention.plain, exact)
+    for found, wanted in zip(outputs_and_gradients(compute, rounded), expected, strict=True):
+        assert found.dtype == torch.bfloat16
+        assert relative_error(found, wanted) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("images", "positions", "chunks"),
+    [(4, 256, [4]), (128, 256, [8] * 16), (19, 256, [8, 8, 3]), (2, 1024, [1, 1])],
+)
+def test_chunks_are_as_large_as_the_budget_and_never_empty(
+    images: int, positions: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def first_value(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        assert len(query) == len(key) == len(value)
+        seen.append(len(query))
+        return value
+
+    monkeypatch.setattr(attention, "plain", first_value)
+    query, key, value = rows(images, positions, 8, torch.float32)
+    assert torch.equal(attention.chunked(query, key, value), value)
+    assert seen == chunks
+
+
+def test_path_is_chosen_by_device_and_double_backward() -> None:
+    assert path("cpu", False) is attention.chunked
+    assert path("cpu", True) is attention.chunked
+    assert path("cuda", False) is attention.fused
+    assert path("cuda", True) is attention.plain
+    assert path("mps", False) is attention.plain
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_block_passes_its_need_of_a_double_backward_on(
+    needed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def spy(device_type: str, needs_double_backward: bool) -> Callable[..., Tensor]:
+        asked.append((device_type, needs_double_backward))
+        return attention.plain
+
+    monkeypatch.setattr(attention, "path", spy)
+    SelfAttention(8, needs_double_backward=needed)(features(1, 8, 2, 2, dtype=torch.float32))
+    assert asked == [("cpu", needed)]
+
+
+@pytest.mark.parametrize("compute", [attention.plain, attention.chunked])
+def test_gradients_and_their_gradients(
+    compute: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 2 * 4 * 4 * 8)
+    inputs = rows(3, 4, 8, torch.float64)
+    assert torch.autograd.gradcheck(compute, inputs)
+    assert torch.autograd.gradgradcheck(compute, inputs)
+
+
+def test_gradients_of_the_fused_path() -> None:
+    assert torch.autograd.gradcheck(attention.fused, rows(2, 4, 8, torch.float64))
+
+
+def test_gradients_of_the_block() -> None:
+    module = block()
+    x = features(2, 8, 2, 3).requires_grad_()
+    assert torch.autograd.gradcheck(module, (x,))
+    assert torch.autograd.gradgradcheck(module, (x,))
+
+
+# Precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_the_maps_are_bf16_and_the_features_keep_their_dtype(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[torch.dtype] = []
+
+    def spy(query: Tensor, key: Tensor, value: Tensor, **rest: bool) -> Tensor:
+        o = attend(query, key, value, **rest)
+        used.extend(tensor.dtype for tensor in (query, key, value, o, attention_maps(query, key)))
+        return o
+
+    monkeypatch.setattr(attention, "attend", spy)
+    module = block(16, dtype=torch.float32)
+    x = features(2, 16, 6, 6, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(x)
+    assert used == [torch.bfloat16] * 5
+    assert y.dtype == dtype
+    exact = block(16)(x.double())
+    assert 0 < relative_error(y, exact) < 0.02
+    y.float().sum().backward()
+    assert {
+        parameter.grad.dtype for parameter in module.parameters() if parameter.grad is not None
+    } == {torch.float32}
+
+
+def test_bf16_sums_of_the_softmax_do_not_lose_small_terms() -> None:
+    # 4,096 equal scores: a sum kept in bf16 stops at 256, and each beta would be 1/256.
+    beta = attention_maps(*(torch.zeros(1, 4096, 1, dtype=torch.bfloat16) for _ in range(2)))
+    assert torch.equal(beta, torch.full_like(beta, 1 / 4096))
+
+
+@pytest.mark.gpu
+def test_gpu_agrees_with_cpu() -> None:
+    inputs = rows(4, 64, 32, torch.float32)
+    expected = outputs_and_gradients(attention.plain, inputs)
+    on_gpu: Rows = tuple(t.detach().cuda().requires_grad_() for t in inputs)  # type: ignore[assignment]
+    for needs_double_backward in (False, True):
+        o = attend(*on_gpu, needs_double_backward=needs_double_backward)
+        assert relative_error(o.detach().cpu(), expected[0].double()) < 1e-4

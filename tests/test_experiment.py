@@ -1,0 +1,390 @@
+"""Whole runs on tiny networks: records, resuming through kills, extending, scoring again."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sagan_bench import experiment, records
+from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.errors import UserError
+from sagan_bench.experiment import Progress, Scored, Stopped
+from sagan_bench.records import Record
+from sagan_bench.training import checkpoint
+from sagan_bench.training.loop import Diverged, Step
+
+HOST = Host(bf16=False, extractor="efficientnet-lite0")
+SMALL = [
+    "model.width=8", "model.z_dim=8", "training.batch_size=4", "run.threads=1",
+    "run.steps=6", "run.log_every=2", "run.checkpoint_every=2", "run.sample_every=3",
+    "data.train_images=48", "data.test_images=16",
+    "evaluation.n_real=24", "evaluation.n_fake=10", "evaluation.n_floor=12",
+    "evaluation.bn_batches=2", "evaluation.isc_splits=2", "evaluation.kid_subsets=3",
+    "evaluation.kid_subset_size=8",
+]  # fmt: skip
+
+
+def make(*sets: str, variant: str = "sagan") -> RunConfig:
+    return resolve(HOST, variant=variant, sets=[*SMALL, *sets]).config
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    state = checkpoint.load(path / "weights.pt")
+    return {f"{k}.{n}": value for k in ("ema", "raw") for n, value in state[k].items()}
+
+
+def bit_equal(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run, not to be changed by a test."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    experiment.run(make(), out=path)
+    return path
+
+
+def test_a_run_leaves_record_pictures_metrics_and_weights(finished: Path) -> None:
+    record = records.read(finished)
+    assert (record.status, record.step, record.steps, record.seed) == ("finished", 6, 6, 0)
+    assert [score.weights for score in record.scores] == ["ema", "raw"]
+    assert len({score.fingerprint for score in record.scores}) == 2
+    for score in record.scores:
+        assert score.final
+        assert score.n_fake == 10
+        for metric in ("fid", "isc_mean", "kid_mean", "precision", "recall", "twin_rate"):
+            assert score.metrics[metric] is not None, metric
+        assert score.floor["fid"] is not None
+        assert score.protocol["extractor"] == "efficientnet-lite0"
+    assert record.cost.parameters_g
+    assert record.cost.train_sec
+    assert record.cost.images_per_sec
+    assert record.attempts[0].outcome == "finished"
+    assert record.attempts[0].threads == 1
+    assert record.environment.torch == torch.__version__.partition("+")[0] or (
+        record.environment.torch == torch.__version__
+    )
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    grids = sorted(path.name for path in (finished / "samples").iterdir())
+    assert grids == ["real.png", "step-00000003.png", "step-00000006.png"]
+    with Image.open(finished / "samples" / "step-00000006.png") as grid:
+        assert grid.size == (8 * 34 + 2, 8 * 34 + 2)
+        extrema = grid.convert("L").crop((2, 2, 34, 34)).getextrema()
+        assert extrema[0] != extrema[1]
+    assert not list((finished / "checkpoints").iterdir())
+
+
+def test_the_default_folder_is_named_by_name_seed_and_digest() -> None:
+    record = experiment.run(make("run.steps=1", "name=mine", "seed=3"))
+    assert record.run == f"mine-s3-{record.config_digest}"
+    assert (Path("runs") / record.run / "record.json").exists()
+
+
+def test_the_same_command_again_does_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    events: list[object] = []
+    again = experiment.run(make(), out=finished, watch=events.append)
+    assert again == records.read(finished)
+    assert not [event for event in events if isinstance(event, Step)]
+    after = {path: path.stat().st_mtime_ns for path in before if path.name != "config.json"}
+    assert after.items() <= before.items()
+
+
+def test_two_runs_are_bit_equal_and_score_the_same(finished: Path, tmp_path: Path) -> None:
+    record = experiment.run(make(), out=tmp_path / "run")
+    assert bit_equal(finished, tmp_path / "run")
+    assert record.scores == records.read(finished).scores
+
+
+@pytest.mark.parametrize("reason", ["interrupted", "terminated"])
+def test_a_stopped_run_checkpoints_and_goes_on_bit_equal(
+    reason: str, finished: Path, tmp_path: Path
+) -> None:
+    seen: list[object] = []
+
+    def stop() -> str | None:
+        return reason if sum(isinstance(event, Step) for event in seen) == 3 else None
+
+    with pytest.raises(Stopped, match=reason):
+        experiment.run(make(), out=tmp_path / "run", watch=seen.append, stop=stop)
+    stopped = records.read(tmp_path / "run")
+    assert (stopped.status, stopped.reason, stopped.step) == ("interrupted", reason, 3)
+    record = experiment.run(make(), out=tmp_path / "run")
+    assert [(a.from_step, a.to_step, a.outcome) for a in record.attempts] == [
+        (0, 3, "interrupted"),
+        (3, 6, "finished"),
+    ]
+    assert bit_equal(finished, tmp_path / "run")
+    assert _rows_without_speed(finished) == _rows_without_speed(tmp_path / "run")
+
+
+def _rows_without_speed(path: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_sec"} for row in rows]
+
+
+def test_stopping_while_scoring_keeps_the_training(finished: Path, tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    def stop() -> str | None:
+        scoring = any(isinstance(event, Progress) and event.phase == "score" for event in seen)
+        return "interrupted" if scoring else None
+
+    with pytest.raises(Stopped):
+        experiment.run(make(), out=tmp_path / "run", watch=seen.append, stop=stop)
+    seen.clear()
+    record = experiment.run(make(), out=tmp_path / "run", watch=seen.append)
+    assert not [event for event in seen if isinstance(event, Step)]
+    assert record.status == "finished"
+    assert bit_equal(finished, tmp_path / "run")
+
+
+def _die_at_sync(config: str, out: Path, cache: str, moment: int) -> None:
+    """Run in a process of its own that is killed at its ``moment``-th fsync."""
+    os.environ["SAGAN_BENCH_CACHE"] = cache
+    sync, calls = os.fsync, iter(range(1, 10_000))
+
+    def counted(handle: int) -> None:
+        if next(calls) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(handle)
+
+    os.fsync = counted  # type: ignore[assignment]
+    experiment.run(RunConfig.model_validate_json(config), out=out)
+
+
+def test_kill_9_at_any_moment_ends_bit_equal(finished: Path, tmp_path: Path) -> None:
+    """Every fsync of a run is a moment: each write of a checkpoint, a record, a directory."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sagan_bench.experiment"])
+    killed = 0
+    for moment in (2, 9, 6, 11, 5, 14, 17, 10_000):
+        process = context.Process(
+            target=_die_at_sync,
+            args=(
+                make().model_dump_json(),
+                tmp_path / "run",
+                os.environ["SAGAN_BENCH_CACHE"],
+                moment,
+            ),
+        )
+        process.start()
+        process.join(120)
+        killed += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:
+            break
+    assert process.exitcode == 0
+    assert killed >= 4
+    record = records.read(tmp_path / "run")
+    assert record.status == "finished"
+    assert len(record.attempts) >= 3
+    assert bit_equal(finished, tmp_path / "run")
+    assert _rows_without_speed(finished) == _rows_without_speed(tmp_path / "run")
+    assert record.scores == records.read(finished).scores
+
+
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run"
+    _stopped_at(path, 5)
+    newest = max((path / "checkpoints").iterdir())
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    record = experiment.run(make(), out=path)
+    assert "falling back" in caplog.text
+    assert record.attempts[-1].from_step == 4
+    assert bit_equal(finished, path)
+
+
+def _stopped_at(path: Path, step: int, *sets: str) -> None:
+    seen: list[object] = []
+
+    def stop() -> str | None:
+        return "interrupted" if Step(step, None)[0] in _steps(seen) else None
+
+    with pytest.raises(Stopped):
+        experiment.run(make(*sets), out=path, watch=seen.append, stop=stop)
+
+
+def _steps(events: list[object]) -> set[int]:
+    return {event.step for event in events if isinstance(event, Step)}
+
+
+def test_threads_are_restored_on_resume(tmp_path: Path) -> None:
+    _stopped_at(tmp_path / "run", 2, "run.threads=2")
+    seen: list[object] = []
+    config = make().model_copy(update={"run": make().run.model_copy(update={"threads": None})})
+    record = experiment.run(config, out=tmp_path / "run", watch=seen.append)
+    assert [attempt.threads for attempt in record.attempts] == [2, 2]
+
+
+def test_another_digest_in_the_folder_is_refused_with_the_difference(finished: Path) -> None:
+    before = (finished / "record.json").read_bytes()
+    with pytest.raises(UserError, match=r"training\.lr_g: 0\.0004 here, 0\.5 asked"):
+        experiment.run(make("training.lr_g=0.5"), out=finished)
+    assert (finished / "record.json").read_bytes() == before
+
+
+def test_no_resume_moves_the_old_run_aside(tmp_path: Path) -> None:
+    first = experiment.run(make("run.steps=1"), out=tmp_path / "run")
+    second = experiment.run(make("run.steps=1"), out=tmp_path / "run", fresh=True)
+    assert records.read(tmp_path / "run.old-1") == first
+    assert len(second.attempts) == 1
+
+
+def test_a_finished_run_is_extended_only_if_it_kept_its_training_state(
+    finished: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="kept no optimizer state"):
+        experiment.run(make("run.steps=8"), out=finished)
+    with pytest.raises(UserError, match="finished at step 6, and 4 were asked for"):
+        experiment.run(make("run.steps=4"), out=finished)
+    keep = "run.keep_training_state=true"
+    experiment.run(make("run.steps=3", keep), out=tmp_path / "run")
+    extended = experiment.run(make("run.steps=6", keep), out=tmp_path / "run")
+    assert (extended.status, extended.step) == ("finished", 6)
+    assert bit_equal(finished, tmp_path / "run")
+    assert [score.step for score in extended.scores if score.final] == [6, 6]
+
+
+def test_a_diverged_run_is_a_recorded_result(tmp_path: Path) -> None:
+    seen: list[object] = []
+    config = make("training.lr_d=1e30", "training.lr_g=1e30", "run.steps=40")
+    record = experiment.run(config, out=tmp_path / "run", watch=seen.append)
+    assert record.status == "diverged"
+    assert record.reason is not None
+    assert record.reason.startswith("step ")
+    assert "not finite" in record.reason
+    assert isinstance(seen[-1], Diverged)
+    assert records.read(tmp_path / "run") == record
+    assert experiment.run(config, out=tmp_path / "run") == record
+
+
+def test_an_error_is_recorded_with_its_reason_and_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> Iterator[Step]:
+        raise RuntimeError("the disk melted")
+
+    monkeypatch.setattr(experiment, "train", broken)
+    with pytest.raises(RuntimeError, match="melted"):
+        experiment.run(make(), out=tmp_path / "run")
+    record = records.read(tmp_path / "run")
+    assert (record.status, record.reason) == ("failed", "RuntimeError: the disk melted")
+    monkeypatch.undo()
+
+
+def test_scores_on_the_way_are_marked_and_do_not_change_training(
+    finished: Path, tmp_path: Path
+) -> None:
+    seen: list[object] = []
+    config = make("run.eval_every=2", "run.eval_images=9")
+    record = experiment.run(config, out=tmp_path / "run", watch=seen.append)
+    shown = [(score.step, score.weights, score.n_fake, score.final) for score in record.scores]
+    assert shown == [
+        (2, "ema", 9, False), (4, "ema", 9, False), (6, "ema", 10, True), (6, "raw", 10, True),
+    ]  # fmt: skip
+    assert len([event for event in seen if isinstance(event, Scored)]) == 4
+    assert record.scores[0].fingerprint != record.scores[2].fingerprint
+    assert bit_equal(finished, tmp_path / "run")
+
+
+def test_evaluate_repeats_its_figures_and_appends_other_protocols(tmp_path: Path) -> None:
+    trained = experiment.run(make("run.steps=2"), out=tmp_path / "run")
+    again = experiment.evaluate(tmp_path / "run", make("run.steps=2"))
+    assert sorted(again.scores, key=lambda score: score.weights) == list(trained.scores)
+    before = (tmp_path / "run" / "weights.pt").read_bytes()
+    more = experiment.evaluate(
+        tmp_path / "run", make("evaluation.n_fake=13", "evaluation.sampling_seeds=[1, 2]")
+    )
+    assert len(more.scores) == 2 + 4
+    assert {score.n_fake for score in more.scores[2:]} == {13}
+    assert {score.sampling_seed for score in more.scores[2:]} == {1, 2}
+    assert (tmp_path / "run" / "weights.pt").read_bytes() == before
+    assert records.read(tmp_path / "run") == more
+
+
+def test_evaluate_needs_weights(tmp_path: Path) -> None:
+    _stopped_at(tmp_path / "run", 2)
+    with pytest.raises(UserError, match="no exported weights"):
+        experiment.evaluate(tmp_path / "run", make())
+
+
+def test_dry_run_touches_nothing(tmp_path: Path) -> None:
+    planned = experiment.dry_run(make())
+    assert planned["state"] == "new"
+    assert planned["run"] == f"runs/sagan-s0-{planned['digest']}"
+    assert list(tmp_path.iterdir()) == []
+    record = experiment.run(make("run.steps=1"))
+    known = experiment.dry_run(make("run.steps=1"))
+    assert (known["state"], known["digest"]) == ("finished", record.config_digest)
+
+
+def test_an_impossible_network_is_refused_before_data_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="side 64"):
+        experiment.run(
+            make("model.attention.generator=[64]", "data.source=folder:nowhere"), out=tmp_path / "r"
+        )
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_the_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="48"):
+        experiment.run(make("training.batch_size=64"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_logs_the_same_rows(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    experiment.run(make("run.tensorboard=true", "run.steps=2"), out=tmp_path / "run")
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def test_a_folder_of_pictures_is_trained_on(tmp_path: Path) -> None:
+    from sagan_bench.data import shapes
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    import numpy as np
+
+    images, _ = shapes.draw(np.arange(40), seed=1, size=48)
+    for index, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(pictures / f"{index}.png")
+    sets = [f"data.source=folder:{pictures}", "evaluation.n_floor=2", "evaluation.n_real=16",
+            "data.test_images=none", "data.train_images=none", "run.steps=2"]  # fmt: skip
+    record = experiment.run(make(*sets), out=tmp_path / "run")
+    assert record.status == "finished"
+    assert "twin_rate" not in record.scores[0].metrics
+    assert record.data is not None
+    assert str(pictures) not in record.data.model_dump_json()
+
+
+@pytest.mark.gpu
+def test_gpu_and_cpu_agree_over_the_first_steps(tmp_path: Path) -> None:
+    """Losses of ten fp32 steps agree within 1e-3; longer runs part by rounding."""
+    rows = {}
+    for device in ("cpu", "cuda"):
+        sets = [f"run.device={device}", "run.steps=10", "run.log_every=1", "model.width=16"]
+        experiment.run(make(*sets), out=tmp_path / device)
+        text = (tmp_path / device / "metrics.jsonl").read_text()
+        rows[device] = [json.loads(line) for line in text.splitlines()]
+    for cpu, gpu in zip(rows["cpu"], rows["cuda"], strict=True):
+        for name in ("loss_d", "loss_g"):
+            assert gpu[name] == pytest.approx(cpu[name], abs=1e-3), (cpu["step"], name)
+
+
+def test_record_round_trips(finished: Path) -> None:
+    record = records.read(finished)
+    assert Record.model_validate_json(record.to_json()) == record
