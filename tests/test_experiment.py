@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from example_runs import SMALL
 from PIL import Image
 
 from sagan_bench import experiment, records
@@ -20,14 +21,6 @@ from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Diverged, Step
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
-SMALL = [
-    "model.width=8", "model.z_dim=8", "training.batch_size=4", "run.threads=1",
-    "run.steps=6", "run.log_every=2", "run.checkpoint_every=2", "run.sample_every=3",
-    "data.train_images=48", "data.test_images=16",
-    "evaluation.n_real=24", "evaluation.n_fake=10", "evaluation.n_floor=12",
-    "evaluation.bn_batches=2", "evaluation.isc_splits=2", "evaluation.kid_subsets=3",
-    "evaluation.kid_subset_size=8",
-]  # fmt: skip
 
 
 def make(*sets: str, variant: str = "sagan") -> RunConfig:

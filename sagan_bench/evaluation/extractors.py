@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -65,9 +64,10 @@ def inception_weights() -> Path:
     path = _inception_place()
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
+        expected = str(EXTRACTORS["inception"]["weights_sha256"])
         try:
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), progress=False)
-        except (URLError, TimeoutError, ConnectionError) as error:
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), expected, progress=False)
+        except (OSError, RuntimeError) as error:  # no network, no room; another hash
             raise UserError(
                 f"cannot download Inception's weights ({error}); fetch {URL_INCEPTION_V3} and "
                 "give it as --inception-weights FILE, or use --extractor efficientnet-lite0"

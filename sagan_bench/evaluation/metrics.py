@@ -100,7 +100,7 @@ def sample_images(
             raise NonFiniteImages(start + int(finite.int().argmin()))
         parts.append(quantise(images).cpu())
         progress(len(images))
-    return torch.cat(parts)
+    return torch.cat(parts).contiguous()
 
 
 def measure(fake: Features, real: Tensor, protocol: Protocol) -> dict[str, float | None]:
@@ -118,6 +118,7 @@ def measure(fake: Features, real: Tensor, protocol: Protocol) -> dict[str, float
         "kid_subset_size": protocol.kid_subset_size,
         "prc_neighborhood": protocol.prc_neighborhood,
         "save_cpu_ram": True,
+        "prc_batch_size": 1_000,  # memory for 1,000 x N distances; faster than larger blocks
         "verbose": False,
     }
     with full_precision():
@@ -185,7 +186,7 @@ def _doubts(
         for key, value in metrics.items()
         if value is None
     ]
-    distinct = len({hashlib.blake2b(image).digest() for image in images.numpy()})
+    distinct = len({hashlib.blake2b(image.tobytes()).digest() for image in images.numpy()})
     if distinct < len(images):
         doubts.append(f"collapse: only {distinct} of {len(images)} generated images are distinct")
     if not reference.floor:
@@ -290,7 +291,7 @@ def _key(*parts: str | int) -> str:
 def _cached(path: Path, make: Callable[[], Floats], chosen: _Chosen, progress: Progress) -> Floats:
     """Return the array in ``path``, made and stored there if it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             found = stored["values"]
         progress(len(chosen.rows))
         return found
@@ -301,8 +302,8 @@ def _cached(path: Path, make: Callable[[], Floats], chosen: _Chosen, progress: P
     made = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            np.savez(file, values=made)
+        with atomic_file(path) as new:
+            np.savez(new, values=made)
     except OSError as error:
         _log.warning("cannot keep %s for the next time: %s", path, error)
     return made

