@@ -8,8 +8,8 @@ that a machine whose speed drifts slows both; quote the ratio of the medians.  P
 a process of its own for each side.  On a GPU the peer is also timed with TF32.
 """
 
+import importlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -56,7 +56,8 @@ def ours(precision: str, compiled: bool, batch: int, device: torch.device) -> St
 
 def peer(path: Path, tf32: bool, batch: int, device: torch.device) -> Step:
     """Return one step of the seed project as its trainer takes it: hinge loss, two D forwards."""
-    torch.optim.optimizer.required = object()  # type: ignore[attr-defined]  # gone since torch 1.13
+    optimizer_module = importlib.import_module("torch.optim.optimizer")
+    setattr(optimizer_module, "required", object())  # noqa: B010  # gone since torch 1.13
     sys.path.insert(0, str(path))
     import sagan_models  # type: ignore[import-not-found]
 
@@ -141,7 +142,7 @@ def main(
         step = table[only]()
         for _ in range(steps):
             seconds(step, chosen)
-        print(json.dumps({"memory_gib": _peak(chosen)}))
+        print(json.dumps({"memory_gib": host.peak_memory_gib(chosen)}))
         return
     running = {name: make() for name, make in table.items()}
     times: dict[str, list[float]] = {name: [] for name in running}
@@ -151,12 +152,6 @@ def main(
             if repeat >= 3:
                 times[name].append(taken)
     print(json.dumps(_summary(times, peer, batch, device, chosen), indent=2))
-
-
-def _peak(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _summary(

@@ -1,9 +1,7 @@
 """One run, one cell of any grid: data, training, scores and the record of it all."""
 
 import logging
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -393,7 +391,7 @@ class _Cell:
             data_sec=(earlier.data_sec or 0) + self.data_sec,
             score_sec=(earlier.score_sec or 0) + self.scored_sec,
             images_per_sec=statistics.median(rates) if rates else None,
-            peak_memory_gib=peak_memory_gib(self.device),
+            peak_memory_gib=host.peak_memory_gib(self.device),
             parameters_g=parameters(self.state.generator),
             parameters_d=parameters(self.state.discriminator),
             flops_per_step=flops_per_step(self.config),
@@ -477,14 +475,6 @@ class _TensorBoard:
     def log(self, step: int, row: dict[str, Any]) -> None:
         for name, value in row.items():
             self.writer.add_scalar(name, value, step)
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Return the peak of memory held so far: the device's, or on the CPU the process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _save_grid(path: Path, images: Images) -> None:

@@ -1,6 +1,8 @@
 """What this machine offers, asked once, so that ``auto`` can be replaced before the digest."""
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -39,6 +41,18 @@ def multiplies_bf16(chosen: torch.device) -> bool:
     if chosen.type == "cuda":
         return torch.cuda.get_device_capability(chosen) >= (8, 0)
     return "amx_bf16" in cpu_flags() or "avx512_bf16" in cpu_flags()
+
+
+def peak_memory_gib(chosen: torch.device) -> float:
+    """Return the peak of memory held so far: the device's, or on the CPU this process's."""
+    if chosen.type == "cuda":
+        return torch.cuda.max_memory_allocated(chosen) / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would begin at the peak of the process that started this one
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def cpu_flags() -> frozenset[str]:
