@@ -101,7 +101,7 @@ def sides(path: Path, batch: int, device: torch.device) -> dict[str, Callable[[]
     return table
 
 
-def seconds(step: Step, device: torch.device) -> float:
+def seconds(step: Callable[[], object], device: torch.device) -> float:
     """Return the wall time of one step, in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

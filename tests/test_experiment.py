@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,10 @@ import torch
 from example_runs import SMALL
 from PIL import Image
 
-from sagan_bench import experiment, records
+from sagan_bench import cell, experiment, records
+from sagan_bench.cell import Progress, Scored, Stopped
 from sagan_bench.config import Host, RunConfig, resolve
 from sagan_bench.errors import UserError
-from sagan_bench.experiment import Progress, Scored, Stopped
 from sagan_bench.records import Record
 from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Diverged, Step
@@ -68,6 +69,11 @@ def test_a_run_leaves_record_pictures_metrics_and_weights(finished: Path) -> Non
     )
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6]
+    assert rows[0].keys() == {
+        "step", "loss_d", "loss_g", "real_logits", "fake_logits", "grad_norm_d", "grad_norm_g",
+        "gamma.generator.attention8", "gamma.discriminator.attention8", "images_per_sec",
+        "peak_memory_gib",
+    }  # fmt: skip
     grids = sorted(path.name for path in (finished / "samples").iterdir())
     assert grids == ["real.png", "step-00000003.png", "step-00000006.png"]
     with Image.open(finished / "samples" / "step-00000006.png") as grid:
@@ -123,7 +129,8 @@ def test_a_stopped_run_checkpoints_and_goes_on_bit_equal(
 
 def _rows_without_speed(path: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "images_per_sec"} for row in rows]
+    vary = ("images_per_sec", "peak_memory_gib")
+    return [{k: v for k, v in row.items() if k not in vary} for row in rows]
 
 
 def test_stopping_while_scoring_keeps_the_training(finished: Path, tmp_path: Path) -> None:
@@ -271,7 +278,7 @@ def test_an_error_is_recorded_with_its_reason_and_raised(
     def broken(*args: object) -> Iterator[Step]:
         raise RuntimeError("the disk melted")
 
-    monkeypatch.setattr(experiment, "train", broken)
+    monkeypatch.setattr(cell, "train", broken)
     with pytest.raises(RuntimeError, match="melted"):
         experiment.run(make(), out=tmp_path / "run")
     record = records.read(tmp_path / "run")
@@ -362,6 +369,21 @@ def test_a_folder_of_pictures_is_trained_on(tmp_path: Path) -> None:
     assert "twin_rate" not in record.scores[0].metrics
     assert record.data is not None
     assert str(pictures) not in record.data.model_dump_json()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_compiled_networks_train_resume_and_agree_with_plain_ones(tmp_path: Path) -> None:
+    config = make("training.compile=true")
+    _stopped_at(tmp_path / "compiled", 3, "training.compile=true")
+    record = experiment.run(config, out=tmp_path / "compiled")
+    assert record.status == "finished"
+    experiment.run(make(), out=tmp_path / "plain")
+    compiled, plain = (_rows_without_speed(tmp_path / name) for name in ("compiled", "plain"))
+    for ours, theirs in zip(compiled, plain, strict=True):
+        assert ours["loss_d"] == pytest.approx(theirs["loss_d"], abs=1e-2)
+    assert weights(tmp_path / "compiled").keys() == weights(tmp_path / "plain").keys()
 
 
 @pytest.mark.gpu

@@ -86,6 +86,7 @@ def train(
         _print_plan(resolved.config, out, as_json)
         return
     from sagan_bench import experiment
+    from sagan_bench.cell import Stopped
     from sagan_bench.cli.display import Display, print_record
 
     with _stopping() as stop, Display(resolved.config.run.steps) as display:
@@ -93,7 +94,7 @@ def train(
             record = experiment.run(
                 resolved.config, out=out, fresh=not resume, watch=display, stop=stop
             )
-        except experiment.Stopped as stopped:
+        except Stopped as stopped:
             _exit_stopped(stopped)
     path = (out or Path("runs")).parent / record.run if out else Path("runs") / record.run
     if as_json:
@@ -120,6 +121,7 @@ def evaluate(
 ) -> None:
     """Score a finished run again, and add the scores to its record."""
     from sagan_bench import experiment, records
+    from sagan_bench.cell import Stopped
     from sagan_bench.cli.display import Display, print_record
     from sagan_bench.cli.options import rescored
 
@@ -135,7 +137,7 @@ def evaluate(
     with _stopping() as stop, Display(0) as display:
         try:
             record = experiment.evaluate(path, config, device=device, watch=display, stop=stop)
-        except experiment.Stopped as stopped:
+        except Stopped as stopped:
             _exit_stopped(stopped)
     if as_json:
         print(record.to_json().decode(), end="")

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sagan_bench.experiment import Progress as Phase
-from sagan_bench.experiment import Scored
+from sagan_bench.cell import Progress as Phase
+from sagan_bench.cell import Scored
 from sagan_bench.records import Record, Score
 from sagan_bench.training.loop import Diverged, Step
 

@@ -5,8 +5,7 @@ or ``"efficientnet-lite0"`` works too.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from torch_fidelity.utils import create_feature_extractor
 
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import EXTRACTORS
+from sagan_bench.precision import full_precision
 
 BATCH_IMAGES = {"cpu": 4, "cuda": 128}
 """Images per forward.  On the CPU the widest map of 4 stays below malloc's 32 MiB mmap threshold;
@@ -305,23 +305,3 @@ def _pixels(images: Images, rows: NDArray[np.int64]) -> Tensor:
     if batch.dtype != torch.uint8 or batch.dim() != 4 or batch.shape[1] != 3:
         raise ValueError(f"expected uint8 (N, 3, S, S), got {batch.dtype} {tuple(batch.shape)}")
     return batch
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Multiply float32 in float32 within: no autocast, TF32 or bf16; deterministic on a GPU."""
-    cudnn: Any = torch.backends.cudnn
-    cpu: Any = torch.backends.mkldnn
-    products = (torch.backends.cuda.matmul, cudnn.conv, cpu.matmul, cpu.conv)
-    before = [product.fp32_precision for product in products]
-    modes = cudnn.benchmark, cudnn.deterministic
-    for product in products:
-        product.fp32_precision = "ieee"
-    cudnn.benchmark, cudnn.deterministic = False, True
-    try:
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
-    finally:
-        cudnn.benchmark, cudnn.deterministic = modes
-        for product, precision in zip(products, before, strict=True):
-            product.fp32_precision = precision

@@ -26,9 +26,10 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from sagan_bench.data.pixels import quantise
 from sagan_bench.data.seeding import generator
 from sagan_bench.errors import UserError
-from sagan_bench.evaluation.extractors import Features, Images, extract, full_precision
+from sagan_bench.evaluation.extractors import Features, Images, extract
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.files import atomic_file
+from sagan_bench.precision import full_precision
 
 KEYS = {
     "fid": "frechet_inception_distance",

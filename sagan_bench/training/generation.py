@@ -9,6 +9,7 @@ from torch.optim.swa_utils import update_bn
 
 from sagan_bench.data.seeding import generator as stream
 from sagan_bench.models.layers import frozen_spectral_norm, spectral_norms
+from sagan_bench.precision import full_precision
 
 BLOCK = 1024
 """Noise is drawn in blocks of this many rows, so that any row can be had without those before."""
@@ -48,7 +49,7 @@ def standing(
         for k in range(batches)
     )
     copied.train()
-    with frozen_spectral_norm(copied):
+    with frozen_spectral_norm(copied), full_precision():
         update_bn(loader, copied)
     return copied.eval()
 
@@ -63,6 +64,7 @@ def sampler(standing_generator: nn.Module, z_dim: int) -> Callable[[int, int, in
     @torch.no_grad()
     def sample(seed: int, start: int, stop: int) -> Tensor:
         z = noise(seed, start, stop, z_dim).to(device)
-        return standing_generator(z).cpu().contiguous()
+        with full_precision():
+            return standing_generator(z).cpu().contiguous()
 
     return sample

@@ -13,6 +13,7 @@ import pytest
 from example_runs import SMALL
 
 from sagan_bench import cli, experiment, records
+from sagan_bench.cell import Stopped
 from sagan_bench.config import RunConfig
 from sagan_bench.records import Record
 
@@ -33,7 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def fake(config: RunConfig, **given: Any) -> Record:
         calls.append({"config": config, **given})
-        raise experiment.Stopped("interrupted", None)
+        raise Stopped("interrupted", None)
 
     monkeypatch.setattr(experiment, "run", fake)
     return calls
@@ -151,7 +152,7 @@ def test_show_model_prints_the_layer_table(capsys: pytest.CaptureFixture[str]) -
     assert {"network", "name", "output_shape", "parameters", "flops"} == shown["layers"][0].keys()
     assert run("show", "model") == 0
     text = capsys.readouterr().out
-    assert "attention16" in text
+    assert "attention8" in text
     assert "total" in text
 
 
@@ -294,8 +295,8 @@ def test_piped_output_is_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixture[str]) -> None:
+    from sagan_bench.cell import Progress
     from sagan_bench.cli.display import Display
-    from sagan_bench.experiment import Progress
     from sagan_bench.training.loop import Step
 
     row = {"images_per_sec": 412.3, "loss_d": 1.234, "loss_g": -0.5, "gamma.generator.a": 0.02}

@@ -56,7 +56,7 @@ def test_rows_come_every_log_every_steps_and_at_the_end(store: Store) -> None:
     assert row is not None
     assert row.keys() == {
         "loss_d", "loss_g", "real_logits", "fake_logits", "grad_norm_d", "grad_norm_g",
-        "gamma.generator.attention16", "gamma.discriminator.attention16", "images_per_sec",
+        "gamma.generator.attention8", "gamma.discriminator.attention8", "images_per_sec",
     }  # fmt: skip
     assert row["images_per_sec"] > 0
 

@@ -1,0 +1,73 @@
+"""What is shipped: a wheel that works outside the tree, and a README that is true."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sagan_bench import cli, experiment
+from sagan_bench.cell import Stopped
+
+ROOT = Path(cli.__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def readme_commands() -> list[str]:
+    """Return every command line of this program that the README shows."""
+    found = re.findall(r"`python cli\.py ([^`]+)`", README)
+    found += re.findall(r"python cli\.py ((?:\S+ )*\S+)\s+#", README)
+    return [command for command in found if not command.startswith("VERB")]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_every_command_of_the_readme_is_understood(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def started(*args: Any, **given: Any) -> None:
+        raise Stopped("interrupted", None)
+
+    monkeypatch.setattr(experiment, "run", started)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(shlex.split(command))
+    error = capsys.readouterr().err
+    if exit_.value.code == cli.USAGE:
+        assert "no run is at RUN" in error
+    else:
+        assert exit_.value.code in (0, cli.INTERRUPTED), error
+
+
+def test_the_readme_begins_with_the_one_command() -> None:
+    first_screen = README.splitlines()[:12]
+    assert any("pip install -e . && python cli.py train --variant sagan" in x for x in first_screen)
+    assert "`pip install -e '.[dev]' && pytest`" in README
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+@pytest.mark.slow
+def test_a_wheel_works_outside_the_tree(tmp_path: Path) -> None:
+    built, site = tmp_path / "built", tmp_path / "site"
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(built)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = built.iterdir()
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site)]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, str(site / "bin" / "sagan-bench"), "show", "config", "--json"],
+        env={"PYTHONPATH": str(site), "PATH": "", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert '"variant": "sagan"' in done.stdout
+    assert (site / "sagan_bench" / "ablations" / "variants.toml").exists()
+    assert (site / "sagan_bench" / "py.typed").exists()
