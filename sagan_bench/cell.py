@@ -20,7 +20,7 @@ from sagan_bench.errors import UserError
 from sagan_bench.evaluation.extractors import Images
 from sagan_bench.evaluation.metrics import NonFiniteImages, Sample, sample_images
 from sagan_bench.evaluation.scoring import Scorer, Weights
-from sagan_bench.models.build import flops_per_step, parameters
+from sagan_bench.models.build import flops_per_step, layers
 from sagan_bench.records import Attempt, Cost, DataSummary, Record, Score, Status
 from sagan_bench.run_directory import RunDirectory
 from sagan_bench.training import checkpoint
@@ -93,15 +93,13 @@ class Cell:
         self.threads = _use_threads(config, earlier)
         precision.use(config.training.precision)
         self.checkpoints = Checkpoints(directory.checkpoints)
-        self.state = self._restored()
         self.began = datetime.now(UTC)
-        self.from_step = self.state.step
-        self.trained_sec = 0.0
-        self.scored_sec = 0.0
-        self.scores: list[Score] = [
-            score for score in (earlier.scores if earlier else ()) if score.step <= self.from_step
-        ]
+        self.step = self.from_step = earlier.step if earlier else 0
+        self.trained_sec = self.scored_sec = 0.0
+        self.scores = list(earlier.scores if earlier else ())
+        self.rates: list[float] = []
         self.scorer: Scorer | None = None
+        self.layers = layers(config)
         self.environment = records.environment(
             str(self.device),
             device_name=host.device_name(self.device),
@@ -112,6 +110,7 @@ class Cell:
 
     def run(self) -> Record:
         """Train, score and return the record, of status ``finished`` or ``diverged``."""
+        self.state = self._restored()
         self.write("running")
         _save_grid(self.directory.samples / "real.png", self.store.train.images[:GRID_IMAGES])
         try:
@@ -119,17 +118,30 @@ class Cell:
                 return self.write("diverged", f"step {diverged.step}: {diverged.reason}")
             self._score_final()
         except NonFiniteImages as error:
-            return self.write("diverged", f"step {self.state.step}: {error}")
+            return self.write("diverged", f"step {self.step}: {error}")
         record = self.write("finished")
         if not self.config.run.keep_training_state:
             self.checkpoints.clear()  # only now: a kill before the record would lose the run
         return record
 
     def _restored(self) -> TrainState:
+        """Return the state of the newest checkpoint, with all that came after it taken back.
+
+        Raises:
+            UserError: the run is already beyond the steps asked for.
+        """
         state = TrainState(self.config, self.device)
         if found := self.checkpoints.latest():
             state.load_state_dict(found[1])
+        if state.step > self.config.run.steps:
+            raise UserError(
+                f"{self.directory.path} is already at step {state.step}, beyond the "
+                f"{self.config.run.steps} asked for; choose another --name or --out"
+            )
         self.directory.cut(state.step)
+        self.rates = [row["images_per_sec"] for row in self.directory.rows()]
+        self.scores = [score for score in self.scores if score.step <= state.step]
+        self.step = self.from_step = state.step
         return state
 
     # --- Training ---
@@ -144,10 +156,12 @@ class Cell:
             self.trained_sec += time.perf_counter() - began
             if event is None:
                 return None
+            self.step = event.step
             self.watch(event)
             if isinstance(event, Diverged):
                 return event
             if event.row is not None:
+                self.rates.append(event.row["images_per_sec"])
                 row = event.row | {"peak_memory_gib": host.peak_memory_gib(self.device)}
                 self.directory.log({"step": event.step, **row})
                 if logs:
@@ -166,8 +180,8 @@ class Cell:
         self._obey()
 
     def _checkpoint(self) -> None:
-        if self.checkpoints.newest_step() != self.state.step:
-            self.checkpoints.save(self.state.step, self.state.state_dict())
+        if self.checkpoints.newest_step() != self.step:
+            self.checkpoints.save(self.step, self.state.state_dict())
             self.write("running")
 
     def _obey(self) -> None:
@@ -186,24 +200,18 @@ class Cell:
         return sampler(generator, self.config.model.z_dim)
 
     def _standing(self, generator: nn.Module, batches: int | None = None) -> nn.Module:
-        return standing(
-            generator,
-            z_dim=self.config.model.z_dim,
-            seed=self.config.seed,
-            batches=batches or self.config.evaluation.bn_batches,
-            batch_size=self.config.training.batch_size,
-        )
+        return standing(self.config, generator, batches or self.config.evaluation.bn_batches)
 
     # --- Scores ---
 
     def _score_final(self) -> None:
-        self.scores = [score for score in self.scores if not score.final]
+        self.scores = [one for one in self.scores if not (one.final and one.step == self.step)]
         kept: dict[Weights, nn.Module] = {
             "ema": self._standing(self.state.ema),
             "raw": self._standing(self.state.generator),
         }
         exported: dict[str, Any] = {name: net.state_dict() for name, net in kept.items()}
-        checkpoint.save(self.directory.weights, {"step": self.state.step, **exported})
+        checkpoint.save(self.directory.weights, {"step": self.step, **exported})
         self._score(kept, n_fake=self.config.evaluation.n_fake, final=True)
 
     def _score(self, kept: dict[Weights, nn.Module], *, n_fake: int, final: bool) -> None:
@@ -211,20 +219,24 @@ class Cell:
         if self.scorer is None:
             self.scorer = Scorer(self.config, self.store, self.device, self._scoring)
         samples = {weights: self._sampler(network) for weights, network in kept.items()}
-        for score in self.scorer.scores(samples, step=self.state.step, n_fake=n_fake, final=final):
-            self.scores.append(score)
-            self.watch(Scored(score))
-        self.scored_sec += time.perf_counter() - began
+        try:
+            for score in self.scorer.scores(samples, step=self.step, n_fake=n_fake, final=final):
+                self.scores.append(score)
+                self.watch(Scored(score))
+        finally:
+            self.scored_sec += time.perf_counter() - began
 
     def _scoring(self, done: int, total: int) -> None:
+        """Follow the scoring; only the last may be broken off, since it can be made again."""
         self.watch(Progress("score", done, total))
-        self._obey()
+        if self.step == self.config.run.steps:
+            self._obey()
 
     # --- The record ---
 
     def write(self, status: Status, reason: str | None = None) -> Record:
         """Store and return the record as of now."""
-        config, step = self.config, self.state.step
+        config, step = self.config, self.step
         before = self.earlier.attempts if self.earlier else ()
         over = status != "running"
         attempt = Attempt(
@@ -237,7 +249,7 @@ class Cell:
         )
         manifest = self.store.manifest
         record = Record(
-            run=self.directory.path.name,
+            run=self.directory.path.resolve().name,
             name=config.name,
             variant=config.variant,
             seed=config.seed,
@@ -260,17 +272,20 @@ class Cell:
 
     def _cost(self) -> Cost:
         earlier = self.earlier.cost if self.earlier else Cost()
-        rates = [row["images_per_sec"] for row in self.directory.rows()]
+        peak = host.peak_memory_gib(self.device)
         return Cost(
             train_sec=(earlier.train_sec or 0) + self.trained_sec,
             data_sec=(earlier.data_sec or 0) + self.data_sec,
             score_sec=(earlier.score_sec or 0) + self.scored_sec,
-            images_per_sec=statistics.median(rates) if rates else None,
-            peak_memory_gib=host.peak_memory_gib(self.device),
-            parameters_g=parameters(self.state.generator),
-            parameters_d=parameters(self.state.discriminator),
+            images_per_sec=statistics.median(self.rates) if self.rates else None,
+            peak_memory_gib=max(peak, earlier.peak_memory_gib or 0),
+            parameters_g=self._parameters("generator"),
+            parameters_d=self._parameters("discriminator"),
             flops_per_step=self.flops_per_step,
         )
+
+    def _parameters(self, network: str) -> int:
+        return sum(layer.parameters for layer in self.layers if layer.network == network)
 
 
 class _TensorBoard:

@@ -95,8 +95,10 @@ class EvaluationConfig(Section):
     """How the finished generator is scored."""
 
     extractor: ExtractorName = Field("auto", description="feature extractor")
-    n_real: int | None = Field(None, ge=2, description="real images; none is the whole split")
-    n_fake: int = Field(10_000, ge=2, description="generated images")
+    n_real: int | None = Field(
+        None, ge=4, description="real images at most; none is the whole split"
+    )
+    n_fake: int = Field(10_000, ge=4, description="generated images")
     n_floor: int = Field(10_000, ge=2, description="held-out real images, for the floor")
     split: Literal["train", "test"] = Field("train", description="split of the real images")
     sampling_seeds: tuple[int, ...] = Field((0,), min_length=1, description="one score each")
@@ -116,7 +118,7 @@ class RunSection(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads; none is one a core")
     sample_every: int = Field(100, ge=1, description="steps between sample grids")
     eval_every: int | None = Field(None, ge=1, description="steps between scores on the way")
-    eval_images: int = Field(512, ge=2, description="generated images for those")
+    eval_images: int = Field(512, ge=4, description="generated images for those")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
     keep_training_state: bool = Field(False, description="keep optimizers when finished")
@@ -187,11 +189,13 @@ class Host:
     """The device multiplies bf16 in hardware."""
     extractor: Literal["efficientnet-lite0", "inception"]
     """The best extractor whose weights are at hand."""
+    tf32: bool = False
+    """The device has TF32 products."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration without ``auto``, and the origin of each of its values by dotted key."""
+    """A configuration, and the origin of each of its values by dotted key."""
 
     config: RunConfig
     origins: dict[str, str]
@@ -254,7 +258,7 @@ def closest(word: str, known: Sequence[str]) -> str:
 def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return ``table[name]`` without its description.  Raises `UserError` with the closest name."""
     if name not in table:
-        raise UserError(f"no {kind} is called '{name}'; {closest(name, list(table))}")
+        raise UserError(f"no {kind} is called '{name}'; {closest(str(name), list(table))}")
     return {key: value for key, value in table[name].items() if key != "says"}
 
 
@@ -269,8 +273,7 @@ def parse_set(text: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
 
 
-def resolve(
-    host: Host,
+def read(
     *,
     preset: str | None = None,
     variant: str | None = None,
@@ -278,13 +281,11 @@ def resolve(
     sets: Sequence[str] = (),
     flags: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Resolved:
-    """Return the whole configuration, and who set each value.
+    """Return the whole configuration as it was asked for, and who set each value.
 
-    Later wins: defaults, preset, variant, file, first-class options, ``--set``, and last the host
-    for what still says ``auto``.
+    Later wins: defaults, preset, variant, file, first-class options, ``--set``.
 
     Args:
-        host: decides what is left at ``auto``.
         preset: name of a shipped preset; else the file's, else ``quick``.
         variant: name of a shipped variant; else the file's, else ``sagan``.
         file: a TOML file with the sections of `RunConfig`.
@@ -311,10 +312,37 @@ def resolve(
     for origin, layer in layers:
         for key, value in flatten(layer):
             _refuse_unknown(key, origin, types_)
+            if key in ("preset", "variant"):  # by now they only name what was chosen
+                raise UserError(f"{origin}: choose it with --{key} {value}")
             values[key] = None if value == "none" and _optional(types_[key]) else value
             origins[key] = origin
-    config = _validate(values, origins)
-    return _without_auto(config, origins, host)
+    return Resolved(_validate(values, origins), origins)
+
+
+def decide(asked: Resolved, host: Host) -> Resolved:
+    """Replace every ``auto`` by what the host has.
+
+    Gradient penalties are taken in fp32, because they are differentiated twice.
+
+    Raises:
+        UserError: TF32 was asked for where there is none.
+    """
+    config, decided = asked.config, dict[str, Any]()
+    if config.training.precision == "auto":
+        usable = host.bf16 and config.training.loss != "wgan-gp"
+        decided["training.precision"] = "bf16" if usable else "fp32"
+    if config.training.precision == "tf32" and not host.tf32:
+        raise UserError("training.precision = tf32: this device has none; use fp32, bf16 or auto")
+    if config.evaluation.extractor == "auto":
+        decided["evaluation.extractor"] = host.extractor
+    values = dict(flatten(config.model_dump())) | decided
+    origins = asked.origins | dict.fromkeys(decided, "this machine")
+    return Resolved(RunConfig.model_validate(_nested(values)), origins)
+
+
+def resolve(host: Host, **asked: Any) -> Resolved:
+    """Return what `read` returns, without ``auto``.  Raises `UserError` as `read` and `decide`."""
+    return decide(read(**asked), host)
 
 
 def override(config: RunConfig, given: Mapping[str, tuple[str, Any]]) -> RunConfig:
@@ -361,17 +389,3 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
             where = f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): " if key else ""
             lines.append(where + problem["msg"].removeprefix("Value error, "))
         raise UserError("\n".join(lines)) from error
-
-
-def _without_auto(config: RunConfig, origins: dict[str, str], host: Host) -> Resolved:
-    """Replace ``auto``; gradient penalties are taken in fp32: they are differentiated twice."""
-    decided: dict[str, Any] = {}
-    if config.training.precision == "auto":
-        usable = host.bf16 and config.training.loss != "wgan-gp"
-        decided["training.precision"] = "bf16" if usable else "fp32"
-    if config.evaluation.extractor == "auto":
-        decided["evaluation.extractor"] = host.extractor
-    values = dict(flatten(config.model_dump())) | decided
-    return Resolved(
-        RunConfig.model_validate(_nested(values)), origins | dict.fromkeys(decided, "this machine")
-    )

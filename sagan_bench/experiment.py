@@ -6,17 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from sagan_bench import host, records
 from sagan_bench.cell import Cell, Progress, Scored, Stop, Stopped, Watch
 from sagan_bench.config import RunConfig
 from sagan_bench.data.sources import DataSpec
 from sagan_bench.data.store import Store, known_fingerprint, prepare
 from sagan_bench.errors import UserError
+from sagan_bench.evaluation import scoring
 from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
-from sagan_bench.models.build import build, flops_per_step, layers
+from sagan_bench.models.build import build, flops_per_step, layers, without_spectral_norm
 from sagan_bench.records import Record, Score
-from sagan_bench.run_directory import RunDirectory, status_now
+from sagan_bench.run_directory import RunDirectory, read_now
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.generation import sampler
@@ -45,7 +48,7 @@ def run_path(config: RunConfig, digest: str | None, out: Path | None) -> Path:
 def plan(
     config: RunConfig, out: Path | None = None, *, watch: Watch, stop: Stop = lambda: None
 ) -> Plan:
-    """Check the networks, prepare the data and name the run.
+    """Check the networks, prepare the data, check that it can be scored, and name the run.
 
     Raises:
         UserError: an impossible network, or data that cannot be used.
@@ -60,30 +63,34 @@ def plan(
 
     store = prepare(data_spec(config), progress=progress)
     store.batch(config.seed, 0, config.training.batch_size)  # refuses fewer images than a batch
+    scoring.check(config, store)
     digest = config.digest(store.manifest.fingerprint())
     return Plan(config, store, digest, run_path(config, digest, out))
 
 
-def dry_run(config: RunConfig, out: Path | None = None) -> dict[str, Any]:
+def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) -> dict[str, Any]:
     """Return what `run` would do, without touching anything.
 
     The digest, and with it the folder, is null while the data's content is unknown.
 
     Raises:
-        UserError: an impossible network, or data that is not there.
+        UserError: an impossible network, data that is not there, or another run in the folder.
     """
     table = layers(config)
     fingerprint = known_fingerprint(data_spec(config))
     digest = config.digest(fingerprint) if fingerprint else None
     path = run_path(config, digest, out) if digest or out else None
-    earlier = records.read(path) if path and (path / records.RECORD).exists() else None
+    there = path is not None and (path / records.RECORD).exists() and not fresh
+    earlier = read_now(path) if path and there else None
+    if earlier and earlier.config_digest != digest:
+        raise UserError(f"{path} holds another run ({earlier.config_digest}, not {digest})")
     return {
         "run": str(path) if path else None,
         "digest": digest,
-        "state": status_now(path) if path and earlier else "new",
+        "state": earlier.status if earlier else "new",
         "step": earlier.step if earlier else 0,
         "steps": config.run.steps,
-        "data": "known" if fingerprint else "to be prepared",
+        "data_fingerprint": fingerprint,
         "device": str(host.device(config.run.device)),
         "precision": config.training.precision,
         "parameters": sum(layer.parameters for layer in table),
@@ -162,7 +169,6 @@ def evaluate(
     path: Path,
     config: RunConfig,
     *,
-    device: str = "auto",
     watch: Watch = lambda event: None,
     stop: Stop = lambda: None,
 ) -> Record:
@@ -176,7 +182,7 @@ def evaluate(
         Stopped: ``stop`` asked for it; the scores made so far are kept.
     """
     record = records.read(path)
-    chosen = host.device(device)
+    chosen = host.device(config.run.device)
     exported_with = RunConfig.model_validate(record.config).evaluation.bn_batches
     if config.evaluation.bn_batches != exported_with:
         raise UserError(
@@ -198,13 +204,15 @@ def evaluate(
         record = records.read(path)
         if not directory.weights.exists():
             raise UserError(
-                f"{path} has no exported weights; finish the run first: it is {record.status}"
+                f"{path} has no exported weights; finish the run first: it is "
+                f"{read_now(path).status}"
             )
         exported = checkpoint.load(directory.weights)
+        torch.set_num_threads(record.attempts[-1].threads or host.cores())
         scorer = Scorer(config, store, chosen, partial(progress, "score"))
         samples: dict[Weights, Sample] = {}
         for weights in WEIGHTS:
-            generator = build(config).generator
+            generator = build(without_spectral_norm(config)).generator
             generator.load_state_dict(exported[weights])
             samples[weights] = sampler(generator.to(chosen).eval(), config.model.z_dim)
         for score in scorer.scores(

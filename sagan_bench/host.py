@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sagan_bench.config import Host
+from sagan_bench.config import Host, RunConfig
 from sagan_bench.errors import UserError
 from sagan_bench.records import cpu_name
 
@@ -75,11 +75,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def host(chosen: torch.device, inception_weights: Path | None = None) -> Host:
-    """Return what ``auto`` means on a device, given Inception's weights or where to find them."""
+def of(config: RunConfig) -> Host:
+    """Return what ``auto`` means on the device that a configuration asks for.
+
+    Raises:
+        UserError: the device, or the file of Inception's weights, is not there.
+    """
     from sagan_bench.evaluation.extractors import resolve_extractor
 
+    chosen = device(config.run.device)
+    weights = config.run.inception_weights
     return Host(
         bf16=multiplies_bf16(chosen),
-        extractor=resolve_extractor("auto", inception_weights),
+        tf32=chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= (8, 0),
+        extractor=resolve_extractor("auto", Path(weights) if weights else None),
     )

@@ -60,6 +60,8 @@ def test_a_file_may_name_preset_and_variant(tmp_path: Path) -> None:
         ({"sets": ["training.lr_g=-1"]}, "training.lr_g = -1 (--set): "),
         ({"sets": ["training.batch_size=many"]}, "training.batch_size = 'many' (--set): "),
         ({"sets": ["data.image_size=48"]}, "32, 64, 128 or 256"),
+        ({"sets": ["variant=no-attention"]}, "--set: choose it with --variant no-attention"),
+        ({"sets": ["training.precision=tf32"]}, "this device has none"),
         ({"preset": "qick"}, "no preset is called 'qick'; did you mean 'quick'?"),
         ({"variant": "attention-no"}, "did you mean 'no-attention'?"),
         ({"file": Path("nowhere.toml")}, "cannot read nowhere.toml"),
@@ -71,7 +73,7 @@ def test_bad_input_is_refused_with_what_where_and_a_hint(
     asked: dict[str, object], told: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        resolve(HOST, **asked)  # type: ignore[arg-type]
+        resolve(HOST, **asked)
     assert told in str(error.value)
 
 
@@ -103,6 +105,7 @@ def _changed(base: RunConfig, key: str) -> RunConfig:
     """Return ``base`` with another value for one key."""
     other = {
         "data.source": "folder:x", "data.image_size": 64, "data.fit": "squash",
+        "run.inception_weights": "file",
         "training.precision": "tf32",
         "evaluation.extractor": "inception", "evaluation.split": "test", "run.device": "cuda:1",
         "model.spectral_norm.generator": "none", "model.spectral_norm.discriminator": "none",

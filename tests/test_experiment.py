@@ -256,7 +256,7 @@ def test_a_finished_run_is_extended_only_if_it_kept_its_training_state(
     extended = experiment.run(make("run.steps=6", keep), out=tmp_path / "run")
     assert (extended.status, extended.step) == ("finished", 6)
     assert bit_equal(finished, tmp_path / "run")
-    assert [score.step for score in extended.scores if score.final] == [6, 6]
+    assert [score.step for score in extended.scores] == [3, 3, 6, 6]
 
 
 def test_a_diverged_run_is_a_recorded_result(tmp_path: Path) -> None:
@@ -316,6 +316,17 @@ def test_evaluate_repeats_its_figures_and_appends_other_protocols(tmp_path: Path
     assert records.read(tmp_path / "run") == more
 
 
+def test_evaluate_refuses_other_statistics_than_the_weights_have(finished: Path) -> None:
+    with pytest.raises(UserError, match="leave it as it is"):
+        experiment.evaluate(finished, make("evaluation.bn_batches=3"))
+
+
+def test_exported_weights_are_plain(finished: Path) -> None:
+    names = weights(finished).keys()
+    assert "ema.up8.conv.weight" in names
+    assert not [name for name in names if "parametrizations" in name]
+
+
 def test_evaluate_needs_weights(tmp_path: Path) -> None:
     _stopped_at(tmp_path / "run", 2)
     with pytest.raises(UserError, match="no exported weights"):
@@ -330,6 +341,56 @@ def test_dry_run_touches_nothing(tmp_path: Path) -> None:
     record = experiment.run(make("run.steps=1"))
     known = experiment.dry_run(make("run.steps=1"))
     assert (known["state"], known["digest"]) == ("finished", record.config_digest)
+
+
+def test_dry_run_tells_what_run_would_do(finished: Path) -> None:
+    assert experiment.dry_run(make(), finished)["state"] == "finished"
+    assert experiment.dry_run(make(), finished, fresh=True)["state"] == "new"
+    with pytest.raises(UserError, match="holds another run"):
+        experiment.dry_run(make("seed=1"), finished)
+
+
+def test_an_interrupted_run_beyond_the_steps_asked_for_is_refused(tmp_path: Path) -> None:
+    _stopped_at(tmp_path / "run", 4)
+    with pytest.raises(UserError, match="already at step 4, beyond the 2 asked for"):
+        experiment.run(make("run.steps=2"), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        (["data.test_images=0", "evaluation.split=test"], "no held-out images"),
+        (["run.inception_weights=nowhere", "evaluation.extractor=inception"], "nowhere"),
+        (["data.train_images=4", "evaluation.prc_neighborhood=9"], "no setting is called"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_training(
+    sets: list[str], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told):
+        experiment.run(make(*sets), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_real_images_than_there_are_means_all_and_the_protocol_says_so(
+    tmp_path: Path,
+) -> None:
+    config = make("run.steps=1", "evaluation.n_real=5000")
+    record = experiment.run(config, out=tmp_path / "run")
+    assert record.scores[0].protocol["n_real"] == 48
+
+
+def test_a_failure_to_build_the_networks_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*args: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(cell, "TrainState", too_large)
+    with pytest.raises(torch.OutOfMemoryError):
+        experiment.run(make(), out=tmp_path / "run")
+    record = records.read(tmp_path / "run")
+    assert (record.status, record.reason) == ("failed", "OutOfMemoryError: no room")
 
 
 def test_an_impossible_network_is_refused_before_data_is_made(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +84,7 @@ def train(
     """
     resolved = choice.resolve()
     if dry_run:
-        _print_plan(resolved.config, out, as_json)
+        _print_plan(resolved.config, out, not resume, as_json)
         return
     from sagan_bench import experiment
     from sagan_bench.cell import Stopped
@@ -96,7 +97,7 @@ def train(
             )
         except Stopped as stopped:
             _exit_stopped(stopped)
-    path = (out or Path("runs")).parent / record.run if out else Path("runs") / record.run
+    path = out or Path("runs") / record.run
     if as_json:
         print(record.to_json().decode(), end="")
     else:
@@ -110,6 +111,7 @@ def train(
 def evaluate(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name")],
     n_fake: Annotated[int | None, typer.Option(help="Generated images")] = None,
+    data: Annotated[str | None, typer.Option(help="Where the same images are now")] = None,
     extractor: Annotated[str | None, typer.Option(help="inception, efficientnet-lite0")] = None,
     inception_weights: Annotated[str | None, typer.Option(help="Inception's weights")] = None,
     split: Annotated[str | None, typer.Option(help="Real images: train, test")] = None,
@@ -128,6 +130,8 @@ def evaluate(
     path = find_run(run, runs)
     flags = {
         "evaluation.n_fake": ("--n-fake", n_fake),
+        "data.source": ("--data", data),
+        "run.device": ("--device", device),
         "evaluation.extractor": ("--extractor", extractor),
         "evaluation.split": ("--split", split),
         "evaluation.sampling_seeds": ("--seeds", _numbers(seeds) if seeds else None),
@@ -136,7 +140,7 @@ def evaluate(
     config = rescored(records.read(path).config, flags, sets or ())
     with _stopping() as stop, Display(0) as display:
         try:
-            record = experiment.evaluate(path, config, device=device, watch=display, stop=stop)
+            record = experiment.evaluate(path, config, watch=display, stop=stop)
         except Stopped as stopped:
             _exit_stopped(stopped)
     if as_json:
@@ -160,13 +164,14 @@ def list_(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     if table.empty:
         print(f"no runs in {runs}; begin with: {_program()} train --variant sagan")
         return
-    finals = table[table["final"].fillna(True)]
-    shown = ["run", "status", "step", "weights", "fid", "isc_mean", "twin_rate", "images_per_sec"]
-    rows = finals.reindex(columns=shown).astype(object).where(lambda frame: frame.notna(), None)
+    # A run that has no final score yet is shown by its last row, never left out.
+    final = table["final"].fillna(False).astype(bool)
+    unscored = ~table["path"].isin(table.loc[final, "path"]) & ~table["path"].duplicated("last")
+    columns = {"protocol.extractor": "extractor", "isc_mean": "is"}
+    shown = ["run", "status", "step", "weights", "extractor", "n_fake", "fid", "is", "twin_rate"]
+    rows = table[final | unscored].rename(columns=columns).reindex(columns=shown).astype(object)
+    rows = rows.where(rows.notna(), None)
     print_table("", shown, ([number(cell) for cell in row] for row in rows.itertuples(index=False)))
-    extractors = finals.get("protocol.extractor")
-    if extractors is not None:
-        print(f"fid, isc: features of {', '.join(sorted(extractors.dropna().unique()))}")
 
 
 @app.command()
@@ -183,10 +188,10 @@ def show(
     elif what == "model":
         _show_model(choice, as_json)
     else:
-        from sagan_bench import records
         from sagan_bench.cli.display import print_record
+        from sagan_bench.run_directory import read_now
 
-        record = records.read(find_run(what, runs))
+        record = read_now(find_run(what, runs))
         if as_json:
             print(record.to_json().decode(), end="")
         else:
@@ -209,7 +214,11 @@ def doctor(as_json: Json = False) -> None:
 
 
 def find_run(run: str, runs: Path) -> Path:
-    """Return the folder of a run given by path or name.  Raises `UserError` with the closest."""
+    """Return the folder of a run given by path, name, or the beginning of only one name.
+
+    Raises:
+        UserError: there is none, or more than one; with the closest name.
+    """
     from sagan_bench.config import closest
     from sagan_bench.records import RECORD
     from sagan_bench.run_directory import find_runs
@@ -217,7 +226,11 @@ def find_run(run: str, runs: Path) -> Path:
     for path in (Path(run), runs / run):
         if (path / RECORD).exists():
             return path
-    names = [path.name for path in find_runs(runs)]
+    found = find_runs(runs)
+    begun = [path for path in found if path.name.startswith(run)]
+    if len(begun) == 1:
+        return begun[0]
+    names = [path.name for path in begun or found]
     hint = closest(run, names) if names else f"there are no runs in {runs}"
     raise UserError(f"no run is at {run}, nor in {runs}; {hint}")
 
@@ -271,10 +284,10 @@ def _show_model(choice: Choice, as_json: bool) -> None:
         print_table(network, ("layer", "output", "parameters", "FLOPs an image"), lines)
 
 
-def _print_plan(config: Any, out: Path | None, as_json: bool) -> None:
+def _print_plan(config: Any, out: Path | None, fresh: bool, as_json: bool) -> None:
     from sagan_bench import experiment
 
-    planned = experiment.dry_run(config, out)
+    planned = experiment.dry_run(config, out, fresh=fresh)
     if as_json:
         print(json.dumps(planned, indent=2))
         return
@@ -298,7 +311,8 @@ def _stopping() -> Iterator[Callable[[], str | None]]:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append("interrupted" if number == signal.SIGINT else "terminated")
-        print("stopping after a checkpoint; Ctrl-C again to stop at once", file=sys.stderr)
+        # Not print: this may interrupt one.
+        os.write(2, b"stopping after a checkpoint; Ctrl-C again to stop at once\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +18,8 @@ from sagan_bench.records import Record, Score
 from sagan_bench.training.loop import Diverged, Step
 
 SECONDS_BETWEEN_LINES = 5.0
+PIPED_COLUMNS = 160
+"""Width of a table that is not printed on a terminal."""
 
 PHASES = {"data": "preparing data", "train": "training", "score": "scoring"}
 
@@ -95,10 +97,12 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
     """Print a table to stdout; columns after the first are numbers, to the right."""
     table = Table(title=escape(title) if title else None, title_justify="left")
     for index, name in enumerate(header):
-        table.add_column(escape(name), justify="left" if index == 0 else "right", overflow="fold")
+        first = index == 0
+        justify: Literal["left", "right"] = "left" if first else "right"
+        table.add_column(escape(name), justify=justify, no_wrap=first, overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS).print(table)
 
 
 def print_record(record: Record) -> None:
@@ -108,13 +112,25 @@ def print_record(record: Record) -> None:
     if record.reason:
         state += f" ({record.reason})"
     print(f"{record.run}: {state}; trained {seconds}")
-    latest = [score for score in record.scores if score.final] or list(record.scores[-1:])
-    if latest:
-        columns = [f"{score.weights} z{score.sampling_seed}" for score in latest]
-        header = (f"n = {latest[0].n_fake}", *columns, "real v real")
-        print_table("", header, _score_rows(latest))
+    final = [score for score in record.scores if score.final]
+    step = max((score.step for score in final), default=None)
+    latest = [score for score in final if score.step == step] or list(record.scores[-1:])
+    for scores in _comparable(latest):
+        columns = [f"{score.weights} z{score.sampling_seed}" for score in scores]
+        header = (f"step {scores[0].step}, n = {scores[0].n_fake}", *columns, "real v real")
+        print_table("", header, _score_rows(scores))
     for warning in dict.fromkeys(text for score in latest for text in score.warnings):
         print(f"note: {warning}")
+
+
+def _comparable(scores: Sequence[Score]) -> list[list[Score]]:
+    """Group scores whose protocols differ in the weights or the sampling seed at most."""
+    groups: dict[str, list[Score]] = {}
+    for score in scores:
+        varying = ("weights", "ema_decay", "sampling_seed")
+        shared = {key: value for key, value in score.protocol.items() if key not in varying}
+        groups.setdefault(str((score.step, sorted(shared.items()))), []).append(score)
+    return list(groups.values())
 
 
 def _score_rows(scores: Sequence[Score]) -> Iterable[Sequence[str]]:

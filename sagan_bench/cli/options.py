@@ -62,7 +62,7 @@ class Choice:
     """What the user asked for, not yet resolved."""
 
     preset: str | None
-    variant: str
+    variant: str | None
     file: Path | None
     sets: tuple[str, ...]
     flags: dict[str, tuple[str, Any]]
@@ -71,17 +71,14 @@ class Choice:
         """Return the configuration for this machine.  Raises `UserError`."""
         from sagan_bench import config, host
 
-        asked = {key: value for key, (_, value) in self.flags.items()}
-        asked |= dict(config.parse_set(text) for text in self.sets)
-        weights = asked.get("run.inception_weights")
-        return config.resolve(
-            host.host(host.device(asked.get("run.device", "auto")), weights and Path(weights)),
+        asked = config.read(
             preset=self.preset,
             variant=self.variant,
             file=self.file,
             sets=self.sets,
             flags=self.flags,
         )
+        return config.decide(asked, host.of(asked.config))
 
 
 def configured(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,7 +169,7 @@ def rescored(
     Raises:
         UserError: a value out of range, or a key outside the section ``evaluation``.
     """
-    from sagan_bench import config
+    from sagan_bench import config, host
     from sagan_bench.errors import UserError
 
     given = {key: value for key, value in flags.items() if value[1] is not None}
@@ -181,4 +178,5 @@ def rescored(
         if not key.startswith("evaluation."):
             raise UserError(f"--set {text}: only evaluation.* can change for a trained run")
         given[key] = ("--set", value)
-    return config.override(config.RunConfig.model_validate(stored), given)
+    changed = config.override(config.RunConfig.model_validate(stored), given)
+    return config.decide(config.Resolved(changed, {}), host.of(changed)).config

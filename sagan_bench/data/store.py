@@ -41,6 +41,7 @@ from sagan_bench.data.sources import (
 )
 from sagan_bench.errors import UserError
 from sagan_bench.files import sync_folder, synced_file
+from sagan_bench.host import cores
 
 Progress = Callable[[int, int], None]
 """Called with the images done so far and the images in all."""
@@ -187,10 +188,10 @@ def prepare(
     place = _place(source, cache)
     store = _open(place, skip_bad)
     if store is None:
-        with _lock(place):
+        with _lock(place, progress):
             store = _open(place, skip_bad)  # another process may have built it meanwhile
             if store is None:
-                _build(place, source, progress, workers or _cores(), skip_bad)
+                _build(place, source, progress, workers or cores(), skip_bad)
                 store = _open(place, skip_bad)
     if store is None:
         raise UserError(f"{place} was damaged right after it was written; check that disk")
@@ -204,22 +205,22 @@ def _place(source: Source, cache: Path | None) -> Path:
     return root / "stores" / f"{source.kind}-{source.image_size}px-{source.key}"
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @contextmanager
-def _lock(place: Path) -> Iterator[None]:
-    """Hold the lock of ``place``: of two processes that prepare it, the second waits here."""
+def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
+    """Hold the lock of ``place``: of two processes that prepare it, the second waits here.
+
+    ``progress`` is told of no progress meanwhile, so that it can end the waiting by raising.
+    """
     lock = FileLock(f"{place}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        _logger.info("waiting for another process that is preparing %s", place.name)
-        lock.acquire()
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=0.5)
+            except Timeout:
+                _logger.info("waiting for another process that is preparing %s", place.name)
+                if progress:
+                    progress(0, 1)
     except OSError as error:
         raise UserError(
             f"cannot write to the cache {place.parent}: {error.strerror}; "
@@ -395,7 +396,7 @@ def _manifest(source: Source, written: dict[str, _Written], skip_bad: bool) -> M
         total = len(refused) + sum(split.images for split in written.values())
         raise UserError(
             f"{len(refused)} of {total} pictures cannot be read{_listed(refused)}\n"
-            "mend or remove them, or leave them out with --skip-bad"
+            "mend or remove them"
         )
     if empty := [name for name, split in written.items() if not split.images]:
         raise UserError(f"no picture of the {empty[0]} split can be read{_listed(refused)}")

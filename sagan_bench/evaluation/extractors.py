@@ -55,6 +55,17 @@ def inception_weights_on_disk() -> Path | None:
     return path if path.is_file() else None
 
 
+def ensure_weights(name: str, inception_file: Path | None = None) -> Path:
+    """Return the verified weights of an extractor, downloaded if they must be and can be.
+
+    Raises:
+        UserError: they are missing or not the published ones.
+    """
+    if name == "efficientnet-lite0":
+        return efficientnet_weights()
+    return _verified(inception_file, "inception") if inception_file else inception_weights()
+
+
 def inception_weights() -> Path:
     """Return the verified file of Inception's weights, downloaded if it is not there yet.
 

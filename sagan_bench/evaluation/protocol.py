@@ -69,7 +69,7 @@ class Protocol(BaseModel):
     n_real: int = Field(description="real images")
     real_choice: Literal["seeded permutation"] = Field(
         "seeded permutation",
-        description="which images of the split: `metrics.choose`, the same for every run",
+        description="which images of the split; the same for every run",
     )
 
     n_fake: int = Field(description="generated images")

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sagan_bench.config import RunConfig
-from sagan_bench.data.store import Store, cache_root
+from sagan_bench.data.store import Split, Store, cache_root
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.coherence import coherence
-from sagan_bench.evaluation.extractors import build_extractor
+from sagan_bench.evaluation.extractors import build_extractor, ensure_weights
 from sagan_bench.evaluation.metrics import (
     Reference,
     Sample,
@@ -25,6 +25,55 @@ from sagan_bench.records import Score
 
 Weights = Literal["ema", "raw"]
 WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
+
+
+def check(config: RunConfig, store: Store) -> None:
+    """Refuse before training what could not be scored after it.
+
+    Raises:
+        UserError: too few images for the metrics, no held-out images where they are the reference,
+            or weights of the extractor that are missing or not the published ones.
+    """
+    evaluation = config.evaluation
+    sizes = {evaluation.n_fake, *([config.run.eval_images] if config.run.eval_every else [])}
+    for n_fake in sizes:
+        protocol(config, store, "raw", 0, n_fake)
+    ensure_weights(evaluation.extractor, _inception_weights(config))
+
+
+def protocol(config: RunConfig, store: Store, weights: Weights, seed: int, n_fake: int) -> Protocol:
+    """Return the protocol of one sample set.  Raises `UserError` as `check`."""
+    evaluation, training = config.evaluation, config.training
+    available = len(_splits(config, store)[0])
+    return Protocol.fitted(
+        **EXTRACTORS[evaluation.extractor],
+        data=store.manifest.fingerprint(),
+        split=evaluation.split,
+        n_real=min(evaluation.n_real or available, available),
+        n_fake=n_fake,
+        sampling_seed=seed,
+        label_law="none",
+        weights=weights,
+        ema_decay=training.ema_decay if weights == "ema" else None,
+        batchnorm=f"standing-{evaluation.bn_batches}x{training.batch_size}",
+        isc_splits=evaluation.isc_splits,
+        kid_subsets=evaluation.kid_subsets,
+        kid_subset_size=evaluation.kid_subset_size,
+    )
+
+
+def _splits(config: RunConfig, store: Store) -> tuple[Split, Split | None]:
+    """Return the real images to compare with, and those held out for the floor."""
+    if config.evaluation.split == "train":
+        return store.train, store.test
+    if store.test is None:
+        raise UserError("evaluation.split = test: these data have no held-out images; use train")
+    return store.test, store.train
+
+
+def _inception_weights(config: RunConfig) -> Path | None:
+    given = config.run.inception_weights
+    return Path(given) if given else None
 
 
 class Scorer:
@@ -45,14 +94,9 @@ class Scorer:
         progress: Callable[[int, int], None],
     ) -> None:
         self.config, self.store, self.progress = config, store, progress
-        self.real, self.held_out = store.train, store.test
-        if config.evaluation.split == "test":
-            if store.test is None:
-                raise UserError("evaluation.split = test: these data have no held-out images")
-            self.real, self.held_out = store.test, store.train
-        weights = config.run.inception_weights
+        self.real, self.held_out = _splits(config, store)
         self.extractor = build_extractor(
-            config.evaluation.extractor, device, Path(weights) if weights else None
+            config.evaluation.extractor, device, _inception_weights(config)
         )
         self._references: dict[int, Reference] = {}
         self._rule_floor: dict[str, float | None] | None = None
@@ -77,59 +121,40 @@ class Scorer:
         self._done, self._total = 0, 2 * n_fake * len(seeds) * len(samples)
         for weights, sample in samples.items():
             for seed in seeds:
-                protocol = self.protocol(weights, seed, n_fake)
-                real = self._reference(protocol)
+                how = protocol(self.config, self.store, weights, seed, n_fake)
+                real = self._reference(how)
                 batch = self.config.training.batch_size
                 images = sample_images(sample, n_fake, seed, batch, self._advance)
-                scores = score(images, real, protocol, self.extractor, self._advance)
+                scores = score(images, real, how, self.extractor, self._advance)
                 yield self._recorded(scores, images, step, final)
 
-    def protocol(self, weights: Weights, seed: int, n_fake: int) -> Protocol:
-        """Return the protocol of one sample set."""
-        evaluation, training = self.config.evaluation, self.config.training
-        return Protocol.fitted(
-            **EXTRACTORS[evaluation.extractor],
-            data=self.store.manifest.fingerprint(),
-            split=evaluation.split,
-            n_real=evaluation.n_real or len(self.real),
-            n_fake=n_fake,
-            sampling_seed=seed,
-            label_law="none",
-            weights=weights,
-            ema_decay=training.ema_decay if weights == "ema" else None,
-            batchnorm=f"standing-{evaluation.bn_batches}x{training.batch_size}",
-            isc_splits=evaluation.isc_splits,
-            kid_subsets=evaluation.kid_subsets,
-            kid_subset_size=evaluation.kid_subset_size,
-        )
-
-    def _reference(self, protocol: Protocol) -> Reference:
+    def _reference(self, how: Protocol) -> Reference:
         """Return the real side at the protocol's set sizes; features come from the cache."""
-        if protocol.n_fake not in self._references:
-            n_floor = min(self.config.evaluation.n_floor, protocol.n_fake)
-            self._total += protocol.n_real + min(n_floor, len(self.held_out or ()))
-            self._references[protocol.n_fake] = reference(
+        if how.n_fake not in self._references:
+            n_floor = min(self.config.evaluation.n_floor, how.n_fake)
+            self._total += how.n_real + min(n_floor, len(self.held_out or ()))
+            self._references[how.n_fake] = reference(
                 self.real.images,
                 self.held_out.images if self.held_out else None,
-                protocol,
+                how,
                 self.extractor,
                 cache_root() / "features",
                 n_floor,
                 self._advance,
             )
-        return self._references[protocol.n_fake]
+        return self._references[how.n_fake]
 
     def _recorded(self, scores: Scores, images: Tensor, step: int, final: bool) -> Score:
-        protocol, rule, rule_floor = scores.protocol, {}, {}
+        how, rule, rule_floor = scores.protocol, {}, {}
         if self.store.manifest.kind == "twins":
             rule, rule_floor = coherence(images), self._rule_on_real()
         return Score(
             step=step,
-            weights=protocol.weights,
-            sampling_seed=protocol.sampling_seed,
-            n_fake=protocol.n_fake,
+            weights=how.weights,
+            sampling_seed=how.sampling_seed,
+            n_fake=how.n_fake,
             fingerprint=scores.fingerprint,
-            protocol=protocol.model_dump(mode="json"),
+            protocol=how.model_dump(mode="json"),
             metrics=scores.metrics | rule,
             floor=scores.floor | rule_floor,
             warnings=scores.warnings,

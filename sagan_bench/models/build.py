@@ -69,6 +69,13 @@ def _reset(network: nn.Module) -> None:
             nn.init.zeros_(module.gamma)
 
 
+def without_spectral_norm(config: RunConfig) -> RunConfig:
+    """Return the configuration of the same networks with plain weights."""
+    none = SpectralNormConfig(generator="none", discriminator="none")
+    model = config.model.model_copy(update={"spectral_norm": none})
+    return config.model_copy(update={"model": model})
+
+
 def parameters(network: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
@@ -84,9 +91,7 @@ def layers(config: RunConfig) -> list[Layer]:
 
     Spectral norms are left out: they add no parameter, and their cost does not grow with the batch.
     """
-    bare = SpectralNormConfig(generator="none", discriminator="none")
-    model = config.model.model_copy(update={"spectral_norm": bare})
-    networks = skeleton(config.model_copy(update={"model": model}))
+    networks = skeleton(without_spectral_norm(config))
     size = config.data.image_size
     with torch.device("meta"):
         z, images = torch.zeros(1, config.model.z_dim), torch.zeros(1, 3, size, size)

@@ -24,14 +24,12 @@ def sides(image_size: int) -> list[int]:
     return [2**power for power in range(2, image_size.bit_length() - 1)]
 
 
-def generator_channels(image_size: int, width: int) -> dict[int, int]:
-    """Return G's channels at each side: ``width`` at the widest map, doubling inwards."""
+def channels_by_side(image_size: int, width: int) -> dict[int, int]:
+    """Return the channels at each side: ``width`` at the largest map, doubling inwards.
+
+    G and D mirror each other.
+    """
     return {side: width * image_size // (2 * side) for side in sides(image_size)}
-
-
-def discriminator_channels(image_size: int, width: int) -> dict[int, int]:
-    """Return D's channels at each side, the mirror of G's."""
-    return generator_channels(image_size, width)
 
 
 class Generator(nn.Sequential):
@@ -51,7 +49,7 @@ class Generator(nn.Sequential):
         attention: Sequence[int],
         normed: SpectralNormed,
     ) -> None:
-        channels = generator_channels(image_size, width)
+        channels = channels_by_side(image_size, width)
         _check_sides("generator", attention, channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = z_dim
@@ -93,7 +91,7 @@ class Discriminator(nn.Sequential):
         normed: SpectralNormed,
         needs_double_backward: bool = False,
     ) -> None:
-        channels = discriminator_channels(image_size, width)
+        channels = channels_by_side(image_size, width)
         _check_sides("discriminator", attention, channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 3

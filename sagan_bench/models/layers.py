@@ -13,7 +13,7 @@ from sagan_bench.data.seeding import generator
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
-POWER_ITERATIONS_AT_START = 15
+POWER_ITERATIONS_AT_START = 50
 """So that sigma is right at step 1; afterwards one iteration a step follows the weight."""
 
 
@@ -77,6 +77,15 @@ def spectral_norms(network: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:
             module[0], SpectralNorm
         ):
             yield module[0], module.original
+
+
+def plain_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state of the same network without spectral norms: weights already divided."""
+    state = dict(network.state_dict())
+    for name, module in network.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            state[f"{name}.weight"] = module.weight.detach()
+    return {name: value for name, value in state.items() if ".parametrizations." not in name}
 
 
 @contextmanager

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from sagan_bench.config import RunConfig
 from sagan_bench.data.seeding import generator as stream
-from sagan_bench.models.layers import frozen_spectral_norm, spectral_norms
+from sagan_bench.models.build import build, without_spectral_norm
+from sagan_bench.models.layers import plain_state, spectral_norms
 from sagan_bench.precision import full_precision
 
 BLOCK = 1024
 """Noise is drawn in blocks of this many rows, so that any row can be had without those before."""
 
-CONVERGED = 50
-"""Power iterations before scoring: averaged weights have no singular vectors of their own."""
+POWER_ITERATIONS = 50
+"""Before weights are exported: averaged ones have no singular vectors of their own."""
 
 
 def noise(seed: int, start: int, stop: int, z_dim: int) -> Tensor:
@@ -29,29 +31,30 @@ def noise(seed: int, start: int, stop: int, z_dim: int) -> Tensor:
 
 
 @torch.no_grad()
-def standing(
-    generator: nn.Module, *, z_dim: int, seed: int, batches: int, batch_size: int
-) -> nn.Module:
-    """Return a copy of G in evaluation mode with statistics that belong to its weights.
+def standing(config: RunConfig, generator: nn.Module, batches: int) -> nn.Module:
+    """Return G as it is scored: plain weights, evaluation mode, statistics of its own.
 
-    BatchNorm's statistics are the mean over ``batches`` batches of fixed noise, in fp32, and every
-    spectral norm is iterated until it has converged.  With the statistics left by training, the
+    Spectral norms are iterated 50 times and then folded into the weights.  BatchNorm's statistics
+    are the mean over ``batches`` batches of fixed noise, in fp32: with those left by training, the
     same weights would score differently.  ``generator`` itself is not changed.
     """
-    copied = copy.deepcopy(generator)
+    copied = copy.deepcopy(generator).eval()
     for norm, weight in spectral_norms(copied):
-        norm.iterate(weight, CONVERGED)
+        norm.iterate(weight, POWER_ITERATIONS)
+    plain = build(without_spectral_norm(config)).generator
+    plain.load_state_dict(plain_state(copied))
     device = next(copied.parameters()).device
+    shape = (config.training.batch_size, config.model.z_dim)
     loader = (
-        torch.randn(batch_size, z_dim, generator=stream(seed, "standing", k), dtype=torch.float64)
+        torch.randn(shape, generator=stream(config.seed, "standing", k), dtype=torch.float64)
         .float()
         .to(device)
         for k in range(batches)
     )
-    copied.train()
-    with frozen_spectral_norm(copied), full_precision():
-        update_bn(loader, copied)
-    return copied.eval()
+    plain.to(device)
+    with full_precision():
+        update_bn(loader, plain)
+    return plain.eval().requires_grad_(False)
 
 
 def sampler(standing_generator: nn.Module, z_dim: int) -> Callable[[int, int, int], Tensor]:

@@ -99,7 +99,7 @@ class Recipe:
         return torch.autocast(self.state.device.type, torch.bfloat16, enabled=enabled)
 
     def update_d(self, real: Tensor, z: Tensor, share: Tensor) -> dict[str, Tensor]:
-        """Descend D's loss once; G is only evaluated, without a graph and as it stands."""
+        """Descend D's loss once; G only makes images, without a graph or a power iteration."""
         state = self.state
         with torch.no_grad(), frozen_spectral_norm(state.generator), self._autocast():
             fake = state.generator(z)
@@ -155,7 +155,6 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
         for network in ("generator", "discriminator")
         for name, block in attention_blocks(getattr(state, network)).items()
     }
-    check_every = 1 if device.type == "cpu" else config.run.log_every
     finite = torch.ones((), dtype=torch.bool, device=device)
     spent, since = 0.0, state.step
     state.generator.train()
@@ -180,18 +179,20 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
         state.step = step
 
         # Divergence: looked at every step where that is free, else when the row is read anyway.
+        due = step % config.run.log_every == 0 or step == config.run.steps
         finite &= torch.stack(list(measured.values())).isfinite().all()
-        if step % check_every == 0 and not finite.item():
+        if (due or device.type == "cpu") and not finite.item():
             yield Diverged(step, _what_diverged(measured))
             return
 
         # Measurements, over the steps since the last row.
         row = None
-        if step % config.run.log_every == 0 or step == config.run.steps:
+        if due:
             row = {name: value.item() for name, value in (measured | blocks).items()}
         spent += time.perf_counter() - began
         if row is not None:
-            row["images_per_sec"] = (step - since) * training.batch_size / spent
+            real_images = (step - since) * training.n_critic * training.batch_size
+            row["images_per_sec"] = real_images / spent
             spent, since = 0.0, step
         yield Step(step, row)
 

@@ -180,10 +180,39 @@ def test_train_show_list_and_evaluate_a_run(capsys: pytest.CaptureFixture[str]) 
     assert run("evaluate", path.name, "--n-fake", "9", "--seeds", "1,2", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["scores"]) == 2 + 4
     assert run("evaluate", path.name, "--set", "training.lr_g=1") == cli.USAGE
-    assert run("show", "first") == cli.USAGE
+    assert run("show", "first") == 0
+    assert run("show", "fist-s0") == cli.USAGE
     assert "did you mean 'first-s0" in capsys.readouterr().err
     assert run("train", *TINY, "--set", "run.steps=2", "--name", "first", "--json") == 0
     assert Record.model_validate_json(capsys.readouterr().out).attempts == shown.attempts
+
+
+def test_figures_of_two_protocols_are_never_in_one_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("train", *TINY, "--set", "run.steps=1", "--out", "r") == 0
+    assert run("evaluate", "r", "--n-fake", "12") == 0
+    text = capsys.readouterr().out
+    assert "step 1, n = 10" in text
+    assert "step 1, n = 12" in text
+    assert run("evaluate", "r", "--set", "evaluation.extractor=auto") == 0
+
+
+def test_list_keeps_runs_without_a_final_score(capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["--set", "training.lr_d=1e30", "--set", "training.lr_g=1e30", "--set", "run.steps=40"]
+    assert run("train", *TINY, *sets, "--name", "lost") == cli.SOME_FAILED
+    assert run("train", *TINY, "--set", "run.steps=1", "--name", "done") == 0
+    capsys.readouterr()
+    assert run("list") == 0
+    text = capsys.readouterr().out
+    assert text.count("lost-s0") == 1
+    assert text.count("done-s0") == 2
+    assert "diverged" in text
+
+
+def test_the_configurations_file_decides_the_device(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[run]\ndevice = "cuda:99"')
+    assert run("show", "config", "--config", "mine.toml") == cli.USAGE
 
 
 def test_a_diverged_run_exits_3(capsys: pytest.CaptureFixture[str]) -> None:

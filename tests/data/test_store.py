@@ -279,7 +279,7 @@ def test_bad_pictures_stop_it_by_name(tmp_path: Path) -> None:
     assert "bad09.jpg" in message
     assert "bad10.jpg" not in message
     assert "... and 2 more" in message
-    assert "--skip-bad" in message
+    assert "mend or remove them" in message
     assert not [path for path in (tmp_path / "cache/stores").iterdir() if path.is_dir()]
 
 
@@ -432,7 +432,7 @@ def test_two_processes_build_once(
         (tmp_path / "go").touch()
         waited = waiter.result()
     assert sorted(half_done) == [".building", ".lock"]
-    assert progress.calls == []
+    assert set(progress.calls) <= {(0, 1)}  # built nothing, only asked whether to go on waiting
     assert line(builder, "finished").split()[1] == waited.manifest.train.content_sha256
 
 

@@ -83,7 +83,7 @@ def test_a_side_the_network_lacks_is_refused_with_those_it_has(network: str) -> 
 
 def test_attention_refuses_channels_that_eight_does_not_divide() -> None:
     with pytest.raises(UserError, match="multiple of 8"):
-        skeleton(make("model.width=12"))
+        skeleton(make("model.width=12", "model.attention.generator=[16]"))
 
 
 def test_shared_layers_start_identical_in_every_variant() -> None:

@@ -211,6 +211,7 @@ import torch
 from sagan_bench.run_directory import RunDirectory
 from sagan_bench.training.checkpoint import Checkpoints
 
+torch.set_num_threads(1)  # forked children cannot use the threads of their parent
 path, moments = Path(sys.argv[1]), random.Random(0)
 
 def write(pipe):

@@ -253,9 +253,7 @@ def test_standing_statistics_belong_to_the_weights_and_change_nothing(store: Sto
     state = TrainState(config, CPU)
     steps(config, state, store)
     before = weights(state.generator)
-    first, second = (
-        standing(state.generator, z_dim=8, seed=0, batches=8, batch_size=16) for _ in range(2)
-    )
+    first, second = (standing(config, state.generator, 8) for _ in range(2))
     assert same(before, weights(state.generator))
     assert same(weights(first), weights(second))
     assert not first.training
@@ -267,17 +265,25 @@ def test_standing_statistics_belong_to_the_weights_and_change_nothing(store: Sto
     assert sample(0, 0, 2).shape == (2, 3, 32, 32)
 
 
+def test_standing_weights_are_divided_by_their_largest_singular_value() -> None:
+    config = make()
+    generator = TrainState(config, CPU).generator
+    plain = standing(config, generator, 2)
+    for name, weight in plain.named_parameters():
+        if name.startswith("up") and name.endswith("conv.weight"):
+            sigma = torch.linalg.matrix_norm(weight.transpose(0, 1).flatten(1), 2)
+            assert sigma.item() == pytest.approx(1, abs=2e-2), name
+
+
 def test_standing_statistics_are_those_of_the_fixed_noise() -> None:
-    generator = TrainState(make(), CPU).generator
-    copied = standing(generator, z_dim=8, seed=0, batches=4, batch_size=16)
-    inputs: list[torch.Tensor] = []
-    block = copied.up4.conv  # type: ignore[union-attr]
-    block.register_forward_hook(lambda *args: inputs.append(args[2]))  # type: ignore[union-attr]
+    config = make()
+    plain = standing(config, TrainState(config, CPU).generator, 4)
+    outputs: list[torch.Tensor] = []
+    plain.up4.conv.register_forward_hook(lambda *args: outputs.append(args[2]))  # type: ignore[union-attr]
     z = [
-        torch.randn(16, 8, generator=stream(0, "standing", k), dtype=torch.float64).float()
+        torch.randn(4, 8, generator=stream(0, "standing", k), dtype=torch.float64).float()
         for k in range(4)
     ]
-    with torch.no_grad():
-        copied(torch.cat(z))
-    expected = inputs[0].mean((0, 2, 3))
-    assert torch.allclose(copied.up4.norm.running_mean, expected, atol=1e-5)  # type: ignore[union-attr, arg-type]
+    plain(torch.cat(z))
+    expected = outputs[0].mean((0, 2, 3))
+    assert torch.allclose(plain.up4.norm.running_mean, expected, atol=1e-5)  # type: ignore[union-attr, arg-type]
