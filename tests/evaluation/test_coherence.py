@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -309,11 +308,3 @@ def test_duplicates_are_found_across_blocks() -> None:
 def test_other_tensors_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"takes \(N, 3, S, S\) uint8 images, not"):
         coherence(images)
-
-
-@pytest.mark.slow
-def test_two_thousand_images_take_less_than_two_seconds() -> None:
-    images = torch.from_numpy(render(parameters(np.arange(2048), seed=0), 32))
-    start = time.perf_counter()
-    coherence(images)
-    assert time.perf_counter() - start < 2
