@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from sagan_bench.cell import Progress as Phase
 from sagan_bench.cell import Scored
@@ -21,7 +21,7 @@ SECONDS_BETWEEN_LINES = 5.0
 PIPED_COLUMNS = 160
 """Width of a table that is not printed on a terminal."""
 
-PHASES = {"data": "preparing data", "train": "training", "score": "scoring"}
+PHASES = {"data": "data", "train": "training", "score": "scoring"}
 
 Event = Phase | Step | Diverged | Scored
 
@@ -33,10 +33,10 @@ class Display:
         self.steps = steps
         self.console = Console(stderr=True, highlight=False)
         self.bars = Progress(
-            TextColumn("{task.description:<15}"),
-            BarColumn(bar_width=30),
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=10),  # everything fits into 80 columns
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
             TextColumn("{task.fields[text]}"),
             console=self.console,
             disable=not sys.stderr.isatty(),
@@ -88,9 +88,9 @@ class Display:
 def _training_text(row: Mapping[str, float]) -> str:
     if not row:
         return ""
-    gammas = [f"{value:.3f}" for name, value in row.items() if name.startswith("gamma.")]
-    text = f"{row['images_per_sec']:.0f} images/s  D {row['loss_d']:.2f}  G {row['loss_g']:.2f}"
-    return text + (f"  gamma {' '.join(gammas)}" if gammas else "")
+    gammas = [f"{value:.2f}" for name, value in row.items() if name.startswith("gamma.")]
+    text = f"{row['images_per_sec']:.0f} images/s D {row['loss_d']:.2f} G {row['loss_g']:.2f}"
+    return text + (f" γ {' '.join(gammas)}" if gammas else "")
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -334,9 +334,9 @@ def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixtur
             display.last_line = float("-inf")
             display(event)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "preparing data 1/2"
+    assert lines[0] == "data 1/2"
     assert lines[2].startswith("training 2/100  ETA 0:00:0")
-    assert lines[2].endswith("412 images/s  D 1.23  G -0.50  gamma 0.020")
+    assert lines[2].endswith("412 images/s D 1.23 G -0.50 γ 0.02")
     assert lines[3] == "scoring 1/3"
 
 
