@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -272,6 +272,18 @@ def test_a_diverged_run_is_a_recorded_result(tmp_path: Path) -> None:
     assert experiment.run(config, out=tmp_path / "run") == record
 
 
+def test_images_that_are_not_finite_are_a_divergence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(generator: object, z_dim: int) -> Callable[[int, int, int], torch.Tensor]:
+        return lambda seed, start, stop: torch.full((stop - start, 3, 32, 32), float("nan"))
+
+    monkeypatch.setattr(cell, "sampler", broken)
+    record = experiment.run(make(), out=tmp_path / "run")
+    assert record.status == "diverged"
+    assert record.reason == "step 3: generated image 0 is not finite"
+
+
 def test_an_error_is_recorded_with_its_reason_and_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +337,18 @@ def test_exported_weights_are_plain(finished: Path) -> None:
     names = weights(finished).keys()
     assert "ema.up8.conv.weight" in names
     assert not [name for name in names if "parametrizations" in name]
+
+
+def test_evaluate_refuses_other_images(finished: Path) -> None:
+    with pytest.raises(UserError, match="are not those that"):
+        experiment.evaluate(finished, make("data.train_images=47"))
+
+
+def test_evaluate_stops_when_asked_and_keeps_the_record(finished: Path) -> None:
+    before = (finished / "record.json").read_bytes()
+    with pytest.raises(Stopped, match="terminated"):
+        experiment.evaluate(finished, make("evaluation.n_fake=11"), stop=lambda: "terminated")
+    assert (finished / "record.json").read_bytes() == before
 
 
 def test_evaluate_needs_weights(tmp_path: Path) -> None:
