@@ -333,6 +333,16 @@ def test_evaluate_refuses_other_statistics_than_the_weights_have(finished: Path)
         experiment.evaluate(finished, make("evaluation.bn_batches=3"))
 
 
+def test_exported_weights_are_the_average_and_the_raw_ones(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    experiment.run(make("run.keep_training_state=true"), out=path)
+    state = checkpoint.load(max((path / "checkpoints").iterdir()))
+    exported = weights(path)
+    assert torch.equal(exported["ema.out.bias"], state["ema"]["out.bias"])
+    assert torch.equal(exported["raw.out.bias"], state["generator"]["out.bias"])
+    assert not torch.equal(exported["ema.out.bias"], exported["raw.out.bias"])
+
+
 def test_exported_weights_are_plain(finished: Path) -> None:
     names = weights(finished).keys()
     assert "ema.up8.conv.weight" in names

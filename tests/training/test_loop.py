@@ -287,3 +287,41 @@ def test_standing_statistics_are_those_of_the_fixed_noise() -> None:
     plain(torch.cat(z))
     expected = outputs[0].mean((0, 2, 3))
     assert torch.allclose(plain.up4.norm.running_mean, expected, atol=1e-5)  # type: ignore[union-attr, arg-type]
+
+
+def test_every_update_of_d_sees_images_and_noise_of_its_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make("training.n_critic=2", "run.steps=3", "data.flip=true")
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    update = Recipe.update_d
+
+    def noted(
+        self: Recipe, real: torch.Tensor, z: torch.Tensor, share: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        seen.append((real, z))
+        return update(self, real, z, share)
+
+    monkeypatch.setattr(Recipe, "update_d", noted)
+    steps(config, TrainState(config, CPU), store)
+    assert len(seen) == 6
+    for index, (real, z) in enumerate(seen):
+        expected = store.batch(config.seed, index, 4, flip=True).images
+        assert torch.equal(real, expected.float() / 127.5 - 1)
+        assert not any(torch.equal(z, other) for _, other in seen[:index])
+    plain = [store.batch(config.seed, index, 4).images for index in range(6)]
+    assert any(
+        not torch.equal(real, batch.float() / 127.5 - 1)
+        for (real, _), batch in zip(seen, plain, strict=True)
+    )
+
+
+def test_the_gradient_penalty_counts_by_its_weight() -> None:
+    sets = [f"model.spectral_norm.{net}=none" for net in ("generator", "discriminator")]
+    losses = []
+    for weight in (0, 5, 10):
+        config = make("training.loss=wgan-gp", f"training.gp_weight={weight}", *sets)
+        losses.append(Recipe(config, TrainState(config, CPU)).update_d(REAL, Z, SHARE)["loss_d"])
+    none, half, whole = (loss.item() for loss in losses)
+    assert half - none > 0.1
+    assert whole - none == pytest.approx(2 * (half - none), rel=1e-4)
