@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from sagan_bench import host
+from sagan_bench import cpu, host
 from sagan_bench.config import Host, RunConfig, resolve
 from sagan_bench.models.build import flops_per_step
 from sagan_bench.training.loop import Recipe, TrainState
@@ -136,7 +136,7 @@ def main(
 ) -> None:
     """Print each side's median step, and the ratio of the peer's to it."""
     chosen = host.device(device)
-    torch.set_num_threads(host.cores())
+    torch.set_num_threads(cpu.cores())
     table = sides(peer.resolve(), batch, chosen)
     if only:
         step = table[only]()

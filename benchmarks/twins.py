@@ -10,14 +10,14 @@ import numpy as np
 import torch
 import typer
 
-from sagan_bench import host
+from sagan_bench import cpu
 from sagan_bench.data import shapes
 from sagan_bench.evaluation.coherence import coherence
 
 
 def main(images: int = 60_000, scored: int = 2_048, size: int = 32) -> None:
     """Print the seconds that one thread takes to draw and the rule takes to score."""
-    torch.set_num_threads(host.cores())
+    torch.set_num_threads(cpu.cores())
     began = time.perf_counter()
     shapes.draw(np.arange(images), seed=0, size=size)
     drawn = time.perf_counter() - began

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import typer
 
-from sagan_bench import host
+from sagan_bench import cpu, host
 from sagan_bench.data import shapes
 from sagan_bench.data.store import cache_root
 from sagan_bench.evaluation.coherence import coherence
@@ -25,7 +25,7 @@ ALTERED = {"recoloured": shapes.recolour_right, "swapped": shapes.swap_right}
 
 def main(n: int = 5_000, size: int = 32, device: str = "auto") -> None:
     """Print the table as Markdown."""
-    torch.set_num_threads(host.cores())
+    torch.set_num_threads(cpu.cores())
     protocol = Protocol.fitted(
         **EXTRACTORS["efficientnet-lite0"],
         data=f"twins {size}",

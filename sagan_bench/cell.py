@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 from torchvision.utils import make_grid
 
-from sagan_bench import host, precision, records
+from sagan_bench import cpu, host, precision, records
 from sagan_bench.config import RunConfig
 from sagan_bench.data.store import Store
 from sagan_bench.errors import UserError
@@ -317,6 +317,6 @@ def _use_threads(config: RunConfig, earlier: Record | None) -> int:
     Their number changes the last bits of sums, so a resumed run keeps it.
     """
     before = earlier.attempts[-1].threads if earlier and earlier.attempts else None
-    threads = config.run.threads or before or host.cores()
+    threads = config.run.threads or before or cpu.cores()
     torch.set_num_threads(threads)
     return threads

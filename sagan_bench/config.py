@@ -20,10 +20,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from sagan_bench.errors import UserError
 
 DIGEST_SCHEMA = 1
+CELEBA_CROP = 160
+"""Side of the centre crop of CelebA's 178 x 218 pictures (heykeetae/Self-Attention-GAN)."""
 
 Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
+Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
 
 
@@ -36,9 +39,12 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images, and how they become squares."""
 
-    source: str = Field("twins", description="twins, or folder:PATH")
+    source: str = Field(
+        "twins",
+        description="twins, folder:PATH, celeba:PATH, lsun:PATH#CATEGORY, cifar10:PATH, ...",
+    )
     image_size: Literal[32, 64, 128, 256] = Field(32, description="side of an image in pixels")
-    crop: int | None = Field(None, ge=1, description="centre crop in source pixels, then resize")
+    crop: Crop = Field("auto", description="centre crop in source pixels; auto: CelebA's, or none")
     fit: Literal["centre-crop", "squash"] = Field(
         "centre-crop", description="how an oblong image becomes a square"
     )
@@ -122,6 +128,7 @@ class RunSection(Section):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
     keep_training_state: bool = Field(False, description="keep optimizers when finished")
+    skip_bad: bool = Field(False, description="leave unreadable pictures out, and say so")
     inception_weights: str | None = Field(None, description="file, used if its hash is right")
     tensorboard: bool = Field(False, description="write TensorBoard logs too")
 
@@ -328,6 +335,9 @@ def decide(asked: Resolved, host: Host) -> Resolved:
         UserError: TF32 was asked for where there is none.
     """
     config, decided = asked.config, dict[str, Any]()
+    if config.data.crop == "auto":
+        is_celeba = config.data.source.startswith("celeba:")
+        decided["data.crop"] = CELEBA_CROP if is_celeba else None
     if config.training.precision == "auto":
         usable = host.bf16 and config.training.loss != "wgan-gp"
         decided["training.precision"] = "bf16" if usable else "fp32"

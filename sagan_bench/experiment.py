@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import torch
 
-from sagan_bench import host, records
+from sagan_bench import cpu, host, records
 from sagan_bench.cell import Cell, Progress, Scored, Stop, Stopped, Watch
 from sagan_bench.config import RunConfig
-from sagan_bench.data.sources import DataSpec
-from sagan_bench.data.store import Store, known_fingerprint, prepare
+from sagan_bench.data.building import prepare
+from sagan_bench.data.checks import check
+from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.store import Store, known_fingerprint
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation import scoring
 from sagan_bench.evaluation.metrics import Sample
@@ -61,8 +63,8 @@ def plan(
         if reason := stop():
             raise Stopped(reason, None)
 
-    store = prepare(data_spec(config), progress=progress)
-    store.batch(config.seed, 0, config.training.batch_size)  # refuses fewer images than a batch
+    store = prepare(data_spec(config), progress=progress, skip_bad=config.run.skip_bad)
+    check(store.manifest, batch_size=config.training.batch_size)
     scoring.check(config, store)
     digest = config.digest(store.manifest.fingerprint())
     return Plan(config, store, digest, run_path(config, digest, out))
@@ -195,7 +197,8 @@ def evaluate(
         if reason := stop():
             raise Stopped(reason, path)
 
-    store = prepare(data_spec(config), progress=partial(progress, "data"))
+    skip_bad, progress_data = config.run.skip_bad, partial(progress, "data")
+    store = prepare(data_spec(config), progress=progress_data, skip_bad=skip_bad)
     if record.data and store.manifest.fingerprint() != record.data.fingerprint:
         raise UserError(
             f"the images at {config.data.source} are not those that {path} was trained on"
@@ -208,7 +211,7 @@ def evaluate(
                 f"{read_now(path).status}"
             )
         exported = checkpoint.load(directory.weights)
-        torch.set_num_threads(record.attempts[-1].threads or host.cores())
+        torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
         scorer = Scorer(config, store, chosen, partial(progress, "score"))
         samples: dict[Weights, Sample] = {}
         for weights in WEIGHTS:

@@ -1,15 +1,14 @@
 """What this machine offers, asked once, so that ``auto`` can be replaced before the digest."""
 
-import os
 import resource
 import sys
 from pathlib import Path
 
 import torch
 
+from sagan_bench import cpu
 from sagan_bench.config import Host, RunConfig
 from sagan_bench.errors import UserError
-from sagan_bench.records import cpu_name
 
 
 def device(name: str = "auto") -> torch.device:
@@ -33,14 +32,14 @@ def device_name(chosen: torch.device) -> str | None:
     """Return the product name of a device, null if the system does not tell."""
     if chosen.type == "cuda":
         return torch.cuda.get_device_name(chosen)
-    return cpu_name()
+    return cpu.name()
 
 
 def multiplies_bf16(chosen: torch.device) -> bool:
     """Return whether the device multiplies bf16 in hardware; without that, bf16 is slower."""
     if chosen.type == "cuda":
         return torch.cuda.get_device_capability(chosen) >= (8, 0)
-    return "amx_bf16" in cpu_flags() or "avx512_bf16" in cpu_flags()
+    return bool({"amx_bf16", "avx512_bf16"} & cpu.flags())
 
 
 def peak_memory_gib(chosen: torch.device) -> float:
@@ -53,26 +52,6 @@ def peak_memory_gib(chosen: torch.device) -> float:
         return int(lines["VmHWM"].split()[0]) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def cpu_flags() -> frozenset[str]:
-    """Return the processor's feature flags; empty where the system does not tell."""
-    for line in _cpuinfo():
-        if line.startswith("flags"):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def of(config: RunConfig) -> Host:

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from sagan_bench import cpu
 from sagan_bench.errors import UserError
 from sagan_bench.files import json_bytes
 
@@ -246,7 +246,7 @@ def environment(
         torch_fidelity=_version("torch-fidelity"),
         numpy=_version("numpy"),
         platform=platform.platform(),
-        cpu=cpu_name(),
+        cpu=cpu.name(),
         device=device,
         device_name=device_name,
         threads=threads,
@@ -262,17 +262,6 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def cpu_name() -> str | None:
-    """Return the processor's model name where the system tells it, else its architecture."""
-    if sys.platform == "darwin":
-        name = _output(["sysctl", "-n", "machdep.cpu.brand_string"])
-    else:
-        info = Path("/proc/cpuinfo")
-        found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-        name = found[1] if found else None
-    return name or platform.processor() or platform.machine() or None
 
 
 def _git_state(package: Path) -> tuple[str | None, bool | None]:

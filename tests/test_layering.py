@@ -9,7 +9,7 @@ import sagan_bench
 
 ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
-    "errors", "files", "config", "records", "run_directory", "table", "host", "precision",
+    "errors", "files", "cpu", "config", "records", "run_directory", "table", "host", "precision",
     "data", "models", "evaluation", "training", "cell", "experiment", "cli",
 ]  # fmt: skip
 UPWARDS = {("host", "evaluation")}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from sagan_bench import host
+from sagan_bench import cpu, host
 from sagan_bench.data.store import cache_root
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation import extractors
@@ -37,7 +37,7 @@ def _machine() -> Iterator[Finding]:
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     yield Finding("software", True, True, versions)
     device = host.device()
-    name = f"{device}: {host.device_name(device)}, {host.cores()} CPU cores"
+    name = f"{device}: {host.device_name(device)}, {cpu.cores()} CPU cores"
     yield Finding("device", True, True, name)
     if host.multiplies_bf16(device):
         yield Finding("precision", True, False, "bf16 (auto); fp32 with --precision fp32")

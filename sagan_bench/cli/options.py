@@ -12,8 +12,11 @@ import typer
 if TYPE_CHECKING:
     from sagan_bench.config import Resolved, RunConfig
 
-SEED_DATASETS = {"celeb": ("celeba64", "CelebA"), "lsun": ("lsun64", "LSUN")}
-"""The seed project's ``--dataset`` -> our preset, and the folder under its ``--image_path``."""
+SEED_DATASETS = {
+    "celeb": ("celeba64", "celeba:{}/CelebA"),
+    "lsun": ("lsun64", "lsun:{}#church_outdoor_train"),
+}
+"""The seed project's ``--dataset`` -> our preset, and what it reads under its ``--image_path``."""
 
 
 class Flag(NamedTuple):
@@ -156,9 +159,8 @@ def _seed_dataset(
     if dataset not in SEED_DATASETS:
         known = closest(dataset, list(SEED_DATASETS))
         raise UserError(f"--dataset {dataset}: {known}; or use --data (twins, folder:PATH)")
-    seed_preset, folder = SEED_DATASETS[dataset]
-    source = f"folder:{(image_path or Path('data')) / folder}"
-    return preset or seed_preset, ("--dataset", source)
+    seed_preset, source = SEED_DATASETS[dataset]
+    return preset or seed_preset, ("--dataset", source.format(image_path or Path("data")))
 
 
 def rescored(

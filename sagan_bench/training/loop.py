@@ -13,6 +13,7 @@ from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sagan_bench.config import RunConfig, TrainingConfig
+from sagan_bench.data.feeding import Feed
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.seeding import generator as stream
 from sagan_bench.data.store import Store
@@ -148,6 +149,12 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
     an uninterrupted run would have done.  The time that the consumer takes between events is not
     counted as training.
     """
+    size, flip = config.training.batch_size, config.data.flip
+    with Feed(store.train, config.seed, size, state.device, flip=flip) as feed:
+        yield from _steps(config, state, feed)
+
+
+def _steps(config: RunConfig, state: TrainState, feed: Feed) -> Iterator[Step | Diverged]:
     training, device = config.training, state.device
     recipe = Recipe(config, state)
     blocks = {
@@ -167,9 +174,8 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
         # Discriminator: n_critic updates, each on images and noise of its own.
         for draw in range(training.n_critic):
             index = (step - 1) * training.n_critic + draw
-            batch = store.batch(config.seed, index, training.batch_size, flip=config.data.flip)
             measured = recipe.update_d(
-                _to_network(batch.images, device),
+                _to_network(feed(index).images),
                 _normal(config, device, "z", "d", step, draw),
                 _share(config, device, step, draw),
             )
@@ -197,9 +203,8 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
         yield Step(step, row)
 
 
-def _to_network(images: Tensor, device: torch.device) -> Tensor:
-    moved = images.to(device, non_blocking=True)
-    return normalise(moved).contiguous(memory_format=torch.channels_last)
+def _to_network(images: Tensor) -> Tensor:
+    return normalise(images).contiguous(memory_format=torch.channels_last)
 
 
 def _normal(config: RunConfig, device: torch.device, *path: str | int) -> Tensor:

@@ -63,7 +63,7 @@ def test_the_seed_projects_options_work(asked: list[dict[str, Any]]) -> None:
     )  # fmt: skip
     config = asked[0]["config"]
     assert (config.preset, config.name) == ("celeba64", "sagan_celeb")
-    assert config.data.source == "folder:data/CelebA"
+    assert (config.data.source, config.data.crop) == ("celeba:data/CelebA", 160)
     assert (config.data.image_size, config.data.crop) == (64, 160)
     assert (config.training.batch_size, config.training.loss) == (32, "hinge")
     assert (config.run.sample_every, config.run.steps) == (50, 7)
@@ -74,7 +74,8 @@ def test_the_seed_projects_options_work(asked: list[dict[str, Any]]) -> None:
 def test_the_seed_projects_image_path(asked: list[dict[str, Any]]) -> None:
     run("train", "--dataset", "lsun", "--image_path", "/disk")
     config = asked[0]["config"]
-    assert (config.preset, config.data.source) == ("lsun64", "folder:/disk/LSUN")
+    assert (config.preset, config.data.source) == ("lsun64", "lsun:/disk#church_outdoor_train")
+    assert (config.data.crop, config.data.fit) == (None, "squash")
 
 
 def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:

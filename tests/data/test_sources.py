@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
-from sagan_bench.data import shapes, sources
-from sagan_bench.data.sources import Chunk, DataSpec, Geometry, Source, open_source, read_files
+from sagan_bench.data import shapes
+from sagan_bench.data.decoding import Fit, Geometry
+from sagan_bench.data.listing import Chunk, DataSpec, Listing
+from sagan_bench.data.sources import open_source
+from sagan_bench.data.sources.folder import read_files
 from sagan_bench.errors import UserError
 
 SQUARE = Geometry(8, None, "centre-crop")
@@ -35,15 +39,15 @@ def refusal(path: Path, geometry: Geometry = SQUARE) -> str:
     return message
 
 
-def listing(root: Path, **wishes: object) -> Source:
-    return open_source(DataSpec(f"folder:{root}", 8, **wishes))  # type: ignore[arg-type]
+def listing(root: Path, **wishes: object) -> Listing:
+    return open_source(DataSpec(f"folder:{root}", 8, **wishes)).listing()  # type: ignore[arg-type]
 
 
-def names(source: Source, split: str) -> list[str]:
+def names(source: Listing, split: str) -> list[str]:
     return [name for task in source.parts[split].tasks for name in task.args[1]]  # type: ignore[attr-defined]
 
 
-def labels(source: Source, split: str = "train") -> dict[str, int]:
+def labels(source: Listing, split: str = "train") -> dict[str, int]:
     tasks = [task.args for task in source.parts[split].tasks]  # type: ignore[attr-defined]
     return {name: label for args in tasks for name, label in zip(args[1], args[2], strict=True)}
 
@@ -56,7 +60,7 @@ def labels(source: Source, split: str = "train") -> dict[str, int]:
     [
         ("twin", "did you mean 'twins'"),
         ("Folder:pictures", "did you mean 'folder:PATH'"),
-        ("celeba:/data", "known: twins, folder:PATH"),
+        ("mnist:/data", "known: twins, folder:PATH"),
         ("folder", "not complete"),
         ("folder:", "not complete"),
         ("twins:64", "says too much"),
@@ -65,14 +69,14 @@ def labels(source: Source, split: str = "train") -> dict[str, int]:
 )
 def test_unknown_source_is_refused_with_the_known_ones(source: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        DataSpec(source, 32)
+        open_source(DataSpec(source, 32))
     assert said in str(caught.value)
     assert "known: twins, folder:PATH" in str(caught.value)
 
 
 def test_bare_path_to_a_folder_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'folder:"):
-        DataSpec(str(tmp_path), 32)
+        open_source(DataSpec(str(tmp_path), 32))
 
 
 def test_path_keeps_colons_and_expands_home() -> None:
@@ -84,14 +88,14 @@ def test_path_keeps_colons_and_expands_home() -> None:
 
 
 def test_twins_is_the_published_set_by_default() -> None:
-    source = open_source(DataSpec("twins", 32))
+    source = open_source(DataSpec("twins", 32)).listing()
     assert (source.train.images, source.test and source.test.images) == (50_000, 10_000)
     assert source.classes == shapes.CLASSES
 
 
 def test_twins_splits_do_not_overlap_and_a_smaller_set_begins_the_same() -> None:
     def drawn(split: str, **wishes: int) -> Chunk:
-        return open_source(DataSpec("twins", 16, **wishes)).parts[split].tasks[0]()  # type: ignore[arg-type]
+        return open_source(DataSpec("twins", 16, **wishes)).listing().parts[split].tasks[0]()  # type: ignore[arg-type]
 
     small, large = drawn("train", train_images=5), drawn("train", train_images=9)
     assert np.array_equal(small.images, large.images[:5])
@@ -102,7 +106,7 @@ def test_twins_splits_do_not_overlap_and_a_smaller_set_begins_the_same() -> None
 
 
 def test_twins_tasks_cover_every_index_once() -> None:
-    tasks = open_source(DataSpec("twins", 256, train_images=100)).train.tasks
+    tasks = open_source(DataSpec("twins", 256, train_images=100)).listing().train.tasks
     spans = [task.args[:2] for task in tasks]  # type: ignore[attr-defined]
     assert len(spans) > 1
     assert [index for span in spans for index in range(*span)] == list(range(100))
@@ -123,7 +127,7 @@ def test_twins_refuses_what_it_has_not(wishes: dict[str, int], said: str) -> Non
 
 
 def test_no_test_split_when_none_is_wanted() -> None:
-    assert open_source(DataSpec("twins", 32, test_images=0)).test is None
+    assert open_source(DataSpec("twins", 32, test_images=0)).listing().test is None
 
 
 # --- decoding: every kind of file ------------------------------------------------------------
@@ -236,7 +240,7 @@ def test_centre_crop_keeps_the_middle_and_squash_keeps_all(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("fit", ["centre-crop", "squash"])
-def test_crop_is_in_pixels_of_the_source(tmp_path: Path, fit: sources.Fit) -> None:
+def test_crop_is_in_pixels_of_the_source(tmp_path: Path, fit: Fit) -> None:
     image = Image.new("RGB", (178, 218), "red")
     image.paste("blue", (9, 29, 169, 189))  # the centre 160 x 160 of a CelebA picture
     image.save(tmp_path / "a.png")
@@ -313,9 +317,6 @@ def test_flat_folder_is_one_class(tmp_path: Path) -> None:
 def test_classes_are_the_sorted_first_level_folders(tmp_path: Path) -> None:
     for name in ("dog/a", "dog/b", "cat/deep/deeper/a", "cat/b", "ant/a"):
         save(tmp_path / f"{name}.png")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes/readme.txt").touch()
     source = listing(tmp_path)
     assert source.classes == ("ant", "cat", "dog")
     found = labels(source) | labels(source, "test")
@@ -464,23 +465,49 @@ def test_loose_pictures_beside_classes_are_refused(tmp_path: Path) -> None:
         listing(tmp_path)
 
 
+def test_class_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    for name in ("train/cat/1", "train/dog/1", "val/cat/1"):
+        save(tmp_path / f"{name}.png")
+    (tmp_path / "val/dog").mkdir()
+    (tmp_path / "train/emu/notes").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"2 folders of images \(cat, dog\)") as caught:
+        listing(tmp_path)
+    assert "emu without any" in str(caught.value)
+
+
+def test_classes_and_labels_are_those_of_image_folder(tmp_path: Path) -> None:
+    for name in ("b/1", "b/deep/2", "B/1", "a/1", "a/.hidden"):
+        save(tmp_path / f"{name}.png")
+    theirs = ImageFolder(str(tmp_path))
+    source = listing(tmp_path)
+    assert source.classes == tuple(theirs.classes)
+    found = labels(source) | labels(source, "test")
+    assert {str(tmp_path / name): label for name, label in found.items()} == {
+        path: label for path, label in theirs.samples if "hidden" not in path
+    }
+
+
 # --- keys and workers ------------------------------------------------------------------------
+
+
+def key(root: Path, **wishes: object) -> str:
+    return open_source(DataSpec(f"folder:{root}", 8, **wishes)).key  # type: ignore[arg-type]
 
 
 def test_key_follows_the_folder_and_the_wish(tmp_path: Path) -> None:
     path = save(tmp_path / "x/a.bmp", size=(8, 8))
-    first = listing(tmp_path / "x").key
-    assert listing(tmp_path / "x").key == first
-    keys = {first, listing(tmp_path / "x", crop=8).key, listing(tmp_path / "x", fit="squash").key}
-    keys.add(listing(tmp_path / "x", train_images=1).key)
+    first = key(tmp_path / "x")
+    assert key(tmp_path / "x") == first
+    keys = {first, key(tmp_path / "x", crop=8), key(tmp_path / "x", fit="squash")}
+    keys.add(key(tmp_path / "x", train_images=1))
     keys.add(open_source(DataSpec(f"folder:{tmp_path / 'x'}", 16)).key)
     os.utime(path, ns=(1, 1))
-    keys.add(listing(tmp_path / "x").key)
+    keys.add(key(tmp_path / "x"))
     save(tmp_path / "x/b.png")
-    keys.add(listing(tmp_path / "x").key)
+    keys.add(key(tmp_path / "x"))
     save(tmp_path / "y/a.bmp", "blue", size=(8, 8))  # as an archive with fixed times unpacks it
     os.utime(tmp_path / "y/a.bmp", ns=(1, 1))
-    keys.add(listing(tmp_path / "y").key)
+    keys.add(key(tmp_path / "y"))
     assert len(keys) == 8
 
 
@@ -490,6 +517,6 @@ def test_tasks_can_be_sent_to_a_process(tmp_path: Path) -> None:
     assert task().images[0, :, 0, 0].tolist() == [0, 0, 255]
 
 
-def test_importing_this_module_imports_no_torch() -> None:
-    code = "import sys, sagan_bench.data.sources; sys.exit('torch' in sys.modules)"
+def test_preparing_imports_no_torch() -> None:
+    code = "import sys, sagan_bench.data.building; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

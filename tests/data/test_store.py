@@ -14,39 +14,45 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from sagan_bench.data import shapes, sources, store
-from sagan_bench.data.sources import DataSpec
-from sagan_bench.data.store import Manifest, Split, SplitFacts, Store, known_fingerprint, prepare
+from sagan_bench.data import shapes, store
+from sagan_bench.data.building import prepare
+from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.sources import folder, twins
+from sagan_bench.data.store import Manifest, SplitFacts, known_fingerprint
 from sagan_bench.errors import UserError
 
 TWINS = DataSpec("twins", 16, train_images=96, test_images=32)
-FACTS = {"kind": "folder", "image_size": 4, "crop": None, "fit": "squash", "resize": "bicubic"}
 
 
-def numbered(count: int) -> Store:
-    """A store whose image and label tell its row; no image equals its mirror image."""
-    images = np.zeros((count, 3, 4, 4), np.uint8)
-    images[:, 0, 0, 0] = np.arange(count) % 256
-    images[:, 1, 0, 0] = np.arange(count) // 256
-    images[:, 2, :, 3] = 255
-    facts = SplitFacts(images=count, content_sha256="0")
-    manifest = Manifest(
-        **FACTS, split_rule="", classes=("a",), train=facts, test=None, definition=None
+def manifest(count: int) -> Manifest:
+    facts = SplitFacts(images=count, content_sha256="0", images_per_class=(count,))
+    return Manifest(
+        kind="folder",
+        selection=None,
+        image_size=4,
+        crop=None,
+        fit="squash",
+        resize="bicubic",
+        split_rule="",
+        classes=("a",),
+        train=facts,
+        test=None,
+        definition=None,
+        pixel_range=(0, 255),
+        enlarged=0,
+        refused=0,
+        refused_first=(),
     )
-    return Store(manifest, Split(images, np.arange(count)), None)
 
 
-def pictures(folder: Path, count: int, size: tuple[int, int] = (8, 8)) -> DataSpec:
-    folder.mkdir(exist_ok=True)
+def pictures(root: Path, count: int, size: tuple[int, int] = (8, 8)) -> DataSpec:
+    root.mkdir(exist_ok=True)
     for number in range(count):
         pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
-    return DataSpec(f"folder:{folder}", 8)
+        Image.fromarray(pixels).save(root / f"{number:03d}.png")
+    return DataSpec(f"folder:{root}", 8)
 
 
 def only_store(cache: Path) -> Path:
@@ -62,75 +68,6 @@ class Count:
 
     def __call__(self, done: int, total: int) -> None:
         self.calls.append((done, total))
-
-
-# --- batches ---------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 700), st.integers(1, 64), st.integers(0, 2**63), st.integers(0, 5))
-def test_an_epoch_has_each_image_at_most_once(count: int, size: int, seed: int, epoch: int) -> None:
-    size = min(size, count)
-    data, batches = numbered(count), count // size
-    drawn = [data.batch(seed, epoch * batches + position, size) for position in range(batches)]
-    rows = torch.cat([batch.labels for batch in drawn])
-    assert len(set(rows.tolist())) == batches * size > count - size
-    images = torch.cat([batch.images for batch in drawn])
-    assert torch.equal(images[:, 0, 0, 0] + 256 * images[:, 1, 0, 0].long(), rows)
-
-
-def test_batch_is_random_access() -> None:
-    data = numbered(100)
-    alone = data.batch(3, 57, 16)
-    store._permutation.cache_clear()
-    for index in range(57):
-        data.batch(3, index, 16)
-    again = data.batch(3, 57, 16)
-    assert torch.equal(alone.images, again.images)
-    assert torch.equal(alone.labels, again.labels)
-
-
-def test_batch_is_a_copy_of_its_own() -> None:
-    data = numbered(16)
-    before = data.train.images.copy()
-    data.batch(0, 0, 8).images.fill_(7)
-    assert np.array_equal(data.train.images, before)
-
-
-def test_types_and_shapes() -> None:
-    images, labels = numbered(20).batch(0, 0, 6)
-    assert (images.dtype, tuple(images.shape)) == (torch.uint8, (6, 3, 4, 4))
-    assert (labels.dtype, tuple(labels.shape)) == (torch.int64, (6,))
-
-
-def test_seeds_and_epochs_differ() -> None:
-    data = numbered(64)
-    orders = [data.batch(seed, epoch, 64).labels for seed in (0, 1) for epoch in (0, 1)]
-    assert len({tuple(order.tolist()) for order in orders}) == 4
-    assert all(sorted(order.tolist()) == list(range(64)) for order in orders)
-
-
-def test_order_is_pinned() -> None:
-    """Resuming an old run needs this order for ever: a change must be deliberate."""
-    assert numbered(1000).batch(0, 3, 6).labels.tolist() == [221, 434, 475, 289, 579, 122]
-
-
-def test_flip_mirrors_about_half_and_nothing_else() -> None:
-    data = numbered(512)
-    plain, flipped = data.batch(5, 9, 256), data.batch(5, 9, 256, flip=True)
-    assert torch.equal(plain.labels, flipped.labels)
-    mirrored = (flipped.images == plain.images.flip(-1)).flatten(1).all(1)
-    same = (flipped.images == plain.images).flatten(1).all(1)
-    assert torch.equal(mirrored, ~same)
-    assert 90 < int(mirrored.sum()) < 166
-    assert torch.equal(data.batch(5, 9, 256, flip=True).images, flipped.images)
-    other = data.batch(6, 9, 256, flip=True)
-    assert not torch.equal((other.images[:, 2, 0, 0] == 255), mirrored)
-
-
-def test_fewer_images_than_a_batch() -> None:
-    with pytest.raises(UserError, match="takes 64 images, the data have 63"):
-        numbered(63).batch(0, 0, 64)
 
 
 # --- preparing: content ----------------------------------------------------------------------
@@ -165,10 +102,10 @@ def test_folder_is_stored_with_its_labels(tmp_path: Path) -> None:
 def test_workers_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(sources, "_FILES_A_TASK", 7)
-    monkeypatch.setattr(sources, "_TWINS_PIXELS_A_TASK", 7 * 16**2)
-    folder = pictures(tmp_path / "pictures", 60)
-    for spec in (TWINS, folder):
+    monkeypatch.setattr(folder, "_FILES_A_TASK", 7)
+    monkeypatch.setattr(twins, "_PIXELS_A_TASK", 7 * 16**2)
+    spec_of_files = pictures(tmp_path / "pictures", 60)
+    for spec in (TWINS, spec_of_files):
         alone = prepare(spec, tmp_path / "alone", workers=1)
         together = prepare(spec, tmp_path / "together", workers=workers)
         assert together.manifest == alone.manifest
@@ -178,7 +115,7 @@ def test_workers_change_nothing(
 def test_progress_counts_both_splits_up_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_TWINS_PIXELS_A_TASK", 40 * 16**2)
+    monkeypatch.setattr(twins, "_PIXELS_A_TASK", 40 * 16**2)
     progress = Count()
     prepare(TWINS, tmp_path, progress)
     assert progress.calls == [(40, 128), (80, 128), (96, 128), (128, 128)]
@@ -248,21 +185,35 @@ def test_folder_fingerprint_is_of_the_content_not_of_the_place(tmp_path: Path) -
         {"image_size": 8},
         {"resize": "nearest"},
         {"classes": ("a", "b")},
-        {"train": SplitFacts(images=9, content_sha256="1")},
-        {"test": SplitFacts(images=9, content_sha256="0")},
+        {"train": SplitFacts(images=9, content_sha256="1", images_per_class=(9,))},
+        {"test": SplitFacts(images=9, content_sha256="0", images_per_class=(9,))},
     ],
 )
 def test_fingerprint_covers_content_and_making(change: dict[str, object]) -> None:
-    manifest = numbered(9).manifest
-    assert manifest.model_copy(update=change).fingerprint() != manifest.fingerprint()
-    assert len(manifest.fingerprint()) == 16
-    assert int(manifest.fingerprint(), 16) >= 0
+    plain = manifest(9)
+    assert plain.model_copy(update=change).fingerprint() != plain.fingerprint()
+    assert len(plain.fingerprint()) == 16
+    assert int(plain.fingerprint(), 16) >= 0
+
+
+def test_fingerprint_is_pinned() -> None:
+    """Digests of runs hold it: the same content must give it for ever."""
+    assert manifest(9).fingerprint() == "282e61c65bca627c"
 
 
 def test_fingerprint_ignores_names_and_remarks() -> None:
-    manifest = numbered(9).manifest
-    change = {"classes": ("z",), "split_rule": "other", "refused": 1, "refused_first": ("x",)}
-    assert manifest.model_copy(update=change).fingerprint() == manifest.fingerprint()
+    plain = manifest(9)
+    change = {
+        "classes": ("z",),
+        "split_rule": "other",
+        "refused": 1,
+        "refused_first": ("x",),
+        "selection": "z",
+        "enlarged": 3,
+        "pixel_range": (1, 2),
+        "train": SplitFacts(images=9, content_sha256="0", images_per_class=(4, 5)),
+    }
+    assert plain.model_copy(update=change).fingerprint() == plain.fingerprint()
 
 
 # --- bad pictures ----------------------------------------------------------------------------
@@ -279,8 +230,7 @@ def test_bad_pictures_stop_it_by_name(tmp_path: Path) -> None:
     assert "bad09.jpg" in message
     assert "bad10.jpg" not in message
     assert "... and 2 more" in message
-    assert "mend or remove them" in message
-    assert not [path for path in (tmp_path / "cache/stores").iterdir() if path.is_dir()]
+    assert "mend or remove them, or leave them out with --skip-bad" in message
 
 
 def test_skip_bad_leaves_them_out_and_says_so(tmp_path: Path) -> None:
@@ -361,7 +311,7 @@ def test_damaged_store_is_built_again(
 def test_damaged_manifest_is_built_again(tmp_path: Path, text: str | None) -> None:
     whole = prepare(TWINS, tmp_path).manifest
     path = only_store(tmp_path) / "manifest.json"
-    newer = json.dumps(json.loads(path.read_text()) | {"schema_version": 2})
+    newer = json.dumps(json.loads(path.read_text()) | {"schema_version": 3})
     path.write_text(newer if text is None else text)
     assert prepare(TWINS, tmp_path).manifest == whole
 
@@ -372,12 +322,14 @@ SCRIPT = """
 import logging, sys, time
 from pathlib import Path
 import psutil
-from sagan_bench.data import sources
-from sagan_bench.data.sources import DataSpec
-from sagan_bench.data.store import prepare
+from sagan_bench.data import building
+from sagan_bench.data.building import prepare
+from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.sources import folder, twins
 
-sources._FILES_A_TASK = 16
-sources._TWINS_PIXELS_A_TASK = 16 * 16**2
+folder._FILES_A_TASK = 16
+twins._PIXELS_A_TASK = 16 * 16**2
+building._SECONDS_BETWEEN_CHECKPOINTS = 0
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 
 def progress(done, total):
@@ -437,7 +389,7 @@ def test_two_processes_build_once(
 
 
 @pytest.mark.parametrize("kind", [pytest.param("twins", marks=pytest.mark.slow), "folder"])
-def test_killed_build_is_cleared_and_done_again(
+def test_killed_build_goes_on(
     tmp_path: Path, start: Callable[[str, Path], subprocess.Popen[str]], kind: str
 ) -> None:
     spec, source = TWINS, "twins"

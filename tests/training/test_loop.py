@@ -9,8 +9,10 @@ from torch import nn
 
 from sagan_bench.config import Host, RunConfig, resolve
 from sagan_bench.data.seeding import generator as stream
-from sagan_bench.data.sources import DataSpec
-from sagan_bench.data.store import Store, prepare
+from sagan_bench.data.building import prepare
+from sagan_bench.data.feeding import batch
+from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.store import Store
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.training.generation import noise, sampler, standing
 from sagan_bench.training.loop import Diverged, Recipe, Step, TrainState, train
@@ -306,13 +308,13 @@ def test_every_update_of_d_sees_images_and_noise_of_its_own(
     steps(config, TrainState(config, CPU), store)
     assert len(seen) == 6
     for index, (real, z) in enumerate(seen):
-        expected = store.batch(config.seed, index, 4, flip=True).images
+        expected = batch(store.train, config.seed, index, 4, flip=True).images
         assert torch.equal(real, expected.float() / 127.5 - 1)
         assert not any(torch.equal(z, other) for _, other in seen[:index])
-    plain = [store.batch(config.seed, index, 4).images for index in range(6)]
+    plain = [batch(store.train, config.seed, index, 4).images for index in range(6)]
     assert any(
-        not torch.equal(real, batch.float() / 127.5 - 1)
-        for (real, _), batch in zip(seen, plain, strict=True)
+        not torch.equal(real, unflipped.float() / 127.5 - 1)
+        for (real, _), unflipped in zip(seen, plain, strict=True)
     )
 
 

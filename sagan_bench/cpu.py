@@ -1,0 +1,37 @@
+"""What the processor is and how much of it this process may use; imports no torch."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def flags() -> frozenset[str]:
+    """Return the processor's feature flags; empty where the system does not tell."""
+    found = re.search(r"^flags\s*:(.*)$", _info(), re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def name() -> str | None:
+    """Return the processor's model name where the system tells it, else its architecture."""
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    else:
+        found = re.search(r"model name\s*:\s*(.+)", _info())
+        said = found[1] if found else ""
+    return said or platform.processor() or platform.machine() or None
+
+
+def _info() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""

@@ -1,0 +1,152 @@
+"""CelebA by its text files, in the layouts that its users have on disk."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from sagan_bench.data.listing import (
+    DataSpec,
+    Listing,
+    Source,
+    at_most,
+    digest16,
+    hold_out,
+    ranked,
+    some,
+)
+from sagan_bench.data.sources.folder import (
+    check_folder,
+    files_key,
+    files_part,
+    folder_listing,
+    heads,
+    scan,
+)
+from sagan_bench.errors import UserError
+
+_PICTURES = "img_align_celeba"
+_PARTITION = "list_eval_partition"
+_ATTRIBUTES = "list_attr_celeba"
+_FOLDERS = ("", "Eval", "Anno", "celeba", "CelebA")
+_TRAIN, _TEST = 0, 2  # in the partition file; 1 is for validation
+
+
+def celeba(spec: DataSpec) -> Source:
+    """Find CelebA; ``celeba:PATH#Smiling`` makes an attribute's absence and presence the classes.
+
+    ``list_eval_partition`` gives the splits, its validation part unused; without it a tenth is held
+    out. A folder with neither text files nor ``img_align_celeba`` is read as any folder of
+    pictures, which is what the seed project does.
+    """
+    root, attribute = spec.selected
+    check_folder(root)
+    partition, attributes = (_text_file(root, name) for name in (_PARTITION, _ATTRIBUTES))
+    pictures = _pictures(root)
+    files = scan(pictures)
+    texts = [digest16(path.read_text()) if path else "" for path in (partition, attributes)]
+    names = [file.name for file in files]
+    if attribute is None and partition is None and heads(names):
+        listing = partial(folder_listing, spec, pictures, names)
+    else:
+        listing = partial(_listing, spec, pictures, names, partition, attributes, attribute)
+    return Source(
+        kind="celeba",
+        image_size=spec.image_size,
+        key=files_key(spec, pictures, files, *texts, attribute or ""),
+        listing=listing,
+        geometry=spec.geometry,
+        selection=attribute,
+    )
+
+
+def _text_file(root: Path, stem: str) -> Path | None:
+    """Return the file in the authors' format (.txt) or Kaggle's (.csv), where it is usual."""
+    places = (root / folder / (stem + suffix) for folder in _FOLDERS for suffix in (".txt", ".csv"))
+    return next((place for place in places if place.is_file()), None)
+
+
+def _pictures(root: Path) -> Path:
+    """Return the folder ``img_align_celeba`` that holds the pictures, else ``root``."""
+    for above in (root, root / "Img", root / "celeba", root / "CelebA"):
+        inside = above / _PICTURES
+        if inside.is_dir():
+            return inside / _PICTURES if (inside / _PICTURES).is_dir() else inside
+    return root
+
+
+def _listing(
+    spec: DataSpec,
+    pictures: Path,
+    names: list[str],
+    partition: Path | None,
+    attributes: Path | None,
+    attribute: str | None,
+) -> Listing:
+    if partition:
+        part = {name: int(values[0]) for name, values in _rows(partition)}
+        train, test = (
+            ranked([name for name, number in part.items() if number == wanted])
+            for wanted in (_TRAIN, _TEST)
+        )
+        rule = f"{partition.name}: 0 for training, 2 for testing"
+        _refuse_missing(pictures, names, train + test, partition)
+    else:
+        train, test, rule = hold_out(names)
+    train = train[: at_most(len(train), spec.train_images, "training", str(pictures))]
+    test = test[: at_most(len(test), spec.test_images, "test", str(pictures))]
+    has = _has_attribute(attributes, attribute, train + test, pictures) if attribute else {}
+
+    def labels(wanted: list[str]) -> list[int]:
+        return [int(has.get(name, False)) for name in wanted]
+
+    geometry = spec.geometry
+    return Listing(
+        classes=(f"not {attribute}", attribute) if attribute else ("faces",),
+        train=files_part(pictures, train, labels(train), geometry),
+        test=files_part(pictures, test, labels(test), geometry) if test else None,
+        split_rule=rule,
+    )
+
+
+def _refuse_missing(pictures: Path, names: list[str], wanted: list[str], text: Path) -> None:
+    if missing := sorted(set(wanted) - set(names)):
+        raise UserError(
+            f"{pictures} lacks {len(missing)} of the {len(wanted)} pictures that {text.name} "
+            f"names ({some(missing)}); unpack the archive again, or read the folder as "
+            f"folder:{pictures}"
+        )
+
+
+def _has_attribute(
+    attributes: Path | None, attribute: str, names: list[str], pictures: Path
+) -> dict[str, bool]:
+    """Return for every picture whether it has the attribute."""
+    if attributes is None:
+        raise UserError(
+            f"#{attribute} needs {_ATTRIBUTES}.txt or .csv beside {pictures}; put it there"
+        )
+    known = _header(attributes)
+    if attribute not in known:
+        raise UserError(f"{attributes} knows no attribute {attribute}; known: {', '.join(known)}")
+    column = known.index(attribute)
+    has = {name: values[column] == "1" for name, values in _rows(attributes)}
+    if unnamed := sorted(set(names) - set(has)):
+        raise UserError(f"{attributes} says nothing of {len(unnamed)} pictures ({some(unnamed)})")
+    return has
+
+
+def _header(path: Path) -> list[str]:
+    lines = path.read_text().splitlines()
+    return lines[0].strip().split(",")[1:] if path.suffix == ".csv" else lines[1].split()
+
+
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield (picture, values) for each line that has values: headers and counts have none."""
+    separator = "," if path.suffix == ".csv" else None
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        name, *values = line.strip().split(separator) or [""]
+        if "." not in name:
+            continue
+        if not values or any(value not in ("-1", "0", "1", "2") for value in values):
+            raise UserError(f"{path}, line {number}: expected NAME and numbers, found {line!r}")
+        yield name, values

@@ -1,0 +1,171 @@
+"""CIFAR-10 and CIFAR-100 as their author publishes them: pickled batches for Python."""
+
+import io
+import pickle
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from sagan_bench.data.decoding import Geometry, Pixels, decode
+from sagan_bench.data.listing import Chunk, DataSpec, Labels, Listing, Part, Source, at_most
+from sagan_bench.data.sources.folder import File, check_folder, files_key
+from sagan_bench.errors import UserError
+
+_SIDE = 32
+_IMAGES_A_TASK = 500
+
+
+class _Layout(NamedTuple):
+    """Where one of the two keeps what."""
+
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    names: bytes
+    labels: bytes
+
+
+_LAYOUTS = {
+    "cifar10": _Layout(
+        folder="cifar-10-batches-py",
+        train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+        test="test_batch",
+        meta="batches.meta",
+        names=b"label_names",
+        labels=b"labels",
+    ),
+    "cifar100": _Layout(
+        folder="cifar-100-python",
+        train=("train",),
+        test="test",
+        meta="meta",
+        names=b"fine_label_names",
+        labels=b"fine_labels",
+    ),
+}
+
+
+def cifar10(spec: DataSpec) -> Source:
+    """Find ``cifar-10-batches-py`` in the folder, or be it; 10 classes, its own two splits."""
+    return _source(spec)
+
+
+def cifar100(spec: DataSpec) -> Source:
+    """Find ``cifar-100-python`` in the folder, or be it; the 100 fine classes, its two splits."""
+    return _source(spec)
+
+
+def _source(spec: DataSpec) -> Source:
+    layout, folder = _LAYOUTS[spec.kind], spec.path
+    check_folder(folder)
+    if (folder / layout.folder).is_dir():
+        folder /= layout.folder
+    needed = (*layout.train, layout.test, layout.meta)
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        raise UserError(
+            f"{folder} lacks {', '.join(missing)}; expected {layout.folder}/ with "
+            f"{', '.join(needed)}, as cifar-*-python.tar.gz unpacks"
+        )
+    return Source(
+        kind=spec.kind,
+        image_size=spec.image_size,
+        key=files_key(spec, folder, [_facts(folder / name) for name in needed]),
+        listing=partial(_listing, spec, layout, folder),
+        geometry=spec.geometry,
+    )
+
+
+def _facts(path: Path) -> File:
+    facts = path.stat()
+    return File(path.name, facts.st_size, facts.st_mtime_ns)
+
+
+def _listing(spec: DataSpec, layout: _Layout, folder: Path) -> Listing:
+    names = _unpickled(folder / layout.meta).get(layout.names)
+    if not isinstance(names, list):
+        raise UserError(f"{folder / layout.meta} names no classes; fetch the archive again")
+    classes = tuple(name.decode() for name in names)
+    part = partial(_part, layout=layout, folder=folder, classes=len(classes), spec=spec)
+    test = part((layout.test,), limit=spec.test_images, split="test")
+    return Listing(
+        classes=classes,
+        train=part(layout.train, limit=spec.train_images, split="training"),
+        test=test if test.images else None,
+        split_rule=f"{len(layout.train)} batches for training, {layout.test} for testing",
+    )
+
+
+def _part(
+    batches: tuple[str, ...],
+    *,
+    layout: _Layout,
+    folder: Path,
+    classes: int,
+    spec: DataSpec,
+    limit: int | None,
+    split: str,
+) -> Part:
+    paths = [str(folder / name) for name in batches]
+    counts = [len(_batch(path, layout.labels, classes)[1]) for path in paths]
+    wanted = at_most(sum(counts), limit, split, str(folder))
+    tasks: list[Callable[[], Chunk]] = []
+    left = wanted
+    for path, count in zip(paths, counts, strict=True):
+        stop = min(count, left)
+        left -= stop
+        for start in range(0, stop, _IMAGES_A_TASK):
+            rows = slice(start, min(start + _IMAGES_A_TASK, stop))
+            tasks.append(partial(read_batch, path, layout.labels, classes, rows, spec.geometry))
+    return Part(wanted, tasks)
+
+
+def read_batch(path: str, key: bytes, classes: int, rows: slice, geometry: Geometry) -> Chunk:
+    """Return the images and labels of some rows of a batch."""
+    images, labels = _batch(path, key, classes)
+    pictures = (("", Image.fromarray(image.transpose(1, 2, 0))) for image in images[rows])
+    done = decode(pictures, len(labels[rows]), geometry)
+    return Chunk(done.images, labels[rows][done.places], done.refused, done.enlarged)
+
+
+@lru_cache(maxsize=1)
+def _batch(path: str, key: bytes, classes: int) -> tuple[Pixels, Labels]:
+    """Return the uint8 (n, 3, 32, 32) images and the labels of a batch file."""
+    content = _unpickled(Path(path))
+    pixels, labels = np.asarray(content.get(b"data")), np.array(content.get(key, []), np.int64)
+    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * _SIDE**2):
+        raise UserError(f"{path} holds no batch of images with {key.decode()}; fetch it again")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise UserError(f"{path} holds labels beyond its {classes} classes; fetch it again")
+    return pixels.reshape(-1, 3, _SIDE, _SIDE), labels
+
+
+# --- pickles ---------------------------------------------------------------------------------
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    (f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0]
+    for core in ("core", "_core")
+} | {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads arrays, numbers and texts; anything that could run code is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _ALLOWED[module, name]
+
+
+def _unpickled(path: Path) -> dict[bytes, Any]:
+    try:
+        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    except Exception as error:
+        raise UserError(f"{path} cannot be read: {error}; fetch the archive again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no batch; fetch the archive again")
+    return content
