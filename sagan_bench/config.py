@@ -52,6 +52,13 @@ class DataConfig(Section):
     train_images: int | None = Field(None, ge=1, description="use this many only; none is all")
     test_images: int | None = Field(None, ge=0, description="likewise, held-out images")
 
+    @property
+    def crop_px(self) -> int | None:
+        """The side of the centre crop in source pixels, with ``auto`` resolved; None is no crop."""
+        if self.crop == "auto":
+            return CELEBA_CROP if self.source.startswith("celeba:") else None
+        return self.crop
+
 
 class AttentionConfig(Section):
     """Feature-map sides in pixels that carry a self-attention block; an empty list is none."""
@@ -336,8 +343,7 @@ def decide(asked: Resolved, host: Host) -> Resolved:
     """
     config, decided = asked.config, dict[str, Any]()
     if config.data.crop == "auto":
-        is_celeba = config.data.source.startswith("celeba:")
-        decided["data.crop"] = CELEBA_CROP if is_celeba else None
+        decided["data.crop"] = config.data.crop_px
     if config.training.precision == "auto":
         usable = host.bf16 and config.training.loss != "wgan-gp"
         decided["training.precision"] = "bf16" if usable else "fp32"
@@ -395,7 +401,16 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+            key = _setting(problem["loc"])
             where = f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): " if key else ""
             lines.append(where + problem["msg"].removeprefix("Value error, "))
         raise UserError("\n".join(lines)) from error
+
+
+def _setting(loc: tuple[int | str, ...]) -> str:
+    """Return the dotted key of an error, without list positions and the branches of a union."""
+    key = ".".join(str(part) for part in loc if not isinstance(part, int))
+    known = field_types()
+    while key and key not in known and key.rpartition(".")[0] in known:
+        key = key.rpartition(".")[0]
+    return key

@@ -37,11 +37,6 @@ class Plan:
     path: Path
 
 
-def data_spec(config: RunConfig) -> DataSpec:
-    """Return what `prepare` needs to know of a configuration."""
-    return DataSpec(**config.data.model_dump(exclude={"flip"}))
-
-
 def run_path(config: RunConfig, digest: str | None, out: Path | None) -> Path:
     """Return ``out``, or else ``runs/<name>-s<seed>-<digest>``."""
     return out or Path("runs") / f"{config.name}-s{config.seed}-{digest}"
@@ -63,7 +58,7 @@ def plan(
         if reason := stop():
             raise Stopped(reason, None)
 
-    store = prepare(data_spec(config), progress=progress, skip_bad=config.run.skip_bad)
+    store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
     check(store.manifest, batch_size=config.training.batch_size)
     scoring.check(config, store)
     digest = config.digest(store.manifest.fingerprint())
@@ -79,7 +74,7 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
         UserError: an impossible network, data that is not there, or another run in the folder.
     """
     table = layers(config)
-    fingerprint = known_fingerprint(data_spec(config))
+    fingerprint = known_fingerprint(DataSpec.of(config.data))
     digest = config.digest(fingerprint) if fingerprint else None
     path = run_path(config, digest, out) if digest or out else None
     there = path is not None and (path / records.RECORD).exists() and not fresh
@@ -198,7 +193,7 @@ def evaluate(
             raise Stopped(reason, path)
 
     skip_bad, progress_data = config.run.skip_bad, partial(progress, "data")
-    store = prepare(data_spec(config), progress=progress_data, skip_bad=skip_bad)
+    store = prepare(DataSpec.of(config.data), progress=progress_data, skip_bad=skip_bad)
     if record.data and store.manifest.fingerprint() != record.data.fingerprint:
         raise UserError(
             f"the images at {config.data.source} are not those that {path} was trained on"

@@ -11,6 +11,7 @@ import pytest
 
 from sagan_bench import cli, experiment
 from sagan_bench.cell import Stopped
+from sagan_bench.cli import signals
 
 ROOT = Path(cli.__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -37,7 +38,7 @@ def test_every_command_of_the_readme_is_understood(
     if exit_.value.code == cli.USAGE:
         assert "no run is at RUN" in error
     else:
-        assert exit_.value.code in (0, cli.INTERRUPTED), error
+        assert exit_.value.code in (0, signals.INTERRUPTED), error
 
 
 def test_the_readme_begins_with_the_one_command() -> None:

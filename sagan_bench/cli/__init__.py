@@ -2,22 +2,20 @@
 
 import json
 import logging
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from sagan_bench import __version__
-from sagan_bench.cli.options import Choice, configured
+from sagan_bench.cli import data
+from sagan_bench.cli.options import Choice, configured, program
+from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.errors import UserError
 
-INTERNAL, USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
 
 app = typer.Typer(
     name="sagan-bench",
@@ -27,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data.app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs")]
@@ -90,19 +90,19 @@ def train(
     from sagan_bench.cell import Stopped
     from sagan_bench.cli.display import Display, print_record
 
-    with _stopping() as stop, Display(resolved.config.run.steps) as display:
+    with stopping() as stop, Display(resolved.config.run.steps) as display:
         try:
             record = experiment.run(
                 resolved.config, out=out, fresh=not resume, watch=display, stop=stop
             )
         except Stopped as stopped:
-            _exit_stopped(stopped)
+            exit_stopped(str(stopped), stopped.path)
     path = out or Path("runs") / record.run
     if as_json:
         print(record.to_json().decode(), end="")
     else:
         print_record(record)
-        print(f"run:     {path}\nsamples: {path / 'samples'}\nnext:    {_program()} show {path}")
+        print(f"run:     {path}\nsamples: {path / 'samples'}\nnext:    {program()} show {path}")
     if record.status != "finished":
         raise typer.Exit(SOME_FAILED)
 
@@ -138,11 +138,11 @@ def evaluate(
         "run.inception_weights": ("--inception-weights", inception_weights),
     }
     config = rescored(records.read(path).config, flags, sets or ())
-    with _stopping() as stop, Display(0) as display:
+    with stopping() as stop, Display(0) as display:
         try:
             record = experiment.evaluate(path, config, watch=display, stop=stop)
         except Stopped as stopped:
-            _exit_stopped(stopped)
+            exit_stopped(str(stopped), stopped.path)
     if as_json:
         print(record.to_json().decode(), end="")
     else:
@@ -159,10 +159,10 @@ def list_(runs: Runs = Path("runs"), as_json: Json = False) -> None:
     if as_json:
         print(table.to_json(orient="records", indent=2))
         return
-    from sagan_bench.cli.display import number, print_table
+    from sagan_bench.cli.tables import number, print_table
 
     if table.empty:
-        print(f"no runs in {runs}; begin with: {_program()} train --variant sagan")
+        print(f"no runs in {runs}; begin with: {program()} train --variant sagan")
         return
     # A run that has no final score yet is shown by its last row, never left out.
     final = table["final"].fillna(False).astype(bool)
@@ -243,7 +243,7 @@ def _show_config(choice: Choice, as_json: bool) -> None:
         tree = {"config": resolved.config.model_dump(mode="json"), "origins": resolved.origins}
         print(json.dumps(tree, indent=2))
         return
-    from sagan_bench.cli.display import print_table
+    from sagan_bench.cli.tables import print_table
 
     leaves = flatten(resolved.config.model_dump(mode="json"))
     rows = ([key, json.dumps(value), resolved.origins[key]] for key, value in leaves)
@@ -267,7 +267,7 @@ def _show_model(choice: Choice, as_json: bool) -> None:
         step = flops_per_step(config)
         print(json.dumps({"layers": rows, "totals": totals, "flops_per_step": step}, indent=2))
         return
-    from sagan_bench.cli.display import print_table
+    from sagan_bench.cli.tables import print_table
 
     for network, total in totals.items():
         lines = [
@@ -300,33 +300,3 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UserError(f"--seeds {text}: expected numbers such as 0,1,2") from error
-
-
-@contextmanager
-def _stopping() -> Iterator[Callable[[], str | None]]:
-    """Within the block the first Ctrl-C or SIGTERM is a polite request, told by the function."""
-    asked: list[str] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append("interrupted" if number == signal.SIGINT else "terminated")
-        # Not print: this may interrupt one.
-        os.write(2, b"stopping after a checkpoint; Ctrl-C again to stop at once\n")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked[0] if asked else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _exit_stopped(stopped: Any) -> NoReturn:
-    where = f" in {stopped.path}" if stopped.path else ""
-    print(f"{stopped}{where}; the same command again goes on", file=sys.stderr)
-    raise typer.Exit(INTERRUPTED if str(stopped) == "interrupted" else TERMINATED)
-
-
-def _program() -> str:
-    return "sagan-bench" if Path(sys.argv[0]).name == "sagan-bench" else "python cli.py"

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Flag(NamedTuple):
 
 
 FLAGS = (
-    Flag("--data", "data.source", str, "twins, or folder:PATH"),
+    Flag("--data", "data.source", str, "e.g. twins, folder:PATH, celeba:PATH; see: data list"),
     Flag("--image-size", "data.image_size", int, "Side in pixels: 32, 64, 128, 256", ("--imsize",)),
     Flag("--batch-size", "training.batch_size", int, "Images a step", ("--batch_size",)),
     Flag("--loss", "training.loss", str, "hinge or wgan-gp", ("--adv_loss",)),
@@ -44,6 +45,7 @@ FLAGS = (
     Flag("--compile", "training.compile", bool, "Compile the networks with torch.compile"),
     Flag("--device", "run.device", str, "auto, cpu, cuda or cuda:N"),
     Flag("--threads", "run.threads", int, "CPU threads [default: one a core]"),
+    Flag("--skip-bad", "run.skip_bad", bool, "Leave unreadable pictures out"),
     Flag("--tensorboard", "run.tensorboard", bool, "Write TensorBoard logs too"),
     Flag("--extractor", "evaluation.extractor", str, "auto, inception or efficientnet-lite0"),
     Flag("--inception-weights", "run.inception_weights", str, "Inception's weights file"),
@@ -182,3 +184,8 @@ def rescored(
         given[key] = ("--set", value)
     changed = config.override(config.RunConfig.model_validate(stored), given)
     return config.decide(config.Resolved(changed, {}), host.of(changed)).config
+
+
+def program() -> str:
+    """Return how this program was called, for hints on what to call next."""
+    return "sagan-bench" if Path(sys.argv[0]).name == "sagan-bench" else "python cli.py"

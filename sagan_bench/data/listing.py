@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sagan_bench.config import DataConfig
 from sagan_bench.data.decoding import Fit, Geometry, Pixels
 from sagan_bench.errors import UserError
 
@@ -41,6 +42,18 @@ class DataSpec:
     fit: Fit = "centre-crop"
     train_images: int | None = None
     test_images: int | None = None
+
+    @classmethod
+    def of(cls, data: DataConfig) -> "DataSpec":
+        """Return what a configuration wants."""
+        return cls(
+            source=data.source,
+            image_size=data.image_size,
+            crop=data.crop_px,
+            fit=data.fit,
+            train_images=data.train_images,
+            test_images=data.test_images,
+        )
 
     @property
     def kind(self) -> str:

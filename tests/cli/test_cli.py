@@ -14,6 +14,7 @@ from example_runs import SMALL
 
 from sagan_bench import cli, experiment, records
 from sagan_bench.cell import Stopped
+from sagan_bench.cli import signals
 from sagan_bench.config import RunConfig
 from sagan_bench.records import Record
 
@@ -46,7 +47,7 @@ def test_options_reach_the_configuration(asked: list[dict[str, Any]]) -> None:
         "5", "--seed", "4", "--sample-every", "2", "--name", "mine", "--precision", "fp32",
         "--device", "cpu", "--out", "there", "--no-resume", "--set", "training.lr_g=0.5",
     )  # fmt: skip
-    assert code == cli.INTERRUPTED
+    assert code == signals.INTERRUPTED
     config = asked[0]["config"]
     assert (config.variant, config.name, config.seed) == ("no-attention", "mine", 4)
     assert (config.data.image_size, config.training.batch_size) == (64, 8)
@@ -280,7 +281,8 @@ def test_help_imports_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGTERM, cli.TERMINATED)]
+    ("number", "code"),
+    [(signal.SIGINT, signals.INTERRUPTED), (signal.SIGTERM, signals.TERMINATED)],
 )
 def test_signals_checkpoint_and_the_same_command_goes_on(
     number: int, code: int, tmp_path: Path
@@ -318,9 +320,9 @@ def test_a_second_process_on_one_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_piped_output_is_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sagan_bench.cli import display
+    from sagan_bench.cli import bars
 
-    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(bars, "SECONDS_BETWEEN_LINES", 0.0)
     assert run("train", *TINY, "--set", "run.steps=4") == 0
 
 
@@ -343,7 +345,7 @@ def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_missing_numbers_are_dashes(missing: float | None) -> None:
-    from sagan_bench.cli.display import number
+    from sagan_bench.cli.tables import number
 
     assert number(missing) == "—"
     assert number(0.123456) == "0.1235"

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from sagan_bench.config import Host, RunConfig, resolve
-from sagan_bench.data.seeding import generator as stream
 from sagan_bench.data.building import prepare
 from sagan_bench.data.feeding import batch
 from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.seeding import generator as stream
 from sagan_bench.data.store import Store
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.training.generation import noise, sampler, standing

@@ -1,0 +1,209 @@
+"""The verbs of ``data``: fetch, prepare, look at and remove real images.  None imports torch."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sagan_bench.cli.options import program
+
+if TYPE_CHECKING:
+    from sagan_bench.data.listing import DataSpec
+    from sagan_bench.data.store import Prepared, Store
+
+app = typer.Typer(help="Download, prepare, look at and remove data sets.", no_args_is_help=True)
+
+SPEC_HELP = (
+    "twins, folder:PATH, celeba:PATH[#ATTRIBUTE], lsun:PATH#CATEGORY, cifar10:PATH, "
+    "cifar100:PATH or imagenet:PATH"
+)
+Spec = Annotated[str, typer.Argument(help=SPEC_HELP)]
+ImageSize = Annotated[int | None, typer.Option(help="Side in pixels: 32, 64, 128, 256")]
+Preset = Annotated[str | None, typer.Option(help="Take size, crop and fit from this preset")]
+Crop = Annotated[str | None, typer.Option(help="Centre crop in source pixels, or none")]
+Fit = Annotated[str | None, typer.Option(help="Oblong images: centre-crop or squash")]
+TrainImages = Annotated[int | None, typer.Option(help="Use this many training images only")]
+TestImages = Annotated[int | None, typer.Option(help="Use this many test images only")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core]")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="celeba, lsun, cifar10 or cifar100")],
+    root: Annotated[Path, typer.Argument(help="Folder to put it in")],
+    category: Annotated[str | None, typer.Option(help="Of lsun, e.g. church_outdoor")] = None,
+) -> None:
+    """Fetch a data set from its authors; the same command goes on where it was broken off."""
+    from sagan_bench.cli.bars import Bars
+    from sagan_bench.cli.signals import exit_stopped, stopping
+    from sagan_bench.data.download import download as fetch
+
+    with stopping() as stop, Bars() as bars:
+
+        def progress(done: int, total: int) -> None:
+            bars.advance("MiB", done >> 20, total >> 20)
+            if reason := stop():
+                exit_stopped(reason)
+
+        paths = fetch(name, root, category=category, progress=progress)
+    for path in paths:
+        print(path)
+
+
+@app.command()
+def prepare(
+    spec: Spec,
+    image_size: ImageSize = None,
+    preset: Preset = None,
+    crop: Crop = None,
+    fit: Fit = None,
+    train_images: TrainImages = None,
+    test_images: TestImages = None,
+    workers: Workers = None,
+    skip_bad: SkipBad = False,
+    as_json: Json = False,
+) -> None:
+    """Decode a data set into the cache, as the first training run on it would."""
+    wish = _wish(spec, preset, image_size, crop, fit, train_images, test_images)
+    store = _prepared(wish, workers, skip_bad)
+    if as_json:
+        print(store.manifest.model_dump_json(indent=2))
+    else:
+        _print_manifest(store)
+
+
+@app.command()
+def show(
+    spec: Spec,
+    image_size: ImageSize = None,
+    preset: Preset = None,
+    crop: Crop = None,
+    fit: Fit = None,
+    train_images: TrainImages = None,
+    test_images: TestImages = None,
+    workers: Workers = None,
+    skip_bad: SkipBad = False,
+    out: Annotated[Path | None, typer.Option(help="The PNG [default: KIND-SIZEpx.png]")] = None,
+) -> None:
+    """Write a labelled grid of the images as they are trained on, and print the manifest."""
+    from sagan_bench.data.contact_sheet import contact_sheet
+
+    wish = _wish(spec, preset, image_size, crop, fit, train_images, test_images)
+    store = _prepared(wish, workers, skip_bad)
+    path = out or Path(f"{wish.kind}-{wish.image_size}px.png")
+    contact_sheet(store).save(path)
+    _print_manifest(store)
+    print(f"grid          {path}")
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List what is prepared in the cache."""
+    from sagan_bench.data.store import cache_root, prepared
+
+    found = prepared()
+    if as_json:
+        print(json.dumps([_entry(one) for one in found], indent=2))
+        return
+    if not found:
+        print(f"nothing is prepared in {cache_root()}; begin with: {program()} data prepare SPEC")
+        return
+    from sagan_bench.cli.tables import print_table
+
+    header = ("store", "source", "px", "train", "test", "classes", "MiB")
+    print_table("", header, (list(map(str, _entry(one).values())) for one in found))
+    print(f"in {cache_root() / 'stores'}; remove one with: {program()} data remove STORE")
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="A store's name or its source, as in data list")],
+) -> None:
+    """Remove what was prepared; the source itself is not touched."""
+    from sagan_bench.data.store import remove as remove_stores
+
+    for one in remove_stores(name):
+        print(f"removed {one.place} ({one.size_bytes / 2**20:.1f} MiB)")
+
+
+def _wish(
+    spec: str,
+    preset: str | None,
+    image_size: int | None,
+    crop: str | None,
+    fit: str | None,
+    train_images: int | None,
+    test_images: int | None,
+) -> "DataSpec":
+    """Return what a training run with the same options would want."""
+    from sagan_bench.config import parse_set, read
+    from sagan_bench.data.listing import DataSpec
+
+    given = {
+        "data.source": ("SPEC", spec),
+        "data.image_size": ("--image-size", image_size),
+        "data.crop": ("--crop", parse_set(f"crop={crop}")[1] if crop else None),
+        "data.fit": ("--fit", fit),
+        "data.train_images": ("--train-images", train_images),
+        "data.test_images": ("--test-images", test_images),
+    }
+    flags = {key: value for key, value in given.items() if value[1] is not None}
+    return DataSpec.of(read(preset=preset, flags=flags).config.data)
+
+
+def _prepared(wish: "DataSpec", workers: int | None, skip_bad: bool) -> "Store":
+    from sagan_bench.cli.bars import Bars
+    from sagan_bench.cli.signals import exit_stopped, stopping
+    from sagan_bench.data.building import prepare
+
+    with stopping() as stop, Bars() as bars:
+
+        def progress(done: int, total: int) -> None:
+            bars.advance("images", done, total)
+            if reason := stop():
+                exit_stopped(reason)
+
+        return prepare(wish, progress=progress, workers=workers, skip_bad=skip_bad)
+
+
+def _print_manifest(store: "Store") -> None:
+    manifest = store.manifest
+    how = f"{manifest.fit}, {manifest.resize}" if manifest.resize else "made at this size"
+    crop = f"centre crop {manifest.crop} px, " if manifest.crop else ""
+    low, high = manifest.pixel_range
+    lines: dict[str, Any] = {
+        "source": manifest.kind + (f" #{manifest.selection}" if manifest.selection else ""),
+        "image size": f"{manifest.image_size} px ({crop}{how})",
+        "train": f"{manifest.train.images} images",
+        "test": f"{manifest.test.images} images" if manifest.test else "none",
+        "split": manifest.split_rule,
+        "classes": f"{len(manifest.classes)}: {_counted(store)}",
+        "pixel values": f"{low} to {high}",
+        "enlarged": manifest.enlarged,
+        "left out": ", ".join((str(manifest.refused), *manifest.refused_first)),
+        "fingerprint": manifest.fingerprint(),
+    }
+    for key, value in lines.items():
+        print(f"{key:<13} {value}")
+
+
+def _counted(store: "Store", most: int = 10) -> str:
+    counts = store.manifest.train.images_per_class
+    pairs = [f"{name} ({n})" for name, n in zip(store.manifest.classes, counts, strict=True)]
+    return ", ".join(pairs[:most]) + (", ..." if len(pairs) > most else "")
+
+
+def _entry(one: "Prepared") -> dict[str, Any]:
+    manifest = one.manifest
+    return {
+        "store": one.place.name,
+        "source": one.source,
+        "image_size": manifest.image_size if manifest else "unfinished",
+        "train": manifest.train.images if manifest else None,
+        "test": manifest.test.images if manifest and manifest.test else None,
+        "classes": len(manifest.classes) if manifest else None,
+        "mib": round(one.size_bytes / 2**20, 1),
+    }
