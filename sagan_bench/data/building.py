@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from filelock import Timeout
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from sagan_bench.cpu import cores
 from sagan_bench.data.decoding import RESIZE, start_worker
@@ -193,7 +194,6 @@ class Growing:
             "images": _reopened(folder / f"{name}.images.npy", "|u1", self.row, done.images),
             "labels": _reopened(folder / f"{name}.labels.npy", "<i8", (), done.images),
         }
-        self._hash_what_is_there()
 
     def append(self, chunk: Chunk) -> None:
         """Add the rows of one task."""
@@ -227,7 +227,8 @@ class Growing:
         for file in self.files.values():
             file.close()
 
-    def _hash_what_is_there(self) -> None:
+    def hash_what_is_there(self) -> None:
+        """Take up the digest of the rows of an earlier attempt."""
         file = self.files["images"]
         left = self.done.images * int(np.prod(self.row))
         file.seek(-left, os.SEEK_END)
@@ -241,16 +242,28 @@ def _reopened(path: Path, descr: str, row: tuple[int, ...], rows: int) -> Binary
     """Open an array file, new or cut back to ``rows`` rows, with its position at the end."""
     file = path.open("r+b" if rows else "w+b")
     _write_header(file, descr, (rows, *row))
-    file.truncate(file.tell() + rows * int(np.prod(row)) * np.dtype(descr).itemsize)
+    file.truncate(_size(descr, row, rows))
     file.seek(0, os.SEEK_END)
     return file
 
 
+def _size(descr: str, row: tuple[int, ...], rows: int) -> int:
+    """Return the bytes of an array file."""
+    return len(_header(descr, (rows, *row))) + rows * int(np.prod(row)) * np.dtype(descr).itemsize
+
+
 def _write_header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:
-    """Write the header, which has room for any count, and stay behind it."""
+    """Write the header and stay behind it."""
     file.seek(0)
-    header = {"descr": descr, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+    file.write(_header(descr, shape))
+
+
+def _header(descr: str, shape: tuple[int, ...]) -> bytes:
+    """Return the header of an array file, which has room for any number of rows."""
+    header = BytesIO()
+    content = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, content)
+    return header.getvalue()
 
 
 def _build(
@@ -263,19 +276,13 @@ def _build(
 ) -> None:
     listing = source.listing()
     folder = place.with_name(place.name + BUILDING)
-    noted = _earlier(folder, listing, skip_bad)
+    noted = _earlier(folder, source.image_size, listing, skip_bad)
     _check_space(place.parent, source, listing, noted)
     if not any(done.tasks for done in noted.done.values()):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         (folder / SOURCE).write_text(f"{spec.source}\n")
-    with ExitStack() as stack:
-        splits = {
-            name: Growing(folder, name, source.image_size, noted.done[name])
-            for name in listing.parts
-        }
-        for growing in splits.values():
-            stack.callback(growing.close)
+    with _open_all(folder, source.image_size, noted) as splits:
         _fill(folder, source, listing, splits, noted, progress, workers)
         _refuse_bad(noted, skip_bad)
         facts = {name: growing.finish(len(listing.classes)) for name, growing in splits.items()}
@@ -288,19 +295,41 @@ def _build(
     sync_folder(place.parent)
 
 
-def _earlier(folder: Path, listing: Listing, skip_bad: bool) -> Noted:
+@contextmanager
+def _open_all(folder: Path, side: int, noted: Noted) -> Iterator[dict[str, Growing]]:
+    with ExitStack() as stack:
+        splits = {}
+        for name, done in noted.done.items():
+            splits[name] = Growing(folder, name, side, done)
+            stack.callback(splits[name].close)
+            splits[name].hash_what_is_there()
+        yield splits
+
+
+def _earlier(folder: Path, side: int, listing: Listing, skip_bad: bool) -> Noted:
     """Return how far a build that was broken off is; from nothing if it cannot be continued.
 
     One that met bad pictures is begun anew unless they may be left out: they may be mended.
     """
     plan = {name: (part.images, len(part.tasks)) for name, part in listing.parts.items()}
-    new = Noted(listing=plan, done={name: Done() for name in plan})
     try:
         noted = Noted.model_validate_json((folder / PROGRESS).read_bytes())
-    except (OSError, ValidationError):
-        return new
-    bad = any(done.refused for done in noted.done.values())
-    return noted if noted.listing == plan and (skip_bad or not bad) else new
+        whole = all(_is_there(folder, name, side, done) for name, done in noted.done.items())
+    except (OSError, ValueError):
+        whole = False
+    if whole and noted.listing == plan and (skip_bad or not _refused(noted)):
+        return noted
+    return Noted(listing=plan, done={name: Done() for name in plan})
+
+
+def _is_there(folder: Path, name: str, side: int, done: Done) -> bool:
+    """Return whether the files of a split hold the rows that were noted."""
+    images, labels = (
+        (folder / f"{name}.{what}.npy").stat().st_size for what in ("images", "labels")
+    )
+    return images >= _size("|u1", (3, side, side), done.images) and labels >= _size(
+        "<i8", (), done.images
+    )
 
 
 def _check_space(folder: Path, source: Source, listing: Listing, noted: Noted) -> None:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import logging
@@ -16,9 +17,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from sagan_bench.data import shapes, store
+from sagan_bench.data import building, shapes, store
 from sagan_bench.data.building import prepare
-from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.decoding import Geometry
+from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part, Source
 from sagan_bench.data.sources import folder, twins
 from sagan_bench.data.store import Manifest, SplitFacts, known_fingerprint
 from sagan_bench.errors import UserError
@@ -389,8 +391,11 @@ def test_two_processes_build_once(
 
 
 @pytest.mark.parametrize("kind", [pytest.param("twins", marks=pytest.mark.slow), "folder"])
-def test_killed_build_goes_on(
-    tmp_path: Path, start: Callable[[str, Path], subprocess.Popen[str]], kind: str
+def test_killed_build_goes_on_and_ends_byte_equal(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start: Callable[[str, Path], subprocess.Popen[str]],
+    kind: str,
 ) -> None:
     spec, source = TWINS, "twins"
     if kind == "folder":
@@ -400,13 +405,26 @@ def test_killed_build_goes_on(
     workers = [int(pid) for pid in line(process, "building").split()[2:]]
     process.kill()
     process.wait()
-    (left,) = (path for path in (tmp_path / "cache/stores").iterdir() if path.is_dir())
-    assert left.suffix == ".building"
-    again = prepare(spec, tmp_path / "cache", workers=1)
-    assert only_store(tmp_path / "cache").suffix == ""
-    assert again.manifest == prepare(spec, tmp_path / "other", workers=1).manifest
+    unfinished = only_store(tmp_path / "cache")
+    assert unfinished.suffix == ".building"
+    progress = Count()
+    script_sizes(monkeypatch)
+    prepare(spec, tmp_path / "cache", progress, workers=1)
+    prepare(spec, tmp_path / "other", workers=1)
+    assert progress.calls[0][0] > 16  # the first task was not done again
+    assert contents(only_store(tmp_path / "cache")) == contents(only_store(tmp_path / "other"))
     assert len(workers) >= 2 * (kind == "folder")
     assert all(ended(pid) for pid in workers)
+
+
+def script_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut sources into the tasks that `SCRIPT` has."""
+    monkeypatch.setattr(folder, "_FILES_A_TASK", 16)
+    monkeypatch.setattr(twins, "_PIXELS_A_TASK", 16 * 16**2)
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in place.iterdir()}
 
 
 def ended(pid: int) -> bool:
@@ -419,3 +437,162 @@ def ended(pid: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+# --- builds that are broken off ----------------------------------------------------------------
+
+
+class Broken(Exception):
+    """Raised from a progress callback."""
+
+
+def break_off(spec: DataSpec, cache: Path, after: int, **how: bool) -> Path:
+    """Begin a build, break it off after so many images, and return its folder."""
+
+    def progress(done: int, total: int) -> None:
+        if done >= after:
+            raise Broken
+
+    with pytest.raises(Broken):
+        prepare(spec, cache, progress, workers=1, **how)
+    (place,) = cache.glob("stores/*.building")
+    return place
+
+
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    script_sizes(monkeypatch)
+    monkeypatch.setattr(building, "_SECONDS_BETWEEN_CHECKPOINTS", 0)
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("after", [16, 96, 112])  # in train, at its end, in test
+def test_broken_off_build_goes_on_where_it_was(tmp_path: Path, after: int) -> None:
+    break_off(TWINS, tmp_path / "cache", after)
+    progress = Count()
+    prepare(TWINS, tmp_path / "cache", progress)
+    assert progress.calls[0] == (after + 16, 128)
+    prepare(TWINS, tmp_path / "other")
+    assert contents(only_store(tmp_path / "cache")) == contents(only_store(tmp_path / "other"))
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_rows_after_the_last_note_are_cut_off(tmp_path: Path) -> None:
+    place = break_off(TWINS, tmp_path / "cache", 48)
+    for name in ("train.images.npy", "train.labels.npy"):
+        grow(place / name)
+    prepare(TWINS, tmp_path / "cache")
+    prepare(TWINS, tmp_path / "other")
+    assert contents(only_store(tmp_path / "cache")) == contents(only_store(tmp_path / "other"))
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("progress.json", empty),
+        ("progress.json", drop),
+        ("train.images.npy", cut),
+        ("train.labels.npy", cut),
+        ("train.images.npy", drop),
+    ],
+)
+def test_damaged_beginning_is_begun_anew(
+    tmp_path: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    harm(break_off(TWINS, tmp_path / "cache", 48) / name)
+    progress = Count()
+    prepare(TWINS, tmp_path / "cache", progress)
+    assert progress.calls[0] == (16, 128)
+    prepare(TWINS, tmp_path / "other")
+    assert contents(only_store(tmp_path / "cache")) == contents(only_store(tmp_path / "other"))
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_other_tasks_are_not_mistaken_for_those_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_off(TWINS, tmp_path / "cache", 48)
+    monkeypatch.setattr(twins, "_PIXELS_A_TASK", 8 * 16**2)
+    progress = Count()
+    prepare(TWINS, tmp_path / "cache", progress)
+    assert progress.calls[0] == (8, 128)
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_unfinished_build_of_changed_pictures_is_swept(tmp_path: Path) -> None:
+    spec, cache = pictures(tmp_path / "pictures", 40), tmp_path / "cache"
+    old = break_off(spec, cache, 16)
+    others = break_off(TWINS, tmp_path / "apart", 16)
+    kept = others.rename(cache / "stores" / others.name)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "pictures/new.png")
+    prepare(spec, cache)
+    assert not old.exists()
+    assert kept.exists()
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_after_bad_pictures_it_begins_anew_unless_they_may_be_left_out(tmp_path: Path) -> None:
+    spec, cache = pictures(tmp_path / "pictures", 60), tmp_path / "cache"
+    (tmp_path / "pictures/bad.jpg").write_bytes(b"no")
+    with pytest.raises(UserError, match="1 of 61"):
+        prepare(spec, cache)
+    with pytest.raises(UserError, match="1 of 61"):  # found again, not merely remembered
+        prepare(spec, cache)
+    progress = Count()
+    assert prepare(spec, cache, progress, skip_bad=True).manifest.refused == 1
+    assert progress.calls == []  # all had been decoded
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append, rows = building.Growing.append, 0
+
+    def filling(self: building.Growing, chunk: Chunk) -> None:
+        nonlocal rows
+        if (rows := rows + len(chunk.labels)) > 64:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, chunk)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building.Growing, "append", filling)
+        with pytest.raises(UserError, match="disk of the cache is full"):
+            prepare(TWINS, tmp_path)
+    progress = Count()
+    prepare(TWINS, tmp_path, progress)
+    assert progress.calls[0] == (80, 128)
+
+
+def die() -> Chunk:
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_killed_worker_is_explained(tmp_path: Path) -> None:
+    geometry = Geometry(8, None, "squash")
+    listing = Listing(("a",), Part(8, [die] * 8), None, "")
+    source = Source("folder", 8, "0", lambda: listing, geometry)
+    with pytest.raises(UserError, match="decoding process was killed"), building._explained():
+        building._build(tmp_path / "store", DataSpec("folder:x", 8), source, None, 2, False)
+
+
+def test_enlarged_pictures_are_counted_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = pictures(tmp_path / "pictures", 6, (8, 8))
+    assert prepare(spec, tmp_path / "cache").manifest.enlarged == 0
+    assert caplog.text == ""
+    larger = DataSpec(spec.source, 16)
+    assert prepare(larger, tmp_path / "cache").manifest.enlarged == 6
+    assert "6 pictures have fewer than 16 pixels" in caplog.text
+
+
+def test_classes_and_range_are_counted(tmp_path: Path) -> None:
+    for name, level in (("a", 3), ("a", 4), ("b", 200)):
+        (tmp_path / "x" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), level).save(tmp_path / f"x/{name}/{level}.png")
+    data = prepare(DataSpec(f"folder:{tmp_path / 'x'}", 8), tmp_path / "cache")
+    counts = np.bincount(data.train.labels, minlength=2)
+    assert data.manifest.train.images_per_class == tuple(counts.tolist())
+    low, high = data.train.images.min(), data.train.images.max()
+    assert data.manifest.pixel_range == (low, high)
