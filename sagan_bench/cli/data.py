@@ -48,9 +48,8 @@ def download(
             if reason := stop():
                 exit_stopped(reason)
 
-        paths = fetch(name, root, category=category, progress=progress)
-    for path in paths:
-        print(path)
+        source = fetch(name, root, category=category, progress=progress)
+    print(f"{root} holds it; next: {program()} data show {source}")
 
 
 @app.command()
