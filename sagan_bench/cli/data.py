@@ -21,10 +21,7 @@ SPEC_HELP = (
 Spec = Annotated[str, typer.Argument(help=SPEC_HELP)]
 ImageSize = Annotated[int | None, typer.Option(help="Side in pixels: 32, 64, 128, 256")]
 Preset = Annotated[str | None, typer.Option(help="Take size, crop and fit from this preset")]
-Crop = Annotated[str | None, typer.Option(help="Centre crop in source pixels, or none")]
-Fit = Annotated[str | None, typer.Option(help="Oblong images: centre-crop or squash")]
-TrainImages = Annotated[int | None, typer.Option(help="Use this many training images only")]
-TestImages = Annotated[int | None, typer.Option(help="Use this many test images only")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="data.key=value, e.g. data.crop=160")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core]")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
@@ -57,16 +54,13 @@ def prepare(
     spec: Spec,
     image_size: ImageSize = None,
     preset: Preset = None,
-    crop: Crop = None,
-    fit: Fit = None,
-    train_images: TrainImages = None,
-    test_images: TestImages = None,
+    sets: Sets = None,
     workers: Workers = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Decode a data set into the cache, as the first training run on it would."""
-    wish = _wish(spec, preset, image_size, crop, fit, train_images, test_images)
+    wish = _wish(spec, image_size, preset, sets)
     store = _prepared(wish, workers, skip_bad)
     if as_json:
         print(store.manifest.model_dump_json(indent=2))
@@ -79,10 +73,7 @@ def show(
     spec: Spec,
     image_size: ImageSize = None,
     preset: Preset = None,
-    crop: Crop = None,
-    fit: Fit = None,
-    train_images: TrainImages = None,
-    test_images: TestImages = None,
+    sets: Sets = None,
     workers: Workers = None,
     skip_bad: SkipBad = False,
     out: Annotated[Path | None, typer.Option(help="The PNG [default: KIND-SIZEpx.png]")] = None,
@@ -90,7 +81,7 @@ def show(
     """Write a labelled grid of the images as they are trained on, and print the manifest."""
     from sagan_bench.data.contact_sheet import contact_sheet
 
-    wish = _wish(spec, preset, image_size, crop, fit, train_images, test_images)
+    wish = _wish(spec, image_size, preset, sets)
     store = _prepared(wish, workers, skip_bad)
     path = out or Path(f"{wish.kind}-{wish.image_size}px.png")
     contact_sheet(store).save(path)
@@ -129,28 +120,16 @@ def remove(
 
 
 def _wish(
-    spec: str,
-    preset: str | None,
-    image_size: int | None,
-    crop: str | None,
-    fit: str | None,
-    train_images: int | None,
-    test_images: int | None,
+    spec: str, image_size: int | None, preset: str | None, sets: list[str] | None
 ) -> "DataSpec":
     """Return what a training run with the same options would want."""
-    from sagan_bench.config import parse_set, read
+    from sagan_bench.config import read
     from sagan_bench.data.listing import DataSpec
 
-    given = {
-        "data.source": ("SPEC", spec),
-        "data.image_size": ("--image-size", image_size),
-        "data.crop": ("--crop", parse_set(f"crop={crop}")[1] if crop else None),
-        "data.fit": ("--fit", fit),
-        "data.train_images": ("--train-images", train_images),
-        "data.test_images": ("--test-images", test_images),
-    }
-    flags = {key: value for key, value in given.items() if value[1] is not None}
-    return DataSpec.of(read(preset=preset, flags=flags).config.data)
+    flags: dict[str, tuple[str, Any]] = {"data.source": ("SPEC", spec)}
+    if image_size is not None:
+        flags["data.image_size"] = ("--image-size", image_size)
+    return DataSpec.of(read(preset=preset, sets=sets or (), flags=flags).config.data)
 
 
 def _prepared(wish: "DataSpec", workers: int | None, skip_bad: bool) -> "Store":

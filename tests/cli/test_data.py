@@ -15,7 +15,7 @@ from sagan_bench import cli
 from sagan_bench.cli import signals
 
 ROOT = Path(cli.__file__).parents[2]
-SMALL = ("--train-images", "200", "--test-images", "20")
+SMALL = ("--set", "data.train_images=200", "--set", "data.test_images=20")
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,19 @@ def pictures(root: Path, count: int) -> str:
 
 def test_prepare_list_and_remove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = pictures(tmp_path / "mine", 12)
-    assert run("prepare", source, "--image-size", "64", "--crop", "40", "--fit", "squash") == 0
+    assert (
+        run(
+            "prepare",
+            source,
+            "--image-size",
+            "64",
+            "--set",
+            "data.crop=40",
+            "--set",
+            "data.fit=squash",
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "64 px (centre crop 40 px, squash, bicubic" in said
     assert "enlarged      12" in said
@@ -99,7 +111,7 @@ def test_prepared_is_what_training_takes(tmp_path: Path) -> None:
 
     (tmp_path / "mine").mkdir()
     source = pictures(tmp_path / "mine", 12).replace("folder", "celeba")
-    assert run("prepare", source, "--preset", "celeba64", "--crop", "40") == 0
+    assert run("prepare", source, "--preset", "celeba64", "--set", "data.crop=40") == 0
     host = Host(bf16=False, extractor="efficientnet-lite0")
     config = resolve(host, preset="celeba64", sets=[f"data.source={source}", "data.crop=40"]).config
     calls: list[tuple[int, int]] = []
@@ -113,8 +125,8 @@ def test_prepared_is_what_training_takes(tmp_path: Path) -> None:
         (("prepare", "nope"), "unknown data 'nope'"),
         (("prepare", "folder:/nowhere"), "there is no folder /nowhere"),
         (("prepare", "twins", "--image-size", "48"), "--image-size"),
-        (("prepare", "twins", "--crop", "many"), "--crop"),
-        (("show", "twins", "--fit", "stretch"), "--fit"),
+        (("prepare", "twins", "--set", "data.crop=many"), "data.crop"),
+        (("show", "twins", "--set", "data.fit=stretch"), "--set"),
     ],
 )
 def test_errors_name_what_is_wrong(
