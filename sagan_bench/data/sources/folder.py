@@ -187,7 +187,7 @@ def _classes(splits: Splits, root: Path) -> tuple[str, ...]:
     if not splits.train_folder:
         return _class_names(splits.train + splits.test, root, "")
     classes = _class_names(splits.train, root, splits.train_folder)
-    test_classes = _class_names(splits.test, root, splits.test_folder)
+    test_classes = _class_names(splits.test, root, splits.test_folder) if splits.test else ()
     if unknown := sorted(set(test_classes) - set(classes)):
         raise UserError(
             f"{root / splits.test_folder} holds {some(unknown)}, which "
