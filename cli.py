@@ -1,6 +1,6 @@
-"""``python cli.py VERB``: the same program as the installed ``sagan-bench``."""
+"""The command line from a checkout: ``python cli.py train --variant sagan``."""
 
-from sagan_bench.cli import main
+if __name__ == "__main__":  # decoding workers import this file too, and need nothing of it
+    from sagan_bench.cli import main
 
-if __name__ == "__main__":
     main()

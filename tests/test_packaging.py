@@ -12,6 +12,8 @@ import pytest
 from sagan_bench import cli, experiment
 from sagan_bench.cell import Stopped
 from sagan_bench.cli import signals
+from sagan_bench.data import building, download
+from sagan_bench.errors import UserError
 
 ROOT = Path(cli.__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -31,12 +33,17 @@ def test_every_command_of_the_readme_is_understood(
     def started(*args: Any, **given: Any) -> None:
         raise Stopped("interrupted", None)
 
+    def begun(*args: Any, **given: Any) -> None:
+        raise UserError("begun")
+
     monkeypatch.setattr(experiment, "run", started)
+    monkeypatch.setattr(building, "prepare", begun)
+    monkeypatch.setattr(download, "download", begun)
     with pytest.raises(SystemExit) as exit_:
         cli.main(shlex.split(command))
     error = capsys.readouterr().err
     if exit_.value.code == cli.USAGE:
-        assert "no run is at RUN" in error
+        assert "no run is at RUN" in error or error == "error: begun\n"
     else:
         assert exit_.value.code in (0, signals.INTERRUPTED), error
 

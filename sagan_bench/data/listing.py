@@ -12,14 +12,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sagan_bench.config import DataConfig
 from sagan_bench.data.decoding import Fit, Geometry, Pixels
 from sagan_bench.errors import UserError
+
+if TYPE_CHECKING:  # not at run time: a decoding worker would start a tenth of a second later
+    from sagan_bench.config import DataConfig
 
 Labels = NDArray[np.int64]
 
@@ -44,7 +46,7 @@ class DataSpec:
     test_images: int | None = None
 
     @classmethod
-    def of(cls, data: DataConfig) -> "DataSpec":
+    def of(cls, data: "DataConfig") -> "DataSpec":
         """Return what a configuration wants."""
         return cls(
             source=data.source,
