@@ -18,7 +18,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -274,6 +275,8 @@ def _build(
     workers: int,
     skip_bad: bool,
 ) -> None:
+    if workers > 1 and source.geometry:
+        _start_server()  # its imports take as long as the listing does
     listing = source.listing()
     folder = place.with_name(place.name + BUILDING)
     noted = _earlier(folder, source.image_size, listing, skip_bad)
@@ -382,13 +385,24 @@ def _pool(source: Source, tasks: int, workers: int) -> Iterator[Executor | None]
     if workers == 1 or (processes and tasks < _TASKS_WORTH_PROCESSES):
         yield None
     elif processes:
-        # Spawned, not forked: a fork would carry torch's threads, and this build's lock, along.
-        context = get_context("spawn")
-        with ProcessPoolExecutor(min(workers, tasks), context, initializer=start_worker) as pool:
+        number = min(workers, tasks)
+        with ProcessPoolExecutor(number, _start_server(), initializer=start_worker) as pool:
             yield pool
     else:
         with ThreadPoolExecutor(workers) as threads:
             yield threads
+
+
+def _start_server() -> BaseContext:
+    """Start, once, the process that decoding workers are forked from.
+
+    Not forked from this one: that would carry torch's threads, and this build's lock, along.  Nor
+    spawned: each would import everything anew.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["sagan_bench.data.sources"])
+    forkserver.ensure_running()
+    return context
 
 
 def _in_order(pool: Executor | None, tasks: Sequence[Task], ahead: int) -> Iterator[Chunk]:

@@ -335,7 +335,7 @@ building._SECONDS_BETWEEN_CHECKPOINTS = 0
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 
 def progress(done, total):
-    children = [child.pid for child in psutil.Process().children()]
+    children = [child.pid for child in psutil.Process().children(recursive=True)]
     print("building", done, *children, flush=True)
     while not Path(sys.argv[3]).exists():
         time.sleep(0.01)
