@@ -65,19 +65,26 @@ def write_pictures(root: Path, count: int) -> int:
     return sum(path.stat().st_size for path in folder.iterdir()) // count
 
 
-def report(times: dict[str, list[float]], per: str, images: int = 1, **facts: Any) -> None:
-    """Print each side's median and quartiles, in images a second or seconds."""
-    rates = {side: [images / t if per == "images_per_sec" else t for t in taken]
-             for side, taken in times.items()}  # fmt: skip
-    sides = {
-        side: {per: round(statistics.median(values), 5), "all": [round(v, 5) for v in values[:40]]}
-        for side, values in rates.items()
-    }
+def report(times: dict[str, list[float]], images: int = 1, **facts: Any) -> None:
+    """Print each side's median and quartiles of seconds, its images a second, and time ratios."""
     medians = {side: statistics.median(taken) for side, taken in times.items()}
-    first = next(iter(medians))
-    ratios = {f"{first} / {side}": round(medians[first] / m, 3) for side, m in medians.items()}
+    sides = {
+        side: {
+            "median_sec": taken[0],
+            "quartiles_sec": taken[1:],
+            "images_per_sec": round(images / medians[side], 1),
+        }
+        for side, taken in ((side, _rounded(taken)) for side, taken in times.items())
+    }
+    first, *others = medians
+    ratios = {f"{first} / {side}": round(medians[first] / medians[side], 3) for side in others}
     machine = {"torch": torch.__version__, "cpu": cpu.name(), "cores": cpu.cores()}
     print(json.dumps({**facts, "sides": sides, "time_ratios": ratios, **machine}, indent=2))
+
+
+def _rounded(taken: list[float]) -> list[float]:
+    low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
+    return [float(f"{value:.4g}") for value in (middle, low, high)]
 
 
 # --- feed ------------------------------------------------------------------------------------
@@ -107,7 +114,7 @@ def feed(
             times["ours"].append(_of_ours(split, chosen))
     times = {side: taken[1:] for side, taken in times.items()}  # the first round warms up
     facts: dict[str, Any] = {"benchmark": "feed", "pictures": pictures, "bytes_a_picture": size}
-    report(times, "images_per_sec", **facts, device=host.device_name(chosen))
+    report(times, **facts, device=host.device_name(chosen))
 
 
 def _of_peer(loader: Any, device: torch.device) -> float:
@@ -162,7 +169,7 @@ def step(steps: int = 60, width: int = 16, images: int = 20_000, device: str = "
                     if repeat >= 5:
                         times[name].append(taken)
     facts: dict[str, Any] = {"benchmark": "step", "width": width, "images": images, "steps": steps}
-    report(times, "sec_a_step", **facts, device=host.device_name(chosen))
+    report(times, BATCH, **facts, device=host.device_name(chosen))
 
 
 def _random_split(folder: Path, count: int) -> Split:
@@ -190,7 +197,7 @@ def prepare(pictures: int = 20_000, rounds: int = 3) -> None:
         for _ in range(rounds):
             for side, workers in sides.items():
                 times[side].append(_prepare(Path(folder), workers))
-    report(times, "sec", benchmark="prepare", pictures=pictures, bytes_a_picture=size)
+    report(times, pictures, benchmark="prepare", pictures=pictures, bytes_a_picture=size)
 
 
 def _prepare(folder: Path, workers: int) -> float:
