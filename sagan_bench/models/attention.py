@@ -1,6 +1,6 @@
 """Self-attention over all positions of a feature map, and the controls that take its place.
 
-Source: SAGAN, arXiv 1805.08318, section 3, and its authors' code, brain-research/self-attention-gan.
+Sources: SAGAN, arXiv 1805.08318, section 3; its authors' code, brain-research/self-attention-gan.
 Shapes: B images, C channels, N = H * W positions that look, M that are looked at (N, or N / 4 where
 pooled), D = C / 8 query and key channels, V value channels.
 The maps beta, (B, N, M), cost nearly all the time of the block; three exact paths compute them:
@@ -27,7 +27,7 @@ CHUNK_BYTES = 2 * 2**20
 def attention_maps(query: Tensor, key: Tensor) -> Tensor:
     """Return beta_{j,i} = softmax over i of s_ij, s_ij = key_i . query_j, not divided by sqrt(D).
 
-    query: (B, N, D); key: (B, M, D); beta: (B, N, M), row j is query j's distribution over the keys.
+    query: (B, N, D); key: (B, M, D); beta: (B, N, M), row j is the distribution of query j.
     """
     return (query @ key.mT).softmax(dim=-1)
 

@@ -207,7 +207,7 @@ def _networks(
 
 
 def _forward_flops(model: ModelConfig, image_size: int, width: float) -> tuple[int, int]:
-    """Return the FLOPs of one image's forward pass through G and through D, spectral norms aside."""
+    """Return the FLOPs of a forward pass of one image through G and D, without spectral norms."""
     plain = model.model_copy(update={"spectral_norm": NO_SPECTRAL_NORM})
     with torch.device("meta"):
         generator, discriminator = _networks(plain, image_size, width, width)
