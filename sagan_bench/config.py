@@ -215,7 +215,7 @@ class RunConfig(Section):
             ValueError: a value is still ``auto``.
         """
         fields = {k: v for k, v in flatten(self.model_dump()) if _changes_results(k)}
-        for key, value in neutral_values().items():
+        for key, value in neutral_values(type(self)).items():
             if fields[key] == value:
                 del fields[key]
         unresolved = [key for key, value in fields.items() if value == "auto"]

@@ -131,7 +131,7 @@ def _features(network: nn.Module, inputs: Tensor) -> tuple[dict[str, Tensor], in
         for name, block in attention_blocks(network).items()
     ]
     try:
-        output = network.forward(inputs)  # not a call: a compiled network might skip the hooks
+        output = network.forward(inputs)  # a call would compile a compiled network anew
     finally:
         for hook in hooks:
             hook.remove()
