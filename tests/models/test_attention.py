@@ -375,6 +375,19 @@ def test_chunks_are_as_large_as_the_budget_and_never_empty(
     assert seen == chunks
 
 
+def test_pooled_keys_make_smaller_maps_and_larger_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def first_value(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        seen.append(len(query))
+        return value
+
+    monkeypatch.setattr(attention, "plain", first_value)
+    query, key, value = rows(64, 256, 8, torch.float32)
+    attention.chunked(query, key[:, :64], value[:, :64])
+    assert seen == [32, 32]
+
+
 def test_path_is_chosen_by_device_and_double_backward() -> None:
     assert path("cpu", False) is attention.chunked
     assert path("cpu", True) is attention.chunked

@@ -361,6 +361,14 @@ def test_a_discriminator_of_halves_cannot_see_whether_they_match() -> None:
         assert (d(a) - d(b)).abs().min() > 1e-3
 
 
+def test_the_logit_of_an_image_is_the_mean_of_those_of_its_halves() -> None:
+    d = build(small(variant="half-sight")).discriminator.double().eval()
+    image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert isinstance(d, nn.Sequential)
+    halves = [nn.Sequential.forward(d, half).flatten() for half in image.chunk(2, dim=3)]  # type: ignore[no-untyped-call]
+    assert torch.allclose(d(image), (halves[0] + halves[1]) / 2, atol=1e-12)
+
+
 def test_networks_are_channels_last() -> None:
     for network in build(small()):
         for name, weight in network.named_parameters():
