@@ -105,9 +105,7 @@ def distance(beta: Tensor, rows: int, columns: int) -> Tensor:
         columns: likewise.
     """
     queries, keys = (_centres(rows, columns, size).to(beta) for size in (1, _key_side(beta)))
-    # Not by a matrix product, which would put a position at a distance from itself.
-    distances = torch.cdist(queries, keys, compute_mode="donot_use_mm_for_euclid_dist")
-    return (beta * distances).sum(dim=1).mean()
+    return (beta * torch.cdist(queries, keys)).sum(dim=1).mean()
 
 
 def _key_side(beta: Tensor) -> int:
