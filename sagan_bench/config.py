@@ -28,6 +28,16 @@ Precision = Literal["auto", "fp32", "tf32", "bf16"]
 ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
 Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
+AttentionKind = Literal["full", "icml", "pooled", "uniform", "residual", "wider"]
+
+
+def later(neutral: Any, **rest: Any) -> Any:
+    """Declare a field that is younger than digests: left out of them while it is ``neutral``.
+
+    So a new field leaves the digests of existing runs as they are.  Its neutral value must mean
+    what was computed before there was the field, and can never change.
+    """
+    return Field(neutral, json_schema_extra={"later": True}, **rest)
 
 
 class Section(BaseModel):
@@ -61,10 +71,19 @@ class DataConfig(Section):
 
 
 class AttentionConfig(Section):
-    """Feature-map sides in pixels that carry a self-attention block; an empty list is none."""
+    """Feature-map sides in pixels that carry a self-attention block; an empty list is none.
+
+    ``kind`` is what stands there.  Attention (`sagan_bench.models.attention`): ``full`` (arXiv v1
+    and the seed project), ``icml`` (the paper of 2019), ``pooled`` (its authors' code).  Controls:
+    ``uniform`` (every position sees the mean of all), ``residual`` (as many parameters as ``full``,
+    no context), ``wider`` (no block; each network has the width of as many FLOPs as with ``full``).
+    """
 
     generator: Sides = Field((16,), description="sides in G")
     discriminator: Sides = Field((16,), description="sides in D")
+    kind: AttentionKind = later("full", description="attention or control at these sides")
+    gamma_init: float = later(0.0, description="gamma at the start, in y = x + gamma * o")
+    gamma_learned: bool = later(True, description="whether gamma is trained")
 
 
 class SpectralNormConfig(Section):
@@ -86,6 +105,10 @@ class ModelConfig(Section):
     z_dim: int = Field(128, ge=1, description="components of the noise vector")
     attention: AttentionConfig = AttentionConfig()
     spectral_norm: SpectralNormConfig = SpectralNormConfig()
+    width_factor: int = later(1, ge=1, description="times the width: a known difference, to detect")
+    discriminator_sees: Literal["whole", "halves"] = later(
+        "whole", description="halves: left and right are scored apart, and the logits averaged"
+    )
 
 
 class TrainingConfig(Section):
@@ -102,6 +125,16 @@ class TrainingConfig(Section):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of G's weight average, a step")
     precision: Precision = Field("auto", description="of the networks' products")
     compile: bool = Field(False, description="torch.compile both networks")
+    lr_scale: float = later(1.0, gt=0, description="times both learning rates")
+    lr_d_over_g: float | None = later(
+        None, gt=0, description="D's learning rate over G's; none leaves lr_d as it is"
+    )
+
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """Adam's learning rates of G and D, after ``lr_scale`` and ``lr_d_over_g``."""
+        lr_d = self.lr_d if self.lr_d_over_g is None else self.lr_g * self.lr_d_over_g
+        return self.lr_scale * self.lr_g, self.lr_scale * lr_d
 
 
 class EvaluationConfig(Section):
@@ -170,16 +203,35 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _attention_has_effect(self) -> "RunConfig":
+        attention, neutral = self.model.attention, neutral_values(AttentionConfig)
+        changed = [key for key, value in neutral.items() if getattr(attention, key) != value]
+        if changed and not (attention.generator or attention.discriminator):
+            raise ValueError(
+                f"model.attention.{changed[0]} changes nothing, because no side has a block; "
+                "set model.attention.generator or model.attention.discriminator, e.g. to [16]"
+            )
+        if attention.kind == "wider" and changed != ["kind"]:
+            raise ValueError(
+                f"model.attention.{changed[-1]} changes nothing, because with kind wider there is "
+                "no block; leave it out"
+            )
+        return self
+
     def digest(self, data_fingerprint: str) -> str:
         """Return 12 hex digits of SHA-256 over all that changes results.
 
         The images enter by the fingerprint of their content, so that moving a folder changes
-        nothing and changing an image does.
+        nothing and changing an image does.  A field declared `later` enters unless neutral.
 
         Raises:
             ValueError: a value is still ``auto``.
         """
-        fields = {k: v for k, v in flatten(self.model_dump(mode="json")) if _changes_results(k)}
+        fields = {k: v for k, v in flatten(self.model_dump()) if _changes_results(k)}
+        for key, value in neutral_values(type(self)).items():
+            if fields[key] == value:
+                del fields[key]
         unresolved = [key for key, value in fields.items() if value == "auto"]
         if unresolved:
             raise ValueError(f"resolve before taking the digest: {', '.join(unresolved)}")
@@ -234,6 +286,18 @@ def field_types(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[st
         else:
             types_[prefix + name] = kind
     return types_
+
+
+def neutral_values(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
+    """Return the neutral value of every field declared `later` by dotted key."""
+    values: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind, extra = field.annotation, field.json_schema_extra
+        if isinstance(kind, type) and issubclass(kind, Section):
+            values |= neutral_values(kind, f"{prefix}{name}.")
+        elif isinstance(extra, dict) and extra.get("later"):
+            values[prefix + name] = field.default
+    return values
 
 
 def shipped(folder: str) -> Path:

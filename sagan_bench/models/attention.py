@@ -1,7 +1,9 @@
-"""Self-attention over all positions of a feature map (SAGAN, arXiv 1805.08318, section 3).
+"""Self-attention over all positions of a feature map, and the controls that take its place.
 
-Shapes: B images, C channels, N = H * W positions, D = C / 8 query and key channels.
-The maps beta, (B, N, N), cost nearly all the time of the block; three exact paths compute them:
+Sources: SAGAN, arXiv 1805.08318, section 3; its authors' code, brain-research/self-attention-gan.
+Shapes: B images, C channels, N = H * W positions that look, M that are looked at (N, or N / 4 where
+pooled), D = C / 8 query and key channels, V value channels.
+The maps beta, (B, N, M), cost nearly all the time of the block; three exact paths compute them:
 
 - ``plain``: product, softmax, product over the whole batch.
 - ``chunked``: the same over a few images at a time, so that a map is still in the cache when the
@@ -10,10 +12,13 @@ The maps beta, (B, N, N), cost nearly all the time of the block; three exact pat
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sagan_bench.config import AttentionConfig
 
 CHUNK_BYTES = 2 * 2**20
 """Size of the maps that ``chunked`` makes at a time; 0.5 to 4 MiB measured alike."""
@@ -22,7 +27,7 @@ CHUNK_BYTES = 2 * 2**20
 def attention_maps(query: Tensor, key: Tensor) -> Tensor:
     """Return beta_{j,i} = softmax over i of s_ij, s_ij = key_i . query_j, not divided by sqrt(D).
 
-    query, key: (B, N, D); beta: (B, N, N), row j is the distribution of query j over the keys.
+    query: (B, N, D); key: (B, M, D); beta: (B, N, M), row j is the distribution of query j.
     """
     return (query @ key.mT).softmax(dim=-1)
 
@@ -30,14 +35,15 @@ def attention_maps(query: Tensor, key: Tensor) -> Tensor:
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return o_j = sum over i of beta_{j,i} value_i, the maps of the whole batch in memory.
 
-    query, key: (B, N, D); value, o: (B, N, C).
+    query: (B, N, D); key: (B, M, D); value: (B, M, V); o: (B, N, V).
     """
     return attention_maps(query, key) @ value
 
 
 def chunked(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return what ``plain`` returns, made for ``CHUNK_BYTES`` of maps, or one image, at a time."""
-    images = max(1, CHUNK_BYTES // (query.shape[1] ** 2 * query.element_size()))
+    map_bytes = query.shape[1] * key.shape[1] * query.element_size()
+    images = max(1, CHUNK_BYTES // map_bytes)
     if images >= len(query):
         return plain(query, key, value)
     chunks = zip(*(torch.split(rows, images) for rows in (query, key, value)), strict=True)
@@ -77,50 +83,162 @@ def attend(
 ) -> Tensor:
     """Return o_j = sum over i of beta_{j,i} value_i by the fastest exact path (see ``path``).
 
-    query, key: (B, N, D); value, o: (B, N, C), all of one dtype.  In bf16 the maps are rounded to
-    bf16, and the sums of the softmax are taken in fp32.
+    query: (B, N, D); key: (B, M, D); value: (B, M, V); o: (B, N, V), all of one dtype.  In bf16
+    the maps are rounded to bf16, and the sums of the softmax are taken in fp32.
     """
     return path(query.device.type, needs_double_backward)(query, key, value)
 
 
-class SelfAttention(nn.Module):
-    """Self-attention block y = gamma * o + x; gamma starts at 0, so that y = x (SAGAN, section 3).
+class Block(nn.Module):
+    """A block y = x + gamma * o(x) (SAGAN, section 3); at gamma = 0, the usual start, y = x.
 
-    f(x) = key(x), g(x) = query(x) and h(x) = value(x) are 1x1 convolutions with bias.
+    Args:
+        config: what gamma is at the start, and whether it is trained.
+    """
+
+    title: ClassVar[str] = "attention"
+    """What the layer's name begins with; the side follows."""
+    gamma: Tensor
+
+    def __init__(self, config: AttentionConfig) -> None:
+        super().__init__()
+        self.gamma_init = config.gamma_init
+        gamma = torch.empty(1)
+        if config.gamma_learned:
+            self.gamma = nn.Parameter(gamma)
+        else:  # a buffer: G's step freezes D's parameters and then releases all of them
+            self.register_buffer("gamma", gamma)
+        self.reset_gamma()
+
+    def reset_gamma(self) -> None:
+        """Set gamma to its value at the start."""
+        nn.init.constant_(self.gamma, self.gamma_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y = x + gamma * o.  x, y: (B, C, H, W) float, of one dtype and memory format."""
+        # x comes first: the sum takes the memory format of its first operand. gamma stays in fp32.
+        return (x + self.gamma * self.branch(x)).to(x.dtype)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Return o, in the shape of x or one that broadcasts to it."""
+        raise NotImplementedError
+
+    def maps(self, x: Tensor) -> Tensor | None:
+        """Return beta, (B, N, M), or none where the block has no maps.
+
+        Row j says where position j looks; positions are row-major.
+        """
+        return None
+
+
+class SelfAttention(Block):
+    """Self-attention; f(x) = key(x), g(x) = query(x) and h(x) = value(x) are 1x1 convolutions.
+
+    Convolutions have a bias.  ``config.kind`` sets the width V of the values and what follows:
+
+    - ``full``: V = C (arXiv v1; the seed project).
+    - ``icml``: V = C/8, and a 1x1 convolution ``out`` back to C (the paper as published in 2019).
+    - ``pooled``: V = C/2 and ``out``; keys and values are max-pooled 2x2 (the authors' code).
 
     Args:
         channels: C, a positive multiple of 8.
+        config: the kind, and gamma.
         needs_double_backward: whether gradients of gradients will be taken (gradient penalties).
 
     Raises:
         ValueError: C is not a positive multiple of 8.
     """
 
-    def __init__(self, channels: int, *, needs_double_backward: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        channels: int,
+        config: AttentionConfig | None = None,
+        *,
+        needs_double_backward: bool = False,
+    ) -> None:
+        config = config or AttentionConfig()
+        super().__init__(config)
         if channels < 8 or channels % 8:
             raise ValueError(
                 f"self-attention needs a positive multiple of 8 channels, because its queries and "
                 f"keys have C/8 of them; got C = {channels}"
             )
         self.needs_double_backward = needs_double_backward
+        width = {"icml": channels // 8, "pooled": channels // 2}.get(config.kind, channels)
         self.query = nn.Conv2d(channels, channels // 8, kernel_size=1)
         self.key = nn.Conv2d(channels, channels // 8, kernel_size=1)
-        self.value = nn.Conv2d(channels, channels, kernel_size=1)
-        self.gamma = nn.Parameter(torch.zeros(1))
+        self.value = nn.Conv2d(channels, width, kernel_size=1)
+        self.pool = nn.MaxPool2d(2) if config.kind == "pooled" else nn.Identity()
+        self.out = nn.Identity() if width == channels else nn.Conv2d(width, channels, kernel_size=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return y = gamma * o + x.  x, y: (B, C, H, W) float, of one dtype and memory format."""
-        query, key, value = (_rows(conv(x)) for conv in (self.query, self.key, self.value))
-        o = attend(query, key, value, needs_double_backward=self.needs_double_backward)
-        # x comes first: the sum takes the memory format of its first operand. gamma stays in fp32.
-        return (x + self.gamma * o.mT.reshape(x.shape)).to(x.dtype)
+    def branch(self, x: Tensor) -> Tensor:
+        """Return o, (B, C, H, W)."""
+        query, key, value = self.query(x), self.pool(self.key(x)), self.pool(self.value(x))
+        rows = _rows(query), _rows(key), _rows(value)
+        o = attend(*rows, needs_double_backward=self.needs_double_backward)
+        return self.out(o.mT.unflatten(2, x.shape[2:]))
 
     def maps(self, x: Tensor) -> Tensor:
-        """Return beta, (B, N, N): row j says where position j looks; positions are row-major."""
-        return attention_maps(_rows(self.query(x)), _rows(self.key(x)))
+        """Return beta, (B, N, M); see `Block.maps`."""
+        return attention_maps(_rows(self.query(x)), _rows(self.pool(self.key(x))))
+
+
+class UniformAttention(Block):
+    """Self-attention with constant maps, beta = 1/N: every position sees the mean of all.
+
+    It has the context of attention without the choice.  The mean is taken before the 1x1
+    convolution ``value``, which gives the same, both being linear, for N times fewer products.
+    """
+
+    def __init__(self, channels: int, config: AttentionConfig) -> None:
+        super().__init__(config)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Return o, (B, C, 1, 1)."""
+        return self.value(x.mean(dim=(2, 3), keepdim=True))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Return beta, (B, N, N), each 1/N."""
+        positions = x[0, 0].numel()
+        return x.new_full((len(x), positions, positions), 1 / positions)
+
+
+class Residual(Block):
+    """A bottleneck in attention's place: 1x1 convolution, ReLU, 1x1 convolution; no context.
+
+    Its hidden width gives the number of parameters nearest to that of ``full`` attention on as
+    many channels: at most 4 % off, and 1 % from 64 channels on.  With gamma constant at 1 it is
+    the control of SAGAN, table 1, as far as known: the paper does not give its layers.
+    """
+
+    title = "residual"
+
+    def __init__(self, channels: int, config: AttentionConfig) -> None:
+        super().__init__(config)
+        attention = (channels // 8 * 2 + channels) * (channels + 1)
+        hidden = round((attention - channels) / (2 * channels + 1))
+        self.squeeze = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.expand = nn.Conv2d(hidden, channels, kernel_size=1)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Return o, (B, C, H, W)."""
+        return self.expand(self.squeeze(x).relu())
+
+
+def block(channels: int, config: AttentionConfig, *, needs_double_backward: bool = False) -> Block:
+    """Return the block of ``config.kind``, attention or control, for maps of C channels.
+
+    Raises:
+        ValueError: as `SelfAttention`.
+    """
+    if config.kind == "residual":
+        return Residual(channels, config)
+    if config.kind == "uniform":
+        return UniformAttention(channels, config)
+    return SelfAttention(channels, config, needs_double_backward=needs_double_backward)
 
 
 def _rows(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, N, C), a view: contiguous where the features are channels-last."""
+    """(B, V, H, W) -> (B, N, V), a view: contiguous where the features are channels-last."""
     return features.flatten(2).mT

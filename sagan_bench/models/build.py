@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sagan_bench.config import RunConfig, SpectralNormConfig
+from sagan_bench.config import RunConfig
 from sagan_bench.models import dcgan
-from sagan_bench.models.attention import SelfAttention
+from sagan_bench.models.attention import Block
 from sagan_bench.models.layers import initialise
 
 
@@ -65,14 +65,13 @@ def _reset(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
-        elif isinstance(module, SelfAttention):
-            nn.init.zeros_(module.gamma)
+        elif isinstance(module, Block):
+            module.reset_gamma()
 
 
 def without_spectral_norm(config: RunConfig) -> RunConfig:
     """Return the configuration of the same networks with plain weights."""
-    none = SpectralNormConfig(generator="none", discriminator="none")
-    model = config.model.model_copy(update={"spectral_norm": none})
+    model = config.model.model_copy(update={"spectral_norm": dcgan.NO_SPECTRAL_NORM})
     return config.model_copy(update={"model": model})
 
 
@@ -81,9 +80,9 @@ def parameters(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
 
 
-def attention_blocks(network: nn.Module) -> dict[str, SelfAttention]:
-    """Return the attention blocks of a network by name."""
-    return {n: m for n, m in network.named_modules() if isinstance(m, SelfAttention)}
+def attention_blocks(network: nn.Module) -> dict[str, Block]:
+    """Return the attention blocks of a network, or those in their place, by name."""
+    return {n: m for n, m in network.named_modules() if isinstance(m, Block)}
 
 
 def layers(config: RunConfig) -> list[Layer]:
@@ -118,9 +117,9 @@ def _rows(title: str, network: nn.Module, inputs: Tensor) -> Iterator[Layer]:
     shown = {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | SelfAttention)
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | Block)
     }
-    inside = [f"{name}." for name, module in shown.items() if isinstance(module, SelfAttention)]
+    inside = [f"{name}." for name, module in shown.items() if isinstance(module, Block)]
     shown = {n: m for n, m in shown.items() if not n.startswith(tuple(inside))}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in shown.items():

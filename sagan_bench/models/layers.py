@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
+from torch.utils.flop_counter import FlopCounterMode
 
 from sagan_bench.data.seeding import generator
 
@@ -102,12 +103,20 @@ def frozen_spectral_norm(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
+def forward_flops(network: nn.Module, inputs: Tensor) -> int:
+    """Return the FLOPs of the products of a forward pass; a product-sum is two."""
+    with FlopCounterMode(display=False) as counter:
+        network(inputs)
+    return counter.get_total_flops()
+
+
+@torch.no_grad()
 def initialise(network: nn.Module, seed: int, name: str) -> None:
     """Draw every weight from a generator of its own: ``generator(seed, name, parameter)``.
 
     A layer that two variants share starts from the same values whatever else the networks hold.
     The law is torch's default, which the seed project uses: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for
-    kernels and biases; BatchNorm starts at gain 1 and bias 0, attention's gamma at 0.
+    kernels and biases; BatchNorm starts at gain 1 and bias 0, gamma at its ``gamma_init``.
     """
     for path, layer in network.named_modules():
         if not isinstance(layer, Convolution):

@@ -52,8 +52,9 @@ class TrainState:
         self.average = AveragedModel(
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay)
         ).requires_grad_(False)
-        self.optimizer_g = _adam(self.generator, training.lr_g, training)
-        self.optimizer_d = _adam(self.discriminator, training.lr_d, training)
+        lr_g, lr_d = training.learning_rates
+        self.optimizer_g = _adam(self.generator, lr_g, training)
+        self.optimizer_d = _adam(self.discriminator, lr_d, training)
         if training.compile:
             self.generator.compile()
             self.discriminator.compile()

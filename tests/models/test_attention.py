@@ -7,20 +7,35 @@ import pytest
 import torch
 from torch import Tensor
 
+from sagan_bench.config import AttentionConfig, AttentionKind
 from sagan_bench.data.seeding import generator
 from sagan_bench.models import attention
-from sagan_bench.models.attention import SelfAttention, attend, attention_maps, path
+from sagan_bench.models.attention import (
+    Block,
+    Residual,
+    SelfAttention,
+    UniformAttention,
+    attend,
+    attention_maps,
+    path,
+)
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 FAST = [attention.chunked, attention.fused]
 Rows = tuple[Tensor, Tensor, Tensor]
 
 
+KINDS: list[AttentionKind] = ["full", "icml", "pooled", "uniform", "residual"]
+
+
 def block(
-    channels: int = 8, gamma: float = 0.7, dtype: torch.dtype = torch.float64
-) -> SelfAttention:
+    channels: int = 8,
+    gamma: float = 0.7,
+    dtype: torch.dtype = torch.float64,
+    kind: AttentionKind = "full",
+) -> Block:
     """A block whose weights are large enough for maps that are far from uniform."""
-    made = SelfAttention(channels).double()
+    made = attention.block(channels, AttentionConfig(kind=kind)).double()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             parameter.normal_(std=0.3, generator=generator(0, name))
@@ -42,31 +57,54 @@ def rows(images: int, positions: int, channels: int, dtype: torch.dtype) -> Rows
     return tuple(tensor.to(dtype).requires_grad_() for tensor in drawn)  # type: ignore[return-value]
 
 
-def equations(module: SelfAttention, x: Tensor) -> tuple[Tensor, Tensor]:
-    """beta and y of SAGAN, section 3, a number at a time; positions are counted row by row."""
-
-    def convolve(name: str, image: Tensor) -> list[list[float]]:
-        weight = module.get_parameter(f"{name}.weight").detach()[:, :, 0, 0]
-        bias = module.get_parameter(f"{name}.bias").detach()
-        sides = range(image.shape[1]), range(image.shape[2])
-        pixels = [image[:, row, column] for row in sides[0] for column in sides[1]]
-        return [[float(weight[c].dot(p) + bias[c]) for c in range(len(bias))] for p in pixels]
-
+def by_hand(module: Block, x: Tensor) -> tuple[Tensor, Tensor]:
+    """beta and y by the equations, a position at a time, row by row, for autograd to follow."""
     betas, outputs = [], []
     for image in x:
-        f, g, h = (convolve(name, image) for name in ("key", "query", "value"))
-        beta = []
-        for g_j in g:
-            scores = [math.fsum(a * b for a, b in zip(f_i, g_j, strict=True)) for f_i in f]
-            total = math.fsum(math.exp(s) for s in scores)
-            beta.append([math.exp(s) / total for s in scores])
-        o = [
-            [math.fsum(b * h_i[c] for b, h_i in zip(row, h, strict=True)) for row in beta]
-            for c in range(len(h[0]))
-        ]
-        betas.append(beta)
-        outputs.append(module.gamma.item() * x.new_tensor(o).reshape(image.shape) + image)
-    return x.new_tensor(betas), torch.stack(outputs)
+        pixels = image.flatten(1).unbind(1)
+        if isinstance(module, Residual):
+            o = [linear(module.expand, linear(module.squeeze, p).clamp(min=0)) for p in pixels]
+        elif isinstance(module, UniformAttention):
+            mean = torch.stack([linear(module.value, p) for p in pixels]).mean(dim=0)
+            o = [mean] * len(pixels)
+        else:
+            assert isinstance(module, SelfAttention)
+            beta, o = looked_up(module, image)
+            betas.append(beta)
+        outputs.append(image + module.gamma * torch.stack(o, dim=1).view_as(image))
+    return torch.stack(betas) if betas else x, torch.stack(outputs)
+
+
+def looked_up(module: SelfAttention, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """beta and o of SAGAN, section 3, and of its authors' code, which pools keys and values."""
+    rows, columns = image.shape[1:]
+    pooled = isinstance(module.pool, torch.nn.MaxPool2d)
+    size = 2 if pooled else 1
+    f, h = [], []
+    for row in range(0, rows, size):
+        for column in range(0, columns, size):
+            window = image[:, row : row + size, column : column + size].flatten(1).unbind(1)
+            f.append(torch.stack([linear(module.key, p) for p in window]).amax(dim=0))
+            h.append(torch.stack([linear(module.value, p) for p in window]).amax(dim=0))
+    betas, outputs = [], []
+    for pixel in image.flatten(1).unbind(1):
+        g_j = linear(module.query, pixel)
+        weights = torch.stack([f_i.dot(g_j) for f_i in f]).exp()
+        betas.append(weights / weights.sum())
+        o_j = sum(b * h_i for b, h_i in zip(betas[-1], h, strict=True))
+        assert isinstance(o_j, Tensor)
+        has_out = isinstance(module.out, torch.nn.Conv2d)
+        outputs.append(linear(module.out, o_j) if has_out else o_j)
+    return torch.stack(betas), outputs
+
+
+def linear(convolution: torch.nn.Module, pixel: Tensor) -> Tensor:
+    weight, bias = convolution.get_parameter("weight"), convolution.get_parameter("bias")
+    return weight[:, :, 0, 0] @ pixel + bias
+
+
+def parameters(module: Block) -> int:
+    return sum(weight.numel() for weight in module.parameters())
 
 
 def outputs_and_gradients(compute: Callable[..., Tensor], inputs: Rows) -> list[Tensor]:
@@ -83,18 +121,49 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 # The equations
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_block_computes_the_equations(memory_format: torch.memory_format) -> None:
-    module = block(channels=16)
-    x = features(2, 16, 3, 4).contiguous(memory_format=memory_format)
-    beta, y = equations(module, x)
-    assert torch.allclose(module.maps(x), beta, rtol=0, atol=1e-12)
-    assert torch.allclose(module(x), y, rtol=0, atol=1e-12)
-    assert (y - x).abs().max() > 0.1  # else the comparison would not see the attention
+@pytest.mark.parametrize("compute", [attention.plain, *FAST])
+def test_block_computes_the_equations_and_their_gradients(
+    kind: AttentionKind,
+    memory_format: torch.memory_format,
+    compute: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "path", lambda *_: compute)
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 0)  # an image at a time
+    module = block(channels=16, kind=kind)
+    x = features(3, 16, 4, 2).contiguous(memory_format=memory_format).requires_grad_()
+    direction = torch.randn(x.shape, generator=generator(4, "y"), dtype=x.dtype)
+    y, expected = module(x), by_hand(module, x)[1]
+    assert torch.allclose(y, expected, rtol=0, atol=1e-12)
+    assert (y - x).abs().max() > 0.1  # else the comparison would not see the block
+    leaves = [x, *module.parameters()]
+    found, wanted = (torch.autograd.grad(out, leaves, direction) for out in (y, expected))
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["full", "icml", "pooled"])
+def test_maps_are_those_of_the_equations(kind: AttentionKind) -> None:
+    module, x = block(channels=16, kind=kind), features(2, 16, 4, 6)
+    beta = module.maps(x)
+    assert beta is not None
+    assert beta.shape == (2, 24, 6 if kind == "pooled" else 24)
+    assert torch.allclose(beta, by_hand(module, x)[0], rtol=0, atol=1e-12)
+
+
+def test_uniform_maps_are_equal_and_a_residual_block_has_none() -> None:
+    x = features(2, 8, 4, 4)
+    beta = block(kind="uniform").maps(x)
+    assert beta is not None
+    assert torch.equal(beta, torch.full((2, 16, 16), 1 / 16, dtype=x.dtype))
+    assert block(kind="residual").maps(x) is None
 
 
 def test_rows_of_beta_sum_to_one_and_columns_do_not() -> None:
     beta = block().maps(features(3, 8, 4, 4))
+    assert beta is not None
     assert torch.allclose(beta.sum(dim=2), torch.ones(3, 16, dtype=beta.dtype), atol=1e-12)
     assert (beta.sum(dim=1) - 1).abs().max() > 0.1
     assert beta.min() >= 0
@@ -117,24 +186,44 @@ def test_large_scores_stay_finite() -> None:
 # gamma
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_new_block_is_the_identity_bit_for_bit(
-    dtype: torch.dtype, memory_format: torch.memory_format
+    dtype: torch.dtype, memory_format: torch.memory_format, kind: AttentionKind
 ) -> None:
     x = features(3, 16, 4, 4, dtype=dtype).contiguous(memory_format=memory_format)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        y = SelfAttention(16)(x)
+        y = attention.block(16, AttentionConfig(kind=kind))(x)
     assert torch.equal(y, x)
     assert y.dtype == x.dtype
 
 
+def test_gamma_starts_where_it_should_and_is_trained_or_a_constant() -> None:
+    learned = SelfAttention(8, AttentionConfig(gamma_init=1.0))
+    constant = SelfAttention(8, AttentionConfig(gamma_init=1.0, gamma_learned=False))
+    for module in (learned, constant):
+        module.requires_grad_(False).requires_grad_(True)  # as G's step does with D
+        assert module.gamma.item() == 1
+        assert "gamma" in module.state_dict()
+        module.gamma.data.fill_(5)
+        module.reset_gamma()
+        assert module.gamma.item() == 1
+    assert learned.gamma.requires_grad
+    assert "gamma" in dict(learned.named_parameters())
+    assert not constant.gamma.requires_grad
+    assert "gamma" not in dict(constant.named_parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_block_keeps_the_memory_format(autocast: bool, memory_format: torch.memory_format) -> None:
+def test_block_keeps_the_memory_format(
+    autocast: bool, memory_format: torch.memory_format, kind: AttentionKind
+) -> None:
     x = features(3, 16, 4, 6, dtype=torch.float32).contiguous(memory_format=memory_format)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        y = block(16, dtype=torch.float32)(x)
+        y = block(16, dtype=torch.float32, kind=kind)(x)
     assert y.is_contiguous(memory_format=memory_format)
     assert y.stride() == x.stride()
 
@@ -162,14 +251,55 @@ def test_otherwise_all_but_the_key_bias_learn() -> None:
     assert min(sizes.values()) > 1e-3, sizes
 
 
+# Kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights", "biases"),
+    [("full", 5 / 4, 5 / 4), ("icml", 1 / 2, 11 / 8), ("pooled", 5 / 4, 7 / 4), ("uniform", 1, 1)],
+)
+def test_parameter_counts(kind: AttentionKind, weights: float, biases: float) -> None:
+    for channels in (64, 512):
+        count = parameters(attention.block(channels, AttentionConfig(kind=kind)))
+        assert count == weights * channels**2 + biases * channels + 1
+
+
+def test_a_residual_block_has_as_many_parameters_as_attention() -> None:
+    for channels in range(8, 1025, 8):
+        with torch.device("meta"):
+            full, control = (
+                parameters(attention.block(channels, AttentionConfig(kind=kind)))
+                for kind in ("full", "residual")
+            )
+        assert control == pytest.approx(full, rel=0.04 if channels < 64 else 0.01), channels
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_position_sees(kind: AttentionKind) -> None:
+    module, x = block(kind=kind), features(1, 8, 4, 4)
+    moved = x.clone()
+    moved[:, :, 1, 2] += 3
+    changed = (module(moved) != module(x)).any(dim=1)[0]
+    assert changed[1, 2]
+    assert int(changed.sum()) == (1 if kind == "residual" else 16)
+
+
+def test_uniform_attention_adds_the_same_everywhere() -> None:
+    module, x = block(kind="uniform"), features(2, 8, 4, 4)
+    added = (module(x) - x).flatten(2)
+    assert (added - added[:, :, :1]).abs().max() < 1e-12
+    assert added.abs().min() > 1e-6
+
+
 # Side effects and refusals
 
 
-def test_neither_forward_nor_backward_writes_into_its_input() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_neither_forward_nor_backward_writes_into_its_input(kind: AttentionKind) -> None:
     x = features(2, 8, 4, 4)
     leaf = x.clone().requires_grad_()
     shortcut = leaf * 1  # not a leaf, so that an in-place write would be allowed
-    y = block()(shortcut)
+    y = block(kind=kind)(shortcut)
     y.sum().backward()
     assert torch.equal(shortcut, x)
     assert torch.equal(leaf, x)
@@ -245,6 +375,19 @@ def test_chunks_are_as_large_as_the_budget_and_never_empty(
     assert seen == chunks
 
 
+def test_pooled_keys_make_smaller_maps_and_larger_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def first_value(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        seen.append(len(query))
+        return value
+
+    monkeypatch.setattr(attention, "plain", first_value)
+    query, key, value = rows(64, 256, 8, torch.float32)
+    attention.chunked(query, key[:, :64], value[:, :64])
+    assert seen == [32, 32]
+
+
 def test_path_is_chosen_by_device_and_double_backward() -> None:
     assert path("cpu", False) is attention.chunked
     assert path("cpu", True) is attention.chunked
@@ -282,9 +425,10 @@ def test_gradients_of_the_fused_path() -> None:
     assert torch.autograd.gradcheck(attention.fused, rows(2, 4, 8, torch.float64))
 
 
-def test_gradients_of_the_block() -> None:
-    module = block()
-    x = features(2, 8, 2, 3).requires_grad_()
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_the_block_and_their_gradients(kind: AttentionKind) -> None:
+    module = block(kind=kind)
+    x = features(2, 8, 2, 4).requires_grad_()
     assert torch.autograd.gradcheck(module, (x,))
     assert torch.autograd.gradgradcheck(module, (x,))
 
@@ -332,3 +476,12 @@ def test_gpu_agrees_with_cpu() -> None:
     for compute in (attention.plain, attention.fused):
         for found, wanted in zip(outputs_and_gradients(compute, on_gpu), expected, strict=True):
             assert relative_error(found.cpu(), wanted.double()) < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_on_a_gpu_agree_with_the_equations(kind: AttentionKind) -> None:
+    module, x = block(64, kind=kind), features(3, 64, 8, 4)
+    expected = by_hand(module, x)[1]
+    y = module.float().cuda()(x.float().cuda().contiguous(memory_format=torch.channels_last))
+    assert relative_error(y.cpu(), expected) < 1e-4

@@ -1,14 +1,17 @@
 """The DCGAN-like SAGAN: sizes, sides, spectral norm, names and isolation of variants."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config import Host, RunConfig, resolve, variants
+from sagan_bench.data.seeding import generator as stream
 from sagan_bench.errors import UserError
+from sagan_bench.models.attention import SelfAttention
 from sagan_bench.models.build import (
     attention_blocks,
     build,
@@ -17,9 +20,11 @@ from sagan_bench.models.build import (
     parameters,
     skeleton,
 )
+from sagan_bench.models.dcgan import channels_by_side, widths
 from sagan_bench.models.layers import SpectralNorm, frozen_spectral_norm, spectral_norms
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
+PRESETS_AT_64 = ("twins64", "celeba64")
 
 
 def make(*sets: str, preset: str = "quick", variant: str = "sagan") -> RunConfig:
@@ -81,6 +86,13 @@ def test_a_side_the_network_lacks_is_refused_with_those_it_has(network: str) -> 
     assert f"model.attention.{network}" in str(error.value)
 
 
+@pytest.mark.parametrize("variant", ["wgan-gp", "no-spectral-norm"])
+def test_ds_attention_knows_of_gradient_penalties(variant: str) -> None:
+    (block,) = attention_blocks(skeleton(make(variant=variant)).discriminator).values()
+    assert isinstance(block, SelfAttention)
+    assert block.needs_double_backward == (variant == "wgan-gp")
+
+
 def test_attention_refuses_channels_that_eight_does_not_divide() -> None:
     with pytest.raises(UserError, match="multiple of 8"):
         skeleton(make("model.width=12", "model.attention.generator=[16]"))
@@ -99,6 +111,36 @@ def test_shared_layers_start_identical_in_every_variant() -> None:
             assert len(a.keys() & b.keys()) >= 8
             for name in a.keys() & b.keys():
                 assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("variant", variants())
+def test_layers_start_identical_in_every_shipped_variant(variant: str) -> None:
+    size = {"feat64": 128, "feat32": 64, "seed-sides": 64}.get(variant, 32)
+    model = resolve(HOST, variant=variant).config.model
+    wider = model.attention.kind == "wider" or model.width_factor != 1
+    narrower_values = model.attention.kind in ("icml", "pooled")
+    for other in ("sagan", "no-attention"):
+        for ours, theirs in zip(_started(variant, size), _started(other, size), strict=True):
+            shared = ours.keys() & theirs.keys()
+            assert {"up4.conv", "down4.conv", "out"} & shared
+            for layer in shared:
+                a, b = ours[layer], theirs[layer]
+                same = all(torch.equal(a[name], b[name]) for name in a.keys() & b.keys())
+                assert same or wider or (narrower_values and layer.endswith(".value")), layer
+
+
+@cache
+def _started(variant: str, size: int) -> list[dict[str, dict[str, torch.Tensor]]]:
+    """The state of G's and of D's layers by name, but for gamma."""
+    started = []
+    for network in build(small(f"data.image_size={size}", variant=variant)):
+        layers: dict[str, dict[str, torch.Tensor]] = {}
+        for name, value in _by_plain_name(network).items():
+            layer, _, what = name.rpartition(".")
+            if what != "gamma":
+                layers.setdefault(layer, {})[what] = value
+        started.append(layers)
+    return started
 
 
 def _by_plain_name(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -235,6 +277,105 @@ def test_layer_table_adds_up_and_counts_products() -> None:
     g = sum(row.flops for row in table if row.network == "generator")
     d = sum(row.flops for row in table if row.network == "discriminator")
     assert flops_per_step(config) == 64 * (4 * g + 8 * d)
+
+
+@pytest.mark.parametrize(
+    ("kind", "products", "pairs", "keys"),
+    [
+        ("full", 2 / 8 + 1, 1 / 8 + 1, 256),
+        ("icml", 2 / 8 + 2 / 8, 1 / 8 + 1 / 8, 256),
+        ("pooled", 2 / 8 + 2 / 2, 1 / 8 + 1 / 2, 64),
+        ("uniform", 1 / 256, 0, 256),
+        ("residual", 2 * 80 / 128, 0, 256),
+    ],
+)
+def test_layer_table_counts_the_products_of_every_kind(
+    kind: str, products: float, pairs: float, keys: int
+) -> None:
+    table = layers(make(f"model.attention.kind={kind}", preset="celeba64"))
+    name = "residual16" if kind == "residual" else "attention16"
+    (row,) = (row for row in table if row.network == "generator" and row.name == name)
+    n, c = 256, 128
+    assert row.flops == 2 * n * c * c * products + 2 * n * keys * c * pairs
+    assert row.output_shape == (c, 16, 16)
+
+
+# Controls
+
+
+@pytest.mark.parametrize("preset", ["quick", "celeba64"])
+def test_a_wider_network_has_no_block_and_costs_what_attention_costs(preset: str) -> None:
+    config, wider = (make(preset=preset, variant=name) for name in ("sagan", "wider"))
+    networks = skeleton(wider)
+    assert not any(attention_blocks(network) for network in networks)
+    tables = layers(config), layers(wider)
+    for title in networks._fields:
+        target, found = (sum(r.flops for r in rows if r.network == title) for rows in tables)
+        assert found == pytest.approx(target, rel=0.01)
+    assert flops_per_step(wider) == pytest.approx(flops_per_step(config), rel=0.01)
+
+
+def test_the_widths_of_wider_networks_never_change() -> None:
+    # They are no setting, so that no digest would tell.
+    found = {name: widths(make(preset=name, variant="wider").model, 64) for name in PRESETS_AT_64}
+    assert found == {"twins64": (88.875, 67.5), "celeba64": (88.875, 67.5)}
+    assert widths(make(variant="wider").model, 32) == (34.25, 34.25)
+    only_g = make("model.attention.discriminator=[]", preset="celeba64", variant="wider")
+    assert widths(only_g.model, 64) == (88.875, 64)
+
+
+def test_no_width_near_a_wider_networks_has_nearer_flops() -> None:
+    config = make("model.width=16", variant="wider")
+    target = flops_per_step(make("model.width=16"))
+    chosen = widths(config.model, 32)
+    assert chosen[0] > 16
+    errors = {}
+    for width in (16, 17, 18, 19, 20):
+        plain = make(f"model.width={width}", variant="no-attention")
+        errors[width] = abs(flops_per_step(plain) - target)
+    assert abs(flops_per_step(config) - target) <= min(errors.values())
+
+
+def test_a_wider_network_still_refuses_sides_it_lacks() -> None:
+    with pytest.raises(UserError, match=r"side 64, which the discriminator lacks"):
+        skeleton(make("model.attention.discriminator=[64]", variant="wider"))
+
+
+def test_widths_are_rounded_to_channels() -> None:
+    assert channels_by_side(64, 64) == {4: 512, 8: 256, 16: 128, 32: 64}
+    assert channels_by_side(64, 67.625) == {4: 541, 8: 270, 16: 135, 32: 68}
+
+
+def test_the_planted_improvement_has_twice_the_channels() -> None:
+    ours, doubled = (
+        {(row.network, row.name): row.output_shape for row in layers(make(variant=name))}
+        for name in ("sagan", "wider-x2")
+    )
+    for key, (channels, *rest) in ours.items():
+        factor = 1 if key[1] == "out" else 2
+        assert doubled[key] == (factor * channels, *rest)
+
+
+def test_a_discriminator_of_halves_cannot_see_whether_they_match() -> None:
+    for variant in ("half-sight", "sagan"):
+        d = build(small(variant=variant)).discriminator.double().eval()
+        nn.init.constant_(d.attention8.gamma, 2)  # type: ignore[union-attr, arg-type]
+        a, b = torch.randn(2, 4, 3, 32, 32, generator=stream(0, variant), dtype=torch.float64)
+        both = torch.cat([a[..., :16], b[..., 16:]], 3), torch.cat([b[..., :16], a[..., 16:]], 3)
+        assert d(a).shape == (4,)
+        mixed = d(both[0]) + d(both[1])
+        assert torch.allclose(d(a) + d(b), mixed, atol=1e-12) == (variant == "half-sight")
+        exchanged = torch.cat([a[..., 16:], a[..., :16]], 3)
+        assert torch.allclose(d(exchanged), d(a), atol=1e-12) == (variant == "half-sight")
+        assert (d(a) - d(b)).abs().max() > 1e-2
+
+
+def test_the_logit_of_an_image_is_the_mean_of_those_of_its_halves() -> None:
+    d = build(small(variant="half-sight")).discriminator.double().eval()
+    image = torch.randn(2, 3, 32, 32, generator=stream(0, "image"), dtype=torch.float64)
+    assert isinstance(d, nn.Sequential)
+    halves = [nn.Sequential.forward(d, half).flatten() for half in image.chunk(2, 3)]  # type: ignore[no-untyped-call]
+    assert torch.allclose(d(image).double(), (halves[0] + halves[1]) / 2, atol=1e-6)
 
 
 def test_networks_are_channels_last() -> None:

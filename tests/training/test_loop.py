@@ -230,6 +230,72 @@ def test_a_weight_that_is_not_finite_is_a_divergence_with_its_step(
     assert next(events, None) is None
 
 
+def test_a_block_with_gamma_0_trains_bit_for_bit_as_no_block(store: Store) -> None:
+    trained = []
+    for variant in ("no-attention", "gamma-fixed-0"):
+        config = make("run.steps=20", "training.precision=fp32", variant=variant)
+        state = TrainState(config, CPU)
+        before = weights(state.generator)
+        steps(config, state, store)
+        trained.append([weights(net) for net in (state.generator, state.discriminator, state.ema)])
+    assert not same(before, trained[1][0])
+    assert any(".query." in name for name in before)
+    for without, fixed in zip(*trained, strict=True):
+        assert same(without, {name: fixed[name] for name in without})
+        assert all(name.startswith("attention8.") for name in fixed.keys() - without.keys())
+    frozen = {name: value for name, value in before.items() if name.endswith("original")}
+    projections = {name for name in frozen if name.startswith("attention8.")}
+    assert len(projections) == 3
+    assert same(
+        {name: before[name] for name in projections},
+        {name: trained[1][0][name] for name in projections},
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "start", "moves"), [("gamma-fixed-1", 1, False), ("gamma-init-1", 1, True)]
+)
+def test_gamma_is_trained_only_where_it_should_be(
+    variant: str, start: float, moves: bool, store: Store
+) -> None:
+    config = make(variant=variant)
+    state = TrainState(config, CPU)
+    blocks = [*attention_blocks(state.generator).values()]
+    blocks += attention_blocks(state.discriminator).values()
+    assert [block.gamma.item() for block in blocks] == [start, start]
+    row = steps(config, state, store)[-1].row
+    assert [block.gamma.item() != start for block in blocks] == [moves, moves]
+    assert row is not None
+    assert row["gamma.generator.attention8"] == blocks[0].gamma.item()
+
+
+@pytest.mark.parametrize("variant", ["icml", "pooled", "uniform", "residual", "wider"])
+@pytest.mark.parametrize("loss", ["hinge", "wgan-gp"])
+def test_every_kind_trains_under_both_losses(variant: str, loss: str, store: Store) -> None:
+    sets = [f"model.spectral_norm.{net}=none" for net in ("generator", "discriminator")]
+    config = make(f"model.attention.kind={variant}", f"training.loss={loss}", "run.steps=3", *sets)
+    state = TrainState(config, CPU)
+    steps(config, state, store)
+    gammas = [
+        block.gamma.item()
+        for network in (state.generator, state.discriminator)
+        for block in attention_blocks(network).values()
+    ]
+    assert len(gammas) == (0 if variant == "wider" else 2)
+    assert all(gammas)
+    plain = standing(config, state.generator, 2)
+    assert attention_blocks(plain).keys() == attention_blocks(state.generator).keys()
+
+
+def test_halves_train_and_the_optimizers_have_their_learning_rates(store: Store) -> None:
+    sets = ["training.lr_scale=0.5", "training.lr_d_over_g=2"]
+    config = make("model.discriminator_sees=halves", "run.steps=2", *sets)
+    state = TrainState(config, CPU)
+    steps(config, state, store)
+    assert state.optimizer_g.param_groups[0]["lr"] == 2e-4
+    assert state.optimizer_d.param_groups[0]["lr"] == 4e-4
+
+
 def test_infinite_logits_that_a_hinge_would_hide_are_a_divergence(store: Store) -> None:
     config = make()
     state = TrainState(config, CPU)

@@ -1,0 +1,175 @@
+"""What attention does in a network: how strongly it acts, where it looks and how far."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sagan_bench.models.attention import Block
+from sagan_bench.models.build import attention_blocks
+from sagan_bench.precision import full_precision
+
+QUERY_POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
+"""The positions whose maps are kept, (row, column) in sides: the centre and the quarter points."""
+
+CHUNK_IMAGES = 16
+"""Images whose features are held at a time; of whole maps, those of one image."""
+
+
+@dataclass(frozen=True)
+class MapDiagnostics:
+    """The maps beta of one block; figures are means over queries, then over images.
+
+    Attributes:
+        entropy: of a query's distribution over the keys, in nats.
+        entropy_max: log M, that of a query that looks at all M keys alike.
+        distance_px: expected distance from query to key, in pixels of the image.
+        queries: (row, column) of the `QUERY_POINTS` on the feature map.
+        beta: float32 (images, queries, rows, columns), the maps of these queries over the keys.
+    """
+
+    entropy: float
+    entropy_max: float
+    distance_px: float
+    queries: tuple[tuple[int, int], ...]
+    beta: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BlockDiagnostics:
+    """One block of attention, or what stands in its place.
+
+    Attributes:
+        gamma: the block's factor in y = x + gamma * o.
+        ratio: ||gamma * o|| / ||x||, mean over images; not finite if x is zero throughout an image.
+        maps: none where the block has no maps.
+    """
+
+    gamma: float
+    ratio: float
+    maps: MapDiagnostics | None
+
+
+def diagnose(
+    network: nn.Module, inputs: Tensor, *, pictured: int = 4
+) -> dict[str, BlockDiagnostics]:
+    """Return the diagnostics of each block of a network, by the block's name.
+
+    The network is looked at in evaluation mode and fp32, and left as it was.  For G pass the
+    ``standing`` one: the BatchNorm statistics of training lag behind the weights.  A discriminator
+    that sees halves has twice as many images, of half the width, the left ones first.
+
+    Args:
+        network: G or D.
+        inputs: noise (B, z_dim) for G, or images (B, 3, S, S) in [-1, 1] for D; B at least 1.
+        pictured: of how many images, the first ones, the maps are kept.
+    """
+    looks: dict[str, list[BlockDiagnostics]] = defaultdict(list)
+    blocks = attention_blocks(network)
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), full_precision():
+            for images in inputs.split(CHUNK_IMAGES):
+                features, side = _features(network, images)
+                for name, x in features.items():
+                    looks[name] += [_look(blocks[name], image, side) for image in x.split(1)]
+    finally:
+        network.train(training)
+    return {name: _mean(found, pictured) for name, found in looks.items()}
+
+
+def entropy(beta: Tensor) -> Tensor:
+    """Return -sum over i of beta_{j,i} log beta_{j,i} in nats, mean over the queries j: a scalar.
+
+    beta: (N, M).
+    """
+    return torch.special.entr(beta).sum(dim=1).mean()
+
+
+def distance(beta: Tensor, rows: int, columns: int) -> Tensor:
+    """Return sum over i of beta_{j,i} ||p_j - p_i||, mean over the queries j: a scalar.
+
+    Distances are those of centres, in cells of the feature map.  A key pooled from 2 x 2 cells
+    lies at their common centre, whichever of them was the largest.
+
+    Args:
+        beta: (N, M) with N = ``rows`` * ``columns``; M = N, or less where keys are pooled.
+        rows: of the feature map.
+        columns: likewise.
+    """
+    queries, keys = (_centres(rows, columns, size).to(beta) for size in (1, _key_side(beta)))
+    return (beta * torch.cdist(queries, keys)).sum(dim=1).mean()
+
+
+def _key_side(beta: Tensor) -> int:
+    """Return the side of a key in cells: 1, or more where keys are pooled."""
+    return math.isqrt(beta.shape[0] // beta.shape[1])
+
+
+def _centres(rows: int, columns: int, size: int) -> Tensor:
+    """Return the centres of the patches of ``size`` x ``size`` cells, row-major: (patches, 2)."""
+    along = (torch.arange(0, cells, size) + size / 2 for cells in (rows, columns))
+    return torch.cartesian_prod(*along)
+
+
+def _features(network: nn.Module, inputs: Tensor) -> tuple[dict[str, Tensor], int]:
+    """Return what each block receives, by its name, and the side of the images in pixels."""
+    received: dict[str, Tensor] = {}
+    hooks = [
+        block.register_forward_pre_hook(
+            lambda _block, arguments, name=name: received.update({name: arguments[0]})
+        )
+        for name, block in attention_blocks(network).items()
+    ]
+    try:
+        output = network.forward(inputs)  # a call would compile a compiled network anew
+    finally:
+        for hook in hooks:
+            hook.remove()
+    images = inputs if inputs.dim() == 4 else output
+    return received, images.shape[2]
+
+
+def _look(block: Block, x: Tensor, image_side: int) -> BlockDiagnostics:
+    """Return the diagnostics of one image's features, (1, C, H, W)."""
+    o = (block.gamma * block.branch(x)).expand_as(x)
+    beta, (rows, columns) = block.maps(x), x.shape[2:]
+    return BlockDiagnostics(
+        gamma=block.gamma.item(),
+        ratio=(o.norm() / x.norm()).item(),
+        maps=None if beta is None else _map(beta[0], rows, columns, image_side),
+    )
+
+
+def _map(beta: Tensor, rows: int, columns: int, image_side: int) -> MapDiagnostics:
+    queries = tuple((int(rows * y), int(columns * x)) for y, x in QUERY_POINTS)
+    side = _key_side(beta)
+    kept = beta[[row * columns + column for row, column in queries]]
+    return MapDiagnostics(
+        entropy=entropy(beta).item(),
+        entropy_max=math.log(beta.shape[1]),
+        distance_px=distance(beta, rows, columns).item() * image_side / rows,
+        queries=queries,
+        beta=kept.view(1, len(queries), rows // side, columns // side).float().cpu().numpy(),
+    )
+
+
+def _mean(looks: Sequence[BlockDiagnostics], pictured: int) -> BlockDiagnostics:
+    mean = replace(looks[0], ratio=fmean(look.ratio for look in looks))
+    maps = [look.maps for look in looks if look.maps]
+    if not maps:
+        return mean
+    mean_maps = replace(
+        maps[0],
+        entropy=fmean(one.entropy for one in maps),
+        distance_px=fmean(one.distance_px for one in maps),
+        beta=np.concatenate([one.beta for one in maps])[:pictured],
+    )
+    return replace(mean, maps=mean_maps)
