@@ -9,8 +9,8 @@ import sagan_bench
 
 ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
-    "errors", "files", "cpu", "config", "records", "run_directory", "table", "host", "precision",
-    "data", "models", "evaluation", "training", "cell", "experiment", "cli",
+    "errors", "files", "cpu", "config", "records", "run_directory", "table", "statistics", "host",
+    "precision", "data", "models", "evaluation", "training", "cell", "experiment", "cli",
 ]  # fmt: skip
 UPWARDS = {("host", "evaluation")}
 """`host.host` asks, inside a function, which extractor's weights are at hand."""

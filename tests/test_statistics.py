@@ -1,0 +1,528 @@
+import gc
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sagan_bench.errors import UserError
+from sagan_bench.statistics import (
+    Comparison,
+    Floats,
+    Metric,
+    Runs,
+    _seeds_needed,
+    _verdicts,
+    _welch,
+    compare,
+    sentence,
+    settled,
+    summarize,
+)
+
+FID = Metric("FID", "lower", min_effect=1.0)
+SAGAN = [22.0, 23.1, 24.3, 22.7, 23.5]
+FAR = [26.1, 27.2, 28.9, 26.5, 27.7]
+NEAR = [22.1, 23.0, 24.4, 22.5, 23.4]
+Values = Sequence[float | None]
+
+
+@pytest.fixture(autouse=True)
+def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holm in statsmodels collects garbage at each call: 40 ms, felt over thousands of repeats."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+
+
+def runs(values: Values) -> Runs:
+    return dict(enumerate(values))
+
+
+def against(
+    variant: Values, baseline: Values = SAGAN, metric: Metric = FID, looks: int = 0
+) -> Comparison:
+    outcomes = {"sagan": runs(baseline), "other": runs(variant)}
+    (found,) = compare(outcomes, "sagan", metric, looks)
+    return found
+
+
+# What is computed
+
+
+def test_each_variant_is_tested_against_the_baseline_and_holm_corrects_the_family() -> None:
+    groups: dict[str, Values] = {
+        "far": FAR,
+        "sagan": SAGAN,
+        "short": [24.9, None, 25.1, 23.2, 26.6, None],
+        "near": [*NEAR, 25.0],
+    }
+    found = compare({name: runs(values) for name, values in groups.items()}, "sagan", FID)
+    assert [c.variant for c in found] == ["far", "short", "near"]
+    p = []
+    for c in found:
+        finite = [value for value in groups[c.variant] if value is not None]
+        test = stats.ttest_ind(finite, SAGAN, equal_var=False)
+        assert c.effect == pytest.approx(np.mean(finite) - np.mean(SAGAN))
+        assert c.interval_alone == pytest.approx(tuple(test.confidence_interval(0.95)))
+        assert c.interval == pytest.approx(tuple(test.confidence_interval(1 - 0.05 / 3)))
+        assert (c.n, c.n_ok) == (len(groups[c.variant]), len(finite))
+        assert (c.baseline, c.n_baseline, c.n_baseline_ok) == ("sagan", 5, 5)
+        p.append(test.pvalue)
+    assert p[0] < p[1] < p[2]
+    assert [c.p for c in found] == pytest.approx(p)
+    assert [c.p_holm for c in found] == pytest.approx([3 * p[0], 2 * p[1], p[2]])
+
+
+def test_p_better_counts_pairs_with_ties_as_half_and_diverged_runs_as_worst() -> None:
+    def beats(a: float | None, b: float | None) -> float:
+        if a is None or b is None:
+            return 0.5 if a is b else float(b is None)
+        return 0.5 if a == b else float(a < b)
+
+    variant, baseline = [1, 2, 3, None], [3, 4, 3, 2, None, 9]
+    wins = [beats(a, b) for a in variant for b in baseline]
+    assert against(variant, baseline).p_better == pytest.approx(sum(wins) / len(wins))
+    higher = Metric("IS", "higher", 1.0)
+    finite_wins = [0.5 if a == b else float(a > b) for a in (1, 2, 3) for b in (3, 4, 3, 2, 9)]
+    found = against([1, 2, 3], [3, 4, 3, 2, 9], higher)
+    assert found.p_better == pytest.approx(sum(finite_wins) / 15)
+
+
+def test_hedges_g_of_a_worked_example() -> None:
+    found = against([5, 6, 7, 8, 9], [1, 2, 3, 4, 5])
+    d = 4 / math.sqrt(2.5)
+    assert found.hedges_g == pytest.approx(d * (1 - 3 / (4 * 8 - 1)), rel=1e-6)
+
+
+def test_a_summary_counts_diverged_runs_beside_the_figures_of_the_others() -> None:
+    whole, none = summarize({"other": runs([4.0, None, 1.0, 2.0, 9.0]), "lost": runs([None])})
+    assert (whole.variant, whole.n, whole.n_ok) == ("other", 5, 4)
+    assert (whole.mean, whole.median, whole.min, whole.max) == (4.0, 3.0, 1.0, 9.0)
+    assert whole.sd == pytest.approx(math.sqrt((0 + 9 + 4 + 25) / 3))
+    assert whole.divergence_rate == 0.2
+    z2 = stats.norm.isf(0.025) ** 2  # Wilson's formula
+    centre, half = (1 + z2 / 2) / (5 + z2), math.sqrt(z2 * (1 * 4 / 5 + z2 / 4)) / (5 + z2)
+    assert whole.divergence_interval == pytest.approx((centre - half, centre + half))
+    assert (none.n, none.n_ok, none.divergence_rate) == (1, 0, 1.0)
+    assert none.mean is none.median is none.sd is none.min is none.max is None
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("variant", "better", "min_effect", "verdict"),
+    [
+        (FAR, "lower", 1.0, "worse"),
+        (FAR, "higher", 1.0, "better"),
+        (FAR, "lower", 4.15, "worse"),
+        (FAR, "lower", 4.17, "inconclusive"),  # significant, and smaller than matters
+        (NEAR, "lower", 1.0, "inconclusive"),
+        (NEAR, "lower", 1.5, "no meaningful difference"),
+        (NEAR, "higher", 1.5, "no meaningful difference"),
+        ([v - 0.7 for v in NEAR], "lower", 1.5, "inconclusive"),  # beyond the band below
+        ([v + 0.7 for v in NEAR], "lower", 1.5, "inconclusive"),  # beyond the band above
+        ([16.0, 18.0, 19.0, 17.0, 18.0], "lower", 1.0, "better"),
+    ],
+)
+def test_the_verdict(variant: Values, better: Any, min_effect: float, verdict: str) -> None:
+    assert against(variant, metric=Metric("x", better, min_effect)).verdict == verdict
+
+
+def test_a_claim_must_survive_the_size_of_its_family() -> None:
+    close = [23.9, 25.8, 24.6, 25.1, 24.4]
+    metric = replace(FID, min_effect=0.0)
+    assert against(close, metric=metric).verdict == "worse"
+    family = {"sagan": runs(SAGAN), "close": runs(close)} | {
+        f"near-{i}": runs(NEAR) for i in range(7)
+    }
+    assert compare(family, "sagan", metric)[0].verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("n", "standing"),
+    [
+        (0, "points only"),
+        (1, "points only"),
+        (2, "points only"),
+        (3, "exploratory"),
+        (4, "exploratory"),
+        (5, "confirmatory"),
+    ],
+)
+@pytest.mark.parametrize("smaller", ["variant", "baseline"])
+def test_what_is_said_depends_on_the_seeds_of_the_smaller_group(
+    n: int, standing: str, smaller: str
+) -> None:
+    pair = (FAR[:n], SAGAN) if smaller == "variant" else (FAR, SAGAN[:n])
+    found = against(*pair)
+    inferred = (found.interval, found.interval_alone, found.p, found.p_holm, found.hedges_g)
+    assert found.standing == standing
+    assert all((value is not None) == (n >= 3) for value in (*inferred, found.p_better))
+    assert (found.verdict is not None) == (n >= 5)
+    assert (found.effect is not None) == (n >= 1)
+
+
+def test_diverged_runs_count_as_attempted() -> None:
+    found = against([*FAR[:3], None, None])
+    assert (found.n, found.n_ok, found.standing) == (5, 3, "confirmatory")
+
+
+@pytest.mark.parametrize(
+    ("looks", "standing"),
+    [(1, "exploratory after 1 look"), (2, "exploratory after 2 looks")],
+)
+def test_looking_before_adding_seeds_suspends_verdicts(looks: int, standing: str) -> None:
+    found = against(FAR, looks=looks)
+    assert (found.standing, found.verdict, found.seeds_needed) == (standing, None, None)
+    assert found.interval == against(FAR).interval
+    assert against(FAR[:2], looks=looks).standing == "points only"
+
+
+def test_a_claim_must_survive_diverged_runs_ranked_worst() -> None:
+    agreed = against([*FAR, None])
+    assert agreed.p_rank == pytest.approx(2 / math.comb(11, 5))
+    assert agreed.verdict == "worse"
+    assert against(FAR).p_rank is None
+    lost = against([10.0, 11.0, 12.0, 11.5, None])  # by t far better, of those that finished
+    assert lost.p_holm is not None
+    assert lost.p_holm < 0.05
+    assert lost.p_rank is not None
+    assert lost.p_rank > 0.05
+    assert lost.verdict == "inconclusive"
+
+
+def test_ranks_that_point_the_other_way_undo_a_claim() -> None:
+    found = against([10.0, 11.0, 10.5, *[None] * 17], [*SAGAN, *NEAR])
+    assert found.p_holm is not None
+    assert found.p_rank is not None
+    assert max(found.p_holm, found.p_rank) < 0.05
+    assert found.p_better == pytest.approx(0.15)
+    assert found.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize("lost_by", ["variant", "baseline"])
+def test_no_equivalence_with_a_diverged_run(lost_by: str) -> None:
+    wide = replace(FID, min_effect=3.0)
+    assert against(NEAR, SAGAN, wide).verdict == "no meaningful difference"
+    variant: Values = [*NEAR, None] if lost_by == "variant" else NEAR
+    baseline: Values = [*SAGAN, None] if lost_by == "baseline" else SAGAN
+    assert against(variant, baseline, wide).verdict == "inconclusive"
+
+
+# How many seeds
+
+
+def normal(n: int, mean: float) -> list[float]:
+    """Return n values whose mean is ``mean`` and whose standard deviation is 1."""
+    x = np.linspace(-1, 1, n)
+    return [float(v) for v in mean + x / x.std(ddof=1)]
+
+
+@pytest.mark.parametrize(("effect", "min_effect"), [(1.0, 0.2), (0.2, 1.0), (-1.0, 0.2)])
+def test_seeds_needed_for_one_sd_is_the_textbook_17(effect: float, min_effect: float) -> None:
+    found = against(normal(5, effect), normal(5, 0), Metric("x", "lower", min_effect))
+    assert (found.verdict, found.seeds_needed) == ("inconclusive", 17)
+
+
+def test_seeds_needed_grows_with_the_family_and_is_null_where_it_promises_nothing() -> None:
+    metric = Metric("x", "lower", 0.0)
+    family = {"sagan": runs(normal(5, 0))} | {f"v{i}": runs(normal(5, 1)) for i in range(4)}
+    assert {c.seeds_needed for c in compare(family, "sagan", metric)} == {24}
+    assert against(normal(5, 0.01), normal(5, 0), metric).seeds_needed is None  # over 1,000
+    assert against(normal(5, 3), normal(5, 0), metric).seeds_needed is None  # not inconclusive
+    wide = Metric("x", "lower", 3.5)
+    assert against(normal(8, 3), normal(8, 0), wide).verdict == "inconclusive"
+    assert against(normal(8, 3), normal(8, 0), wide).seeds_needed is None  # had already
+
+
+# Awkward input
+
+
+def test_no_spread_in_either_group_is_inconclusive_whatever_the_means() -> None:
+    averaged = 0.1 + 0.2  # 0.30000000000000004, beside 0.3: rounding, not spread
+    for variant in ([0.3] * 5, [0.9] * 5, [0.3, averaged, 0.3, 0.3, averaged]):
+        found = against(variant, [0.3, averaged, 0.3, 0.3, 0.3])
+        assert (found.verdict, found.interval, found.p) == ("inconclusive", None, None)
+        assert found.hedges_g is found.seeds_needed is None
+    assert against([0.0] * 5, [0.0] * 5).p is None
+
+
+def test_spread_in_one_group_is_enough() -> None:
+    assert against(FAR, [22.0] * 5).verdict == "worse"
+
+
+@pytest.mark.parametrize("lost", [4, 5])
+def test_too_few_finite_values_are_inconclusive(lost: int) -> None:
+    for pair in (([*[None] * lost, *[90.0] * (5 - lost)], SAGAN), (SAGAN, [None] * 5)):
+        found = against(*pair)
+        assert (found.verdict, found.interval, found.p) == ("inconclusive", None, None)
+    assert against([None] * 5).p_better == 0
+    assert against([None] * 5, [None] * 5).p_better == 0.5
+
+
+def test_a_lost_variant_still_counts_in_the_family() -> None:
+    family = {"sagan": runs(SAGAN), "far": runs(FAR), "lost": runs([None] * 5), "one": runs([1.0])}
+    far, lost, one = compare(family, "sagan", FID)
+    assert far.p is not None
+    assert far.p_holm == pytest.approx(3 * far.p)
+    assert lost.p_holm is one.p_holm is None
+
+
+def test_results_are_json_whatever_the_outcomes() -> None:
+    awkward: list[Values] = [SAGAN, FAR, [], [1.0], [None], [None] * 6, [2.0] * 6, [None, 1, 2, 3]]
+    outcomes = {str(i): runs(values) for i, values in enumerate(awkward)}
+    for baseline in outcomes:
+        found = compare(outcomes, baseline, FID)
+        results = [asdict(c) for c in found] + [asdict(s) for s in summarize(outcomes)]
+        assert len(json.loads(json.dumps(results, allow_nan=False))) == 2 * len(awkward) - 1
+    assert compare({"sagan": runs(SAGAN)}, "sagan", FID) == ()
+    assert compare({"sagan": {}, "other": {}}, "sagan", FID)[0].effect is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    outcomes = {"sagan": runs(SAGAN), "other": {7: 1.0, 8: value}}
+    with pytest.raises(UserError, match=r"other, seed 8: .*None for a diverged run"):
+        compare(outcomes, "sagan", FID)
+    with pytest.raises(UserError, match="seed 8"):
+        summarize(outcomes)
+
+
+def test_a_missing_baseline_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(UserError, match=r"'sagn'; .* sagan, other"):
+        compare({"sagan": runs(SAGAN), "other": runs(FAR)}, "sagn", FID)
+    with pytest.raises(UserError, match="none"):
+        compare({}, "sagan", FID)
+
+
+def test_a_metric_out_of_range_is_refused() -> None:
+    for min_effect in (-1.0, math.nan, math.inf):
+        with pytest.raises(UserError, match="finite number, 0 or more"):
+            Metric("FID", "lower", min_effect)
+    direction: Any = "smaller"
+    with pytest.raises(UserError, match="say 'lower' or 'higher'"):
+        Metric("FID", direction, 1.0)
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    ("variant", "metric", "said"),
+    [
+        (
+            FAR,
+            FID,
+            "other is worse than sagan: FID +4.16 [2.71, 5.61], n = 5 v 5, Holm p < 0.001, "
+            "P(better) 0.00",
+        ),
+        (
+            [*FAR, None],
+            FID,
+            "other is worse than sagan: FID +4.16 [2.71, 5.61], n = 6 v 5, Holm p < 0.001, "
+            "P(better) 0.00; 1 of 6 runs of other diverged or failed",
+        ),
+        (
+            NEAR,
+            FID,
+            "inconclusive whether other differs from sagan: FID -0.04 [-1.32, 1.24], n = 5 v 5, "
+            "Holm p = 0.94, P(better) 0.52; "
+            "about 14 finished runs each would show a difference of 1",
+        ),
+        (
+            NEAR,
+            replace(FID, min_effect=2.0),
+            "other is within ±2 of sagan, no meaningful difference: FID -0.04 [-1.32, 1.24], "
+            "n = 5 v 5, Holm p = 0.94, P(better) 0.52",
+        ),
+        (
+            FAR[:3],
+            FID,
+            "other against sagan (exploratory, no verdict): FID +4.28 [1.37, 7.19], n = 3 v 5, "
+            "P(better) 0.00",
+        ),
+        (
+            FAR[:2],
+            FID,
+            "other against sagan (points only, no verdict): FID +3.53, n = 2 v 5",
+        ),
+        (
+            [None] * 5,
+            FID,
+            "inconclusive whether other differs from sagan: FID not to be compared, n = 5 v 5, "
+            "P(better) 0.00; 5 of 5 runs of other diverged or failed; "
+            "no t test: too few values, or no spread in either group",
+        ),
+    ],
+)
+def test_the_sentence(variant: Values, metric: Metric, said: str) -> None:
+    assert sentence(against(variant, metric=metric), metric) == said
+
+
+def test_a_metric_blind_to_something_says_nothing_of_it() -> None:
+    blind = Metric("FID[effnet-lite0]", "lower", 2.0, blind_to="broken pairs")
+    silence = "; FID[effnet-lite0] hardly sees broken pairs: of that this says nothing"
+    for null in (NEAR, NEAR[:3], NEAR[:1], [*NEAR, None]):
+        assert sentence(against(null, metric=blind), blind).endswith(silence)
+    assert silence not in sentence(against(FAR, metric=blind), blind)
+
+
+# Had a run settled?
+
+
+def test_a_flat_end_has_settled_and_the_start_is_not_looked_at() -> None:
+    steps = [float(step) for step in range(0, 1001, 10)]
+    values = [20 + 300 * math.exp(-step / 50) for step in steps]
+    found = settled(steps, values)
+    assert found.words == "had settled"
+    assert found.change == pytest.approx(0, abs=1e-4)
+
+
+def test_the_change_is_that_of_the_line_through_the_last_fifth() -> None:
+    steps, values = [0, 800, 850, 900, 1000], [500, 30, 29, 29, 26]
+    line = stats.linregress(steps[1:], values[1:])
+    found = settled(steps, values)
+    assert found.change == pytest.approx(line.slope * 200 / 28.5)
+    assert found.standard_error == pytest.approx(line.stderr * 200 / 28.5)
+    assert settled([1000 + step for step in steps], values).change == pytest.approx(found.change)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("change", "noise", "words"),
+    [
+        (0.04, 0.001, "had settled"),
+        (-0.04, 0.001, "had settled"),
+        (0.06, 0.001, "had not settled"),
+        (-0.06, 0.001, "had not settled"),
+        (0.04, 0.05, "may not have settled"),
+        (0.06, 0.05, "may not have settled"),
+    ],
+)
+def test_a_curve_has_settled_where_the_interval_of_its_change_is_within_5_percent(
+    sign: int, change: float, noise: float, words: str
+) -> None:
+    steps = np.arange(101)
+    values = 20 * (1 + change * (steps - 90) / 20 + noise * (-1.0) ** steps)
+    assert settled(list(steps), list(sign * values)).words == words
+
+
+def test_too_short_a_curve_cannot_tell() -> None:
+    for steps, values in (([], []), ([5], [2.0]), ([0, 50, 90, 100], [9.0, 8.0, 7.0, 7.0])):
+        assert settled(steps, values).change is None
+    assert settled([0, 90, 95, 100], [3.0, -1.0, 2.0, -1.0]).words == "may not have settled"
+
+
+@pytest.mark.parametrize(
+    ("steps", "values"),
+    [([0, 1, 1], [1, 2, 3]), ([0, 1], [1, 2, 3]), ([0, 1, 2], [1, math.nan, 3])],
+)
+def test_curves_that_cannot_be_read_are_refused(steps: Any, values: Any) -> None:
+    with pytest.raises(UserError, match="rising steps and one finite value"):
+        settled(steps, values)
+
+
+# Error rates of the rule: `pytest -m slow -rP tests/test_statistics.py` shows the figures
+
+SPREADS = {  # standard deviations of the baseline, the first variant, the others
+    "equal": (1, 1, 1),
+    "one variant x4": (1, 4, 1),
+    "baseline x4": (4, 1, 1),
+    "baseline x0.3": (0.3, 1, 1),
+}
+REPEATS = 20_000
+ANY = Metric("x", "lower", 0.0)  # the hardest: every effect matters
+
+
+def drawn(m: int, n: int, spread: str, effects: Sequence[float] = ()) -> Floats:
+    """Return normal groups of shape (repeats, 1 + m, n); effects are of the first variants."""
+    rng = np.random.default_rng([m, n, list(SPREADS).index(spread), len(effects)])
+    means = np.zeros(1 + m)
+    means[1 : 1 + len(effects)] = effects
+    baseline, first, others = SPREADS[spread]
+    sds = np.array([baseline, first, *[others] * (m - 1)])
+    return means[:, None] + sds[:, None] * rng.standard_normal((REPEATS, 1 + m, n))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("n", [5, 8])
+@pytest.mark.parametrize("m", [2, 4, 8])
+def test_false_claims_and_coverage_keep_their_bounds(m: int, n: int, spread: str) -> None:
+    found = _welch(drawn(m, n, spread))
+    false_claims = np.isin(_verdicts(found, ANY), ["better", "worse"]).any(-1).mean()
+    together = ((found.low <= 0) & (found.high >= 0)).all(-1).mean()
+    alone = ((found.low_alone <= 0) & (found.high_alone >= 0)).mean(0)
+    print(f"m={m} n={n} {spread}: false claims {false_claims:.4f}, coverage {together:.4f}", end="")
+    print(f", of one {alone.min():.4f} to {alone.max():.4f}")
+    assert false_claims <= 0.07
+    assert together >= 0.93
+    assert alone.min() >= 0.93
+    assert alone.max() <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("true", [1, 4])
+@pytest.mark.parametrize("n", [5, 8])
+def test_three_standard_deviations_are_seen_with_8_seeds(n: int, true: int) -> None:
+    matters = Metric("x", "lower", 1.0)
+    verdicts = _verdicts(_welch(drawn(4, n, "equal", effects=[3.0] * true)), matters)
+    claimed = (verdicts[:, :true] == "worse").mean(0)
+    print(f"3 sd, n={n}, {true} of 4 true: claimed {claimed.min():.4f}")
+    assert not (verdicts[:, :true] == "better").any()
+    assert claimed.min() >= {5: 0.7, 8: 0.8}[n]
+    assert np.isin(verdicts[:, true:], ["better", "worse"]).any(-1).mean() <= 0.07
+
+
+@pytest.mark.slow
+def test_the_seeds_said_to_be_needed_suffice() -> None:
+    n = _seeds_needed(np.array(normal(5, 1)), np.array(normal(5, 0)), ANY, 0.05 / 4)
+    assert n is not None
+    power = [
+        (_verdicts(_welch(drawn(4, size, "equal", effects=[1.0])), ANY)[:, 0] == "worse").mean()
+        for size in (n - 2, n)
+    ]
+    print(f"1 sd, m=4: power {power[0]:.4f} with {n - 2} seeds, {power[1]:.4f} with {n}")
+    assert power[0] < 0.79
+    assert 0.79 < power[1] < 0.83
+
+
+def decided(groups: Floats, lost: np.ndarray[Any, Any]) -> list[list[str | None]]:
+    """Return the verdicts of the whole rule; groups, lost: (repeats, 1 + m, n)."""
+    values = groups.astype(object)
+    values[lost] = None
+    families = (
+        {str(i): runs(group) for i, group in enumerate(family)} for family in values.tolist()
+    )
+    return [[c.verdict for c in compare(family, "0", ANY)] for family in families]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["any run", "the worst run"])
+@pytest.mark.parametrize("n", [5, 8])
+def test_a_diverged_run_does_not_undo_a_true_worse(n: int, which: str) -> None:
+    groups = drawn(4, n, "equal", effects=[4.0])[:2000]
+    lost = np.zeros_like(groups, dtype=bool)
+    fails = groups[:, 1].argmax(-1) if which == "the worst run" else 0
+    lost[np.arange(len(groups)), 1, fails] = True
+    claimed = np.array([row[0] == "worse" for row in decided(groups, lost)])
+    by_t = _verdicts(_welch(np.where(lost, np.nan, groups)), ANY)[:, 0] == "worse"
+    print(f"4 sd, n={n}, {which} lost: claimed {claimed.mean():.4f}, by t alone {by_t.mean():.4f}")
+    assert claimed.mean() >= 0.8
+    assert (by_t & ~claimed).mean() <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["everywhere", "baseline"])
+def test_diverged_runs_make_no_false_claims(where: str) -> None:
+    groups = drawn(4, 5, "equal")[:2000]
+    share = np.array([0.2] * 5 if where == "everywhere" else [0.4, 0, 0, 0, 0])
+    lost = np.random.default_rng(1).random(groups.shape) < share[:, None]
+    claims = [{"better", "worse"} & {*row} for row in decided(groups, lost)]
+    rate = sum(map(bool, claims)) / len(claims)
+    print(f"all null, n=5, {share.max():.0%} lost {where}: false claims {rate:.4f}")
+    assert rate <= 0.07
