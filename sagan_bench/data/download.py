@@ -249,17 +249,17 @@ def _fetch(archive: Archive, part: Path, page: str, progress: Progress) -> None:
         except urllib.error.HTTPError as error:
             if error.code in _REFUSALS:
                 said = f"HTTP {error.code} {error.reason}"
-                raise UserError(_by_hand(archive, part.parent, page, said)) from error
+                raise UserError(_refusal(archive, part.parent, page, said)) from error
             problem: Exception = error
         except _Refused as error:
-            raise UserError(_by_hand(archive, part.parent, page, str(error))) from error
+            raise UserError(_refusal(archive, part.parent, page, str(error))) from error
         except _REPEATABLE as error:
             problem = error
         failed = 1 if _size(part) > before else failed + 1
         if failed >= ATTEMPTS:
             raise UserError(
                 f"{archive.url} cannot be reached or breaks off ({problem}); {_size(part)} bytes "
-                f"are kept: the same command goes on"
+                f"are kept: the same command goes on\n{_or_by_hand(archive, part.parent, page)}"
             ) from problem
         _logger.warning("%s: %s; going on", archive.name, problem)
         time.sleep(PAUSE_SEC * 2 ** (failed - 1))
@@ -336,10 +336,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _by_hand(archive: Archive, root: Path, page: str, said: str) -> str:
+def _refusal(archive: Archive, root: Path, page: str, said: str) -> str:
+    by_hand = _or_by_hand(archive, root, page)
+    return f"{archive.url} does not give {archive.name}: {said}\n{by_hand}"
+
+
+def _or_by_hand(archive: Archive, root: Path, page: str) -> str:
     size = f" (about {archive.about_mib} MiB)" if archive.about_mib else ""
     return (
-        f"{archive.url} does not give {archive.name}: {said}\n"
         f"try again later, or fetch {archive.name}{size} by hand from {page}, put it into {root}, "
         "and give the same command again"
     )

@@ -96,7 +96,7 @@ def _listing(spec: DataSpec, layout: _Layout, folder: Path) -> Listing:
         classes=classes,
         train=part(layout.train, limit=spec.train_images, split="training"),
         test=test if test.images else None,
-        split_rule=f"{len(layout.train)} batches for training, {layout.test} for testing",
+        split_rule=f"{', '.join(layout.train)} for training, {layout.test} for testing",
     )
 
 
