@@ -1,9 +1,12 @@
 """A labelled grid of real images, to look at before training on them."""
 
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sagan_bench.data.store import Split, Store
+from sagan_bench.data.store import Store
 
 COLUMNS = 8
 MOST_ROWS = 10
@@ -13,11 +16,11 @@ _MARGIN = 160
 
 
 def contact_sheet(store: Store) -> Image.Image:
-    """Return the first training images of each class, a row for a class, with its name beside.
+    """Return the first training images of each class, in rows with its name beside.
 
-    Of one class there are several rows; of more than ten classes the first ten are shown.
+    Few classes have several rows each; of more than ten classes the first ten are shown.
     """
-    rows = _rows(store)
+    rows = list(_rows(store))
     cell = max(_CELL, store.manifest.image_size)
     width = _MARGIN + COLUMNS * (cell + _GAP)
     sheet = Image.new("RGB", (width, len(rows) * (cell + _GAP)), "white")
@@ -32,18 +35,14 @@ def contact_sheet(store: Store) -> Image.Image:
     return sheet
 
 
-def _rows(store: Store) -> list[tuple[str, list[int]]]:
-    """Return for each row its name and the indices of its images."""
-    names, split = store.manifest.classes, store.train
-    if len(names) == 1:
-        starts = range(0, min(len(split), COLUMNS * COLUMNS), COLUMNS)
-        return [(names[0], _span(split, start)) for start in starts]
-    found = [np.flatnonzero(split.labels == label)[:COLUMNS] for label in range(len(names))]
-    return [(name, list(chosen)) for name, chosen in zip(names, found, strict=True)][:MOST_ROWS]
-
-
-def _span(split: Split, start: int) -> list[int]:
-    return list(range(start, min(start + COLUMNS, len(split))))
+def _rows(store: Store) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield for each row its name and the indices of its images."""
+    names = store.manifest.classes[:MOST_ROWS]
+    most = COLUMNS * max(1, COLUMNS // len(names))
+    for label, name in enumerate(names):
+        chosen = np.flatnonzero(store.train.labels == label)[:most]
+        for start in range(0, max(len(chosen), 1), COLUMNS):
+            yield name, chosen[start : start + COLUMNS]
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
