@@ -71,7 +71,8 @@ class DataSpec:
     def selected(self) -> tuple[Path, str | None]:
         """The path before the last ``#`` and the word after it, for kinds that take one."""
         root, mark, word = str(self.path).rpartition("#")
-        return (Path(root), word) if mark and word else (self.path, None)
+        is_word = mark and word and "/" not in word
+        return (Path(root), word) if is_word else (self.path, None)
 
     @property
     def geometry(self) -> Geometry:

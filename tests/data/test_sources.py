@@ -79,6 +79,12 @@ def test_bare_path_to_a_folder_is_recognised(tmp_path: Path) -> None:
         open_source(DataSpec(str(tmp_path), 32))
 
 
+def test_selection_is_the_word_after_the_last_mark() -> None:
+    assert DataSpec("lsun:a#b#cat", 8).selected == (Path("a#b"), "cat")
+    assert DataSpec("celeba:a", 8).selected == (Path("a"), None)
+    assert DataSpec("celeba:a#b/c", 8).selected == (Path("a#b/c"), None)
+
+
 def test_path_keeps_colons_and_expands_home() -> None:
     assert DataSpec("folder:a:b", 8).path == Path("a:b")
     assert DataSpec("folder:~/x", 8).path == Path.home() / "x"

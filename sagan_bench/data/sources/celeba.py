@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from sagan_bench.data.listing import (
@@ -9,7 +10,6 @@ from sagan_bench.data.listing import (
     Listing,
     Source,
     at_most,
-    digest16,
     hold_out,
     ranked,
     some,
@@ -43,7 +43,7 @@ def celeba(spec: DataSpec) -> Source:
     partition, attributes = (_text_file(root, name) for name in (_PARTITION, _ATTRIBUTES))
     pictures = _pictures(root)
     files = scan(pictures)
-    texts = [digest16(path.read_text()) if path else "" for path in (partition, attributes)]
+    texts = [path.read_bytes() for path in (partition, attribute and attributes) if path]
     names = [file.name for file in files]
     if attribute is None and partition is None and heads(names):
         listing = partial(folder_listing, spec, pictures, names)
@@ -52,7 +52,7 @@ def celeba(spec: DataSpec) -> Source:
     return Source(
         kind="celeba",
         image_size=spec.image_size,
-        key=files_key(spec, pictures, files, *texts, attribute or ""),
+        key=files_key(spec, pictures, files, attribute or "", sha256(b"".join(texts)).hexdigest()),
         listing=listing,
         geometry=spec.geometry,
         selection=attribute,
