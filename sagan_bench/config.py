@@ -417,6 +417,8 @@ def decide(asked: Resolved, host: Host) -> Resolved:
         decided["evaluation.extractor"] = host.extractor
     values = dict(flatten(config.model_dump())) | decided
     origins = asked.origins | dict.fromkeys(decided, "this machine")
+    if "data.crop" in decided:
+        origins["data.crop"] = "auto, by data.source"
     return Resolved(RunConfig.model_validate(_nested(values)), origins)
 
 

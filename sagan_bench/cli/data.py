@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_bench.cli.options import program
+from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:
     from sagan_bench.data.listing import DataSpec
@@ -84,7 +85,11 @@ def show(
     wish = _wish(spec, image_size, preset, sets)
     store = _prepared(wish, workers, skip_bad)
     path = out or Path(f"{wish.kind}-{wish.image_size}px.png")
-    contact_sheet(store).save(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(store).save(path)
+    except (OSError, ValueError) as error:  # a ValueError: no known extension
+        raise UserError(f"--out {path}: {error}") from error
     _print_manifest(store)
     print(f"grid          {path}")
 

@@ -124,6 +124,9 @@ def test_prepared_is_what_training_takes(tmp_path: Path) -> None:
     [
         (("prepare", "nope"), "unknown data 'nope'"),
         (("prepare", "folder:/nowhere"), "there is no folder /nowhere"),
+        (("prepare", "celeba:/nowhere"), "or fetch it: data download celeba /nowhere"),
+        (("show", "twins", *SMALL, "--out", "/proc/x/a.png"), "--out /proc/x/a.png: "),
+        (("show", "twins", *SMALL, "--out", "a.what"), "unknown file extension"),
         (("prepare", "twins", "--image-size", "48"), "--image-size"),
         (("prepare", "twins", "--set", "data.crop=many"), "data.crop"),
         (("show", "twins", "--set", "data.fit=stretch"), "--set"),

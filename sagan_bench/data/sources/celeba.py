@@ -39,7 +39,7 @@ def celeba(spec: DataSpec) -> Source:
     pictures, which is what the seed project does.
     """
     root, attribute = spec.selected
-    check_folder(root)
+    check_folder(root, "celeba")
     partition, attributes = (_text_file(root, name) for name in (_PARTITION, _ATTRIBUTES))
     pictures = _pictures(root)
     files = scan(pictures)

@@ -62,7 +62,7 @@ def cifar100(spec: DataSpec) -> Source:
 
 def _source(spec: DataSpec) -> Source:
     layout, folder = _LAYOUTS[spec.kind], spec.path
-    check_folder(folder)
+    check_folder(folder, spec.kind)
     if (folder / layout.folder).is_dir():
         folder /= layout.folder
     needed = (*layout.train, layout.test, layout.meta)

@@ -113,10 +113,11 @@ def scan(root: Path) -> list[File]:
     return files
 
 
-def check_folder(root: Path) -> None:
-    """Raise `UserError` unless ``root`` is a folder."""
+def check_folder(root: Path, fetched_as: str | None = None) -> None:
+    """Raise `UserError` unless ``root`` is a folder; ``fetched_as`` is what can be downloaded."""
     if not root.exists():
-        raise UserError(f"there is no folder {root}; check the path after the colon")
+        fetch = f", or fetch it: data download {fetched_as} {root}" if fetched_as else ""
+        raise UserError(f"there is no folder {root}; check the path after the colon{fetch}")
     if not root.is_dir():
         raise UserError(f"{root} is a file; give the folder that holds the data")
 

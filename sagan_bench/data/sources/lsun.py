@@ -33,7 +33,7 @@ def lsun(spec: DataSpec) -> Source:
     of the key. There is one class.
     """
     root, category = spec.selected
-    check_folder(root)
+    check_folder(root, "lsun")
     train = _directory(root, category)
     beside = train.with_name(train.name.replace("_train", "_val"))
     test = beside if beside != train and (beside / _DATA).is_file() else None
