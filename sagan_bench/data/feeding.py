@@ -128,17 +128,18 @@ def _resident(split: Split, device: torch.device) -> Batch | None:
     """Return all images and labels on a GPU, where they fit; else None."""
     if device.type != "cuda":
         return None
-    key = getattr(split.images, "filename", None), device
+    key = getattr(split.images, "filename", id(split)), device
     if key not in _on_gpu:
         free, _ = torch.cuda.mem_get_info(device)
         if split.images.nbytes > RESIDENT_SHARE * free:
             return None
         _on_gpu.clear()
-        _on_gpu[key] = Batch(_moved(split.images, device), _moved(split.labels, device))
-    return _on_gpu[key]
+        moved = Batch(_moved(split.images, device), _moved(split.labels, device))
+        _on_gpu[key] = split, moved  # the split too: no other may take its id
+    return _on_gpu[key][1]
 
 
-_on_gpu: dict[object, Batch] = {}
+_on_gpu: dict[object, tuple[Split, Batch]] = {}
 """The one data set that this process keeps on a GPU, for all its cells."""
 
 _BYTES_AT_ONCE = 2**28
