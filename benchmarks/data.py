@@ -65,8 +65,14 @@ def write_pictures(root: Path, count: int) -> int:
     return sum(path.stat().st_size for path in folder.iterdir()) // count
 
 
-def report(times: dict[str, list[float]], images: int = 1, **facts: Any) -> None:
-    """Print each side's median and quartiles of seconds, its images a second, and time ratios."""
+def report(times: dict[str, list[float]], images: int = 1, /, **facts: Any) -> None:
+    """Print each side's median and quartiles of seconds, its images a second, and time ratios.
+
+    Args:
+        times: side -> seconds of each repeat.
+        images: those that one repeat is about.
+        facts: printed first.
+    """
     medians = {side: statistics.median(taken) for side, taken in times.items()}
     sides = {
         side: {
@@ -76,8 +82,8 @@ def report(times: dict[str, list[float]], images: int = 1, **facts: Any) -> None
         }
         for side, taken in ((side, _rounded(taken)) for side, taken in times.items())
     }
-    first, *others = medians
-    ratios = {f"{first} / {side}": round(medians[first] / medians[side], 3) for side in others}
+    *others, last = medians
+    ratios = {f"{side} / {last}": round(medians[side] / medians[last], 3) for side in others}
     machine = {"torch": torch.__version__, "cpu": cpu.name(), "cores": cpu.cores()}
     print(json.dumps({**facts, "sides": sides, "time_ratios": ratios, **machine}, indent=2))
 
@@ -189,14 +195,24 @@ def _config(width: int, steps: int) -> RunConfig:
 
 @app.command()
 def prepare(pictures: int = 20_000, rounds: int = 3) -> None:
-    """The whole command ``data prepare`` over JPEGs, with one worker, two, and one a core."""
-    sides = {f"{workers} workers": workers for workers in sorted({1, 2, cpu.cores()})}
+    """The whole command ``data prepare`` over JPEGs: on one core, with one worker, on all cores.
+
+    One worker is not one core: what the first process hashes and writes overlaps its decoding.
+    """
+    everywhere = os.sched_getaffinity(0)
+    sides = {
+        "one core": (1, {min(everywhere)}),
+        "one worker": (1, everywhere),
+        "all cores": (cpu.cores(), everywhere),
+    }
     times: dict[str, list[float]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
         size = write_pictures(Path(folder), pictures)
         for _ in range(rounds):
-            for side, workers in sides.items():
+            for side, (workers, allowed) in sides.items():
+                os.sched_setaffinity(0, allowed)  # inherited by the command
                 times[side].append(_prepare(Path(folder), workers))
+                os.sched_setaffinity(0, everywhere)
     report(times, pictures, benchmark="prepare", pictures=pictures, bytes_a_picture=size)
 
 
