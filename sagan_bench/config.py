@@ -340,6 +340,24 @@ def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str,
     return {key: value for key, value in table[name].items() if key != "says"}
 
 
+def variant_settings(name: str) -> dict[str, Any]:
+    """Return dotted key -> value of a variant; ``a+b`` is what ``a`` and ``b`` change, together.
+
+    Raises:
+        UserError: an unknown name, or two parts that set one key to different values.
+    """
+    table = variants()
+    merged: dict[str, Any] = {}
+    for part in (name,) if name in table else name.split("+"):
+        for key, value in flatten(pick("variant", part, table)):
+            if merged.setdefault(key, value) != value:
+                raise UserError(
+                    f"variant {name}: its parts set {key} to {merged[key]!r} and to {value!r}; "
+                    "combine variants that change different things"
+                )
+    return merged
+
+
 def parse_set(text: str) -> tuple[str, Any]:
     """Split ``section.key=value``; the value is read as TOML, or else as a plain word."""
     key, equals, value = text.partition("=")
@@ -376,21 +394,33 @@ def read(
     written = load_toml(file) if file else {}
     preset = preset or written.get("preset") or "quick"
     variant = variant or written.get("variant") or "sagan"
-    written = {key: value for key, value in written.items() if key not in ("preset", "variant")}
-    layers: list[tuple[str, dict[str, Any]]] = [
-        (f"preset {preset}", pick("preset", preset, presets())),
-        (f"variant {variant}", pick("variant", variant, variants())),
+    written = {key: value for key, value in written.items() if key not in LABELS[:2]}
+    return assemble(
+        preset,
+        variant,
+        (f"variant {variant}", variant_settings(variant)),
         (str(file), written),
         *((option, {key: value}) for key, (option, value) in (flags or {}).items()),
         *(("--set", dict([parse_set(text)])) for text in sets),
-    ]
+    )
+
+
+def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) -> Resolved:
+    """Return the configuration of layers (who sets it, settings) over a preset; later wins.
+
+    ``variant`` is only the label: its settings are a layer too, because a study lets them win over
+    the command line, and a single run the other way round.
+
+    Raises:
+        UserError: as `read`.
+    """
     types_ = field_types()
     values: dict[str, Any] = {"preset": preset, "variant": variant, "name": variant}
     origins = dict.fromkeys(types_, "default") | dict.fromkeys(LABELS, "chosen")
-    for origin, layer in layers:
+    for origin, layer in ((f"preset {preset}", pick("preset", preset, presets())), *layers):
         for key, value in flatten(layer):
             _refuse_unknown(key, origin, types_)
-            if key in ("preset", "variant"):  # by now they only name what was chosen
+            if key in LABELS[:2]:  # by now they only name what was chosen
                 raise UserError(f"{origin}: choose it with --{key} {value}")
             values[key] = None if value == "none" and _optional(types_[key]) else value
             origins[key] = origin

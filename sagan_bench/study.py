@@ -1,0 +1,329 @@
+"""What a study is: a question as data, the measure it is answered by, and what is compared.
+
+A study is a TOML file (``ablations/*.toml``); `Memory` is what its folder keeps of it, so that it
+goes on as it began.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sagan_bench.config import (
+    Host,
+    Resolved,
+    Section,
+    assemble,
+    closest,
+    decide,
+    flatten,
+    load_toml,
+    presets,
+    shipped,
+    variant_settings,
+)
+from sagan_bench.errors import UserError
+from sagan_bench.files import atomic_write, json_bytes
+
+MEMORY = "study.json"
+DEFAULT_STUDY = "quick"
+Settings = dict[str, Any]
+"""Dotted key of the configuration -> value."""
+
+
+class Measure(Section):
+    """What decides on one kind of data, fixed before looking."""
+
+    metric: str = Field(description="key of the primary metric, such as twin_rate or fid")
+    min_effect: float | str = Field(
+        description="smallest difference that matters: in units of the metric, or as in '5%' of "
+        "the baseline's mean"
+    )
+    set: Settings = Field(default={}, description="settings that go with this kind of data")
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        self.min_effect_of(1.0)
+        return self
+
+    def min_effect_of(self, baseline_mean: float) -> float:
+        """Return the smallest effect that matters, in units of the metric."""
+        if isinstance(self.min_effect, float | int):
+            return float(self.min_effect)
+        share, percent, rest = self.min_effect.partition("%")
+        if not percent or rest:
+            raise ValueError(f"min_effect = {self.min_effect!r}: expected a number, or '5%'")
+        return abs(baseline_mean) * float(share) / 100
+
+
+class PaperRow(Section):
+    """One column of a published table: a block at a place, and what was reported there."""
+
+    block: Literal["none", "attention", "residual"]
+    share: float | None = Field(None, description="side of the feature map / side of the image")
+    figures: dict[str, float]
+
+
+class Paper(Section):
+    """A published table to stand beside the study's own; never a truth to test against."""
+
+    title: str
+    source: str
+    remark: str
+    rows: tuple[PaperRow, ...]
+
+
+class Study(Section):
+    """A question, the runs that answer it, and the measure.
+
+    Every variant that is nobody's baseline is compared with its own (``against``), else with
+    ``baseline``.
+    """
+
+    name: str = Field(pattern=r"^[\w][\w.+-]*$")
+    question: str
+    preset: str = "quick"
+    baseline: str | None = None
+    variants: tuple[str, ...] = ()
+    against: dict[str, str] = Field(default={}, description="variant -> a baseline of its own")
+    seeds: tuple[int, ...] = Field(min_length=1)
+    on: dict[str, Measure] = Field(description="kind of data, or 'other' -> what decides there")
+    set: Settings = Field(default={}, description="settings of every cell")
+    comparable: bool = Field(True, description="false: too small to conclude anything from")
+    paper: Paper | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.pairs:
+            raise ValueError("nothing is compared: give a baseline and variants, or [against]")
+        if any(seed < 0 for seed in self.seeds) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must be different numbers from 0")
+        if self.preset not in presets():
+            raise ValueError(
+                f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
+            )
+        for variant in self.all_variants:
+            variant_settings(variant)
+        self.measure  # noqa: B018  # refuses data that it has no measure for
+        return self
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """What is compared: (variant, its baseline), in the order given."""
+        baselines = {self.baseline, *self.against.values()}
+        compared = [*self.variants, *(v for v in self.against if v not in self.variants)]
+        return tuple(
+            (variant, self.against.get(variant, self.baseline or ""))
+            for variant in compared
+            if variant in self.against or (self.baseline and variant not in baselines)
+        )
+
+    @property
+    def all_variants(self) -> tuple[str, ...]:
+        """Every variant that has cells: each baseline before what is compared with it."""
+        return tuple(dict.fromkeys(name for variant, base in self.pairs for name in (base, variant)))
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of every cell: the study's, over those that go with its data."""
+        return self.measure.set | self.set
+
+    @property
+    def data_kind(self) -> str:
+        """The kind of the data: what stands before the colon."""
+        source = self.set.get("data.source") or dict(flatten(presets()[self.preset]))["data.source"]
+        return str(source).partition(":")[0]
+
+    @property
+    def measure(self) -> Measure:
+        """What decides on this study's data."""
+        found = self.on.get(self.data_kind) or self.on.get("other")
+        if found is None:
+            raise ValueError(
+                f"no measure for data of kind '{self.data_kind}': add [on.{self.data_kind}] or "
+                "[on.other] with metric and min_effect"
+            )
+        return found
+
+    def asked(self, variant: str, seed: int) -> Resolved:
+        """Return the configuration of a cell as it was asked for.
+
+        A variant wins over the study's settings: what it names is what it is about.
+
+        Raises:
+            UserError: an unknown key, or a value out of range.
+        """
+        return assemble(
+            self.preset,
+            variant,
+            (f"study {self.name}", self.settings),
+            (f"variant {variant}", variant_settings(variant)),
+            ("the cell", {"seed": seed}),
+        )
+
+    def config(self, variant: str, seed: int, host: Host) -> Resolved:
+        """Return the configuration of a cell, without ``auto``.  Raises `UserError` as `asked`."""
+        return decide(self.asked(variant, seed), host)
+
+
+def studies() -> dict[str, Path]:
+    """Return the files of the shipped studies by name."""
+    files = sorted(shipped("ablations").glob("*.toml"))
+    return {file.stem: file for file in files if file.stem != "variants"}
+
+
+def load(study: str, **changed: Any) -> Study:
+    """Return a shipped study by name, or one from a file.
+
+    Args:
+        study: its name, or the path of a TOML file.
+        changed: fields that replace the file's; ``set`` is merged into it.
+
+    Raises:
+        UserError: there is no such study, or it cannot be: which field, and why.
+    """
+    known = studies()
+    file = known.get(study) or Path(study)
+    if study not in known and not file.is_file():
+        raise UserError(
+            f"no study is called '{study}'; {closest(study, list(known))}; or give a TOML file"
+        )
+    written = load_toml(file)
+    for table in (written, *written.get("on", {}).values()):
+        table["set"] = dict(flatten(table.get("set", {})))
+    settings = written["set"] | changed.pop("set", {})
+    return _validated(file, {"name": file.stem, **written, **changed, "set": settings})
+
+
+def _validated(file: Path, fields: Mapping[str, Any]) -> Study:
+    try:
+        return Study.model_validate(fields)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, problem['loc'])) or 'the study'}: "
+            + problem["msg"].removeprefix("Value error, ")
+            for problem in error.errors()
+        ]
+        raise UserError(f"{file}: " + "\n".join(lines)) from error
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds in ``0-4`` or ``0,2,7-9``, in the order given.
+
+    Raises:
+        UserError: anything else, or one twice.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.strip().isdigit() or (dash and not last.strip().isdigit()):
+            raise UserError(f"--seeds {text}: expected numbers and ranges, e.g. 0-4 or 0,2,5-7")
+        seeds += range(int(first), int(last or first) + 1)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: expected different seeds, e.g. 0-4")
+    return tuple(seeds)
+
+
+class Place(BaseModel):
+    """Where a variant has a block, and what the variant costs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Literal["generator", "discriminator"]
+    side: int
+    channels: int
+
+
+class Facts(BaseModel):
+    """What a variant's networks are, counted before anything is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: tuple[Place, ...]
+    parameters_g: int
+    parameters_d: int
+    flops_per_step: int
+
+
+class Memory(BaseModel):
+    """What the folder of a study keeps: the study as it began, and how it was extended.
+
+    ``host`` is what ``auto`` meant when it began, so that no study mixes precisions or extractors.
+    ``looks`` counts the times that seeds were added when results could already be seen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    study: Study
+    host: dict[str, Any]
+    data_fingerprint: str
+    looks: int = 0
+    facts: dict[str, Facts] = {}
+
+    @classmethod
+    def begun(cls, study: Study, host: Host, data_fingerprint: str) -> Self:
+        """Return the memory of a study that begins now."""
+        return cls(study=study, host=asdict(host), data_fingerprint=data_fingerprint)
+
+    @property
+    def auto(self) -> Host:
+        """What ``auto`` means in this study."""
+        return Host(**self.host)
+
+    def write(self, folder: Path) -> None:
+        """Store it, in one step."""
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / MEMORY, json_bytes(self.model_dump(mode="json")))
+
+
+def remembered(folder: Path) -> Memory | None:
+    """Return what a folder keeps of its study; None if there was none.
+
+    Raises:
+        UserError: it is damaged, or a newer sagan-bench wrote it.
+    """
+    file = folder / MEMORY
+    try:
+        stored = json.loads(file.read_bytes())
+        return Memory.model_validate(stored)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(
+            f"{file} cannot be read ({str(error).splitlines()[0]}); restore it from a copy, or give "
+            "the study another --name"
+        ) from error
+
+
+def refuse_other(memory: Memory, study: Study, folder: Path) -> None:
+    """Refuse to go on in a folder with a study that would compute or decide something else.
+
+    Seeds and variants may be added; a path may move, because images enter by their content.
+
+    Raises:
+        UserError: it differs; in what.
+    """
+    here, asked = (_definition(one) for one in (memory.study, study))
+    differ = [key for key in {**here, **asked} if here.get(key) != asked.get(key)]
+    if differ:
+        pairs = [f"{k}: {here.get(k, 'absent')} here, {asked.get(k, 'absent')} asked" for k in differ]
+        raise UserError(
+            f"another study is in {folder}: {', '.join(pairs)}; choose another --name, or take "
+            "the change back"
+        )
+
+
+def _definition(study: Study) -> dict[str, str]:
+    fixed = study.model_dump(mode="json", include={"preset", "against", "baseline", "comparable"})
+    decides = study.measure.model_dump(mode="json", include={"metric", "min_effect"})
+    leaves = dict(flatten(fixed | decides)) | study.settings
+    return {key: json.dumps(value) for key, value in leaves.items() if key != "data.source"}
+
+
+def joined(ours: Iterable[Any], more: Iterable[Any]) -> tuple[Any, ...]:
+    """Return both, each once, in their order."""
+    return tuple(dict.fromkeys((*ours, *more)))
