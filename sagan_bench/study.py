@@ -124,7 +124,9 @@ class Study(Section):
     @property
     def all_variants(self) -> tuple[str, ...]:
         """Every variant that has cells: each baseline before what is compared with it."""
-        return tuple(dict.fromkeys(name for variant, base in self.pairs for name in (base, variant)))
+        return tuple(
+            dict.fromkeys(name for variant, base in self.pairs for name in (base, variant))
+        )
 
     @property
     def settings(self) -> Settings:
@@ -308,9 +310,16 @@ def refuse_other(memory: Memory, study: Study, folder: Path) -> None:
         UserError: it differs; in what.
     """
     here, asked = (_definition(one) for one in (memory.study, study))
-    differ = [key for key in {**here, **asked} if here.get(key) != asked.get(key)]
+    differ = [
+        key
+        for key in {**here, **asked}
+        if here.get(key) != asked.get(key)
+        and not (key.startswith("against.") and key not in here.keys() & asked.keys())
+    ]
     if differ:
-        pairs = [f"{k}: {here.get(k, 'absent')} here, {asked.get(k, 'absent')} asked" for k in differ]
+        pairs = [
+            f"{k}: {here.get(k, 'absent')} here, {asked.get(k, 'absent')} asked" for k in differ
+        ]
         raise UserError(
             f"another study is in {folder}: {', '.join(pairs)}; choose another --name, or take "
             "the change back"
