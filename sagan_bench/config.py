@@ -162,6 +162,7 @@ class RunSection(Section):
     steps: int = Field(100_000, ge=1, description="generator updates to reach")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda")
     threads: int | None = Field(None, ge=1, description="CPU threads; none is one a core")
+    cells_on_device: int = Field(1, ge=1, description="runs that share the device, set by ablate")
     sample_every: int = Field(100, ge=1, description="steps between sample grids")
     eval_every: int | None = Field(None, ge=1, description="steps between scores on the way")
     eval_images: int = Field(512, ge=4, description="generated images for those")

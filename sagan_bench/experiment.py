@@ -1,7 +1,9 @@
 """From a configuration to the record of its run: train and score, or score once more."""
 
+import logging
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +21,15 @@ from sagan_bench.errors import UserError
 from sagan_bench.evaluation import scoring
 from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
+from sagan_bench.files import atomic_write
 from sagan_bench.models.build import build, flops_per_step, layers, without_spectral_norm
 from sagan_bench.records import Record, Score
 from sagan_bench.run_directory import RunDirectory, read_now
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.generation import sampler
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,52 @@ def run(
             if not isinstance(error, Stopped):
                 cell.write("failed", f"{type(error).__name__}: {error}")
             raise
+
+
+def note_failure(config: RunConfig, digest: str, path: Path, reason: str, trace: str = "") -> None:
+    """Record that a run failed, if it could not do so itself; ``trace`` goes to ``failure.txt``.
+
+    A run that another process holds, or a folder that holds another run, is left alone.
+    """
+    dumped = config.model_dump(mode="json")
+    try:
+        with RunDirectory(path, digest=digest, config=dumped) as directory:
+            earlier = records.read(path) if directory.record_file.exists() else None
+            directory.write(_failed(earlier or _unstarted(config, digest, path), reason))
+            if trace:
+                atomic_write(path / "failure.txt", trace.encode())
+    except UserError as error:
+        _log.warning("%s: that it failed could not be recorded: %s", path, error)
+
+
+def _failed(record: Record, reason: str) -> Record:
+    *before, last = record.attempts or (None,)
+    if last and last.ended is None:
+        last = last.model_copy(update={"ended": datetime.now(UTC), "outcome": "failed"})
+    attempts = (*before, last) if last else ()
+    return record.model_copy(update={"status": "failed", "reason": reason, "attempts": attempts})
+
+
+def _unstarted(config: RunConfig, digest: str, path: Path) -> Record:
+    """Return the record of a run that never came to its first step."""
+    return Record(
+        run=path.resolve().name,
+        name=config.name,
+        variant=config.variant,
+        seed=config.seed,
+        status="failed",
+        step=0,
+        steps=config.run.steps,
+        config=config.model_dump(mode="json"),
+        config_digest=digest,
+        environment=records.environment(config.run.device),
+    )
+
+
+def threads_of(path: Path) -> int | None:
+    """Return the CPU threads of a run's last attempt; None if there was none."""
+    attempts = records.read(path).attempts if (path / records.RECORD).exists() else ()
+    return attempts[-1].threads if attempts else None
 
 
 def _is_complete(earlier: Record, steps: int, path: Path) -> bool:

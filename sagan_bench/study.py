@@ -296,8 +296,8 @@ def remembered(folder: Path) -> Memory | None:
         return None
     except ValueError as error:
         raise UserError(
-            f"{file} cannot be read ({str(error).splitlines()[0]}); restore it from a copy, or give "
-            "the study another --name"
+            f"{file} cannot be read ({str(error).splitlines()[0]}); restore it from a copy, or "
+            "give the study another --name"
         ) from error
 
 

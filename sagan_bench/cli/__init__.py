@@ -11,6 +11,7 @@ import typer
 
 from sagan_bench import __version__
 from sagan_bench.cli import data
+from sagan_bench.cli.ablate import ablate
 from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.errors import UserError
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(ablate)
 app.add_typer(data.app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]

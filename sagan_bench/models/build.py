@@ -30,6 +30,14 @@ class Layer(NamedTuple):
     flops: int
 
 
+class Placed(NamedTuple):
+    """A block: its network, the side of its feature map in pixels, and its channels."""
+
+    network: str
+    side: int
+    channels: int
+
+
 def build(config: RunConfig) -> Networks:
     """Return both networks in fp32, channels-last, initialised by (seed, layer name).
 
@@ -83,6 +91,17 @@ def parameters(network: nn.Module) -> int:
 def attention_blocks(network: nn.Module) -> dict[str, Block]:
     """Return the attention blocks of a network, or those in their place, by name."""
     return {n: m for n, m in network.named_modules() if isinstance(m, Block)}
+
+
+def placed(config: RunConfig) -> list[Placed]:
+    """Return where blocks of attention, or what stands in their place, are.  Raises as `build`."""
+    blocks = {
+        (network, name)
+        for network, module in skeleton(config)._asdict().items()
+        for name in attention_blocks(module)
+    }
+    rows = (row for row in layers(config) if (row.network, row.name) in blocks)
+    return [Placed(row.network, row.output_shape[1], row.output_shape[0]) for row in rows]
 
 
 def layers(config: RunConfig) -> list[Layer]:

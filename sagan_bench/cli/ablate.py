@@ -1,0 +1,299 @@
+"""The verb ``ablate``: run a study's missing cells, and say what can be claimed."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from sagan_bench.cli.options import program
+from sagan_bench.cli.signals import exit_stopped, stopping
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sagan_bench.ablation import Cell, Plan, State
+    from sagan_bench.study import Study
+
+SOME_FAILED = 3
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def ablate(
+    study: Annotated[str, typer.Argument(help="A study's name or TOML file; see: list studies")] = (
+        "quick"
+    ),
+    data: Annotated[str | None, typer.Option(help="Put the question to other images")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Training seeds to run, e.g. 0-4")] = None,
+    only: Annotated[str | None, typer.Option(help="Variants to run, e.g. sagan,wider")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells at a time [default: one a device]")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Generator updates of each cell")] = None,
+    preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Folder below --runs [default: the study's]")
+    ] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto (every GPU), cpu, cuda:N")] = "auto",
+    in_process: Annotated[bool, typer.Option(help="Run cells in this process", hidden=True)] = (
+        False
+    ),
+    retry_failed: Annotated[bool, typer.Option(help="Run again what failed")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout")] = False,
+) -> None:
+    """Run a study: every variant at every seed, and what the comparison says.
+
+    The same command again runs only what is missing.
+    """
+    from sagan_bench import ablation
+    from sagan_bench.study import parse_seeds
+
+    asked = _asked(study, data, steps, preset, sets or [])
+    folder = ablation.folder_of(asked, runs, name)
+    planned = ablation.plan(
+        asked,
+        folder,
+        _host(device),
+        seeds=parse_seeds(seeds) if seeds else (),
+        only=tuple(only.split(",")) if only else (),
+        retry=retry_failed,
+    )
+    if dry_run:
+        _print_plan(planned, jobs, as_json)
+        return
+    if planned.missing:
+        planned = _run(planned, jobs, device, in_process)
+    _conclude(planned, as_json)
+
+
+def _asked(
+    study: str, data: str | None, steps: int | None, preset: str | None, sets: list[str]
+) -> "Study":
+    from sagan_bench.config import parse_set
+    from sagan_bench.study import load
+
+    settings: dict[str, Any] = dict(map(parse_set, sets))
+    if data:
+        settings["data.source"] = data
+    if steps:
+        settings["run.steps"] = steps
+    return load(study, set=settings, **({"preset": preset} if preset else {}))
+
+
+def _host(device: str) -> Callable[[Any], Any]:
+    def ask(config: Any) -> Any:
+        from sagan_bench import host
+        from sagan_bench.config import override
+
+        return host.of(override(config, {"run.device": ("--device", device)}))
+
+    return ask
+
+
+def _run(planned: "Plan", jobs: int | None, device: str, in_process: bool) -> "Plan":
+    """Run what is missing, and return the plan as it then stands."""
+    from sagan_bench import ablation
+    from sagan_bench.cell import Stopped
+    from sagan_bench.cli.bars import Bars
+    from sagan_bench.engine import Engine, Inline, Processes, slots
+
+    with stopping() as stop, ablation.held(planned.folder):
+        with Bars() as bars:
+
+            def progress(done: int, total: int) -> None:
+                bars.advance("images", done, total)
+                if reason := stop():
+                    raise Stopped(reason, None)
+
+            try:
+                planned = ablation.with_data(planned, progress)
+            except Stopped as stopped:
+                exit_stopped(str(stopped))
+        shared = slots(jobs, device)
+        _announce(planned, len(shared))
+        engine: Engine = Inline(shared[0], stop) if in_process else Processes(shared)
+        try:
+            with Grid(planned) as grid:
+                ablation.run(planned, engine, grid, stop)
+        except Stopped as stopped:
+            exit_stopped(str(stopped), stopped.path)
+        finally:
+            engine.close()
+    return planned.refreshed()
+
+
+def _announce(planned: "Plan", jobs: int) -> None:
+    study = planned.memory.study
+    print(f"{study.name}: {study.question}", file=sys.stderr)
+    for variant, lines in _differences(planned).items():
+        print(f"  {variant} against {dict(study.pairs)[variant]}: {lines}", file=sys.stderr)
+    left = planned.seconds_left(jobs)
+    about = f", about {timedelta(seconds=round(left))}" if left else ""
+    print(
+        f"{len(planned.missing)} of {len(planned.cells)} cells to run, {jobs} at a time{about}",
+        file=sys.stderr,
+    )
+
+
+def _differences(planned: "Plan") -> dict[str, str]:
+    return {
+        variant: ", ".join(f"{key} {json.dumps(a)} → {json.dumps(b)}" for key, a, b in changes)
+        for variant, changes in planned.differences().items()
+    }
+
+
+def _print_plan(planned: "Plan", jobs: int | None, as_json: bool) -> None:
+    study, left = planned.memory.study, planned.seconds_left(jobs or 1)
+    if as_json:
+        plan = {
+            "study": study.name,
+            "question": study.question,
+            "folder": str(planned.folder),
+            "cells": [
+                {"id": cell.id, "state": cell.state, "to_run": cell in planned.missing}
+                for cell in planned.cells
+            ],
+            "differences": planned.differences(),
+            "seconds_left": left,
+            "disk_bytes": planned.disk_bytes(),
+        }
+        print(json.dumps(plan, indent=2))
+        return
+    from sagan_bench.cli.tables import print_table
+
+    print(f"{study.name}: {study.question}")
+    differences, baselines = _differences(planned), dict(study.pairs)
+    missing = planned.missing
+    rows = []
+    for variant in study.all_variants:
+        cells = [cell for cell in planned.cells if cell.variant == variant]
+        states = [[cell.state for cell in cells].count(state) for state in STATES]
+        to_run = str(sum(cell in missing for cell in cells))
+        apart = f"{baselines[variant]}: {differences[variant]}" if variant in baselines else ""
+        rows.append([variant, *(str(count or "") for count in states), to_run, apart])
+    print_table("", ("variant", *STATES, "to run", "against"), rows)
+    time_left = timedelta(seconds=round(left)) if left else "unknown until a cell is finished"
+    print(f"cells:  {len(missing)} of {len(planned.cells)} to run, in {planned.folder}")
+    print(f"time:   {time_left} (with {jobs or 1} at a time)")
+    print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
+
+
+STATES: "tuple[State, ...]" = ("new", "resumable", "running", "done", "diverged", "failed")
+
+
+def _conclude(planned: "Plan", as_json: bool) -> None:
+    """Print the comparison, and end with 3 if a cell failed or diverged."""
+    bad = [cell for cell in planned.cells if cell.state in ("failed", "diverged")]
+    for cell in bad:
+        print(f"{cell.state}: {cell.path}: {cell.record and cell.record.reason}", file=sys.stderr)
+    print(f"study:   {planned.folder}\nnext:    {program()} compare {planned.folder}")
+    if bad:
+        raise typer.Exit(SOME_FAILED)
+
+
+class Grid:
+    """How far every cell is, on stderr: a table of variants and seeds, or lines off a terminal."""
+
+    def __init__(self, planned: "Plan") -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.planned = planned
+        self.metric = planned.memory.study.measure.metric
+        self.texts = {cell.id: self._of_record(cell) for cell in planned.cells}
+        self.running: dict[str, tuple[float, float]] = {}  # share done at the start, and now
+        self.to_run = self.left = len(planned.missing)
+        self.began = self.last_line = time.monotonic()
+        console = Console(stderr=True, highlight=False)
+        self.live = Live(
+            get_renderable=self._table, console=console, refresh_per_second=4, transient=False
+        )
+        self.on_terminal = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        if self.on_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.on_terminal:
+            self.live.stop()
+
+    def __call__(self, cell: "Cell", what: Any) -> None:
+        """Take notice of what happened in a cell; None: it begins."""
+        from sagan_bench.cell import Progress, Scored
+        from sagan_bench.engine import Ended
+        from sagan_bench.training.loop import Diverged, Step
+
+        if what is None:
+            self.texts[cell.id] = "starting"
+        elif isinstance(what, Step):
+            self.texts[cell.id] = f"{what.step / cell.config.run.steps:.0%}"
+        elif isinstance(what, Progress) and what.phase == "score":
+            self.texts[cell.id] = "scoring"
+        elif isinstance(what, Diverged):
+            self.texts[cell.id] = "diverged"
+        elif isinstance(what, Scored) and what.score.final and what.score.weights == "ema":
+            value = what.score.metrics.get(self.metric)
+            self.texts[cell.id] = "—" if value is None else f"{value:.4g}"
+        elif isinstance(what, Ended):
+            self._ended(cell, what)
+        self._line()
+
+    def _ended(self, cell: "Cell", what: Any) -> None:
+        self.left -= 1
+        if what.status != "finished":
+            self.texts[cell.id] = what.status
+        if not self.on_terminal or what.status == "failed":
+            done = f"{self.to_run - self.left}/{self.to_run}"
+            text = self.texts[cell.id] if what.status == "finished" else f"{what.reason}"
+            self.live.console.print(f"{done} {cell.id}: {what.status}, {text}", markup=False)
+
+    def _line(self) -> None:
+        now = time.monotonic()
+        if self.on_terminal or now - self.last_line < SECONDS_BETWEEN_LINES:
+            return
+        self.last_line = now
+        under_way = [f"{name} {text}" for name, text in self.texts.items() if "%" in text]
+        if under_way:
+            print(f"{self.left} of {self.to_run} left: {', '.join(under_way)}", file=sys.stderr)
+
+    def _of_record(self, cell: "Cell") -> str:
+        if cell.state != "done" or cell.record is None:
+            return "" if cell.state in ("new", "running") else cell.state
+        values = [s.metrics.get(self.metric) for s in cell.record.scores if s.final]
+        return "done" if not values or values[0] is None else f"{values[0]:.4g}"
+
+    def _table(self) -> "RenderableType":
+        from rich.markup import escape
+        from rich.table import Table
+
+        study = self.planned.memory.study
+        elapsed = timedelta(seconds=round(time.monotonic() - self.began))
+        done = self.to_run - self.left
+        table = Table(
+            title=escape(f"{study.name}: {self.metric} by variant and seed"),
+            caption=f"{done}/{self.to_run} cells, {elapsed} elapsed",
+            title_justify="left",
+            caption_justify="left",
+        )
+        table.add_column("variant", no_wrap=True)
+        for seed in study.seeds:
+            table.add_column(str(seed), justify="right", no_wrap=True)
+        for variant in study.all_variants:
+            texts = (escape(self.texts.get(f"{variant}-s{seed}", "")) for seed in study.seeds)
+            table.add_row(escape(variant), *texts)
+        return table
