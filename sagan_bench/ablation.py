@@ -330,6 +330,7 @@ def run(planned: Plan, engine: "Engine", watch: "StudyWatch", stop: "Stop") -> N
     from sagan_bench.cell import Stopped
     from sagan_bench.engine import Ended, Job
 
+    planned.folder.mkdir(parents=True, exist_ok=True)
     _refuse_full_disk(planned)
     planned.memory.write(planned.folder)
     waiting = deque(planned.missing)

@@ -166,6 +166,9 @@ class RunSection(Section):
     sample_every: int = Field(100, ge=1, description="steps between sample grids")
     eval_every: int | None = Field(None, ge=1, description="steps between scores on the way")
     eval_images: int = Field(512, ge=4, description="generated images for those")
+    eval_metrics: Literal["all", "rule"] = Field(
+        "all", description="of those; rule: only what twins are scored by, without an extractor"
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
     keep_training_state: bool = Field(False, description="keep optimizers when finished")

@@ -85,8 +85,15 @@ class Engine(Protocol):
         """End all workers; a cell under way is asked to stop first."""
 
 
-def slots(jobs: int | None, device: str) -> list[Slot]:
-    """Share cores and GPUs out among ``jobs`` cells at a time; none is one a device.
+def slots(jobs: int | None, device: str, cells: int) -> list[Slot]:
+    """Share cores and GPUs out among ``jobs`` cells at a time.
+
+    By default one a GPU, or one a core: small networks gain more from a process than from a thread.
+
+    Args:
+        jobs: cells at a time, or None.
+        device: ``auto`` is every GPU, or the CPU.
+        cells: those of the whole study; more slots would stay empty.
 
     Raises:
         UserError: the device is not there.
@@ -96,7 +103,7 @@ def slots(jobs: int | None, device: str) -> list[Slot]:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     else:
         devices = [str(chosen)]
-    jobs = jobs or len(devices)
+    jobs = jobs or min(cells, cpu.cores() if chosen.type == "cpu" else len(devices))
     threads = max(1, cpu.cores() // jobs)
     placed = [devices[index % len(devices)] for index in range(jobs)]
     return [Slot(place, threads, placed.count(place)) for place in placed]
@@ -191,7 +198,7 @@ class _Worker:
         while self.job and self.connection.poll():
             try:
                 what = self.connection.recv()
-            except (EOFError, OSError):
+            except (EOFError, ConnectionError):
                 what = Ended("failed", f"the worker process died: {self._how_it_died()}")
                 job = self.job
                 experiment.note_failure(job.config, job.digest, job.path, what.reason or "")
@@ -240,7 +247,7 @@ class Processes:
             worker = _Worker(self.unused.pop(0))
             self.workers.append(worker)
         worker.job = _placed(job, worker.slot)
-        with suppress(BrokenPipeError):  # it died just now: `events` will say so
+        with suppress(ConnectionError):  # it died just now: `events` will say so
             worker.connection.send(worker.job)
 
     def poll(self, timeout_sec: float) -> list[Event]:
@@ -262,7 +269,7 @@ class Processes:
         """Tell the worker of a job to stop."""
         for worker in self.workers:
             if worker.job and worker.job.id == job:
-                with suppress(BrokenPipeError):
+                with suppress(ConnectionError):
                     worker.connection.send(why)
 
     def close(self) -> None:
@@ -297,13 +304,13 @@ def _serve(driver: Connection) -> None:
     while True:
         try:
             job = driver.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         if isinstance(job, str):  # asked to stop just after it ended
             continue
         _wait_for_lock(job.path)
         ended = attempt(job, _Sender(driver), lambda: _asked(driver))
-        with suppress(BrokenPipeError):
+        with suppress(ConnectionError):
             driver.send(ended)
         if ended.status == "failed":
             return
@@ -314,7 +321,7 @@ def _asked(driver: Connection) -> str | None:
         return None
     try:
         return str(driver.recv())
-    except EOFError:
+    except (EOFError, ConnectionError):
         return "the driver is gone"
 
 
@@ -336,5 +343,5 @@ class _Sender:
         if isinstance(what, Progress | Step) and now - self.sent < SECONDS_BETWEEN_EVENTS:
             return
         self.sent = now
-        with suppress(BrokenPipeError):  # the driver is gone: `_asked` will notice
+        with suppress(ConnectionError):  # the driver is gone: `_asked` will notice
             self.driver.send(what)

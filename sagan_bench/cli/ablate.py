@@ -13,6 +13,7 @@ import typer
 
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
+from sagan_bench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,7 +33,7 @@ def ablate(
     seeds: Annotated[str | None, typer.Option(help="Training seeds to run, e.g. 0-4")] = None,
     only: Annotated[str | None, typer.Option(help="Variants to run, e.g. sagan,wider")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Cells at a time [default: one a device]")
+        int | None, typer.Option(min=1, help="Cells at a time [default: one a GPU, or a core]")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Generator updates of each cell")] = None,
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
@@ -117,7 +118,7 @@ def _run(planned: "Plan", jobs: int | None, device: str, in_process: bool) -> "P
                 planned = ablation.with_data(planned, progress)
             except Stopped as stopped:
                 exit_stopped(str(stopped))
-        shared = slots(jobs, device)
+        shared = slots(jobs, device, len(planned.cells))
         _announce(planned, len(shared))
         engine: Engine = Inline(shared[0], stop) if in_process else Processes(shared)
         try:
@@ -167,8 +168,6 @@ def _print_plan(planned: "Plan", jobs: int | None, as_json: bool) -> None:
         }
         print(json.dumps(plan, indent=2))
         return
-    from sagan_bench.cli.tables import print_table
-
     print(f"{study.name}: {study.question}")
     differences, baselines = _differences(planned), dict(study.pairs)
     missing = planned.missing
@@ -209,7 +208,7 @@ class Grid:
         self.planned = planned
         self.metric = planned.memory.study.measure.metric
         self.texts = {cell.id: self._of_record(cell) for cell in planned.cells}
-        self.running: dict[str, tuple[float, float]] = {}  # share done at the start, and now
+        self.scores: dict[str, str] = {}
         self.to_run = self.left = len(planned.missing)
         self.began = self.last_line = time.monotonic()
         console = Console(stderr=True, highlight=False)
@@ -247,19 +246,18 @@ class Grid:
         elif isinstance(what, Diverged):
             self.texts[cell.id] = "diverged"
         elif isinstance(what, Scored) and what.score.final and what.score.weights == "ema":
-            value = what.score.metrics.get(self.metric)
-            self.texts[cell.id] = "—" if value is None else f"{value:.4g}"
+            self.scores[cell.id] = number(what.score.metrics.get(self.metric))
         elif isinstance(what, Ended):
             self._ended(cell, what)
         self._line()
 
     def _ended(self, cell: "Cell", what: Any) -> None:
         self.left -= 1
-        if what.status != "finished":
-            self.texts[cell.id] = what.status
+        finished = what.status == "finished"
+        self.texts[cell.id] = self.scores.get(cell.id, "done") if finished else what.status
         if not self.on_terminal or what.status == "failed":
             done = f"{self.to_run - self.left}/{self.to_run}"
-            text = self.texts[cell.id] if what.status == "finished" else f"{what.reason}"
+            text = f"{self.metric} {self.texts[cell.id]}" if finished else what.reason
             self.live.console.print(f"{done} {cell.id}: {what.status}, {text}", markup=False)
 
     def _line(self) -> None:
@@ -274,8 +272,8 @@ class Grid:
     def _of_record(self, cell: "Cell") -> str:
         if cell.state != "done" or cell.record is None:
             return "" if cell.state in ("new", "running") else cell.state
-        values = [s.metrics.get(self.metric) for s in cell.record.scores if s.final]
-        return "done" if not values or values[0] is None else f"{values[0]:.4g}"
+        finals = (one for one in cell.record.scores if one.final and one.weights == "ema")
+        return next((number(one.metrics.get(self.metric)) for one in finals), "done")
 
     def _table(self) -> "RenderableType":
         from rich.markup import escape

@@ -1,0 +1,380 @@
+"""Studies run whole: what is planned, what is there, what failed, and what a kill costs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from example_studies import FILE, HOST, here, small_study
+
+from sagan_bench import ablation, cell, engine, experiment, records, study
+from sagan_bench.ablation import Cell, Plan
+from sagan_bench.cell import Scored, Stopped
+from sagan_bench.engine import Ended, Inline, Processes, Slot
+from sagan_bench.errors import UserError
+from sagan_bench.study import Study
+from sagan_bench.training import checkpoint
+from sagan_bench.training.loop import Diverged, Step
+
+SLOT = Slot("cpu", 1, 1)
+SCORELESS = 'evaluation.extractor="efficientnet-lite0"'
+
+
+def planned(asked: Study, folder: Path, **chosen: Any) -> Plan:
+    return ablation.with_data(ablation.plan(asked, folder, here, **chosen))
+
+
+def run(plan: Plan, stop: Callable[[], str | None] = lambda: None) -> list[tuple[str, Any]]:
+    """Run in this process; the events."""
+    events: list[tuple[str, Any]] = []
+    ablation.run(plan, Inline(SLOT, stop), lambda cell, what: events.append((cell.id, what)), stop)
+    return events
+
+
+def states(plan: Plan) -> list[str]:
+    return [cell.state for cell in plan.refreshed().cells]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = checkpoint.load(folder / "weights.pt")
+    return {f"{k}.{n}": value for k in ("ema", "raw") for n, value in state[k].items()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A finished study, not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("finished")
+    plan = planned(small_study(folder), folder / "small")
+    run(plan)
+    return plan.refreshed()
+
+
+def test_cells_run_seed_by_seed_and_leave_records(finished: Plan) -> None:
+    ids = [cell.id for cell in finished.cells]
+    assert ids == ["no-attention-s0", "sagan-s0", "no-attention-s1", "sagan-s1"]
+    for one in finished.cells:
+        assert one.record is not None
+        assert one.path == finished.folder / f"{one.id}-{one.digest}"
+        assert (one.record.variant, one.record.seed) == (one.variant, one.seed)
+        assert one.record.attempts[-1].threads == 1
+    assert states(finished) == ["done"] * 4
+    assert not finished.missing
+
+
+def test_the_same_command_again_finds_everything_done(finished: Plan) -> None:
+    asked = finished.memory.study
+
+    def nobody(config: object) -> Any:
+        raise AssertionError("the machine need not be asked again")
+
+    again = ablation.plan(asked, finished.folder, nobody)
+    assert not again.missing
+    assert again.memory.looks == 0
+
+
+def test_the_plan_says_what_differs_and_nothing_else(finished: Plan) -> None:
+    assert finished.differences() == {
+        "sagan": [
+            ("model.attention.generator", [], [8]),
+            ("model.attention.discriminator", [], [8]),
+        ]
+    }
+
+
+def test_facts_are_counted_before_anything_runs(tmp_path: Path) -> None:
+    facts = ablation.plan(small_study(tmp_path), tmp_path / "s", here).memory.facts
+    assert facts["no-attention"].blocks == ()
+    assert [(p.network, p.side, p.channels) for p in facts["sagan"].blocks] == [
+        ("generator", 8, 16), ("discriminator", 8, 16),
+    ]  # fmt: skip
+    assert facts["sagan"].parameters_g > facts["no-attention"].parameters_g
+    assert facts["sagan"].flops_per_step > facts["no-attention"].flops_per_step
+    assert not (tmp_path / "s").exists()
+
+
+def test_seeds_may_be_added_and_that_counts_as_a_look(finished: Plan) -> None:
+    grown = ablation.plan(finished.memory.study, finished.folder, here, seeds=(0, 1, 2))
+    assert [one.id for one in grown.missing] == ["no-attention-s2", "sagan-s2"]
+    assert grown.memory.looks == 1
+    fewer = ablation.plan(finished.memory.study, finished.folder, here, seeds=(1,))
+    assert fewer.memory.study.seeds == (0, 1)
+    assert fewer.memory.looks == 0
+
+
+def test_seeds_added_before_any_result_are_no_look(tmp_path: Path) -> None:
+    plan = planned(small_study(tmp_path), tmp_path / "s")
+    plan.memory.write(plan.folder)
+    assert ablation.plan(plan.memory.study, plan.folder, here, seeds=(7,)).memory.looks == 0
+
+
+def test_only_some_variants_can_be_run(tmp_path: Path) -> None:
+    asked = small_study(tmp_path)
+    plan = ablation.plan(asked, tmp_path / "s", here, only=("sagan",), seeds=(1,))
+    assert [one.id for one in plan.missing] == ["sagan-s1"]
+    with pytest.raises(UserError, match=r"--only sagn: .*did you mean 'sagan'"):
+        ablation.plan(asked, tmp_path / "s", here, only=("sagn",))
+
+
+def test_variants_that_are_the_same_are_refused(tmp_path: Path) -> None:
+    same = small_study(tmp_path, text=FILE.replace('["sagan"]', '["sagan", "feat8"]'))
+    with pytest.raises(UserError, match="sagan and feat8 are the same network and recipe"):
+        ablation.plan(same, tmp_path / "s", here)
+
+
+def test_a_side_that_is_lacking_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    asked = small_study(tmp_path, text=FILE.replace('["sagan"]', '["feat64"]'))
+    with pytest.raises(UserError, match="lacks"):
+        ablation.plan(asked, tmp_path / "s", here)
+
+
+def test_other_images_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    plan = planned(small_study(tmp_path), tmp_path / "s")
+    memory = plan.memory.model_copy(update={"data_fingerprint": "0" * 16})
+    memory.write(plan.folder)
+    with pytest.raises(UserError, match="not those that the study"):
+        planned(plan.memory.study, plan.folder)
+
+
+def test_time_is_estimated_from_finished_cells_by_flops(finished: Plan) -> None:
+    more = ablation.plan(finished.memory.study, finished.folder, here, seeds=(0, 1, 2))
+    left = more.seconds_left(1)
+    assert left is not None
+    spent = [(c.record.cost.train_sec or 0) + (c.record.cost.score_sec or 0)
+             for c in finished.cells if c.record]  # fmt: skip
+    assert left == pytest.approx(sum(spent) / 2, rel=0.5)
+    assert more.seconds_left(2) == left / 2
+    assert finished.seconds_left(1) == 0
+    fresh = ablation.plan(finished.memory.study, finished.folder / "none", here)
+    assert fresh.seconds_left(1) is None
+    assert fresh.disk_bytes() > more.disk_bytes() > finished.disk_bytes() == 0
+
+
+def test_a_crashed_cell_is_recorded_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(small_study(tmp_path), tmp_path / "s")
+    train = cell.train
+
+    def fail(config: Any, *rest: Any) -> Iterator[Any]:
+        if config.variant == "sagan" and config.seed == 0:
+            raise MemoryError("no more")
+        return train(config, *rest)
+
+    monkeypatch.setattr(cell, "train", fail)
+    events = run(plan)
+    ended = {name: what.status for name, what in events if isinstance(what, Ended)}
+    assert ended == {
+        "no-attention-s0": "finished", "sagan-s0": "failed",
+        "no-attention-s1": "finished", "sagan-s1": "finished",
+    }  # fmt: skip
+    failed = plan.refreshed().cells[1]
+    assert failed.record is not None
+    assert (failed.record.status, failed.record.reason) == ("failed", "MemoryError: no more")
+    assert "in fail" in (failed.path / "failure.txt").read_text()
+    monkeypatch.undo()
+
+    again = ablation.plan(plan.memory.study, plan.folder, here)
+    assert not again.missing
+    retried = planned(plan.memory.study, plan.folder, retry=True)
+    assert [one.id for one in retried.missing] == ["sagan-s0"]
+    run(retried)
+    assert states(retried) == ["done"] * 4
+
+
+def test_a_cell_that_cannot_even_begin_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(small_study(tmp_path), tmp_path / "s", only=("sagan",), seeds=(0,))
+
+    def fail(*given: object, **named: object) -> None:
+        raise UserError("the images have gone")
+
+    monkeypatch.setattr(experiment, "prepare", fail)
+    run(plan)
+    (record,) = (one.record for one in plan.refreshed().cells if one.record)
+    assert (record.status, record.step, record.attempts) == ("failed", 0, ())
+    assert record.reason == "UserError: the images have gone"
+
+
+def test_a_diverged_cell_is_a_result_and_not_run_again(tmp_path: Path) -> None:
+    asked = small_study(tmp_path, "training.lr_d=1e30", "training.lr_g=1e30")
+    plan = planned(asked, tmp_path / "s", seeds=(0,))
+    events = run(plan)
+    assert any(isinstance(what, Diverged) for _, what in events)
+    assert states(plan) == ["diverged"] * 2
+    assert not ablation.plan(asked, plan.folder, here, retry=True).missing
+
+
+def test_scores_are_seen_as_they_come(tmp_path: Path) -> None:
+    plan = planned(small_study(tmp_path), tmp_path / "s", only=("sagan",), seeds=(0,))
+    events = run(plan)
+    assert events[0] == ("sagan-s0", None)
+    assert [what.score.weights for _, what in events if isinstance(what, Scored)] == ["ema", "raw"]
+    assert events[-1] == ("sagan-s0", Ended("finished", None))
+
+
+def test_a_study_that_is_stopped_goes_on(tmp_path: Path) -> None:
+    plan = planned(small_study(tmp_path), tmp_path / "s", seeds=(0,))
+    asked = iter([None] * 3 + ["interrupted"] * 100)
+    with pytest.raises(Stopped, match="interrupted"):
+        run(plan, lambda: next(asked))
+    assert "resumable" in states(plan)
+    again = planned(plan.memory.study, plan.folder, seeds=(0,))
+    run(again)
+    assert states(again)[:2] == ["done", "done"]
+
+
+# --- Worker processes --------------------------------------------------------------------------
+
+
+def in_processes(
+    plan: Plan,
+    slots: Sequence[Slot] = (SLOT, SLOT),
+    watch: Callable[[Cell, Any], None] = lambda cell, what: None,
+    stop: Callable[[], str | None] = lambda: None,
+) -> None:
+    workers = Processes(slots)
+    try:
+        ablation.run(plan, workers, watch, stop)
+    finally:
+        workers.close()
+
+
+def test_worker_processes_leave_the_same_bits(tmp_path: Path, finished: Plan) -> None:
+    plan = planned(finished.memory.study, tmp_path / "s", seeds=(0,))
+    seen: list[Any] = []
+    in_processes(plan, watch=lambda cell, what: seen.append(what))
+    assert states(plan) == ["done", "done"]
+    assert any(isinstance(what, Step) for what in seen)
+    for ours, theirs in zip(plan.cells, finished.cells, strict=False):
+        first, second = weights(ours.path), weights(theirs.path)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_killed_worker_fails_its_cell_alone(tmp_path: Path) -> None:
+    plan = planned(small_study(tmp_path, "run.steps=60"), tmp_path / "s", seeds=(0,))
+
+    def kill(one: Cell, what: Any) -> None:
+        if isinstance(what, Step) and one.variant == "no-attention":
+            holder = records.read_object(one.path / ".holder.json")
+            os.kill(holder["pid"], signal.SIGKILL)
+
+    in_processes(plan, [SLOT], kill)
+    dead, alive = plan.refreshed().cells
+    assert dead.record is not None
+    assert dead.record.reason == "the worker process died: SIGKILL (out of memory?)"
+    assert (dead.state, alive.state) == ("failed", "done")
+    assert dead.record.attempts[-1].outcome == "failed"
+
+
+def test_stopped_workers_leave_checkpoints_and_go_on_to_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    asked = small_study(tmp_path, "run.steps=40")
+    plan = planned(asked, tmp_path / "s", seeds=(0,))
+    began: set[str] = set()
+
+    def watch(one: Cell, what: Any) -> None:
+        if isinstance(what, Step):
+            began.add(one.id)
+
+    with pytest.raises(Stopped):
+        in_processes(plan, watch=watch, stop=lambda: "terminated" if len(began) == 2 else None)
+    assert set(states(plan)) <= {"resumable", "done"}
+    assert "resumable" in states(plan)
+    again = planned(asked, plan.folder, seeds=(0,))
+    in_processes(again)
+    undisturbed = planned(asked, tmp_path / "u", seeds=(0,))
+    in_processes(undisturbed)
+    for ours, theirs in zip(again.cells, undisturbed.cells, strict=True):
+        first, second = weights(ours.path), weights(theirs.path)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_ablation import in_processes, planned
+from sagan_bench import study
+
+if __name__ == "__main__":
+    def say(cell, what):
+        print(cell.id, type(what).__name__, flush=True)
+    memory = study.remembered(Path(sys.argv[2]))
+    in_processes(planned(memory.study, Path(sys.argv[2])), watch=say)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path) -> None:
+    asked = small_study(tmp_path, "run.steps=60", "run.checkpoint_every=5")
+    plan = planned(asked, tmp_path / "s")
+    plan.memory.write(plan.folder)
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    tests = str(Path(__file__).parent)
+    driver = subprocess.Popen(
+        [sys.executable, str(script), tests, str(plan.folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    while "Step" not in driver.stdout.readline():
+        pass
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    deadline = time.monotonic() + 60
+    while "running" in states(plan) and time.monotonic() < deadline:
+        time.sleep(0.1)  # the workers notice, write a checkpoint and end
+    assert "running" not in states(plan)
+    again = planned(asked, plan.folder)
+    in_processes(again)
+    assert states(again) == ["done"] * 4
+    undisturbed = planned(asked, tmp_path / "u")
+    in_processes(undisturbed)
+    for ours, theirs in zip(again.cells, undisturbed.cells, strict=True):
+        first, second = weights(ours.path), weights(theirs.path)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_study_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with (
+        ablation.held(tmp_path / "s"),
+        pytest.raises(UserError, match="another process is running the study"),
+        ablation.held(tmp_path / "s"),
+    ):
+        pass
+
+
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.cpu, "cores", lambda: 8)
+    assert engine.slots(None, "cpu", cells=40) == [Slot("cpu", 1, 8)] * 8
+    assert engine.slots(None, "cpu", cells=2) == [Slot("cpu", 4, 2)] * 2
+    assert engine.slots(3, "cpu", cells=40) == [Slot("cpu", 2, 3)] * 3
+
+
+def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.cpu, "cores", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert engine.slots(None, "auto", cells=40) == [Slot("cuda:0", 4, 1), Slot("cuda:1", 4, 1)]
+    three = engine.slots(3, "auto", cells=40)
+    assert [(slot.device, slot.shared_by) for slot in three] == [
+        ("cuda:0", 2), ("cuda:1", 1), ("cuda:0", 2),
+    ]  # fmt: skip
+    assert engine.slots(2, "cuda:1", cells=40) == [Slot("cuda:1", 4, 2)] * 2
+
+
+def test_folders_tell_the_data_apart(tmp_path: Path) -> None:
+    asked = study.load("presence")
+    assert ablation.folder_of(asked, tmp_path, None) == tmp_path / "presence"
+    cifar = study.load("presence", set={"data.source": "cifar10:x"})
+    assert ablation.folder_of(cifar, tmp_path, None) == tmp_path / "presence-cifar10"
+    assert ablation.folder_of(cifar, tmp_path, "mine") == tmp_path / "mine"
+    assert HOST.extractor == "efficientnet-lite0"

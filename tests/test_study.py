@@ -1,0 +1,169 @@
+"""Studies as data: what ships, what is refused, and what a folder remembers."""
+
+from pathlib import Path
+
+import pytest
+
+from sagan_bench import study
+from sagan_bench.config import Host, flatten, load_toml, variant_settings
+from sagan_bench.errors import UserError
+from sagan_bench.study import Measure, Memory, Study
+
+HOST = Host(bf16=False, extractor="efficientnet-lite0")
+SMALLEST = """
+question = "Does it?"
+baseline = "no-attention"
+variants = ["sagan"]
+seeds = [0, 1]
+[on.twins]
+metric = "twin_rate"
+min_effect = 0.05
+"""
+
+
+def written(folder: Path, text: str = SMALLEST) -> str:
+    file = folder / "mine.toml"
+    file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize("name", study.studies())
+def test_every_shipped_study_resolves(name: str) -> None:
+    one = study.load(name)
+    assert one.name == name
+    assert one.question.endswith("?")
+    for variant in one.all_variants:
+        config = one.config(variant, 0, HOST).config
+        assert (config.variant, config.seed) == (variant, 0)
+        settings = dict(flatten(config.model_dump()))
+        for key, value in variant_settings(variant).items():
+            assert settings[key] == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize("name", study.studies())
+def test_every_shipped_study_can_be_put_to_other_data(name: str) -> None:
+    one = study.load(name, set={"data.source": "folder:somewhere"})
+    assert one.measure.metric == "fid"
+    for variant in one.all_variants:
+        assert one.config(variant, 0, HOST).config.run.eval_metrics == "all"
+
+
+def test_all_verdict_studies_have_the_seeds_for_a_verdict() -> None:
+    for name in study.studies():
+        one = study.load(name)
+        assert len(one.seeds) >= 5 or not one.comparable
+
+
+def test_a_variant_wins_over_the_study_and_the_command_line(tmp_path: Path) -> None:
+    changed = {"model.attention.generator": [16], "training.batch_size": 8}
+    one = study.load(written(tmp_path), set=changed)
+    config = one.config("no-attention", 3, HOST).config
+    assert config.model.attention.generator == ()
+    assert config.training.batch_size == 8
+    assert one.config("sagan", 3, HOST).config.model.attention.generator == (16,)
+
+
+def test_pairs_are_with_the_baseline_or_with_one_of_their_own(tmp_path: Path) -> None:
+    against = '\n[against]\nfp32 = "no-attention+fp32"\n'
+    one = study.load(written(tmp_path, SMALLEST + against))
+    assert one.pairs == (("sagan", "no-attention"), ("fp32", "no-attention+fp32"))
+    assert one.all_variants == ("no-attention", "sagan", "no-attention+fp32", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('variants = ["sagan"]', "", "nothing is compared"),
+        ('"sagan"', '"sagn"', "did you mean 'sagan'"),
+        ("[0, 1]", "[0, 0]", "different"),
+        ("[0, 1]", "[-1]", "different numbers from 0"),
+        ("0.05", '"5 per cent"', "min_effect"),
+        ("[on.twins]", "[on.lsun]", "add [on.twins] or [on.other]"),
+        ("seeds", 'preset = "quik"\nseeds', "did you mean 'quick'"),
+        ("question", "questoin", "questoin"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+    with pytest.raises(UserError) as refused:
+        study.load(written(tmp_path, SMALLEST.replace(old, new)))
+    assert says in str(refused.value)
+    assert "mine.toml" in str(refused.value) or "sagn" in str(refused.value)
+
+
+def test_an_unknown_setting_is_refused_with_the_closest(tmp_path: Path) -> None:
+    one = study.load(written(tmp_path, SMALLEST.replace("[on", "set.run.step = 3\n[on")))
+    with pytest.raises(UserError, match=r"study mine: .* did you mean 'run\.steps'"):
+        one.config("sagan", 0, HOST)
+
+
+def test_an_unknown_study_is_refused_with_the_closest() -> None:
+    with pytest.raises(UserError, match="did you mean 'presence'"):
+        study.load("presense")
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0-4", (0, 1, 2, 3, 4)), ("0,2,7-8", (0, 2, 7, 8)), ("3", (3,))]
+)
+def test_seeds_are_read(text: str, seeds: tuple[int, ...]) -> None:
+    assert study.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "4-0", "1,1", "0-", "-1", "1;2"])
+def test_other_seeds_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--seeds"):
+        study.parse_seeds(text)
+
+
+def test_the_smallest_effect_may_be_a_share_of_the_baseline() -> None:
+    assert Measure(metric="fid", min_effect="5%").min_effect_of(40.0) == 2.0
+    assert Measure(metric="fid", min_effect=1.5).min_effect_of(40.0) == 1.5
+
+
+def test_a_folder_remembers_its_study(tmp_path: Path) -> None:
+    one = study.load(written(tmp_path))
+    assert study.remembered(tmp_path / "runs") is None
+    Memory.begun(one, HOST, "f1").write(tmp_path / "runs")
+    memory = study.remembered(tmp_path / "runs")
+    assert memory is not None
+    assert (memory.study, memory.auto, memory.data_fingerprint) == (one, HOST, "f1")
+
+
+def test_a_damaged_memory_is_told(tmp_path: Path) -> None:
+    (tmp_path / study.MEMORY).write_text("{")
+    with pytest.raises(UserError, match=r"study\.json cannot be read"):
+        study.remembered(tmp_path)
+
+
+def changed(one: Study, **fields: object) -> Study:
+    return one.model_copy(update=fields)
+
+
+def test_another_study_in_the_folder_is_refused_with_the_difference(tmp_path: Path) -> None:
+    one = study.load(written(tmp_path))
+    memory = Memory.begun(one, HOST, "f1")
+    for same in (
+        changed(one, seeds=(0, 1, 2)),
+        changed(one, variants=("sagan", "wider")),
+        changed(one, set={"data.source": "twins"}),
+        changed(one, question="Put otherwise?"),
+    ):
+        study.refuse_other(memory, same, tmp_path)
+    with pytest.raises(UserError, match=r"run\.steps: absent here, 7 asked"):
+        study.refuse_other(memory, changed(one, set={"run.steps": 7}), tmp_path)
+    stricter = {"twins": Measure(metric="twin_rate", min_effect=0.01)}
+    with pytest.raises(UserError, match=r"min_effect: 0\.05 here, 0\.01 asked"):
+        study.refuse_other(memory, changed(one, on=stricter), tmp_path)
+
+
+def test_no_paper_table_is_wider_than_what_was_published() -> None:
+    """Shares are of the paper's 128 px images: sides 8 to 64."""
+    paper = study.load("position").paper
+    assert paper is not None
+    shares = {row.share for row in paper.rows if row.share}
+    assert shares == {side / 128 for side in (8, 16, 32, 64)}
+    assert all(row.figures.keys() == {"fid", "isc_mean"} for row in paper.rows)
+
+
+def test_toml_of_every_study_is_data_only() -> None:
+    for file in study.studies().values():
+        assert set(load_toml(file)) <= set(Study.model_fields)
