@@ -11,19 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from example_studies import FILE, HOST, here, small_study
+from example_studies import FILE, here, small_study
 
-from sagan_bench import ablation, cell, engine, experiment, records, study
+from sagan_bench import ablation, cpu, engine, experiment, records, study
 from sagan_bench.ablation import Cell, Plan
 from sagan_bench.cell import Scored, Stopped
 from sagan_bench.engine import Ended, Inline, Processes, Slot
 from sagan_bench.errors import UserError
 from sagan_bench.study import Study
-from sagan_bench.training import checkpoint
+from sagan_bench.training import checkpoint, loop
 from sagan_bench.training.loop import Diverged, Step
 
 SLOT = Slot("cpu", 1, 1)
-SCORELESS = 'evaluation.extractor="efficientnet-lite0"'
 
 
 def planned(asked: Study, folder: Path, **chosen: Any) -> Plan:
@@ -159,14 +158,14 @@ def test_a_crashed_cell_is_recorded_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planned(small_study(tmp_path), tmp_path / "s")
-    train = cell.train
+    train = loop.train
 
     def fail(config: Any, *rest: Any) -> Iterator[Any]:
         if config.variant == "sagan" and config.seed == 0:
             raise MemoryError("no more")
         return train(config, *rest)
 
-    monkeypatch.setattr(cell, "train", fail)
+    monkeypatch.setattr("sagan_bench.cell.train", fail)
     events = run(plan)
     ended = {name: what.status for name, what in events if isinstance(what, Ended)}
     assert ended == {
@@ -273,6 +272,7 @@ def test_a_killed_worker_fails_its_cell_alone(tmp_path: Path) -> None:
     assert dead.record.attempts[-1].outcome == "failed"
 
 
+@pytest.mark.slow
 def test_stopped_workers_leave_checkpoints_and_go_on_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
@@ -353,14 +353,14 @@ def test_a_study_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.cpu, "cores", lambda: 8)
+    monkeypatch.setattr(cpu, "cores", lambda: 8)
     assert engine.slots(None, "cpu", cells=40) == [Slot("cpu", 1, 8)] * 8
     assert engine.slots(None, "cpu", cells=2) == [Slot("cpu", 4, 2)] * 2
     assert engine.slots(3, "cpu", cells=40) == [Slot("cpu", 2, 3)] * 3
 
 
 def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.cpu, "cores", lambda: 8)
+    monkeypatch.setattr(cpu, "cores", lambda: 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert engine.slots(None, "auto", cells=40) == [Slot("cuda:0", 4, 1), Slot("cuda:1", 4, 1)]
@@ -377,4 +377,3 @@ def test_folders_tell_the_data_apart(tmp_path: Path) -> None:
     cifar = study.load("presence", set={"data.source": "cifar10:x"})
     assert ablation.folder_of(cifar, tmp_path, None) == tmp_path / "presence-cifar10"
     assert ablation.folder_of(cifar, tmp_path, "mine") == tmp_path / "mine"
-    assert HOST.extractor == "efficientnet-lite0"
