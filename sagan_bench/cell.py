@@ -15,20 +15,27 @@ from torchvision.utils import make_grid
 
 from sagan_bench import cpu, host, precision, records
 from sagan_bench.config import RunConfig
+from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.extractors import Images
 from sagan_bench.evaluation.metrics import NonFiniteImages, Sample, sample_images
 from sagan_bench.evaluation.scoring import Scorer, Weights
+from sagan_bench.files import atomic_file
 from sagan_bench.models.build import flops_per_step, layers
-from sagan_bench.records import Attempt, Cost, DataSummary, Record, Score, Status
+from sagan_bench.records import Attempt, BlockReading, Cost, DataSummary, Record, Score, Status
 from sagan_bench.run_directory import RunDirectory
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
-from sagan_bench.training.generation import sampler, standing
+from sagan_bench.training.diagnostics import diagnose
+from sagan_bench.training.generation import noise, sampler, standing
 from sagan_bench.training.loop import Diverged, Step, TrainState, train
 
 GRID_IMAGES = 64
+DIAGNOSED = 16
+"""Images by which blocks of attention are looked at."""
+PICTURED = 4
+"""Of these, whose maps are kept."""
 GRID_BATCHES = 8
 """Batches of standing statistics for a sample grid; fewer than for a score, so that looking often
 costs little."""
@@ -97,6 +104,7 @@ class Cell:
         self.step = self.from_step = earlier.step if earlier else 0
         self.trained_sec = self.scored_sec = 0.0
         self.scores = list(earlier.scores if earlier else ())
+        self.blocks = earlier.blocks if earlier else ()
         self.rates: list[float] = []
         self.scorer: Scorer | None = None
         self.layers = layers(config)
@@ -141,6 +149,7 @@ class Cell:
         self.directory.cut(state.step)
         self.rates = [row["images_per_sec"] for row in self.directory.rows()]
         self.scores = [score for score in self.scores if score.step <= state.step]
+        self.blocks = tuple(block for block in self.blocks if block.step <= state.step)
         self.step = self.from_step = state.step
         return state
 
@@ -172,7 +181,7 @@ class Cell:
         rate, last = self.config.run, step == self.config.run.steps
         if step % rate.sample_every == 0 or last:
             self._sample(step)
-        if rate.eval_every and step % rate.eval_every == 0 and not last:
+        if rate.eval_every and step % rate.eval_every == 0:
             standing_ema = self._standing(self.state.ema)
             self._score({"ema": standing_ema}, n_fake=rate.eval_images, final=False)
         if step % rate.checkpoint_every == 0 or last:
@@ -192,9 +201,45 @@ class Cell:
             raise Stopped(reason, self.directory.path)
 
     def _sample(self, step: int) -> None:
-        sample = self._sampler(self._standing(self.state.ema, batches=GRID_BATCHES))
-        images = sample_images(sample, GRID_IMAGES, self.config.seed, GRID_IMAGES)
+        generator = self._standing(self.state.ema, batches=GRID_BATCHES)
+        images = sample_images(self._sampler(generator), GRID_IMAGES, self.config.seed, GRID_IMAGES)
         _save_grid(self.directory.samples / f"step-{step:08d}.png", images)
+        self._diagnose(step, generator, images)
+
+    def _diagnose(self, step: int, generator: nn.Module, images: Images) -> None:
+        """Look at the blocks of both networks: readings to log and record, maps to a file.
+
+        The maps are those of the first samples in the grid, and of the first real images.
+        """
+        z = noise(self.config.seed, 0, DIAGNOSED, self.config.model.z_dim)
+        real = torch.from_numpy(self.store.train.images[:DIAGNOSED].copy())
+        looks = {
+            "generator": diagnose(generator, z.to(self.device), pictured=PICTURED),
+            "discriminator": diagnose(
+                self.state.discriminator, normalise(real.to(self.device)), pictured=PICTURED
+            ),
+        }
+        found = {
+            (net, name): block for net, blocks in looks.items() for name, block in blocks.items()
+        }
+        if not found:
+            return
+        self.blocks = tuple(
+            BlockReading(network=network, name=name, step=step, **block.figures())
+            for (network, name), block in found.items()
+        )
+        figures = {f"{net}.{name}": block.figures() for (net, name), block in found.items()}
+        self.directory.log_diagnostics({"step": step, **figures})
+        maps = {f"{net}.{name}": block.maps for (net, name), block in found.items() if block.maps}
+        arrays: dict[str, Any] = {
+            f"beta.{name}": one.beta.astype(np.float16) for name, one in maps.items()
+        }
+        arrays |= {f"queries.{name}": np.array(one.queries) for name, one in maps.items()}
+        arrays["generator"] = np.asarray(images[:PICTURED])
+        arrays["discriminator"] = real[:PICTURED].numpy()
+        self.directory.diagnostics.mkdir(exist_ok=True)
+        with atomic_file(self.directory.diagnostics / f"step-{step:08d}.npz") as file:
+            np.savez_compressed(file, **arrays)
 
     def _sampler(self, generator: nn.Module) -> Sample:
         return sampler(generator, self.config.model.z_dim)
@@ -263,6 +308,7 @@ class Cell:
                 fingerprint=manifest.fingerprint(), manifest=manifest.model_dump(mode="json")
             ),
             scores=tuple(self.scores),
+            blocks=self.blocks,
             cost=self._cost(),
             environment=self.environment,
             attempts=(*before, attempt),

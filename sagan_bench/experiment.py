@@ -277,6 +277,6 @@ def _with(scores: tuple[Score, ...], new: Score) -> tuple[Score, ...]:
     """Return ``scores`` and ``new``, which takes the place of its like."""
 
     def identity(score: Score) -> tuple[object, ...]:
-        return score.fingerprint, score.sampling_seed, score.step
+        return score.fingerprint, score.sampling_seed, score.step, score.final
 
     return (*(old for old in scores if identity(old) != identity(new)), new)

@@ -133,6 +133,24 @@ class DataSummary(_Stored):
     manifest: dict[str, JsonValue] = Field(description="Source, counts, size, splits")
 
 
+class BlockReading(_Stored):
+    """What a block did when it was last looked at; what is not finite, or has no maps, is null."""
+
+    network: Literal["generator", "discriminator"] = Field(description="Where the block is")
+    name: str = Field(description="Name of the block, which ends in the side of its feature map")
+    step: int = Field(description="Generator updates done")
+    gamma: float | None = Field(description="gamma in y = x + gamma * o")
+    ratio: float | None = Field(description="||gamma * o|| / ||x||, mean over images")
+    entropy: float | None = Field(None, description="Of a query's row of beta, in nats, mean")
+    entropy_max: float | None = Field(None, description="Of a uniform row, in nats")
+    distance_px: float | None = Field(None, description="From query to key under beta, mean")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_nan(cls, given: Any) -> Any:
+        return {**given, **dict.fromkeys(_not_finite(given))}
+
+
 class Attempt(_Stored):
     """One process's part of a run."""
 
@@ -160,6 +178,7 @@ class Record(_Stored):
     config_digest: str = Field(description="Digest of the config fields that change results")
     data: DataSummary | None = Field(None, description="Data used; null if it was never ready")
     scores: tuple[Score, ...] = Field(default=(), description="One entry per scored sample set")
+    blocks: tuple[BlockReading, ...] = Field(default=(), description="Of attention, at the end")
     cost: Cost = Field(default=Cost(), description="Time, memory and size")
     environment: Environment = Field(description="Software and hardware of the last attempt")
     attempts: tuple[Attempt, ...] = Field(default=(), description="One entry per process")

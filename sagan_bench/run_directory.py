@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 class RunDirectory:
     """The directory of one run, held by one process at a time: a context manager.
 
-    ``record.json, config.json, metrics.jsonl, checkpoints/, samples/, weights.pt``
+    ``record.json, config.json, metrics.jsonl, checkpoints/, samples/, weights.pt``, and where there
+    are attention blocks ``diagnostics.jsonl`` and ``diagnostics/``.
 
     Args:
         path: The directory; made if it does not exist.
@@ -49,6 +50,8 @@ class RunDirectory:
         self.record_file = path / RECORD
         self.config_file = path / "config.json"
         self.metrics_file = path / "metrics.jsonl"
+        self.diagnostics_file = path / "diagnostics.jsonl"
+        self.diagnostics = path / "diagnostics"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.weights = path / "weights.pt"
@@ -115,20 +118,30 @@ class RunDirectory:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row, which holds ``step``, to the metrics; NaN and infinities become null."""
-        with self.metrics_file.open("ab") as file:
-            file.write(to_json(row, inf_nan_mode="null") + b"\n")
+        _append(self.metrics_file, row)
+
+    def log_diagnostics(self, row: Mapping[str, Any]) -> None:
+        """Append a row to the diagnostics, likewise."""
+        _append(self.diagnostics_file, row)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the metrics; a torn last line is left out."""
-        return [row for _, row in _metric_lines(self.metrics_file)]
+        return [row for _, row in _lines(self.metrics_file)]
 
     def cut(self, step: int) -> None:
         """Drop the rows after ``step`` and a torn last line, so that going on repeats no row."""
-        kept = [line for line, row in _metric_lines(self.metrics_file) if row["step"] <= step]
-        atomic_write(self.metrics_file, b"".join(kept))
+        for file in (self.metrics_file, self.diagnostics_file):
+            if file.exists():
+                kept = [line for line, row in _lines(file) if row["step"] <= step]
+                atomic_write(file, b"".join(kept))
 
 
-def _metric_lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _append(file: Path, row: Mapping[str, Any]) -> None:
+    with file.open("ab") as opened:
+        opened.write(to_json(row, inf_nan_mode="null") + b"\n")
+
+
+def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):

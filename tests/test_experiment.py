@@ -7,7 +7,10 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import layouts
+import numpy as np
 import pytest
 import torch
 from example_runs import SMALL
@@ -17,6 +20,7 @@ from sagan_bench import cell, experiment, records
 from sagan_bench.cell import Progress, Scored, Stopped
 from sagan_bench.config import Host, RunConfig, resolve
 from sagan_bench.errors import UserError
+from sagan_bench.evaluation import extractors, scoring
 from sagan_bench.records import Record
 from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Diverged, Step
@@ -306,11 +310,77 @@ def test_scores_on_the_way_are_marked_and_do_not_change_training(
     record = experiment.run(config, out=tmp_path / "run", watch=seen.append)
     shown = [(score.step, score.weights, score.n_fake, score.final) for score in record.scores]
     assert shown == [
-        (2, "ema", 9, False), (4, "ema", 9, False), (6, "ema", 10, True), (6, "raw", 10, True),
+        (2, "ema", 9, False), (4, "ema", 9, False), (6, "ema", 9, False),
+        (6, "ema", 10, True), (6, "raw", 10, True),
     ]  # fmt: skip
-    assert len([event for event in seen if isinstance(event, Scored)]) == 4
-    assert record.scores[0].fingerprint != record.scores[2].fingerprint
+    assert len([event for event in seen if isinstance(event, Scored)]) == 5
+    assert record.scores[2].fingerprint != record.scores[3].fingerprint
+    assert record.scores[0].metrics["fid"] is not None
     assert bit_equal(finished, tmp_path / "run")
+
+
+def test_scores_on_the_way_by_rule_alone_load_no_extractor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+    build_extractor = extractors.build_extractor
+
+    def build(*given: Any) -> Any:
+        loaded.append(1)
+        return build_extractor(*given)
+
+    monkeypatch.setattr(scoring, "build_extractor", build)
+    seen: list[int] = []
+
+    def watch(event: object) -> None:
+        if isinstance(event, Scored):
+            seen.append(len(loaded))
+
+    sets = "run.eval_every=3", "run.eval_images=10", "run.eval_metrics=rule"
+    record = experiment.run(make(*sets), out=tmp_path / "run", watch=watch)
+    assert seen == [0, 0, 1, 1]
+    on_the_way = [score for score in record.scores if not score.final]
+    assert [score.step for score in on_the_way] == [3, 6]
+    assert "fid" not in on_the_way[-1].metrics
+    final = record.scores[2]
+    assert on_the_way[-1].metrics == {key: final.metrics[key] for key in on_the_way[-1].metrics}
+    assert on_the_way[-1].fingerprint == final.fingerprint
+
+
+def test_images_without_a_rule_are_not_scored_by_one(tmp_path: Path) -> None:
+    source = f"folder:{layouts.folder(tmp_path / 'images', 60)}"
+    with pytest.raises(UserError, match=r"run\.eval_metrics = rule: folder images follow no rule"):
+        experiment.run(make("run.eval_metrics=rule", f"data.source={source}"), out=tmp_path / "run")
+
+
+def test_blocks_are_looked_at_with_every_grid(finished: Path) -> None:
+    rows = [json.loads(one) for one in (finished / "diagnostics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 6]
+    figures = {"gamma", "ratio", "entropy", "entropy_max", "distance_px"}
+    for name in ("generator.attention8", "discriminator.attention8"):
+        assert rows[0][name].keys() == figures
+        assert rows[0][name]["entropy_max"] == pytest.approx(np.log(64))
+    record = records.read(finished)
+    assert [(one.network, one.name, one.step) for one in record.blocks] == [
+        ("generator", "attention8", 6), ("discriminator", "attention8", 6),
+    ]  # fmt: skip
+    assert record.blocks[0].model_dump(include=figures) == rows[-1]["generator.attention8"]
+    metrics = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    assert record.blocks[1].gamma == pytest.approx(metrics["gamma.discriminator.attention8"])
+    with np.load(finished / "diagnostics" / "step-00000006.npz") as maps:
+        assert maps["beta.generator.attention8"].shape == (4, 5, 8, 8)
+        assert maps["beta.generator.attention8"].dtype == np.float16
+        assert maps["queries.discriminator.attention8"].shape == (5, 2)
+        with Image.open(finished / "samples" / "step-00000006.png") as grid:
+            first = np.asarray(grid)[2:34, 2:34].transpose(2, 0, 1)
+        assert (maps["generator"][0] == first).all()
+
+
+def test_networks_without_blocks_leave_no_diagnostics(tmp_path: Path) -> None:
+    record = experiment.run(make("run.steps=3", variant="no-attention"), out=tmp_path / "run")
+    assert record.blocks == ()
+    assert not (tmp_path / "run" / "diagnostics.jsonl").exists()
+    assert not (tmp_path / "run" / "diagnostics").exists()
 
 
 def test_evaluate_repeats_its_figures_and_appends_other_protocols(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """From a generator's sampler to scores for the record, under the protocol of a configuration."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from sagan_bench.config import RunConfig
 from sagan_bench.data.store import Split, Store, cache_root
@@ -35,6 +37,11 @@ def check(config: RunConfig, store: Store) -> None:
             or weights of the extractor that are missing or not the published ones.
     """
     evaluation = config.evaluation
+    if config.run.eval_metrics == "rule" and store.manifest.kind != "twins":
+        raise UserError(
+            f"run.eval_metrics = rule: {store.manifest.kind} images follow no rule that could be "
+            "checked; use all"
+        )
     sizes = {evaluation.n_fake, *([config.run.eval_images] if config.run.eval_every else [])}
     for n_fake in sizes:
         protocol(config, store, "raw", 0, n_fake)
@@ -95,9 +102,7 @@ class Scorer:
     ) -> None:
         self.config, self.store, self.progress = config, store, progress
         self.real, self.held_out = _splits(config, store)
-        self.extractor = build_extractor(
-            config.evaluation.extractor, device, _inception_weights(config)
-        )
+        self.device = device
         self._references: dict[int, Reference] = {}
         self._rule_floor: dict[str, float | None] | None = None
         self._done = self._total = 0
@@ -118,15 +123,22 @@ class Scorer:
             UserError: too few images for the protocol.
         """
         seeds = self.config.evaluation.sampling_seeds
-        self._done, self._total = 0, 2 * n_fake * len(seeds) * len(samples)
+        by_rule = not final and self.config.run.eval_metrics == "rule"
+        self._done, self._total = 0, (2 - by_rule) * n_fake * len(seeds) * len(samples)
         for weights, sample in samples.items():
             for seed in seeds:
                 how = protocol(self.config, self.store, weights, seed, n_fake)
-                real = self._reference(how)
+                real = None if by_rule else self._reference(how)
                 batch = self.config.training.batch_size
                 images = sample_images(sample, n_fake, seed, batch, self._advance)
-                scores = score(images, real, how, self.extractor, self._advance)
-                yield self._recorded(scores, images, step, final)
+                scores = score(images, real, how, self.extractor, self._advance) if real else None
+                yield self._recorded(how, scores, images, step, final)
+
+    @cached_property
+    def extractor(self) -> FeatureExtractorBase:
+        """The network whose features are compared; loaded when first needed."""
+        config = self.config
+        return build_extractor(config.evaluation.extractor, self.device, _inception_weights(config))
 
     def _reference(self, how: Protocol) -> Reference:
         """Return the real side at the protocol's set sizes; features come from the cache."""
@@ -144,8 +156,11 @@ class Scorer:
             )
         return self._references[how.n_fake]
 
-    def _recorded(self, scores: Scores, images: Tensor, step: int, final: bool) -> Score:
-        how, rule, rule_floor = scores.protocol, {}, {}
+    def _recorded(
+        self, how: Protocol, scores: Scores | None, images: Tensor, step: int, final: bool
+    ) -> Score:
+        rule: dict[str, float | None] = {}
+        rule_floor: dict[str, float | None] = {}
         if self.store.manifest.kind == "twins":
             rule, rule_floor = coherence(images), self._rule_on_real()
         return Score(
@@ -153,11 +168,11 @@ class Scorer:
             weights=how.weights,
             sampling_seed=how.sampling_seed,
             n_fake=how.n_fake,
-            fingerprint=scores.fingerprint,
+            fingerprint=how.fingerprint(),
             protocol=how.model_dump(mode="json"),
-            metrics=scores.metrics | rule,
-            floor=scores.floor | rule_floor,
-            warnings=scores.warnings,
+            metrics=(scores.metrics if scores else {}) | rule,
+            floor=(scores.floor if scores else {}) | rule_floor,
+            warnings=scores.warnings if scores else (),
             final=final,
         )
 

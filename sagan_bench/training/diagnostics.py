@@ -18,6 +18,8 @@ from sagan_bench.precision import full_precision
 QUERY_POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 """The positions whose maps are kept, (row, column) in sides: the centre and the quarter points."""
 
+MAP_FIGURES = ("entropy", "entropy_max", "distance_px")
+
 CHUNK_IMAGES = 16
 """Images whose features are held at a time; of whole maps, those of one image."""
 
@@ -55,6 +57,13 @@ class BlockDiagnostics:
     ratio: float
     maps: MapDiagnostics | None
 
+    def figures(self) -> dict[str, float]:
+        """Return the figures without the maps themselves."""
+        figures = {"gamma": self.gamma, "ratio": self.ratio}
+        if self.maps:
+            figures |= {key: getattr(self.maps, key) for key in MAP_FIGURES}
+        return figures
+
 
 def diagnose(
     network: nn.Module, inputs: Tensor, *, pictured: int = 4
@@ -72,6 +81,8 @@ def diagnose(
     """
     looks: dict[str, list[BlockDiagnostics]] = defaultdict(list)
     blocks = attention_blocks(network)
+    if not blocks:
+        return {}
     training = network.training
     network.eval()
     try:
