@@ -7,9 +7,9 @@ states the rule, its reasons and its measured error rates.
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -37,6 +37,8 @@ Runs = Mapping[int, float | None]
 """Training seed -> value of the primary metric; None for a run that diverged or failed."""
 Outcomes = Mapping[str, Runs]
 """Variant -> its runs."""
+Pair = tuple[str, str]
+"""A variant and its baseline."""
 Interval = tuple[float, float]
 Verdict = Literal["better", "worse", "no meaningful difference", "inconclusive"]
 Floats = NDArray[np.float64]
@@ -94,7 +96,8 @@ class Comparison:
     Attributes:
         n: Attempted seeds of the variant, of which ``n_ok`` gave a value; likewise the baseline.
         effect: Mean of the variant minus that of the baseline, in units of the metric.
-        standing: "points only", "exploratory", "exploratory after 2 looks" or "confirmatory".
+        standing: "points only", "provisional: 3 runs still to come", "exploratory", "exploratory
+            after 2 looks" or "confirmatory".
         interval: Welch interval of the effect; those of a family all hold at once with 95 %
             (Bonferroni). This one decides.
         interval_alone: Welch interval of the effect, 95 % for this comparison alone.
@@ -147,9 +150,14 @@ def summarize(outcomes: Outcomes) -> tuple[Summary, ...]:
 
 
 def compare(
-    outcomes: Outcomes, baseline: str, metric: Metric, looks: int = 0
+    outcomes: Outcomes,
+    against: str | Sequence[Pair],
+    metric: Metric,
+    *,
+    looks: int = 0,
+    missing: int = 0,
 ) -> tuple[Comparison, ...]:
-    """Compare every other variant with the baseline; together they are the family.
+    """Compare variants with their baselines; together these comparisons are the family.
 
     ``better`` or ``worse`` needs all of: Holm's p < 0.05; a simultaneous interval without 0; an
     effect beyond the smallest that matters; and, if a run diverged, a rank test that agrees.
@@ -158,26 +166,36 @@ def compare(
 
     Args:
         outcomes: Variant -> training seed -> value, sampling seeds averaged.
-        baseline: The variant to compare with.
+        against: Pairs of a variant and its baseline; or one baseline for every other variant.
         metric: What the values are.
         looks: How often results were looked at before more seeds were added.
+        missing: Runs of the plan that are still to come; until then there are no verdicts.
 
     Raises:
-        UserError: The baseline is missing, or a value is NaN or infinite.
+        UserError: A variant or baseline is missing, or a value is NaN or infinite.
     """
-    if baseline not in outcomes:
-        known = ", ".join(outcomes) or "none"
-        raise UserError(
-            f"No runs of the baseline {baseline!r}; choose among the variants: {known}."
-        )
-    variants = [variant for variant in _checked(outcomes) if variant != baseline]
-    if not variants:
+    pairs = _pairs(_checked(outcomes), against)
+    if not pairs:
         return ()
-    family = _welch(_padded([outcomes[name] for name in (baseline, *variants)]))
+    groups = _padded(outcomes)
+    variants, baselines = (np.stack([groups[pair[side]] for pair in pairs]) for side in (0, 1))
+    family = zip(pairs, np.transpose(_welch(variants, baselines)), strict=True)
+    standing = partial(_standing, looks=looks, missing=missing)
     return tuple(
-        _comparison(outcomes, variant, baseline, metric, looks, _Welch(*row))
-        for variant, row in zip(variants, np.transpose(family), strict=True)
+        _comparison(outcomes, pair, metric, standing, _Welch(*row), ALPHA / len(pairs))
+        for pair, row in family
     )
+
+
+def _pairs(outcomes: Outcomes, against: str | Sequence[Pair]) -> Sequence[Pair]:
+    if isinstance(against, str):
+        named, pairs = {against}, [(name, against) for name in outcomes if name != against]
+    else:
+        named, pairs = {name for pair in against for name in pair}, list(against)
+    for name in sorted(named - outcomes.keys()):
+        known = ", ".join(outcomes) or "none"
+        raise UserError(f"No runs of the variant {name!r}; choose among the variants: {known}.")
+    return pairs
 
 
 def sentence(comparison: Comparison, metric: Metric) -> str:
@@ -238,21 +256,23 @@ class _Welch(NamedTuple):
     p_holm: Any
 
 
-def _welch(groups: Floats) -> _Welch:
-    """Test groups of shape (..., 1 + m, n), the baseline first, NaN where a value is missing."""
-    baseline, variants = groups[..., :1, :], groups[..., 1:, :]
+def _welch(variants: Floats, baselines: Floats) -> _Welch:
+    """Test the family (..., m, n) against (..., m or 1, n); NaN where a value is missing."""
     with warnings.catch_warnings():  # of groups too small, empty or constant: NaN is the answer
         warnings.simplefilter("ignore", RuntimeWarning)
-        effect = np.nanmean(variants, axis=-1) - np.nanmean(baseline, axis=-1)
-        test = stats.ttest_ind(variants, baseline, axis=-1, equal_var=False, nan_policy="omit")
-        spread = np.nanmax(groups, axis=-1) - np.nanmin(groups, axis=-1)
-        constant = spread <= _ROUNDING * np.nanmax(np.abs(groups), axis=-1)
+        effect = np.nanmean(variants, axis=-1) - np.nanmean(baselines, axis=-1)
+        test = stats.ttest_ind(variants, baselines, axis=-1, equal_var=False, nan_policy="omit")
+        undefined = np.isnan(test.pvalue) | (_constant(variants) & _constant(baselines))
     together = test.confidence_interval(1 - ALPHA / variants.shape[-2])
     alone = test.confidence_interval(1 - ALPHA)
     p_holm = np.apply_along_axis(_holm, -1, np.nan_to_num(test.pvalue, nan=1.0))
     found = (together.low, together.high, alone.low, alone.high, test.pvalue, p_holm)
-    undefined = np.isnan(test.pvalue) | (constant[..., 1:] & constant[..., :1])
     return _Welch(effect, *(np.where(undefined, np.nan, value) for value in found))
+
+
+def _constant(groups: Floats) -> Any:
+    spread = np.nanmax(groups, axis=-1) - np.nanmin(groups, axis=-1)
+    return spread <= _ROUNDING * np.nanmax(np.abs(groups), axis=-1)
 
 
 def _holm(p: Floats) -> Floats:
@@ -271,13 +291,18 @@ def _verdicts(welch: _Welch, metric: Metric) -> NDArray[np.str_]:
 
 
 def _comparison(
-    outcomes: Outcomes, variant: str, baseline: str, metric: Metric, looks: int, welch: _Welch
+    outcomes: Outcomes,
+    pair: Pair,
+    metric: Metric,
+    standing_of: Callable[[int], str],
+    welch: _Welch,
+    alpha: float,
 ) -> Comparison:
-    runs, others = outcomes[variant], outcomes[baseline]
+    runs, others = (outcomes[name] for name in pair)
     x, y = _finite(runs), _finite(others)
     counts = (len(runs), len(x), len(others), len(y))
-    standing = _standing(min(len(runs), len(others)), looks)
-    points = Comparison(variant, baseline, *counts, _number(welch.effect), standing)
+    standing = standing_of(min(len(runs), len(others)))
+    points = Comparison(*pair, *counts, _number(welch.effect), standing)
     if standing == "points only":
         return points
     p_better, p_rank = _ranks(runs, others, metric)
@@ -297,13 +322,15 @@ def _comparison(
         hedges_g=_hedges_g(x, y) if tested else None,
         p_better=p_better,
         verdict=verdict if confirmatory else None,
-        seeds_needed=_seeds_needed(x, y, metric, ALPHA / (len(outcomes) - 1)) if sought else None,
+        seeds_needed=_seeds_needed(x, y, metric, alpha) if sought else None,
     )
 
 
-def _standing(n: int, looks: int) -> str:
+def _standing(n: int, looks: int, missing: int) -> str:
     if n < EXPLORATORY_N:
         return "points only"
+    if missing:
+        return f"provisional: {missing} run{'s' * (missing > 1)} still to come"
     if looks:
         return f"exploratory after {looks} look{'s' * (looks > 1)}"
     return "exploratory" if n < CONFIRMATORY_N else "confirmatory"
@@ -389,10 +416,13 @@ def _finite(runs: Runs) -> Floats:
     return np.array([value for value in runs.values() if value is not None], dtype=np.float64)
 
 
-def _padded(groups: Sequence[Runs]) -> Floats:
-    """Return an array (groups, longest n), NaN where a run diverged or a group is shorter."""
-    columns = list(zip_longest(*(runs.values() for runs in groups)))
-    return np.array(columns or [(None,) * len(groups)], dtype=np.float64).T
+def _padded(outcomes: Outcomes) -> dict[str, Floats]:
+    """Return arrays of one length, NaN where a run diverged or a group is shorter."""
+    longest = max([1, *map(len, outcomes.values())])
+    return {
+        name: np.array([*runs.values(), *[None] * (longest - len(runs))], dtype=np.float64)
+        for name, runs in outcomes.items()
+    }
 
 
 def _interval(low: float, high: float) -> Interval | None:

@@ -350,7 +350,10 @@ def test_scores_on_the_way_by_rule_alone_load_no_extractor(
 def test_images_without_a_rule_are_not_scored_by_one(tmp_path: Path) -> None:
     source = f"folder:{layouts.folder(tmp_path / 'images', 60)}"
     with pytest.raises(UserError, match=r"run\.eval_metrics = rule: folder images follow no rule"):
-        experiment.run(make("run.eval_metrics=rule", f"data.source={source}"), out=tmp_path / "run")
+        experiment.run(
+            make("run.eval_metrics=rule", "data.test_images=8", f"data.source={source}"),
+            out=tmp_path / "run",
+        )
 
 
 def test_blocks_are_looked_at_with_every_grid(finished: Path) -> None:

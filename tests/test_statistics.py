@@ -17,6 +17,7 @@ from sagan_bench.statistics import (
     Runs,
     _seeds_needed,
     _verdicts,
+    _Welch,
     _welch,
     compare,
     sentence,
@@ -45,7 +46,7 @@ def against(
     variant: Values, baseline: Values = SAGAN, metric: Metric = FID, looks: int = 0
 ) -> Comparison:
     outcomes = {"sagan": runs(baseline), "other": runs(variant)}
-    (found,) = compare(outcomes, "sagan", metric, looks)
+    (found,) = compare(outcomes, "sagan", metric, looks=looks)
     return found
 
 
@@ -272,6 +273,30 @@ def test_a_lost_variant_still_counts_in_the_family() -> None:
     assert lost.p_holm is one.p_holm is None
 
 
+def test_each_variant_can_have_a_baseline_of_its_own() -> None:
+    outcomes = {"a": runs(FAR), "b": runs(SAGAN), "c": runs(NEAR), "d": runs(FAR)}
+    first, second = compare(outcomes, [("a", "b"), ("c", "d")], FID)
+    assert (first.baseline, second.baseline) == ("b", "d")
+    for found, (x, y) in ((first, (FAR, SAGAN)), (second, (NEAR, FAR))):
+        alone = against(x, y)
+        assert found.p == pytest.approx(alone.p)
+        assert found.interval_alone == pytest.approx(alone.interval_alone)
+        assert found.interval is not None
+        assert alone.interval is not None
+        assert found.interval[0] < alone.interval[0]
+    with pytest.raises(UserError, match="'e'"):
+        compare(outcomes, [("a", "e")], FID)
+
+
+def test_while_runs_are_missing_there_is_no_verdict() -> None:
+    outcomes = {"sagan": runs(SAGAN), "far": runs(FAR)}
+    (found,) = compare(outcomes, "sagan", FID, missing=3)
+    assert found.verdict is None
+    assert found.standing == "provisional: 3 runs still to come"
+    assert found.interval is not None
+    assert "provisional: 3 runs still to come, no verdict" in sentence(found, FID)
+
+
 def test_results_are_json_whatever_the_outcomes() -> None:
     awkward: list[Values] = [SAGAN, FAR, [], [1.0], [None], [None] * 6, [2.0] * 6, [None, 1, 2, 3]]
     outcomes = {str(i): runs(values) for i, values in enumerate(awkward)}
@@ -448,12 +473,17 @@ def drawn(m: int, n: int, spread: str, effects: Sequence[float] = ()) -> Floats:
     return means[:, None] + sds[:, None] * rng.standard_normal((REPEATS, 1 + m, n))
 
 
+def welch(groups: Floats) -> _Welch:
+    """Test groups (..., 1 + m, n), the baseline first."""
+    return _welch(groups[..., 1:, :], groups[..., :1, :])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("n", [5, 8])
 @pytest.mark.parametrize("m", [2, 4, 8])
 def test_false_claims_and_coverage_keep_their_bounds(m: int, n: int, spread: str) -> None:
-    found = _welch(drawn(m, n, spread))
+    found = welch(drawn(m, n, spread))
     false_claims = np.isin(_verdicts(found, ANY), ["better", "worse"]).any(-1).mean()
     together = ((found.low <= 0) & (found.high >= 0)).all(-1).mean()
     alone = ((found.low_alone <= 0) & (found.high_alone >= 0)).mean(0)
@@ -470,7 +500,7 @@ def test_false_claims_and_coverage_keep_their_bounds(m: int, n: int, spread: str
 @pytest.mark.parametrize("n", [5, 8])
 def test_three_standard_deviations_are_seen_with_8_seeds(n: int, true: int) -> None:
     matters = Metric("x", "lower", 1.0)
-    verdicts = _verdicts(_welch(drawn(4, n, "equal", effects=[3.0] * true)), matters)
+    verdicts = _verdicts(welch(drawn(4, n, "equal", effects=[3.0] * true)), matters)
     claimed = (verdicts[:, :true] == "worse").mean(0)
     print(f"3 sd, n={n}, {true} of 4 true: claimed {claimed.min():.4f}")
     assert not (verdicts[:, :true] == "better").any()
@@ -483,7 +513,7 @@ def test_the_seeds_said_to_be_needed_suffice() -> None:
     n = _seeds_needed(np.array(normal(5, 1)), np.array(normal(5, 0)), ANY, 0.05 / 4)
     assert n is not None
     power = [
-        (_verdicts(_welch(drawn(4, size, "equal", effects=[1.0])), ANY)[:, 0] == "worse").mean()
+        (_verdicts(welch(drawn(4, size, "equal", effects=[1.0])), ANY)[:, 0] == "worse").mean()
         for size in (n - 2, n)
     ]
     print(f"1 sd, m=4: power {power[0]:.4f} with {n - 2} seeds, {power[1]:.4f} with {n}")
@@ -510,7 +540,7 @@ def test_a_diverged_run_does_not_undo_a_true_worse(n: int, which: str) -> None:
     fails = groups[:, 1].argmax(-1) if which == "the worst run" else 0
     lost[np.arange(len(groups)), 1, fails] = True
     claimed = np.array([row[0] == "worse" for row in decided(groups, lost)])
-    by_t = _verdicts(_welch(np.where(lost, np.nan, groups)), ANY)[:, 0] == "worse"
+    by_t = _verdicts(welch(np.where(lost, np.nan, groups)), ANY)[:, 0] == "worse"
     print(f"4 sd, n={n}, {which} lost: claimed {claimed.mean():.4f}, by t alone {by_t.mean():.4f}")
     assert claimed.mean() >= 0.8
     assert (by_t & ~claimed).mean() <= 0.01
