@@ -26,6 +26,7 @@ from sagan_bench.config import (
     variant_settings,
 )
 from sagan_bench.errors import UserError
+from sagan_bench.evaluation.protocol import BETTER
 from sagan_bench.files import atomic_write, json_bytes
 
 MEMORY = "study.json"
@@ -47,6 +48,8 @@ class Measure(Section):
     @model_validator(mode="after")
     def _readable(self) -> Self:
         self.min_effect_of(1.0)
+        if self.metric not in BETTER:
+            raise ValueError(f"metric = '{self.metric}'; {closest(self.metric, list(BETTER))}")
         return self
 
     def min_effect_of(self, baseline_mean: float) -> float:

@@ -9,9 +9,9 @@ import sagan_bench
 
 ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
-    "errors", "files", "cpu", "config", "study", "records", "run_directory", "table", "statistics",
-    "host", "precision", "data", "models", "evaluation", "training", "comparison", "cell",
-    "experiment", "engine", "ablation", "cli",
+    "errors", "files", "cpu", "config", "records", "run_directory", "table", "statistics", "host",
+    "precision", "data", "models", "evaluation", "study", "outcomes", "comparison", "training",
+    "cell", "experiment", "engine", "ablation", "cli",
 ]  # fmt: skip
 UPWARDS = {("host", "evaluation")}
 """`host.host` asks, inside a function, which extractor's weights are at hand."""

@@ -12,6 +12,7 @@ import typer
 from sagan_bench import __version__
 from sagan_bench.cli import data
 from sagan_bench.cli.ablate import ablate
+from sagan_bench.cli.compare import compare
 from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.errors import UserError
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 app.command()(ablate)
+app.command()(compare)
 app.add_typer(data.app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]

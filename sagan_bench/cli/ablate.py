@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from sagan_bench.cli.compare import print_findings
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.cli.tables import number, print_table
@@ -189,11 +191,19 @@ STATES: "tuple[State, ...]" = ("new", "resumable", "running", "done", "diverged"
 
 
 def _conclude(planned: "Plan", as_json: bool) -> None:
-    """Print the comparison, and end with 3 if a cell failed or diverged."""
+    """Print what can be claimed, and end with 3 if a cell failed or diverged."""
+    from sagan_bench import comparison
+
+    found = comparison.of_study(planned.folder)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        print_findings(found)
     bad = [cell for cell in planned.cells if cell.state in ("failed", "diverged")]
     for cell in bad:
         print(f"{cell.state}: {cell.path}: {cell.record and cell.record.reason}", file=sys.stderr)
-    print(f"study:   {planned.folder}\nnext:    {program()} compare {planned.folder}")
+    if not as_json:
+        print(f"study:   {planned.folder}\nnext:    {program()} compare {planned.folder}")
     if bad:
         raise typer.Exit(SOME_FAILED)
 

@@ -44,6 +44,18 @@ NAMES = {
 }
 """Metrics that depend on the extractor, by key."""
 
+BETTER: dict[str, Literal["lower", "higher"]] = {
+    "fid": "lower",
+    "kid_mean": "lower",
+    "isc_mean": "higher",
+    "precision": "higher",
+    "recall": "higher",
+    "twin_rate": "higher",
+    "hue_match": "higher",
+    "area_match": "higher",
+}
+"""Metrics by which runs can be compared, and which values are better."""
+
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]
 

@@ -1,0 +1,228 @@
+"""Records of runs -> values that may be put side by side; whatever may not is refused here."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from sagan_bench.config import RunConfig, flatten
+from sagan_bench.errors import UserError
+from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.records import Record, Score
+from sagan_bench.run_directory import read_now
+
+Weights = Literal["ema", "raw"]
+Curve = list[tuple[int, float]]
+"""(step, value), by step."""
+LOST = ("diverged", "failed")
+LABELS = ("preset", "variant", "name", "seed", "data.source")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was attempted: it has an outcome, or diverged or failed."""
+
+    path: Path
+    record: Record
+
+    @property
+    def variant(self) -> str:
+        """The name of its variant."""
+        return self.record.variant
+
+    @property
+    def seed(self) -> int:
+        """The seed of its training."""
+        return self.record.seed
+
+    @property
+    def lost(self) -> bool:
+        """Whether it diverged or failed."""
+        return self.record.status in LOST
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """Its configuration."""
+        return RunConfig.model_validate(self.record.config)
+
+    def final(self, weights: Weights) -> list[Score]:
+        """Return the scores of its end."""
+        step = self.record.step
+        return [
+            s for s in self.record.scores if s.final and s.step == step and s.weights == weights
+        ]
+
+    def curve(self, metric: str) -> Curve:
+        """Return the scores on the way; empty if there are none of this metric.
+
+        All are of averaged weights and of as many images; sampling seeds are averaged.
+        """
+        by_step: dict[int, list[float]] = defaultdict(list)
+        for score in self.record.scores:
+            value = score.metrics.get(metric)
+            if not score.final and score.weights == "ema" and value is not None:
+                by_step[score.step].append(value)
+        return [(step, fmean(values)) for step, values in sorted(by_step.items())]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs that may be compared: one configuration a variant, one protocol, one budget.
+
+    Attributes:
+        attempted: finished, diverged or failed; by variant and seed.
+        unfinished: paths of those still to be finished.
+        protocols: of the final scores of averaged weights: sampling seed -> protocol.
+    """
+
+    attempted: tuple[Run, ...]
+    unfinished: tuple[Path, ...]
+    protocols: Mapping[int, Protocol]
+
+    @cached_property
+    def variants(self) -> dict[str, list[Run]]:
+        """The runs of each variant."""
+        found: dict[str, list[Run]] = {}
+        for run in self.attempted:
+            found.setdefault(run.variant, []).append(run)
+        return found
+
+    @property
+    def steps(self) -> int:
+        """The budget in generator updates."""
+        return self.attempted[0].record.steps
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that every finished run has."""
+        found = [set(s.metrics) for run in self.attempted for s in run.final("ema")[:1]]
+        return sorted(set.intersection(*found)) if found else []
+
+    def label(self, metric: str) -> str:
+        """Return the metric's name for readers."""
+        return next(iter(self.protocols.values())).label(metric) if self.protocols else metric
+
+    def outcomes(self, value: Callable[[Run], float | None]) -> dict[str, dict[int, float | None]]:
+        """Return variant -> seed -> value; None for a run that was lost."""
+        return {
+            variant: {run.seed: None if run.lost else value(run) for run in runs}
+            for variant, runs in self.variants.items()
+        }
+
+    def at_the_end(self, metric: str, weights: Weights = "ema") -> Callable[[Run], float | None]:
+        """Return what gives a run's final value: the mean over sampling seeds."""
+        kept = {_family(protocol) for protocol in self.protocols.values()}
+
+        def value(run: Run) -> float | None:
+            scores = [s for s in run.final(weights) if _family(_protocol(s)) in kept]
+            values = [s.metrics.get(metric) for s in scores]
+            known = [one for one in values if one is not None]
+            return fmean(known) if known and len(known) == len(values) else None
+
+        return value
+
+
+def gather(paths: Iterable[Path]) -> Runs:
+    """Read runs and check that they may be compared.
+
+    Raises:
+        UserError: a run twice, two configurations of one variant, different budgets, or figures
+            of different protocols; with the difference.
+    """
+    runs = [Run(path, read_now(path)) for path in dict.fromkeys(paths)]
+    over = [run for run in runs if run.record.status == "finished" or run.lost]
+    over.sort(key=lambda run: run.seed)
+    _refuse_twice(over)
+    _refuse_other_configs(over)
+    _refuse_other_budgets(over)
+    unfinished = tuple(run.path for run in runs if run not in over)
+    return Runs(tuple(over), unfinished, _common_protocols(over))
+
+
+def _refuse_twice(runs: Sequence[Run]) -> None:
+    seen: dict[tuple[str, int], Path] = {}
+    for run in runs:
+        other = seen.setdefault((run.variant, run.seed), run.path)
+        if other != run.path:
+            raise UserError(
+                f"two runs of {run.variant} at seed {run.seed}: {other} and {run.path}; one seed "
+                "is one run: leave one out"
+            )
+
+
+def _refuse_other_configs(runs: Sequence[Run]) -> None:
+    first: dict[str, Run] = {}
+    for run in runs:
+        other = first.setdefault(run.variant, run)
+        if differs := _difference(_results(other.config), _results(run.config)):
+            raise UserError(
+                f"runs of {run.variant} that are not alike: {differs}; {other.path} and "
+                f"{run.path}; compare runs of one configuration"
+            )
+
+
+def _results(config: RunConfig) -> dict[str, object]:
+    leaves = dict(flatten(config.model_dump(mode="json")))
+    return {k: v for k, v in leaves.items() if not k.startswith("run.") and k not in LABELS}
+
+
+def _refuse_other_budgets(runs: Sequence[Run]) -> None:
+    for run in runs:
+        if run.record.steps != runs[0].record.steps:
+            raise UserError(
+                f"different budgets: {runs[0].path} has {runs[0].record.steps} steps and "
+                f"{run.path} {run.record.steps}; compare runs of equal length"
+            )
+
+
+def _common_protocols(runs: Sequence[Run]) -> dict[int, Protocol]:
+    """Return the protocol by sampling seed under which every finished run was scored.
+
+    Where there are several, it is the one that the first run was scored by first.
+    """
+    scored = [run for run in runs if not run.lost]
+    if not scored:
+        return {}
+    by_run = [{s.fingerprint: _protocol(s) for s in run.final("ema")} for run in scored]
+    common = [p for fingerprint, p in by_run[0].items() if all(fingerprint in of for of in by_run)]
+    if not common:
+        for run, of in zip(scored, by_run, strict=True):
+            if not of.keys() & by_run[0].keys():
+                _refuse_protocols(scored[0], run)
+        raise UserError("the runs share no protocol; score them alike with `evaluate`")
+    family = _family(common[0])
+    return {p.sampling_seed: p for p in common if _family(p) == family}
+
+
+def _refuse_protocols(first: Run, other: Run) -> None:
+    here, there = (run.final("ema") for run in (first, other))
+    if not here or not there:
+        bare = first if not here else other
+        raise UserError(f"{bare.path} has no final score; run `evaluate` on it")
+    differs = _difference(here[0].protocol, there[0].protocol)
+    raise UserError(
+        f"figures of different protocols are never compared: {differs}; {first.path} and "
+        f"{other.path}; score them alike with `evaluate`"
+    )
+
+
+def _difference(here: Mapping[str, object], there: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{key}: {json.dumps(here.get(key))} and {json.dumps(there.get(key))}"
+        for key in {**here, **there}
+        if here.get(key) != there.get(key)
+    )
+
+
+def _protocol(score: Score) -> Protocol:
+    return Protocol.model_validate(score.protocol)
+
+
+def _family(protocol: Protocol) -> str:
+    """Return the protocol but for the sampling seed and whose weights were scored."""
+    ignored = {"sampling_seed", "weights", "ema_decay"}
+    return json.dumps(protocol.model_dump(mode="json", exclude=ignored), sort_keys=True)
