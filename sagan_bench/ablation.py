@@ -290,12 +290,12 @@ def _read(path: Path) -> Record | None:
 
 
 def _facts(cells: Sequence[Cell], known: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Count each variant's networks.  Raises `UserError` for one that cannot be built."""
     configs = {cell.variant: cell.config for cell in cells}
-    return {name: known.get(name) or _counted(config) for name, config in configs.items()}
+    return {name: known.get(name) or counted(config) for name, config in configs.items()}
 
 
-def _counted(config: RunConfig) -> Facts:
+def counted(config: RunConfig) -> Facts:
+    """Return what a configuration's networks are.  Raises `UserError` if they cannot be built."""
     from sagan_bench.models.build import flops_per_step, layers, placed  # a second of torch
 
     table = layers(config)

@@ -211,7 +211,10 @@ def findings(runs: Runs, question: Question) -> Findings:
         raise UserError(f"these runs have no {metric}; they have {there}")
     pairs = tuple(pair for pair in question.pairs if all(name in runs.variants for name in pair))
     asked = replace(question, pairs=pairs)
-    variants = tuple(_variant(name, found, runs, metric) for name, found in runs.variants.items())
+    order = [*(name for variant, base in pairs for name in (base, variant)), *runs.variants]
+    variants = tuple(
+        _variant(name, runs.variants[name], runs, metric) for name in dict.fromkeys(order)
+    )
     by_name = {variant.name: variant for variant in variants}
     primary = _primary(runs, asked, by_name)
     return Findings(

@@ -236,7 +236,8 @@ def settled(steps: Sequence[float], values: Sequence[float]) -> Settling:
         return Settling(None, None, "may not have settled")
     fit = stats.linregress(x, y)
     scale = np.ptp(x) / abs(y.mean())
-    change, error = float(fit.slope * scale), float(fit.stderr * scale)
+    error = 0.0 if math.isnan(fit.stderr) else float(fit.stderr * scale)  # NaN: a constant
+    change = float(fit.slope * scale)
     margin = stats.t.isf(ALPHA / 2, len(x) - 2) * error
     if abs(change) + margin <= SETTLED_CHANGE:
         return Settling(change, error, "had settled")

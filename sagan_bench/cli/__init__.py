@@ -154,8 +154,54 @@ def evaluate(
 
 
 @app.command("list")
-def list_(runs: Runs = Path("runs"), as_json: Json = False) -> None:
-    """List the runs with their status and scores."""
+def list_(
+    what: Annotated[str, typer.Argument(help="runs, variants or studies")] = "runs",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List the runs with their status and scores, or the shipped variants or studies."""
+    if what == "runs":
+        _list_runs(runs, as_json)
+    elif what == "variants":
+        _list_variants(as_json)
+    elif what == "studies":
+        _list_studies(as_json)
+    else:
+        from sagan_bench.config import closest
+
+        raise UserError(f"list {what}: {closest(what, ['runs', 'variants', 'studies'])}")
+
+
+def _list_variants(as_json: bool) -> None:
+    from sagan_bench.config import variants
+
+    says = {name: settings["says"] for name, settings in variants().items()}
+    if as_json:
+        print(json.dumps(says, indent=2))
+    else:
+        _print_words("variant", says)
+        print(f"next: {program()} show variant NAME; a + between names combines them")
+
+
+def _list_studies(as_json: bool) -> None:
+    from sagan_bench import study
+
+    found = [study.load(name) for name in study.studies()]
+    if as_json:
+        print(json.dumps([one.model_dump(mode="json") for one in found], indent=2))
+        return
+    cells = {one.name: len(one.all_variants) * len(one.seeds) for one in found}
+    _print_words("study", {s.name: f"{s.question} ({cells[s.name]} cells)" for s in found})
+    print(f"next: {program()} ablate NAME --dry-run")
+
+
+def _print_words(header: str, words: dict[str, str]) -> None:
+    width = max(map(len, [header, *words]))
+    for name, text in words.items():
+        print(f"{name:<{width}}  {text}")
+
+
+def _list_runs(runs: Path, as_json: bool) -> None:
     from sagan_bench.run_directory import find_runs
     from sagan_bench.table import frame
 
@@ -182,12 +228,16 @@ def list_(runs: Runs = Path("runs"), as_json: Json = False) -> None:
 @configured
 def show(
     choice: Choice,
-    what: Annotated[str, typer.Argument(help="config, model, or a run's folder or name")],
+    what: Annotated[str, typer.Argument(help="config, model, variant, or a run's folder or name")],
+    name: Annotated[str | None, typer.Argument(help="The variant")] = None,
+    baseline: Annotated[str, typer.Option(help="What to hold the variant against")] = "sagan",
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Show a run, the resolved configuration, or the layers of the networks."""
-    if what == "config":
+    """Show a run, a variant, the resolved configuration, or the layers of the networks."""
+    if what == "variant":
+        _show_variant(choice, name or choice.variant or "sagan", baseline, as_json)
+    elif what == "config":
         _show_config(choice, as_json)
     elif what == "model":
         _show_model(choice, as_json)
@@ -252,6 +302,29 @@ def _show_config(choice: Choice, as_json: bool) -> None:
     leaves = flatten(resolved.config.model_dump(mode="json"))
     rows = ([key, json.dumps(value), resolved.origins[key]] for key, value in leaves)
     print_table("", ("setting", "value", "from"), rows)
+
+
+def _show_variant(choice: Choice, name: str, baseline: str, as_json: bool) -> None:
+    """Print what a variant changes, in words and as keys, and what that costs."""
+    from sagan_bench.ablation import counted, difference
+    from sagan_bench.config import variants
+
+    there, here = (choice.of_variant(one).resolve().config for one in (name, baseline))
+    changes = difference(here, there)
+    table = variants()
+    says = [table[part]["says"] for part in ([name] if name in table else name.split("+"))]
+    facts = {one: counted(config) for one, config in ((baseline, here), (name, there))}
+    if as_json:
+        costs = {one: fact.model_dump(mode="json") for one, fact in facts.items()}
+        print(json.dumps({"says": says, "differences": changes, "facts": costs}, indent=2))
+        return
+    from sagan_bench.cli.tables import print_table
+
+    print(f"{name}: {'; '.join(says)}")
+    rows = [[key, json.dumps(old), json.dumps(new)] for key, old, new in changes]
+    rows.append(["parameters", *(f"{f.parameters_g + f.parameters_d:,}" for f in facts.values())])
+    rows.append(["FLOPs a step", *(f"{f.flops_per_step:,}" for f in facts.values())])
+    print_table("", ("setting", baseline, name), rows)
 
 
 def _show_model(choice: Choice, as_json: bool) -> None:

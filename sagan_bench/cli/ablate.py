@@ -252,7 +252,7 @@ class Grid:
         elif isinstance(what, Step):
             self.texts[cell.id] = f"{what.step / cell.config.run.steps:.0%}"
         elif isinstance(what, Progress) and what.phase == "score":
-            self.texts[cell.id] = "scoring"
+            self.texts[cell.id] = f"scoring {what.done / max(what.total, 1):.0%}"
         elif isinstance(what, Diverged):
             self.texts[cell.id] = "diverged"
         elif isinstance(what, Scored) and what.score.final and what.score.weights == "ema":

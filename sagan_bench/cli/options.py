@@ -4,7 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -71,6 +71,10 @@ class Choice:
     file: Path | None
     sets: tuple[str, ...]
     flags: dict[str, tuple[str, Any]]
+
+    def of_variant(self, variant: str) -> "Choice":
+        """Return the same choice of another variant."""
+        return replace(self, variant=variant)
 
     def resolve(self) -> "Resolved":
         """Return the configuration for this machine.  Raises `UserError`."""

@@ -1,0 +1,433 @@
+"""What is claimed of records made by hand: the endpoint, the refusals, the words."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from example_studies import HOST
+
+from sagan_bench import comparison, study
+from sagan_bench.comparison import Findings, Question, findings
+from sagan_bench.config import resolve
+from sagan_bench.errors import UserError
+from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
+from sagan_bench.outcomes import gather
+from sagan_bench.records import BlockReading, Cost, Record, Score, environment
+from sagan_bench.study import Facts, Measure, Memory, Paper, Place
+
+HERE = environment("cpu")
+GOOD = [0.50, 0.52, 0.49, 0.51, 0.53]
+BAD = [0.20, 0.22, 0.19, 0.21, 0.23]
+ENGAGED = 0.3
+
+
+def protocol(**changed: Any) -> Protocol:
+    fields: dict[str, Any] = {
+        "data": "d" * 16, "split": "train", "n_real": 500, "n_fake": 200, "sampling_seed": 0,
+        "label_law": "none", "weights": "ema", "ema_decay": 0.999, "batchnorm": "standing-64x64",
+        "isc_splits": 2, "kid_subsets": 3, "kid_subset_size": 50,
+    }  # fmt: skip
+    return Protocol(**EXTRACTORS["efficientnet-lite0"], **(fields | changed))
+
+
+def score(
+    value: float, step: int = 100, *, final: bool = True, fid: float = 50, **changed: Any
+) -> Score:
+    how = protocol(**changed)
+    return Score(
+        step=step,
+        weights=how.weights,
+        sampling_seed=how.sampling_seed,
+        n_fake=how.n_fake,
+        fingerprint=how.fingerprint(),
+        protocol=how.model_dump(mode="json"),
+        metrics={"twin_rate": value, "fid": fid},
+        final=final,
+    )
+
+
+RAW: dict[str, Any] = {"weights": "raw", "ema_decay": None}
+
+
+def run(
+    folder: Path,
+    variant: str,
+    seed: int,
+    value: float | None,
+    *,
+    curve: Sequence[tuple[int, float]] = (),
+    ratio: float | None = ENGAGED,
+    status: str = "finished",
+    sets: Sequence[str] = (),
+    scores: Sequence[Score] | None = None,
+    steps: int = 100,
+    cost: Mapping[str, Any] | None = None,
+) -> Path:
+    """Leave a record; a value of None is a run that diverged."""
+    config = resolve(
+        HOST, variant=variant, sets=[f"seed={seed}", f"run.steps={steps}", *sets]
+    ).config
+    if value is None:
+        status, scores = ("diverged" if status == "finished" else status), ()
+    on_the_way = [score(v, step, final=False, n_fake=100) for step, v in curve]
+    finals = [score(value or 0), score((value or 0) - 0.1, **RAW)] if scores is None else scores
+    has_blocks = config.model.attention.generator and variant != "wider"
+    blocks = BlockReading(
+        network="generator", name="attention8", step=steps, gamma=0.5, ratio=ratio
+    )
+    record = Record(
+        run=f"{variant}-s{seed}",
+        name=variant,
+        variant=variant,
+        seed=seed,
+        status=status,
+        step=steps,
+        steps=steps,
+        config=config.model_dump(mode="json"),
+        config_digest="0" * 12,
+        scores=(*on_the_way, *finals),
+        blocks=(blocks,) if has_blocks and value is not None else (),
+        cost=Cost(**{"flops_per_step": 100, "train_sec": 10.0, "parameters_g": 3, **(cost or {})}),
+        environment=HERE,
+    )
+    path = folder / f"{variant}-s{seed}"
+    path.mkdir(parents=True)
+    (path / "record.json").write_bytes(record.to_json())
+    return path
+
+
+def group(folder: Path, variant: str, values: Sequence[float | None], **given: Any) -> list[Path]:
+    return [run(folder, variant, seed, value, **given) for seed, value in enumerate(values)]
+
+
+def question(**changed: Any) -> Question:
+    fields: dict[str, Any] = {
+        "name": "mine",
+        "text": "Does it?",
+        "measure": Measure(metric="twin_rate", min_effect=0.05),
+        "pairs": (("sagan", "no-attention"),),
+        "declared": True,
+    }
+    return Question(**(fields | changed))
+
+
+def found(
+    folder: Path, sagan: Sequence[float | None], without: Sequence[float | None], **asked: Any
+) -> Findings:
+    paths = group(folder, "sagan", sagan) + group(folder, "no-attention", without)
+    return findings(gather(paths), question(**asked))
+
+
+def of(known: Findings, name: str) -> comparison.Variant:
+    return next(variant for variant in known.variants if variant.name == name)
+
+
+# --- Claims ------------------------------------------------------------------------------------
+
+
+def test_a_clear_difference_is_claimed_with_its_budget(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, BAD)
+    (one,) = known.primary.comparisons
+    assert one.verdict == "better"
+    assert one.effect == pytest.approx(0.3)
+    (headline,) = known.headline
+    assert headline.startswith("At 100 steps, learning rates of G/D 0.0004/0.0016: sagan is better")
+    assert "twin_rate +0.3" in headline
+
+
+def test_a_null_is_never_worded_as_no_help(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, GOOD)
+    assert known.primary.comparisons[0].verdict == "no meaningful difference"
+    noisy = found(tmp_path / "noisy", [0.1, 0.9, 0.2, 0.8, 0.5], [0.2, 0.7, 0.1, 0.9, 0.6])
+    assert noisy.headline[0].endswith("nothing can be claimed.")
+    for one in (known, noisy):
+        text = json.dumps(asdict(one))
+        for word in ("does not help", "no effect", "no help", "useless"):
+            assert word not in text
+    by_fid = found(tmp_path / "fid", GOOD, GOOD, measure=Measure(metric="fid", min_effect=1.0))
+    assert "of that this says nothing" in " ".join(by_fid.headline)
+
+
+def test_the_endpoint_is_the_last_average_and_sampling_seeds_are_averaged(tmp_path: Path) -> None:
+    scores = [score(0.4), score(0.6, sampling_seed=1), score(0.9, 50), score(0.1, **RAW)]
+    paths = [run(tmp_path, "sagan", s, 0.5, scores=scores) for s in range(2)]
+    paths += [run(tmp_path, "no-attention", s, 0.5, scores=scores) for s in range(2)]
+    known = findings(gather(paths), question())
+    assert of(known, "sagan").values == {0: 0.5, 1: 0.5}
+    assert known.protocol["sampling_seed"] == [0, 1]
+
+
+def test_two_seeds_allow_no_inference_and_three_no_verdict(tmp_path: Path) -> None:
+    two = found(tmp_path / "2", GOOD[:2], BAD[:2]).primary.comparisons[0]
+    assert (two.standing, two.interval, two.verdict) == ("points only", None, None)
+    three = found(tmp_path / "3", GOOD[:3], BAD[:3]).primary.comparisons[0]
+    assert (three.standing, three.verdict) == ("exploratory", None)
+    assert three.interval is not None
+
+
+def test_a_diverged_or_failed_run_is_an_attempted_seed(tmp_path: Path) -> None:
+    for status in ("finished", "failed"):
+        folder = tmp_path / status
+        paths = group(folder, "no-attention", BAD)
+        paths += [run(folder, "sagan", s, value, status=status if value is None else "finished")
+                  for s, value in enumerate([*GOOD[:4], None])]  # fmt: skip
+        known = findings(gather(paths), question())
+        (one,) = known.primary.comparisons
+        assert (one.n, one.n_ok) == (5, 4)
+        assert "1 of 5 runs of sagan diverged or failed" in known.primary.sentences[0]
+        assert of(known, "sagan").values[4] is None
+
+
+def test_missing_runs_make_it_provisional(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, BAD, planned=12)
+    assert known.primary.comparisons[0].verdict is None
+    assert known.headline == ("Provisional: 10 runs are over and 2 are still to come.",)
+
+
+def test_an_interrupted_run_is_not_attempted(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD) + group(tmp_path, "no-attention", BAD)
+    more = run(tmp_path, "sagan", 9, 0.9, status="interrupted")
+    known = findings(gather([*paths, more]), question())
+    assert known.unfinished == (str(more),)
+    assert of(known, "sagan").summary.n == 5
+    assert known.primary.comparisons[0].standing.startswith("provisional: 1 run")
+
+
+def test_looks_are_told(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, BAD, looks=2)
+    assert known.primary.comparisons[0].verdict is None
+    assert "exploratory after 2 looks" in known.headline[1]
+
+
+def test_a_smoke_study_claims_nothing(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, BAD, comparable=False)
+    assert known.primary.comparisons[0].verdict is None
+    assert all(c.verdict is None for reading in known.secondary for c in reading.comparisons)
+    assert "too small to compare" in known.headline[0]
+
+
+def test_self_against_self_claims_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for trial in range(10):
+        folder = tmp_path / str(trial)
+        known = found(folder, *rng.normal(0.5, 0.1, (2, 5)).tolist())
+        assert known.primary.comparisons[0].verdict == "inconclusive"
+
+
+# --- Was attention engaged? --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("idle", "concluded"), [(2, True), (3, False), (5, False)])
+def test_attention_that_did_nothing_allows_no_conclusion(
+    tmp_path: Path, idle: int, concluded: bool
+) -> None:
+    paths = group(tmp_path, "no-attention", BAD)
+    paths += [run(tmp_path, "sagan", s, value, ratio=0.01 if s < idle else 0.3)
+              for s, value in enumerate(GOOD)]  # fmt: skip
+    known = findings(gather(paths), question())
+    assert (known.primary.comparisons[0].verdict == "better") == concluded
+    if not concluded:
+        assert (
+            "attention was not engaged; no conclusion: ||gamma o|| / ||x|| of sagan stayed below "
+            f"0.02 in {idle} of 5 runs" in known.primary.sentences[0]
+        )
+    (block,) = of(known, "sagan").blocks
+    assert (block.gamma, block.name) == (0.5, "attention8")
+
+
+def test_an_idle_control_is_called_a_block(tmp_path: Path) -> None:
+    paths = group(tmp_path, "no-attention", BAD) + group(tmp_path, "residual", GOOD, ratio=0.0)
+    known = findings(gather(paths), question(pairs=(("residual", "no-attention"),)))
+    assert "the block was not engaged; no conclusion" in known.primary.sentences[0]
+
+
+def test_where_attention_is_the_same_its_idleness_does_not_matter(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD, ratio=0.0) + group(
+        tmp_path, "half-sight", BAD, ratio=0.0
+    )
+    known = findings(gather(paths), question(pairs=(("half-sight", "sagan"),)))
+    assert known.primary.comparisons[0].verdict == "worse"
+
+
+# --- Secondary readings ------------------------------------------------------------------------
+
+
+def secondary(known: Findings, title: str) -> comparison.Reading:
+    (reading,) = (one for one in known.secondary if one.title.startswith(title))
+    return reading
+
+
+RISING = [(20, 0.1), (40, 0.2), (60, 0.3), (80, 0.4), (100, 0.5)]
+
+
+def test_at_equal_flops_the_costlier_is_read_where_it_had_spent_as_much(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", [0.5] * 5, curve=RISING, cost={"flops_per_step": 200})
+    paths += group(tmp_path, "no-attention", [0.5] * 5, curve=RISING, cost={"train_sec": 40.0})
+    known = findings(gather(paths), question())
+    (flops,) = secondary(known, "at equal FLOPs").comparisons
+    assert flops.effect == pytest.approx(0.25 - 0.5)  # half of its steps, against all
+    (seconds,) = secondary(known, "at equal seconds").comparisons
+    assert seconds.effect == pytest.approx(0.5 - 0.125)  # a quarter of the baseline's
+    assert "secondary" in secondary(known, "at equal FLOPs").title
+
+
+def test_the_best_on_the_way_is_called_optimistic(tmp_path: Path) -> None:
+    peak = [(20, 0.1), (40, 0.9), (60, 0.3), (80, 0.4), (100, 0.5)]
+    paths = group(tmp_path, "sagan", GOOD, curve=peak)
+    paths += group(tmp_path, "no-attention", BAD, curve=RISING)
+    best = secondary(findings(gather(paths), question()), "the best on the way")
+    assert best.comparisons[0].effect == pytest.approx(0.9 - 0.5)
+    assert "optimistic" in best.title
+
+
+def test_without_scores_on_the_way_there_is_a_reason(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, BAD)
+    assert secondary(known, "at equal FLOPs").absent == (
+        "no scores on the way were taken (run.eval_every)"
+    )
+    assert "not recorded" in known.primary.sentences[0]
+
+
+def test_fid_and_raw_weights_are_secondary(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, BAD)
+    labels = [(one.title, one.label) for one in known.secondary[:2]]
+    assert labels == [
+        ("at the end, averaged weights (secondary)", "FID[effnet-lite0]"),
+        ("at the end, raw weights (secondary)", "twin_rate"),
+    ]
+    assert known.secondary[1].comparisons[0].effect == pytest.approx(0.3)
+
+
+def test_whether_runs_had_settled_is_told(tmp_path: Path) -> None:
+    flat = [(step, 0.5 if step > 70 else 0.1) for step in range(5, 105, 5)]
+    steep = [(step, step / 100) for step in range(5, 105, 5)]
+    paths = group(tmp_path, "sagan", GOOD, curve=flat)
+    paths += group(tmp_path, "no-attention", BAD, curve=steep)
+    known = findings(gather(paths), question())
+    assert (
+        "5 of 5 runs of sagan and 0 of 5 runs of no-attention had settled"
+        in (known.primary.sentences[0])
+    )
+
+
+# --- Refusals ----------------------------------------------------------------------------------
+
+
+def refused(paths: Sequence[Path], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        findings(gather(paths), question())
+
+
+def test_figures_of_different_protocols_are_never_compared(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD)
+    paths.append(run(tmp_path, "no-attention", 0, 0.2, scores=[score(0.2, n_fake=300)]))
+    refused(paths, r"different protocols.*n_fake: 200 and 300")
+
+
+def test_runs_scored_again_are_compared_by_what_they_share(tmp_path: Path) -> None:
+    both = [score(0.9, n_fake=300), score(0.5)]
+    paths = [run(tmp_path, "sagan", 0, 0.5, scores=both), *group(tmp_path, "no-attention", BAD)]
+    known = findings(gather(paths), question())
+    assert known.protocol["n_fake"] == 200
+    assert of(known, "sagan").values == {0: 0.5}
+
+
+def test_different_budgets_are_refused(tmp_path: Path) -> None:
+    longer = run(tmp_path, "no-attention", 0, 0.2, steps=200)
+    refused([run(tmp_path, "sagan", 0, 0.5), longer], "different budgets: .*100 steps.*200")
+
+
+def test_one_variant_with_two_configurations_is_refused(tmp_path: Path) -> None:
+    other = run(tmp_path, "sagan", 1, 0.5, sets=["training.lr_g=0.1"])
+    refused([run(tmp_path, "sagan", 0, 0.5), other], r"not alike: training\.lr_g: 0\.0004 and 0\.1")
+
+
+def test_one_seed_is_one_run(tmp_path: Path) -> None:
+    twice = [run(tmp_path / "a", "sagan", 0, 0.5), run(tmp_path / "b", "sagan", 0, 0.5)]
+    refused(twice, "two runs of sagan at seed 0")
+    assert len(gather([twice[0], twice[0]]).attempted) == 1
+
+
+def test_a_metric_that_was_not_measured_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no recall; they have fid, twin_rate"):
+        found(tmp_path, GOOD, BAD, measure=Measure(metric="recall", min_effect=0.1))
+
+
+def test_nothing_finished_is_refused(tmp_path: Path) -> None:
+    refused([run(tmp_path, "sagan", 0, 0.5, status="interrupted")], "no run is finished yet")
+
+
+# --- Loose runs, studies, the paper ------------------------------------------------------------
+
+
+def test_loose_runs_are_compared_by_twin_rate_and_say_that_it_was_chosen_now(
+    tmp_path: Path,
+) -> None:
+    paths = group(tmp_path, "sagan", GOOD) + group(tmp_path, "no-attention", BAD)
+    known = comparison.of_runs(paths, "no-attention", None, None)
+    assert not known.declared
+    assert known.primary.metric == "twin_rate"
+    assert known.primary.min_effect == pytest.approx(0.05 * np.mean(BAD))
+    with pytest.raises(UserError, match=r"--baseline wider: .* sagan, no-attention"):
+        comparison.of_runs(paths, "wider", None, None)
+
+
+def test_a_study_brings_its_own_question(tmp_path: Path) -> None:
+    one = study.load("quick")
+    Memory.begun(one, HOST, "f").write(tmp_path)
+    group(tmp_path, "sagan", GOOD)
+    group(tmp_path, "no-attention", BAD)
+    known = comparison.of_study(tmp_path)
+    assert known.question == one.question
+    assert known.declared
+    assert known.primary.min_effect == 0.05
+    assert len(known.runs) == 10
+    with pytest.raises(UserError, match="no study is in"):
+        comparison.of_study(tmp_path / "sagan-s0")
+
+
+def test_the_paper_is_placed_by_share_and_never_by_pixels(tmp_path: Path) -> None:
+    paper = study.load("position").paper
+    assert isinstance(paper, Paper)
+    variants = {"no-attention": None, "feat8": 8, "feat8+residual-ungated": 8, "feat8-g": 8}
+    facts = {}
+    for name, side in variants.items():
+        group(tmp_path, name, GOOD, ratio=0.5)
+        networks = ("generator",) if name == "feat8-g" else ("generator", "discriminator")
+        places = tuple(Place(network=n, side=side, channels=64) for n in networks if side)
+        facts[name] = Facts(blocks=places, parameters_g=1, parameters_d=2, flops_per_step=3)
+    paths = sorted(path for path in tmp_path.iterdir())
+    pairs = tuple((name, "no-attention") for name in variants if name != "no-attention")
+    known = findings(gather(paths), question(pairs=pairs, facts=facts, paper=paper))
+    lines = {line.variant: line for line in known.paper}
+    assert lines["no-attention"].paper == {"fid": 22.96, "isc_mean": 42.87}
+    assert lines["feat8"].share == 0.25  # of 32 px: the paper's side 32 of 128
+    assert lines["feat8"].paper == {"fid": 18.28, "isc_mean": 51.43}
+    assert lines["feat8+residual-ungated"].paper == {"fid": 27.33, "isc_mean": 38.50}
+    assert (lines["feat8"].channels, lines["feat8"].parameters) == (64, 3)
+
+
+def test_findings_are_json(tmp_path: Path) -> None:
+    lost: list[float | None] = [None] * 5
+    cases: dict[str, Sequence[float | None]] = {"clear": GOOD, "lost": lost, "one": GOOD[:1]}
+    for name, values in cases.items():
+        known = found(tmp_path / name, values, BAD)
+        again = json.loads(json.dumps(asdict(known), allow_nan=False))
+        assert again["primary"]["comparisons"][0]["variant"] == "sagan"
+
+
+def test_cells_on_a_shared_device_are_marked(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD, sets=["run.cells_on_device=4"])
+    known = findings(gather([*paths, *group(tmp_path, "no-attention", BAD)]), question())
+    assert [variant.shared_device for variant in known.variants] == [False, True]
+
+
+def test_values_keep_their_seeds(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, BAD)
+    assert of(known, "sagan").values == dict(enumerate(GOOD))
+    assert math.isclose(of(known, "sagan").summary.mean or 0, 0.51)
