@@ -322,8 +322,15 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """Return the shipped presets by name."""
-    return load_toml(Path(__file__).parent / "presets.toml")
+    """Return the shipped presets by name; one that ``extends`` another has its settings too."""
+    table = load_toml(Path(__file__).parent / "presets.toml")
+
+    def whole(name: str) -> dict[str, Any]:
+        own = dict(flatten(table[name]))
+        base = own.pop("extends", None)
+        return (whole(base) if base else {}) | own
+
+    return {name: whole(name) for name in table}
 
 
 def variants() -> dict[str, dict[str, Any]]:

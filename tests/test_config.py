@@ -92,6 +92,25 @@ def test_none_empties_an_optional_setting_only() -> None:
     assert resolved.model.spectral_norm.generator == "none"
 
 
+def test_variants_are_combined_by_a_plus() -> None:
+    settings = config.variant_settings("feat16+residual")
+    assert settings == {
+        "model.attention.generator": [16], "model.attention.discriminator": [16],
+        "model.attention.kind": "residual",
+    }  # fmt: skip
+    assert resolve(HOST, variant="feat16+fp32").config.training.precision == "fp32"
+    with pytest.raises(UserError, match=r"feat8\+feat16: its parts set .* to \[8\] and to \[16\]"):
+        config.variant_settings("feat8+feat16")
+    with pytest.raises(UserError, match="did you mean 'feat16'"):
+        config.variant_settings("residual+feat61")
+
+
+def test_a_preset_that_extends_another_has_its_settings_too() -> None:
+    brief, quick = (resolve(HOST, preset=name).config for name in ("brief", "quick"))
+    assert brief.run.steps == 1500
+    assert (brief.model, brief.training) == (quick.model, quick.training)
+
+
 def test_sides_are_sorted_and_unique() -> None:
     resolved = resolve(HOST, sets=["model.attention.generator=[16, 4, 16]"]).config
     assert resolved.model.attention.generator == (4, 16)
@@ -105,7 +124,7 @@ def _changed(base: RunConfig, key: str) -> RunConfig:
     """Return ``base`` with another value for one key."""
     other = {
         "data.source": "folder:x", "data.image_size": 64, "data.fit": "squash",
-        "run.inception_weights": "file",
+        "run.inception_weights": "file", "run.eval_metrics": "rule",
         "training.precision": "tf32",
         "evaluation.extractor": "inception", "evaluation.split": "test", "run.device": "cuda:1",
         "model.spectral_norm.generator": "none", "model.spectral_norm.discriminator": "none",
