@@ -102,7 +102,7 @@ def test_variants_are_combined_by_a_plus() -> None:
     with pytest.raises(UserError, match=r"feat8\+feat16: its parts set .* to \[8\] and to \[16\]"):
         config.variant_settings("feat8+feat16")
     with pytest.raises(UserError, match="did you mean 'feat16'"):
-        config.variant_settings("residual+feat61")
+        config.variant_settings("residual+fea16")
 
 
 def test_a_preset_that_extends_another_has_its_settings_too() -> None:
