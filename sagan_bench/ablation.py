@@ -1,5 +1,6 @@
 """From a study to the records of its cells: the plan, and what runs it."""
 
+import logging
 import shutil
 import statistics
 from collections import deque
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # torch: a finished study is recognised without it
 
     StudyWatch = Callable[["Cell", Phase | Step | Diverged | Scored | Ended | None], None]
 
+_log = logging.getLogger(__name__)
+
 State = Literal["new", "resumable", "running", "done", "diverged", "failed"]
 """Of a cell.  ``diverged`` and ``failed`` are results: only ``failed`` can be tried again."""
 
@@ -49,6 +52,8 @@ class Cell:
     """None while the data's content is not known."""
     path: Path
     record: Record | None
+    trouble: str | None = None
+    """Why its record cannot be read."""
 
     @property
     def id(self) -> str:
@@ -59,10 +64,15 @@ class Cell:
     def state(self) -> State:
         """How far it has come."""
         if self.record is None:
-            return "new"
+            return "failed" if self.trouble else "new"
         if self.record.status == "interrupted":
             return "resumable"
         return "done" if self.record.status == "finished" else self.record.status
+
+    @property
+    def reason(self) -> str | None:
+        """Why it has no result."""
+        return self.record.reason if self.record else self.trouble
 
     @property
     def steps_left(self) -> int:
@@ -96,7 +106,7 @@ class Plan:
 
     def refreshed(self) -> "Plan":
         """Return the plan with its cells as they now are on the disk."""
-        cells = (replace(cell, record=_read(cell.path)) for cell in self.cells)
+        cells = (Cell(c.variant, c.seed, c.config, c.digest, *_found(c.path)) for c in self.cells)
         return replace(self, cells=tuple(cells))
 
     def differences(self) -> dict[str, list[tuple[str, object, object]]]:
@@ -187,6 +197,8 @@ def plan(
     memory = study.remembered(folder)
     if memory:
         study.refuse_other(memory, asked, folder)
+        if not seeds:
+            _tell_of_seeds(memory.study, asked, folder)
         asked = _grown(memory.study, asked, seeds)
     elif seeds:
         asked = asked.model_copy(update={"seeds": tuple(seeds)})
@@ -201,10 +213,10 @@ def plan(
     cells = _cells(configs, fingerprint, folder)
     memory = memory or Memory.begun(asked, auto, fingerprint or "")
     visible = any(cell.record and cell.record.scores for cell in cells)
-    added = set(asked.seeds) - set(memory.study.seeds)
+    grown = {*asked.seeds, *asked.all_variants} - {*memory.study.seeds, *memory.study.all_variants}
     now = {
         "study": asked,
-        "looks": memory.looks + bool(visible and added),
+        "looks": memory.looks + bool(visible and grown),
         "facts": _facts(cells, memory.facts),
     }
     chosen = frozenset(
@@ -244,6 +256,13 @@ def _grown(here: Study, asked: Study, seeds: Sequence[int]) -> Study:
     return here.model_copy(update=grown)
 
 
+def _tell_of_seeds(here: Study, asked: Study, folder: Path) -> None:
+    """Say that a definition has seeds which the study was begun without."""
+    if more := sorted(set(asked.seeds) - set(here.seeds)):
+        told = ",".join(map(str, more))
+        _log.warning("%s was begun without seeds %s; add them with --seeds %s", folder, told, told)
+
+
 def _refuse_unknown(only: Sequence[str], asked: Study) -> None:
     for variant in only:
         if variant not in asked.all_variants:
@@ -281,12 +300,18 @@ def _cells(
                 f"with preset {config.preset}, variants {seen[digest]} and {variant} are the same "
                 "network and recipe; leave one out"
             )
-        cells.append(Cell(variant, seed, config, digest, path, _read(path)))
+        cells.append(Cell(variant, seed, config, digest, *_found(path)))
     return tuple(cells)
 
 
-def _read(path: Path) -> Record | None:
-    return read_now(path) if (path / records.RECORD).exists() else None
+def _found(path: Path) -> tuple[Path, Record | None, str | None]:
+    """Return a cell's path, its record, and why there is none although it was begun."""
+    if not (path / records.RECORD).exists():
+        return path, None, None
+    try:
+        return path, read_now(path), None
+    except UserError as error:  # its own trouble: the other cells go on
+        return path, None, str(error)
 
 
 def _facts(cells: Sequence[Cell], known: Mapping[str, Facts]) -> dict[str, Facts]:

@@ -99,6 +99,7 @@ class Cell:
         self.device = host.device(config.run.device)
         self.threads = _use_threads(config, earlier)
         precision.use(config.training.precision)
+        host.forget_peak_memory(self.device)
         self.checkpoints = Checkpoints(directory.checkpoints)
         self.began = datetime.now(UTC)
         self.step = self.from_step = earlier.step if earlier else 0

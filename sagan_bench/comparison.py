@@ -7,7 +7,7 @@ says so.  docs/statistics.md states the rule.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +15,9 @@ import numpy as np
 from sagan_bench import statistics, study
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import BETTER
-from sagan_bench.outcomes import Run, Runs, gather
+from sagan_bench.outcomes import Run, Runs, differences, gather
 from sagan_bench.run_directory import find_runs
-from sagan_bench.statistics import Comparison, Metric, Pair, Settling, Summary, settled
+from sagan_bench.statistics import Comparison, Metric, Pair, Summary, settled
 from sagan_bench.study import Facts, Measure, Memory, Paper, PaperRow
 
 ENGAGED = 0.02
@@ -63,6 +63,7 @@ class Engagement:
 
     is_attention: bool
     runs: int
+    """Runs in which that is known."""
     engaged: int
 
     @property
@@ -87,8 +88,9 @@ class Variant:
     blocks: tuple[Block, ...]
     engagement: Engagement | None
     settled: int
+    unsettled: int
     curves: int
-    """Runs whose curve was recorded, of which ``settled`` had settled."""
+    """Runs whose curve was recorded; where neither settled nor unsettled, it cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Reading:
     label: str
     better: Literal["lower", "higher"]
     min_effect: float
+    """Smallest difference that matters; where it differs from baseline to baseline, the least."""
     comparisons: tuple[Comparison, ...] = ()
     sentences: tuple[str, ...] = ()
     absent: str | None = None
@@ -134,6 +137,8 @@ class Findings:
     primary: Reading
     secondary: tuple[Reading, ...]
     paper: tuple[PaperLine, ...]
+    differences: dict[str, list[tuple[str, Any, Any]]]
+    """Variant -> (key, in its baseline, in the variant): all that changes results."""
     runs: tuple[str, ...]
     unfinished: tuple[str, ...]
 
@@ -170,26 +175,46 @@ def _question(memory: Memory) -> Question:
 
 
 def of_runs(
-    paths: Iterable[Path], baseline: str, metric: str | None, min_effect: float | str | None
+    paths: Iterable[Path],
+    baseline: str | None,
+    metric: str | None,
+    min_effect: float | str | None,
 ) -> Findings:
     """Return what can be said of runs that no study names: each variant against ``baseline``.
+
+    Without a baseline nothing is compared.
 
     Raises:
         UserError: no finished run, or runs that may not be compared.
     """
-    runs = gather(paths)
-    if baseline not in runs.variants:
-        raise UserError(
-            f"--baseline {baseline}: there is no run of it; the variants are "
-            f"{', '.join(runs.variants) or 'none'}"
-        )
+    runs = gather(paths, loose=True)
+    if baseline is not None:
+        baseline = _named(baseline, runs)
     metric = metric or ("twin_rate" if "twin_rate" in runs.metrics else "fid")
     if metric not in BETTER:
         raise UserError(f"--metric {metric}: known are {', '.join(BETTER)}")
     measure = Measure(metric=metric, min_effect="5%" if min_effect is None else min_effect)
-    pairs = tuple((name, baseline) for name in runs.variants if name != baseline)
-    text = f"How do {', '.join(name for name, _ in pairs)} differ from {baseline}?"
+    others = [name for name in runs.variants if name != baseline]
+    pairs = tuple((name, baseline) for name in others if baseline)
+    text = f"How do {', '.join(others)} differ from {baseline}?" if pairs else "What was run?"
     return findings(runs, Question("runs", text, measure, pairs, declared=False))
+
+
+def _named(baseline: str, runs: Runs) -> str:
+    """Return the variant that is meant: by its name, by one of its runs, or by its folder."""
+    folder = Path(baseline)
+    for is_meant in (
+        lambda run: baseline == run.variant,
+        lambda run: folder.resolve() == run.path.resolve(),
+        lambda run: folder.name in (run.path.name, run.variant.partition("/")[0]),
+    ):
+        found = {run.variant for run in runs.attempted if is_meant(run)}
+        if len(found) == 1:
+            return found.pop()
+    which = f"it could be {' or '.join(sorted(found))}" if found else "there is no run of it"
+    raise UserError(
+        f"--baseline {baseline}: {which}; the variants are {', '.join(runs.variants) or 'none'}"
+    )
 
 
 # --- What is found -----------------------------------------------------------------------------
@@ -216,7 +241,7 @@ def findings(runs: Runs, question: Question) -> Findings:
         _variant(name, runs.variants[name], runs, metric) for name in dict.fromkeys(order)
     )
     by_name = {variant.name: variant for variant in variants}
-    primary = _primary(runs, asked, by_name)
+    primary = _primary(runs, asked)
     return Findings(
         name=question.name,
         question=question.text,
@@ -228,6 +253,10 @@ def findings(runs: Runs, question: Question) -> Findings:
         primary=primary,
         secondary=tuple(_secondary(runs, asked)),
         paper=tuple(_paper_lines(question, by_name, runs)),
+        differences={
+            variant: differences(runs.variants[baseline][0], runs.variants[variant][0])
+            for variant, baseline in pairs
+        },
         runs=tuple(str(run.path) for run in runs.attempted),
         unfinished=tuple(map(str, runs.unfinished)),
     )
@@ -240,79 +269,83 @@ def _missing(question: Question, runs: Runs) -> int:
     return question.planned - len(runs.attempted)
 
 
-def _metric(question: Question, runs: Runs, metric: str, values: Mapping[str, Any]) -> Metric:
-    baselines = {baseline for _, baseline in question.pairs}
-    known = [v for name in baselines for v in values.get(name, {}).values() if v is not None]
+def _metric(question: Question, runs: Runs, metric: str) -> Metric:
     primary = metric == question.measure.metric
     measure = question.measure if primary else Measure(metric=metric, min_effect="5%")
-    blind = "whether distant parts of an image agree" if metric in BLIND else ""
+    least, relative = measure.least
     return Metric(
         label=runs.label(metric),
         better=BETTER[metric],
-        min_effect=measure.min_effect_of(fmean(known)) if known else 0.0,
-        blind_to=blind,
+        min_effect=least,
+        relative=relative,
+        blind_to="whether distant parts of an image agree" if metric in BLIND else "",
     )
 
 
-def _primary(runs: Runs, question: Question, variants: Mapping[str, Variant]) -> Reading:
+def _primary(runs: Runs, question: Question) -> Reading:
     metric = question.measure.metric
     outcomes = runs.outcomes(runs.at_the_end(metric))
-    how = _metric(question, runs, metric, outcomes)
-    missing = _missing(question, runs)
-    compared = [
-        _withheld(one, question, variants, runs)
-        for one in statistics.compare(
-            outcomes, question.pairs, how, looks=question.looks, missing=missing
-        )
-    ]
-    sentences = (f"{statistics.sentence(one, how)}; {_settling(one, variants)}" for one in compared)
     title = "at the end, averaged weights (primary)"
-    return Reading(
-        title, metric, how.label, how.better, how.min_effect, tuple(compared), tuple(sentences)
+    found = _reading(title, metric, outcomes, runs, question)
+    variants = runs.variants
+    sentences = (
+        f"{text}; {_settling(variants[one.variant], variants[one.baseline], metric)}"
+        for one, text in zip(found.comparisons, found.sentences, strict=True)
     )
+    return replace(found, sentences=tuple(sentences))
 
 
-def _withheld(
-    one: Comparison, question: Question, variants: Mapping[str, Variant], runs: Runs
-) -> Comparison:
-    """Take the verdict from a comparison that may have none."""
+def _withheld(one: Comparison, pair: Pair, question: Question, runs: Runs) -> Comparison:
+    """Take the verdict from a comparison of the variants of ``pair`` if it may have none."""
     if not question.comparable:
         return replace(one, standing="too small to conclude from", verdict=None, seeds_needed=None)
-    if idle := _idle(one, variants, runs):
+    if idle := _idle(pair, runs):
         return replace(one, standing=idle, verdict=None, seeds_needed=None)
     return one
 
 
-def _idle(one: Comparison, variants: Mapping[str, Variant], runs: Runs) -> str:
+def _idle(pair: Pair, runs: Runs) -> str:
     """Return the words for a comparison about blocks that did nothing; else nothing."""
-    sides = (one.variant, one.baseline)
-    attention = [runs.variants[name][0].config.model.attention for name in sides]
+    attention = [runs.variants[name][0].config.model.attention for name in pair]
     if attention[0] == attention[1]:
         return ""
-    for name in sides:
-        engagement = variants[name].engagement
+    for name in pair:
+        engagement = _engagement(runs.variants[name])
         if engagement and engagement.absent:
             what = "attention" if engagement.is_attention else "the block"
             idle = engagement.runs - engagement.engaged
             return (
-                f"{what} was not engaged; no conclusion: ||gamma o|| / ||x|| of {name} stayed "
-                f"below {ENGAGED} in {idle} of {engagement.runs} runs"
+                f"{what} was not engaged; no conclusion: ||gamma o|| / ||x|| of {name} was "
+                f"below {ENGAGED} at the end of {idle} of {engagement.runs} runs"
             )
     return ""
 
 
-def _settling(one: Comparison, variants: Mapping[str, Variant]) -> str:
-    sides = [variants[name] for name in (one.variant, one.baseline)]
-    if not all(side.curves for side in sides):
+def _settling(variant: Sequence[Run], baseline: Sequence[Run], metric: str) -> str:
+    sides = {runs[0].variant: _endings(runs, metric) for runs in (variant, baseline)}
+    if not all(sides.values()):
         return "whether the runs had settled was not recorded"
-    parts = (f"{side.settled} of {side.curves} runs of {side.name}" for side in sides)
-    return f"{' and '.join(parts)} had settled"
+    return "; ".join(f"{name}: {_of_endings(words)}" for name, words in sides.items())
+
+
+def _endings(found: Sequence[Run], metric: str) -> list[str]:
+    """Return for each curve that was recorded whether it had settled, in words."""
+    curves = [curve for run in found if not run.lost and len(curve := run.curve(metric)) > 2]
+    return [
+        settled([step for step, _ in curve], [value for _, value in curve]).words
+        for curve in curves
+    ]
+
+
+def _of_endings(words: Sequence[str]) -> str:
+    counts = {each: words.count(each) for each in dict.fromkeys(sorted(words))}
+    return ", ".join(f"{count} of {len(words)} runs {each}" for each, count in counts.items())
 
 
 def _variant(name: str, found: Sequence[Run], runs: Runs, metric: str) -> Variant:
     value = runs.at_the_end(metric)
     values = {run.seed: None if run.lost else value(run) for run in found}
-    curves = [curve for run in found if not run.lost and len(curve := run.curve(metric)) > 2]
+    endings = _endings(found, metric)
     costs = [run.record.cost for run in found if run.record.status == "finished"]
     first = found[0].record.cost
     parameters = [one for one in (first.parameters_g, first.parameters_d) if one is not None]
@@ -327,13 +360,10 @@ def _variant(name: str, found: Sequence[Run], runs: Runs, metric: str) -> Varian
         shared_device=any(run.config.run.cells_on_device > 1 for run in found),
         blocks=tuple(_blocks(found)),
         engagement=_engagement(found),
-        settled=sum(_settled(curve).words == "had settled" for curve in curves),
-        curves=len(curves),
+        settled=endings.count("had settled"),
+        unsettled=endings.count("had not settled"),
+        curves=len(endings),
     )
-
-
-def _settled(curve: Sequence[tuple[int, float]]) -> Settling:
-    return settled([step for step, _ in curve], [value for _, value in curve])
 
 
 def _blocks(found: Sequence[Run]) -> Iterable[Block]:
@@ -354,9 +384,11 @@ def _engagement(found: Sequence[Run]) -> Engagement | None:
     attention = found[0].config.model.attention
     if not (attention.generator or attention.discriminator) or attention.kind == "wider":
         return None
-    read = [run.record.blocks for run in found if run.record.blocks and not run.lost]
-    engaged = sum(any((b.ratio or 0) >= ENGAGED for b in blocks) for blocks in read)
-    return Engagement(attention.kind in ATTENTION, len(read), engaged)
+    known = [[b.ratio for b in run.record.blocks if b.ratio is not None] for run in found]
+    strongest = [max(ratios) for run, ratios in zip(found, known, strict=True)
+                 if ratios and not run.lost]  # fmt: skip
+    engaged = sum(ratio >= ENGAGED for ratio in strongest)
+    return Engagement(attention.kind in ATTENTION, len(strongest), engaged)
 
 
 # --- Secondary readings ------------------------------------------------------------------------
@@ -403,7 +435,7 @@ def _at_equal(
             values = runs.outcomes(lambda run, step=step: _at(run.curve(metric), step))  # type: ignore[misc]
             outcomes[name] = values[side]
         pairs.append((variant, at_budget))
-    return _reading(title, metric, outcomes, runs, replace(question, pairs=tuple(pairs)))
+    return _reading(title, metric, outcomes, runs, question, pairs)
 
 
 def _at(curve: Sequence[tuple[int, float]], step: float) -> float:
@@ -412,15 +444,23 @@ def _at(curve: Sequence[tuple[int, float]], step: float) -> float:
 
 
 def _reading(
-    title: str, metric: str, outcomes: Mapping[str, Any], runs: Runs, question: Question
+    title: str,
+    metric: str,
+    outcomes: Mapping[str, Any],
+    runs: Runs,
+    question: Question,
+    compared: Sequence[Pair] = (),
 ) -> Reading:
-    how = _metric(question, runs, metric, outcomes)
-    missing = _missing(question, runs)
-    found = statistics.compare(outcomes, question.pairs, how, looks=question.looks, missing=missing)
-    if not question.comparable:
-        found = tuple(replace(one, verdict=None, seeds_needed=None) for one in found)
+    """Compare ``outcomes`` by the question's pairs, or by as many whose keys say more."""
+    how = _metric(question, runs, metric)
+    by, missing = compared or question.pairs, _missing(question, runs)
+    made = statistics.compare(outcomes, by, how, looks=question.looks, missing=missing)
+    found = tuple(
+        _withheld(one, pair, question, runs) for one, pair in zip(made, question.pairs, strict=True)
+    )
     sentences = tuple(statistics.sentence(one, how) for one in found)
-    return Reading(title, metric, how.label, how.better, how.min_effect, found, sentences)
+    least = min((one.min_effect for one in found), default=0.0)
+    return Reading(title, metric, how.label, how.better, least, found, sentences)
 
 
 def _absent(title: str, metric: str, runs: Runs, why: str) -> Reading:
@@ -478,15 +518,14 @@ def _headline(question: Question, runs: Runs, primary: Reading) -> tuple[str, ..
     if missing:
         done = len(runs.attempted)
         return (f"Provisional: {done} runs are over and {missing} are still to come.",)
-    claims = [
-        text
-        for one, text in zip(primary.comparisons, primary.sentences, strict=True)
-        if one.verdict in ("better", "worse", "no meaningful difference")
-    ]
+    claimed = [one.verdict not in (None, "inconclusive") for one in primary.comparisons]
+    told = list(zip(claimed, primary.sentences, strict=True))
+    claims = [f"{text}." for claim, text in told if claim]
+    others = [f"{text}." for claim, text in told if not claim]
     budget = f"At {_budget(runs)}"
     if claims:
-        return tuple(f"{budget}: {claim}." for claim in claims)
-    return (f"{budget}: nothing can be claimed.", *(f"{text}." for text in primary.sentences))
+        return (f"{budget}: {claims[0]}", *claims[1:], *others)
+    return (f"{budget}: nothing can be claimed.", *others)
 
 
 def _budget(runs: Runs) -> str:

@@ -6,6 +6,7 @@ A cell is a whole run. Whatever becomes of it is an `Ended` event and a record; 
 import gc
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ SECONDS_BETWEEN_EVENTS = 0.25
 SECONDS_FOR_A_LOCK = 60.0
 """A worker whose driver was killed holds its run until its checkpoint is written."""
 SECONDS_TO_END = 30.0
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -103,7 +105,8 @@ def slots(jobs: int | None, device: str, cells: int) -> list[Slot]:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     else:
         devices = [str(chosen)]
-    jobs = jobs or min(cells, cpu.cores() if chosen.type == "cpu" else len(devices))
+    most = cpu.cores() if chosen.type == "cpu" else len(devices)
+    jobs = max(1, min(jobs or most, cells))
     threads = max(1, cpu.cores() // jobs)
     placed = [devices[index % len(devices)] for index in range(jobs)]
     return [Slot(place, threads, placed.count(place)) for place in placed]
@@ -119,8 +122,8 @@ def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this cell's result
         reason = f"{type(error).__name__}: {error}"
         trace = "" if isinstance(error, UserError) else traceback.format_exc()
-        experiment.note_failure(job.config, job.digest, job.path, reason, trace)
-        return Ended("failed", reason)
+        noted = experiment.note_failure(job.config, job.digest, job.path, reason, trace)
+        return Ended(noted, reason)
     finally:
         if job.config.training.compile:
             torch.compiler.reset()  # the next cell's networks are others
@@ -186,10 +189,12 @@ class _Worker:
         self.job: Job | None = None
         self.failed = False
         """It leaves, because what failed may have broken its device."""
+        self.asked: str | None = None
+        """Why its job was asked to stop."""
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_serve, args=(theirs,))
-        with _environment(dict.fromkeys(THREADS, str(slot.threads))):
+        with _environment(dict.fromkeys(THREADS, str(slot.threads))), _deaf():
             self.process.start()
         theirs.close()  # so that its end is seen here when the process dies
 
@@ -199,12 +204,17 @@ class _Worker:
             try:
                 what = self.connection.recv()
             except (EOFError, ConnectionError):
-                what = Ended("failed", f"the worker process died: {self._how_it_died()}")
-                job = self.job
-                experiment.note_failure(job.config, job.digest, job.path, what.reason or "")
+                what = self._died(self.job)
             yield Event(self.job.id, what)
             if isinstance(what, Ended):
-                self.job, self.failed = None, what.status == "failed"
+                self.job, self.asked, self.failed = None, None, what.status == "failed"
+
+    def _died(self, job: Job) -> Ended:
+        """Record that the process died in a job, unless the job was over or asked to stop."""
+        if self.asked:
+            return Ended("interrupted", self.asked)
+        reason = f"the worker process died: {self._how_it_died()}"
+        return Ended(experiment.note_failure(job.config, job.digest, job.path, reason), reason)
 
     def _how_it_died(self) -> str:
         self.process.join(SECONDS_TO_END)
@@ -269,6 +279,7 @@ class Processes:
         """Tell the worker of a job to stop."""
         for worker in self.workers:
             if worker.job and worker.job.id == job:
+                worker.asked = why
                 with suppress(ConnectionError):
                     worker.connection.send(why)
 
@@ -294,12 +305,29 @@ def _environment(given: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM, as does a process that is started within, from its first moment.
+
+    A terminal sends Ctrl-C to the workers too, and they take seconds to import torch.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may set this
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # --- In the worker ---------------------------------------------------------------------------
 
 
 def _serve(driver: Connection) -> None:
     """Run the jobs that arrive, until the connection closes or one fails."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     while True:
         try:

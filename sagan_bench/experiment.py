@@ -23,7 +23,7 @@ from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
 from sagan_bench.files import atomic_write
 from sagan_bench.models.build import build, flops_per_step, layers, without_spectral_norm
-from sagan_bench.records import Record, Score
+from sagan_bench.records import RESULTS, Record, Score, Status
 from sagan_bench.run_directory import RunDirectory, read_now
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
@@ -138,25 +138,37 @@ def run(
         try:
             return cell.run()
         except Exception as error:
-            if not isinstance(error, Stopped):
+            if not isinstance(error, Stopped) and not _is_over(directory):
                 cell.write("failed", f"{type(error).__name__}: {error}")
             raise
 
 
-def note_failure(config: RunConfig, digest: str, path: Path, reason: str, trace: str = "") -> None:
+def note_failure(
+    config: RunConfig, digest: str, path: Path, reason: str, trace: str = ""
+) -> Status:
     """Record that a run failed, if it could not do so itself; ``trace`` goes to ``failure.txt``.
 
-    A run that another process holds, or a folder that holds another run, is left alone.
+    A run that another process holds, or a folder that holds another run, is left alone; so is one
+    that was over before what failed.  Returns the status that the run has.
     """
     dumped = config.model_dump(mode="json")
     try:
         with RunDirectory(path, digest=digest, config=dumped) as directory:
             earlier = records.read(path) if directory.record_file.exists() else None
+            if earlier and _is_over(directory):
+                _log.warning("%s: %s, after it was over", path, reason)
+                return earlier.status
             directory.write(_failed(earlier or _unstarted(config, digest, path), reason))
             if trace:
                 atomic_write(path / "failure.txt", trace.encode())
-    except UserError as error:
+    except (UserError, OSError) as error:
         _log.warning("%s: that it failed could not be recorded: %s", path, error)
+    return "failed"
+
+
+def _is_over(directory: RunDirectory) -> bool:
+    """Return whether the run has a result, which nothing that fails afterwards may replace."""
+    return directory.record_file.exists() and records.read(directory.path).status in RESULTS
 
 
 def _failed(record: Record, reason: str) -> Record:

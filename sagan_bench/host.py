@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -52,6 +53,14 @@ def peak_memory_gib(chosen: torch.device) -> float:
         return int(lines["VmHWM"].split()[0]) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def forget_peak_memory(chosen: torch.device) -> None:
+    """Begin the peak anew, so that of two runs in one process each has its own (Linux, CUDA)."""
+    if chosen.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(chosen)
+    with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def of(config: RunConfig) -> Host:

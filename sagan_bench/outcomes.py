@@ -3,11 +3,11 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from sagan_bench.config import RunConfig, flatten
 from sagan_bench.errors import UserError
@@ -19,6 +19,7 @@ Weights = Literal["ema", "raw"]
 Curve = list[tuple[int, float]]
 """(step, value), by step."""
 LOST = ("diverged", "failed")
+OVER = ("finished", *LOST)
 LABELS = ("preset", "variant", "name", "seed", "data.source")
 
 
@@ -28,11 +29,12 @@ class Run:
 
     path: Path
     record: Record
+    label: str = ""
 
     @property
     def variant(self) -> str:
-        """The name of its variant."""
-        return self.record.variant
+        """The name of its variant, or what tells it from another of that name."""
+        return self.label or self.record.variant
 
     @property
     def seed(self) -> int:
@@ -118,7 +120,11 @@ class Runs:
         kept = {_family(protocol) for protocol in self.protocols.values()}
 
         def value(run: Run) -> float | None:
-            scores = [s for s in run.final(weights) if _family(_protocol(s)) in kept]
+            scores = [
+                s
+                for s in run.final(weights)
+                if s.sampling_seed in self.protocols and _family(_protocol(s)) in kept
+            ]
             values = [s.metrics.get(metric) for s in scores]
             known = [one for one in values if one is not None]
             return fmean(known) if known and len(known) == len(values) else None
@@ -126,21 +132,48 @@ class Runs:
         return value
 
 
-def gather(paths: Iterable[Path]) -> Runs:
+def gather(paths: Iterable[Path], *, loose: bool = False) -> Runs:
     """Read runs and check that they may be compared.
+
+    Args:
+        paths: of runs.
+        loose: no study names them: where variants clash, runs go by the name that their user gave
+            them, else by the folder they are in.
 
     Raises:
         UserError: a run twice, two configurations of one variant, different budgets, or figures
             of different protocols; with the difference.
     """
     runs = [Run(path, read_now(path)) for path in dict.fromkeys(paths)]
-    over = [run for run in runs if run.record.status == "finished" or run.lost]
+    over = [run for run in runs if run.record.status in OVER]
     over.sort(key=lambda run: run.seed)
-    _refuse_twice(over)
-    _refuse_other_configs(over)
+    if loose:
+        over = _told_apart(over)
+    _refuse_clashes(over)
     _refuse_other_budgets(over)
-    unfinished = tuple(run.path for run in runs if run not in over)
+    unfinished = tuple(run.path for run in runs if run.record.status not in OVER)
     return Runs(tuple(over), unfinished, _common_protocols(over))
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs under the first kind of label by which those of one label are alike."""
+    for label in (
+        lambda run: run.record.variant,
+        lambda run: run.record.name,
+        lambda run: f"{run.path.resolve().parent.name}/{run.record.variant}",
+    ):
+        labelled = [replace(run, label=label(run)) for run in runs]
+        try:
+            _refuse_clashes(labelled)
+        except UserError:
+            continue
+        return labelled
+    return list(runs)
+
+
+def _refuse_clashes(runs: Sequence[Run]) -> None:
+    _refuse_twice(runs)
+    _refuse_other_configs(runs)
 
 
 def _refuse_twice(runs: Sequence[Run]) -> None:
@@ -158,11 +191,16 @@ def _refuse_other_configs(runs: Sequence[Run]) -> None:
     first: dict[str, Run] = {}
     for run in runs:
         other = first.setdefault(run.variant, run)
-        if differs := _difference(_results(other.config), _results(run.config)):
+        if differs := _told(differences(other, run)):
             raise UserError(
                 f"runs of {run.variant} that are not alike: {differs}; {other.path} and "
                 f"{run.path}; compare runs of one configuration"
             )
+
+
+def differences(here: Run, there: Run) -> list[tuple[str, Any, Any]]:
+    """Return (key, value here, value there) of all in two configurations that changes results."""
+    return _difference(_results(here.config), _results(there.config))
 
 
 def _results(config: RunConfig) -> dict[str, object]:
@@ -203,19 +241,20 @@ def _refuse_protocols(first: Run, other: Run) -> None:
     if not here or not there:
         bare = first if not here else other
         raise UserError(f"{bare.path} has no final score; run `evaluate` on it")
-    differs = _difference(here[0].protocol, there[0].protocol)
+    differs = _told(_difference(here[0].protocol, there[0].protocol))
     raise UserError(
         f"figures of different protocols are never compared: {differs}; {first.path} and "
         f"{other.path}; score them alike with `evaluate`"
     )
 
 
-def _difference(here: Mapping[str, object], there: Mapping[str, object]) -> str:
-    return ", ".join(
-        f"{key}: {json.dumps(here.get(key))} and {json.dumps(there.get(key))}"
-        for key in {**here, **there}
-        if here.get(key) != there.get(key)
-    )
+def _difference(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    pairs = ((key, here.get(key), there.get(key)) for key in {**here, **there})
+    return [(key, a, b) for key, a, b in pairs if a != b]
+
+
+def _told(differs: Sequence[tuple[str, Any, Any]]) -> str:
+    return ", ".join(f"{key}: {json.dumps(a)} and {json.dumps(b)}" for key, a, b in differs)
 
 
 def _protocol(score: Score) -> Protocol:

@@ -38,6 +38,8 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 RECORD = "record.json"
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
+RESULTS = ("finished", "diverged")
+"""Of a run that is over."""
 UtcTime = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
 
 
@@ -225,8 +227,8 @@ def read_object(file: Path) -> dict[str, Any]:
 def damaged(file: Path, detail: str) -> UserError:
     """Return the error that says that a file of a run directory cannot be used."""
     return UserError(
-        f"damaged {file.name} ({detail}); {file}; restore it from a copy, or run again with "
-        "--no-resume, which moves the directory aside"
+        f"damaged {file.name} ({detail}); {file}; restore it from a copy, or move its folder away "
+        "and give the same command again"
     )
 
 

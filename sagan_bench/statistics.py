@@ -51,7 +51,8 @@ class Metric:
     Attributes:
         label: Its name as readers see it, such as ``FID[effnet-lite0]``.
         better: Which values are better.
-        min_effect: Smallest difference that matters, in units of the metric, 0 or more.
+        min_effect: Smallest difference that matters, 0 or more: in units of the metric, or, if
+            ``relative``, as a share of the baseline's mean.
         blind_to: What it hardly sees; where no difference is shown, the sentence says so.
 
     Raises:
@@ -62,6 +63,12 @@ class Metric:
     better: Literal["lower", "higher"]
     min_effect: float
     blind_to: str = ""
+    relative: bool = False
+
+    def against(self, baseline_mean: float) -> "Metric":
+        """Return the metric with its smallest difference that matters in units of the metric."""
+        least = self.min_effect * (abs(baseline_mean) if self.relative else 1)
+        return replace(self, min_effect=least, relative=False)
 
     def __post_init__(self) -> None:
         if self.better not in ("lower", "higher"):
@@ -107,9 +114,11 @@ class Comparison:
         p_better: Chance that a run of the variant beats one of the baseline, U / (n * m): ties
             count half, and a diverged run loses to any other.
         verdict: Only where confirmatory.
-        seeds_needed: Where inconclusive: seeds per group with which a true difference as large as
-            the effect, or as the smallest that matters if larger, is seen with power 0.8. Null if
-            over 1,000, or no more than the smaller group has.
+        seeds_needed: Where inconclusive: seeds per group with which, if the effect is the true
+            difference, there is a verdict with power 0.8: a claim where it is larger than the
+            smallest that matters, else *no meaningful difference*. Null if over 1,000, or no more
+            than the smaller group has.
+        min_effect: Smallest difference that matters, in units of the metric.
     """
 
     variant: str
@@ -129,6 +138,7 @@ class Comparison:
     p_better: float | None = None
     verdict: Verdict | None = None
     seeds_needed: int | None = None
+    min_effect: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -201,17 +211,17 @@ def _pairs(outcomes: Outcomes, against: str | Sequence[Pair]) -> Sequence[Pair]:
 def sentence(comparison: Comparison, metric: Metric) -> str:
     """Return the comparison in words and figures; a null result is never called "no help"."""
     c = comparison
-    parts = [f"{_headline(c, metric)}: {_figures(c, metric)}"]
+    parts = [f"{_headline(c)}: {_figures(c, metric)}"]
     for name, n, n_ok in (c.variant, c.n, c.n_ok), (c.baseline, c.n_baseline, c.n_baseline_ok):
         if n_ok < n:
             parts.append(f"{n - n_ok} of {n} runs of {name} diverged or failed")
     if c.verdict and c.p is None:
         parts.append("no t test: too few values, or no spread in either group")
     if c.seeds_needed and c.effect is not None:
-        sought = max(abs(c.effect), metric.min_effect)
-        parts.append(
-            f"about {c.seeds_needed} finished runs each would show a difference of {sought:.3g}"
-        )
+        larger = "a difference as large as this"
+        smaller = "that a difference as small as this does not matter"
+        shown = larger if abs(c.effect) > c.min_effect else smaller
+        parts.append(f"about {c.seeds_needed} finished runs each would show {shown}")
     if metric.blind_to and c.verdict not in ("better", "worse"):
         parts.append(f"{metric.label} hardly sees {metric.blind_to}: of that this says nothing")
     return "; ".join(parts)
@@ -301,9 +311,11 @@ def _comparison(
 ) -> Comparison:
     runs, others = (outcomes[name] for name in pair)
     x, y = _finite(runs), _finite(others)
+    metric = metric.against(y.mean() if len(y) else 0.0)
     counts = (len(runs), len(x), len(others), len(y))
     standing = standing_of(min(len(runs), len(others)))
-    points = Comparison(*pair, *counts, _number(welch.effect), standing)
+    effect = _number(welch.effect)
+    points = Comparison(*pair, *counts, effect, standing, min_effect=metric.min_effect)
     if standing == "points only":
         return points
     p_better, p_rank = _ranks(runs, others, metric)
@@ -360,11 +372,17 @@ def _hedges_g(x: Floats, y: Floats) -> float:
 
 def _seeds_needed(x: Floats, y: Floats, metric: Metric, alpha: float) -> int | None:
     sd = math.sqrt((x.var(ddof=1) + y.var(ddof=1)) / 2)
-    sought = max(abs(x.mean() - y.mean()), metric.min_effect) / sd
+    effect, least = abs(x.mean() - y.mean()) / sd, metric.min_effect / sd
 
     def enough(n: int) -> bool:
-        power = TTestIndPower().power(sought, n, alpha / 2, alternative="larger")
-        return not power < POWER  # statsmodels gives NaN where power is 1 to rounding
+        error = math.sqrt(2 / n)
+        if effect > least:
+            power = TTestIndPower().power(effect, n, alpha / 2, alternative="larger")
+            beyond = stats.norm.cdf((effect - least) / error)
+            return not min(power, beyond) < POWER  # statsmodels: NaN where power is 1 to rounding
+        room = least - stats.t.isf(alpha / 2, 2 * n - 2) * error  # for the estimate, either way
+        within = stats.norm.cdf((room - effect) / error) - stats.norm.cdf((-room - effect) / error)
+        return bool(within >= POWER)
 
     n = 2 + bisect_left(range(2, MOST_SEEDS + 1), True, key=enough)
     return n if min(len(x), len(y)) < n <= MOST_SEEDS else None
@@ -382,13 +400,13 @@ def _summary(variant: str, runs: Runs) -> Summary:
     return Summary(variant, n, len(x), mean, median, sd, low, high, rate, interval)
 
 
-def _headline(c: Comparison, metric: Metric) -> str:
+def _headline(c: Comparison) -> str:
     if c.verdict is None:
         return f"{c.variant} against {c.baseline} ({c.standing}, no verdict)"
     if c.verdict == "inconclusive":
         return f"inconclusive whether {c.variant} differs from {c.baseline}"
     if c.verdict == "no meaningful difference":
-        return f"{c.variant} is within ±{metric.min_effect:.3g} of {c.baseline}, {c.verdict}"
+        return f"{c.variant} is within ±{c.min_effect:.3g} of {c.baseline}, {c.verdict}"
     return f"{c.variant} is {c.verdict} than {c.baseline}"
 
 

@@ -47,19 +47,20 @@ class Measure(Section):
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
-        self.min_effect_of(1.0)
+        self.least  # noqa: B018  # refuses what is neither
         if self.metric not in BETTER:
             raise ValueError(f"metric = '{self.metric}'; {closest(self.metric, list(BETTER))}")
         return self
 
-    def min_effect_of(self, baseline_mean: float) -> float:
-        """Return the smallest effect that matters, in units of the metric."""
+    @property
+    def least(self) -> tuple[float, bool]:
+        """The smallest effect that matters, and whether it is a share of the baseline's mean."""
         if isinstance(self.min_effect, float | int):
-            return float(self.min_effect)
+            return float(self.min_effect), False
         share, percent, rest = self.min_effect.partition("%")
         if not percent or rest:
             raise ValueError(f"min_effect = {self.min_effect!r}: expected a number, or '5%'")
-        return abs(baseline_mean) * float(share) / 100
+        return float(share) / 100, True
 
 
 class PaperRow(Section):

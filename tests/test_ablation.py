@@ -18,6 +18,7 @@ from sagan_bench.ablation import Cell, Plan
 from sagan_bench.cell import Scored, Stopped
 from sagan_bench.engine import Ended, Inline, Processes, Slot
 from sagan_bench.errors import UserError
+from sagan_bench.run_directory import RunDirectory
 from sagan_bench.study import Study
 from sagan_bench.training import checkpoint, loop
 from sagan_bench.training.loop import Diverged, Step
@@ -104,6 +105,19 @@ def test_seeds_may_be_added_and_that_counts_as_a_look(finished: Plan) -> None:
     fewer = ablation.plan(finished.memory.study, finished.folder, here, seeds=(1,))
     assert fewer.memory.study.seeds == (0, 1)
     assert fewer.memory.looks == 0
+
+
+def test_variants_added_count_as_a_look_too(finished: Plan) -> None:
+    more = finished.memory.study.model_copy(update={"variants": ("sagan", "g-only")})
+    assert ablation.plan(more, finished.folder, here).memory.looks == 1
+
+
+def test_seeds_added_to_the_definition_are_told(
+    finished: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = finished.memory.study.model_copy(update={"seeds": (0, 1, 2, 3)})
+    assert not ablation.plan(more, finished.folder, here).missing
+    assert "begun without seeds 2,3; add them with --seeds 2,3" in caplog.text
 
 
 def test_seeds_added_before_any_result_are_no_look(tmp_path: Path) -> None:
@@ -199,6 +213,49 @@ def test_a_cell_that_cannot_even_begin_is_recorded(
     (record,) = (one.record for one in plan.refreshed().cells if one.record)
     assert (record.status, record.step, record.attempts) == ("failed", 0, ())
     assert record.reason == "UserError: the images have gone"
+
+
+@pytest.mark.parametrize("error", [UserError("damaged"), OSError(28, "No space left on device")])
+def test_a_failure_that_cannot_be_recorded_stops_no_other_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    plan = planned(small_study(tmp_path), tmp_path / "s", seeds=(0,))
+    directory = RunDirectory
+
+    def refuse(path: Path, **given: Any) -> Any:
+        if "no-attention" in path.name:
+            raise error
+        return directory(path, **given)
+
+    monkeypatch.setattr(experiment, "RunDirectory", refuse)
+    run(plan)
+    assert states(plan) == ["new", "done"]
+
+
+def test_what_fails_after_the_end_takes_no_result_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(small_study(tmp_path), tmp_path / "s", only=("sagan",), seeds=(0,))
+
+    def fail(*given: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "clear", fail)
+    events = run(plan)
+    assert events[-1][1].status == "finished"
+    assert states(plan)[1] == "done"
+
+
+def test_a_damaged_record_is_that_cells_failure(tmp_path: Path) -> None:
+    asked = small_study(tmp_path)
+    plan = planned(asked, tmp_path / "s", seeds=(0,))
+    damaged = plan.cells[0]
+    damaged.path.mkdir(parents=True)
+    (damaged.path / "record.json").write_text("{")
+    run(plan.refreshed())
+    after = plan.refreshed()
+    assert [cell.state for cell in after.cells] == ["failed", "done"]
+    assert "move its folder away and give the same command again" in (after.cells[0].reason or "")
 
 
 def test_a_diverged_cell_is_a_result_and_not_run_again(tmp_path: Path) -> None:
@@ -357,6 +414,7 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.slots(None, "cpu", cells=40) == [Slot("cpu", 1, 8)] * 8
     assert engine.slots(None, "cpu", cells=2) == [Slot("cpu", 4, 2)] * 2
     assert engine.slots(3, "cpu", cells=40) == [Slot("cpu", 2, 3)] * 3
+    assert engine.slots(100, "cpu", cells=2) == [Slot("cpu", 4, 2)] * 2
 
 
 def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def run(
     )
     record = Record(
         run=f"{variant}-s{seed}",
-        name=variant,
+        name=config.name,
         variant=variant,
         seed=seed,
         status=status,
@@ -211,12 +211,41 @@ def test_a_smoke_study_claims_nothing(tmp_path: Path) -> None:
     assert "too small to compare" in known.headline[0]
 
 
-def test_self_against_self_claims_nothing(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
+def test_ten_studies_of_a_variant_against_itself_claim_no_more_than_chance(tmp_path: Path) -> None:
+    """At 5 % a study one false claim in ten is chance; two are seen once in twelve such tens."""
+    rng = np.random.default_rng(0)
+    verdicts = []
     for trial in range(10):
-        folder = tmp_path / str(trial)
-        known = found(folder, *rng.normal(0.5, 0.1, (2, 5)).tolist())
-        assert known.primary.comparisons[0].verdict == "inconclusive"
+        groups = rng.normal(0.26, 0.064, (2, 5)).tolist()  # as sagan's runs in the study quick
+        known = found(tmp_path / str(trial), *groups)
+        verdicts.append(known.primary.comparisons[0].verdict)
+    assert verdicts.count("inconclusive") >= 9
+
+
+def test_every_comparison_is_told_claims_first(tmp_path: Path) -> None:
+    paths = group(tmp_path, "no-attention", BAD) + group(tmp_path, "sagan", GOOD)
+    paths += group(tmp_path, "g-only", [0.3, 0.1, 0.2, 0.4, 0.1])
+    pairs = (("g-only", "no-attention"), ("sagan", "no-attention"))
+    first, second = findings(gather(paths), question(pairs=pairs)).headline
+    assert "sagan is better than no-attention" in first
+    assert "inconclusive whether g-only differs" in second
+
+
+def test_a_share_is_one_of_each_own_baseline(tmp_path: Path) -> None:
+    values = {"no-attention": 20.0, "sagan": 23.0, "feat4": 200.0, "feat16": 205.0}
+    paths = [
+        run(tmp_path, variant, seed, 0.5, scores=[score(0.5, fid=value + 0.1 * seed)])
+        for variant, value in values.items()
+        for seed in range(5)
+    ]
+    asked = question(
+        measure=Measure(metric="fid", min_effect="5%"),
+        pairs=(("sagan", "no-attention"), ("feat16", "feat4")),
+    )
+    small, large = findings(gather(paths), asked).primary.comparisons
+    assert (small.verdict, large.verdict) == ("worse", "no meaningful difference")
+    assert small.min_effect == pytest.approx(0.05 * 20.2)
+    assert large.min_effect == pytest.approx(0.05 * 200.2)
 
 
 # --- Was attention engaged? --------------------------------------------------------------------
@@ -233,11 +262,21 @@ def test_attention_that_did_nothing_allows_no_conclusion(
     assert (known.primary.comparisons[0].verdict == "better") == concluded
     if not concluded:
         assert (
-            "attention was not engaged; no conclusion: ||gamma o|| / ||x|| of sagan stayed below "
-            f"0.02 in {idle} of 5 runs" in known.primary.sentences[0]
+            "attention was not engaged; no conclusion: ||gamma o|| / ||x|| of sagan was below 0.02 "
+            f"at the end of {idle} of 5 runs" in known.primary.sentences[0]
         )
+        verdicts = [c.verdict for reading in known.secondary for c in reading.comparisons]
+        assert len(verdicts) == 2
+        assert set(verdicts) == {None}
     (block,) = of(known, "sagan").blocks
     assert (block.gamma, block.name) == (0.5, "attention8")
+
+
+def test_a_ratio_that_is_not_known_is_not_idleness(tmp_path: Path) -> None:
+    paths = group(tmp_path, "no-attention", BAD) + group(tmp_path, "sagan", GOOD, ratio=None)
+    known = findings(gather(paths), question())
+    assert known.primary.comparisons[0].verdict == "better"
+    assert of(known, "sagan").engagement == comparison.Engagement(True, 0, 0)
 
 
 def test_an_idle_control_is_called_a_block(tmp_path: Path) -> None:
@@ -310,9 +349,19 @@ def test_whether_runs_had_settled_is_told(tmp_path: Path) -> None:
     paths += group(tmp_path, "no-attention", BAD, curve=steep)
     known = findings(gather(paths), question())
     assert (
-        "5 of 5 runs of sagan and 0 of 5 runs of no-attention had settled"
-        in (known.primary.sentences[0])
+        "sagan: 5 of 5 runs had settled; no-attention: 5 of 5 runs had not settled"
+        in known.primary.sentences[0]
     )
+
+
+def test_a_curve_too_noisy_to_tell_is_not_called_unsettled(tmp_path: Path) -> None:
+    noisy = [(step, 0.25 + 0.03 * (-1) ** (step // 5)) for step in range(5, 105, 5)]
+    paths = group(tmp_path, "sagan", GOOD, curve=noisy)
+    paths += group(tmp_path, "no-attention", BAD, curve=noisy)
+    known = findings(gather(paths), question())
+    assert "sagan: 5 of 5 runs may not have settled" in known.primary.sentences[0]
+    variant = of(known, "sagan")
+    assert (variant.settled, variant.unsettled, variant.curves) == (0, 0, 5)
 
 
 # --- Refusals ----------------------------------------------------------------------------------
@@ -327,6 +376,15 @@ def test_figures_of_different_protocols_are_never_compared(tmp_path: Path) -> No
     paths = group(tmp_path, "sagan", GOOD)
     paths.append(run(tmp_path, "no-attention", 0, 0.2, scores=[score(0.2, n_fake=300)]))
     refused(paths, r"different protocols.*n_fake: 200 and 300")
+
+
+def test_a_sampling_seed_that_not_all_have_does_not_count(tmp_path: Path) -> None:
+    paths = group(tmp_path, "no-attention", BAD) + group(tmp_path, "sagan", GOOD[:4])
+    more = [score(0.4), score(0.8, sampling_seed=1)]
+    paths.append(run(tmp_path, "sagan", 4, 0.4, scores=more))
+    known = findings(gather(paths), question())
+    assert known.protocol["sampling_seed"] == [0]
+    assert of(known, "sagan").values[4] == 0.4
 
 
 def test_runs_scored_again_are_compared_by_what_they_share(tmp_path: Path) -> None:
@@ -375,6 +433,35 @@ def test_loose_runs_are_compared_by_twin_rate_and_say_that_it_was_chosen_now(
     assert known.primary.min_effect == pytest.approx(0.05 * np.mean(BAD))
     with pytest.raises(UserError, match=r"--baseline wider: .* sagan, no-attention"):
         comparison.of_runs(paths, "wider", None, None)
+
+
+def test_what_else_differs_is_told(tmp_path: Path) -> None:
+    paths = group(tmp_path, "no-attention", BAD, sets=["training.batch_size=8"])
+    paths += group(tmp_path, "sagan", GOOD)
+    known = comparison.of_runs(paths, "no-attention", None, None)
+    assert ("training.batch_size", 8, 64) in known.differences["sagan"]
+
+
+def test_runs_of_one_variant_go_by_the_names_they_were_given(tmp_path: Path) -> None:
+    paths = group(tmp_path / "a", "sagan", BAD, sets=["name=small", "model.width=16"])
+    paths += group(tmp_path / "b", "sagan", GOOD, sets=["name=large"])
+    for baseline in ("small", str(paths[0])):
+        known = comparison.of_runs(paths, baseline, None, None)
+        (one,) = known.primary.comparisons
+        assert (one.variant, one.baseline, one.verdict) == ("large", "small", "better")
+        assert known.differences["large"] == [("model.width", 16, 32)]
+
+
+def test_two_studies_go_by_their_folders(tmp_path: Path) -> None:
+    sets = ["training.batch_size=8"]
+    paths = group(tmp_path / "one", "sagan", BAD) + group(
+        tmp_path / "two", "sagan", GOOD, sets=sets
+    )
+    known = comparison.of_runs(paths, "one", None, None)
+    (one,) = known.primary.comparisons
+    assert (one.variant, one.baseline) == ("two/sagan", "one/sagan")
+    with pytest.raises(UserError, match="the variants are one/sagan, two/sagan"):
+        comparison.of_runs(paths, "sagan", None, None)
 
 
 def test_a_study_brings_its_own_question(tmp_path: Path) -> None:

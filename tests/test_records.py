@@ -124,7 +124,7 @@ def test_a_damaged_record_is_refused_by_name(tmp_path: Path, content: bytes, say
     with pytest.raises(UserError, match=says) as caught:
         records.read(tmp_path)
     assert str(file) in str(caught.value)
-    assert "--no-resume" in str(caught.value)
+    assert "move its folder away" in str(caught.value)
 
 
 def test_no_record_is_said(tmp_path: Path) -> None:

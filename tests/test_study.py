@@ -115,8 +115,8 @@ def test_other_seeds_are_refused(text: str) -> None:
 
 
 def test_the_smallest_effect_may_be_a_share_of_the_baseline() -> None:
-    assert Measure(metric="fid", min_effect="5%").min_effect_of(40.0) == 2.0
-    assert Measure(metric="fid", min_effect=1.5).min_effect_of(40.0) == 1.5
+    assert Measure(metric="fid", min_effect="5%").least == (0.05, True)
+    assert Measure(metric="fid", min_effect=1.5).least == (1.5, False)
 
 
 def test_a_folder_remembers_its_study(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def ablate(
         retry=retry_failed,
     )
     if dry_run:
-        _print_plan(planned, jobs, as_json)
+        from sagan_bench.engine import slots
+
+        _print_plan(planned, len(slots(jobs, device, len(planned.cells))), as_json)
         return
     if planned.missing:
         planned = _run(planned, jobs, device, in_process)
@@ -153,8 +155,8 @@ def _differences(planned: "Plan") -> dict[str, str]:
     }
 
 
-def _print_plan(planned: "Plan", jobs: int | None, as_json: bool) -> None:
-    study, left = planned.memory.study, planned.seconds_left(jobs or 1)
+def _print_plan(planned: "Plan", jobs: int, as_json: bool) -> None:
+    study, left = planned.memory.study, planned.seconds_left(jobs)
     if as_json:
         plan = {
             "study": study.name,
@@ -183,7 +185,7 @@ def _print_plan(planned: "Plan", jobs: int | None, as_json: bool) -> None:
     print_table("", ("variant", *STATES, "to run", "against"), rows)
     time_left = timedelta(seconds=round(left)) if left else "unknown until a cell is finished"
     print(f"cells:  {len(missing)} of {len(planned.cells)} to run, in {planned.folder}")
-    print(f"time:   {time_left} (with {jobs or 1} at a time)")
+    print(f"time:   {time_left} (with {jobs} at a time)")
     print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
 
 
@@ -201,7 +203,7 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
         print_findings(found)
     bad = [cell for cell in planned.cells if cell.state in ("failed", "diverged")]
     for cell in bad:
-        print(f"{cell.state}: {cell.path}: {cell.record and cell.record.reason}", file=sys.stderr)
+        print(f"{cell.state}: {cell.path}: {cell.reason}", file=sys.stderr)
     if not as_json:
         print(f"study:   {planned.folder}\nnext:    {program()} compare {planned.folder}")
     if bad:

@@ -1,10 +1,10 @@
 """The verb ``compare``: what can be claimed of runs that are there."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,9 +61,7 @@ def _findings(
         return comparison.of_study(studies[0])
     if baseline is None:
         raise UserError("compare: say with --baseline NAME which variant the others are held to")
-    return comparison.of_runs(
-        _runs_in(places), _variant_of(baseline, runs), metric, _effect(min_effect)
-    )
+    return comparison.of_runs(_runs_in(places), baseline, metric, _effect(min_effect))
 
 
 def _place(name: str, runs: Path) -> Path:
@@ -89,16 +87,6 @@ def _runs_in(places: Iterable[Path]) -> list[Path]:
     return [run for place in places for run in find_runs(place)]
 
 
-def _variant_of(baseline: str, runs: Path) -> str:
-    """Return the variant that is meant: named, or that of a run's folder."""
-    from sagan_bench.records import RECORD, read
-
-    for path in (Path(baseline), runs / baseline):
-        if (path / RECORD).exists():
-            return read(path).variant
-    return baseline
-
-
 def _effect(text: str | None) -> float | str | None:
     if text is None or text.endswith("%"):
         return text
@@ -117,6 +105,8 @@ def print_findings(found: "Findings") -> None:
     for sentence in found.headline:
         print(sentence)
     print()
+    for variant, differs in found.differences.items():
+        print(f"{variant} differs in {_told(differs)}")
     _print_variants(found)
     _print_comparisons(found.primary)
     _print_blocks(found)
@@ -221,6 +211,11 @@ def _print_notes(found: "Findings") -> None:
         print("* Several runs shared the device: times are those of a busy one.")
     for path in found.unfinished:
         print(f"not finished: {path}")
+
+
+def _told(differs: "Sequence[tuple[str, Any, Any]]") -> str:
+    told = (f"{key} {json.dumps(a)} → {json.dumps(b)}" for key, a, b in differs)
+    return ", ".join(told) or "nothing that changes results"
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

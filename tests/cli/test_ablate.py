@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def test_a_study_runs_and_says_what_can_be_claimed(study: Path, capsys: Out) -> 
     shown = capsys.readouterr()
     assert "small: Does it run?" in shown.out
     assert "nothing can be claimed" in shown.out
-    assert "sagan against no-attention (points only, no verdict): twin_rate" in shown.out
+    assert "sagan against no-attention (attention was not engaged; no conclusion" in shown.out
     assert f"compare {study.parent / 'runs' / 'small'}" in shown.out
     assert "sagan against no-attention: model.attention.generator [] → [8]" in shown.err
     assert "4 of 4 cells to run, 2 at a time" in shown.err or "1 at a time" in shown.err
@@ -156,6 +157,27 @@ def test_another_study_under_the_same_name_is_refused(finished: Path, capsys: Ou
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("after_sec", [0.3, 1.5])
+def test_ctrl_c_while_workers_start_fails_no_cell(study: Path, after_sec: float) -> None:
+    """A terminal sends it to the whole group of processes."""
+    command = [sys.executable, "cli.py", "ablate", str(study), "--jobs", "2", *SETS]
+    command += ["--set", "run.steps=400", "--runs", str(study.parent / "runs")]
+    driver = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert driver.stderr is not None
+    for line in driver.stderr:
+        if "cells to run" in line:
+            break
+    time.sleep(after_sec)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, error = driver.communicate(timeout=120)
+    assert driver.returncode == signals.INTERRUPTED, error
+    stored = [json.loads(path.read_text()) for path in study.parent.glob("runs/*/*/record.json")]
+    assert {record["status"] for record in stored} <= {"interrupted"}
+
+
+@pytest.mark.slow
 def test_an_interrupted_study_checkpoints_every_cell_and_goes_on(study: Path) -> None:
     command = [sys.executable, "cli.py", "ablate", str(study), "--jobs", "2", *SETS]
     command += ["--set", "run.steps=400", "--runs", str(study.parent / "runs")]
@@ -202,7 +224,7 @@ def test_single_runs_can_be_compared_by_their_folders(finished: Path, capsys: Ou
     runs = sorted(str(path.parent) for path in finished.glob("*/*-s0-*/record.json"))
     assert len(runs) == 2
     assert run("compare", *runs, "--baseline", runs[0]) == 0
-    assert "points only" in capsys.readouterr().out
+    assert "n = 1 v 1" in capsys.readouterr().out
     assert run("compare", *runs) == cli.USAGE
     assert "--baseline" in capsys.readouterr().err
     assert run("compare", "nosuch", "--runs", str(finished), "--baseline", "x") == cli.USAGE
