@@ -170,15 +170,20 @@ def _question(memory: Memory) -> Question:
 
 
 def of_runs(
-    paths: Iterable[Path], baseline: str, metric: str | None, min_effect: float | str | None
+    paths: Iterable[Path],
+    baseline: str | None,
+    metric: str | None,
+    min_effect: float | str | None,
 ) -> Findings:
     """Return what can be said of runs that no study names: each variant against ``baseline``.
+
+    Without a baseline nothing is compared.
 
     Raises:
         UserError: no finished run, or runs that may not be compared.
     """
     runs = gather(paths)
-    if baseline not in runs.variants:
+    if baseline is not None and baseline not in runs.variants:
         raise UserError(
             f"--baseline {baseline}: there is no run of it; the variants are "
             f"{', '.join(runs.variants) or 'none'}"
@@ -187,8 +192,9 @@ def of_runs(
     if metric not in BETTER:
         raise UserError(f"--metric {metric}: known are {', '.join(BETTER)}")
     measure = Measure(metric=metric, min_effect="5%" if min_effect is None else min_effect)
-    pairs = tuple((name, baseline) for name in runs.variants if name != baseline)
-    text = f"How do {', '.join(name for name, _ in pairs)} differ from {baseline}?"
+    others = [name for name in runs.variants if name != baseline]
+    pairs = tuple((name, baseline) for name in others if baseline)
+    text = f"How do {', '.join(others)} differ from {baseline}?" if pairs else "What was run?"
     return findings(runs, Question("runs", text, measure, pairs, declared=False))
 
 
