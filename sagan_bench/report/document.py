@@ -1,31 +1,26 @@
 """Everything that a page shows, as data: a page is a function of this and of the pictures.
 
-Built from the records of a study; stored as ``report.json``, so that a page can be made again.
+Stored as ``data/report.json`` beside the page, so that the page can be made again.
 """
 
 import json
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sagan_bench import comparison, study
 from sagan_bench.comparison import Findings
-from sagan_bench.config import RunConfig, flatten
 from sagan_bench.errors import UserError
-from sagan_bench.outcomes import LABELS, Run
-from sagan_bench.records import Record
-from sagan_bench.run_directory import DIAGNOSTICS, METRICS, find_runs, read_now, read_rows
 
 SCHEMA_VERSION = 1
-POINTS = 200
-"""Of a curve at most; more cannot be told apart on a page."""
-CURVES = ("loss_d", "loss_g")
-READINGS = ("ratio", "entropy", "distance_px")
+"""Version of the layout of ``report.json`` that this package writes."""
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
+
+Change = tuple[str, Any, Any]
+"""Key of the configuration, its value in the baseline, its value in the variant."""
 
 
 class _Part(BaseModel):
@@ -36,7 +31,6 @@ class RunRow(_Part):
     """One run, finished or not."""
 
     id: str
-    path: str
     variant: str
     seed: int
     status: str
@@ -52,13 +46,13 @@ class RunRow(_Part):
     device: str
     threads: int | None
     digest: str
-    command: str = Field(description="repeats the run alone")
+    command: str | None = Field(description="repeats the run alone; null if none is known")
 
 
 class Series(_Part):
-    """One curve of one run."""
+    """One curve of one run; a missing value is null."""
 
-    name: str
+    name: str = Field(description="metric, loss_d, loss_g, or reading.network.block")
     variant: str
     seed: int
     steps: tuple[int, ...]
@@ -66,13 +60,52 @@ class Series(_Part):
 
 
 class Picture(_Part):
-    """The last sample grid of one run, at the same noise in all."""
+    """A lossless picture in the folder of the data."""
 
-    variant: str
-    seed: int
-    file: str = Field(description="path of the grid")
-    maps: str | None = Field(description="path of the attention maps at that step")
-    rule: str
+    kind: Literal["real", "samples", "attention"]
+    variant: str | None = Field(description="null for real images")
+    seed: int | None
+    block: str | None = Field(None, description="network.block whose maps are shown")
+    file: str = Field(description="its name in the folder of the data")
+    alt: str
+    caption: str
+
+
+class Placed(_Part):
+    """What stands in place of attention, and at which sides in pixels."""
+
+    kind: str
+    generator: tuple[int, ...]
+    discriminator: tuple[int, ...]
+
+
+class Trial(_Part):
+    """One trial of a search."""
+
+    number: int
+    state: Literal["complete", "pruned", "failed", "running"]
+    value: float | None
+    params: dict[str, float | int | str | bool | None]
+    train_sec: float | None = None
+
+
+class Confirmed(_Part):
+    """A trial's settings run again at seeds that the search never saw."""
+
+    number: int
+    values: dict[int, float | None] = Field(description="training seed -> objective")
+
+
+class Tuning(_Part):
+    """A search for hyperparameters; its best value is optimistic, because it was chosen."""
+
+    objective: str
+    better: Literal["lower", "higher"]
+    method: str = Field(description="sampler and pruner, in words")
+    trials: tuple[Trial, ...]
+    importance: dict[str, float] = Field(default={}, description="parameter -> share")
+    importance_by: str | None = None
+    confirmed: tuple[Confirmed, ...] = ()
 
 
 class Document(_Part):
@@ -83,9 +116,13 @@ class Document(_Part):
     made_with: str
     finished_at: str | None = Field(description="UTC time at which the last attempt ended")
     status: Literal["complete", "partial", "smoke"]
-    findings: dict[str, Any]
+    findings: Findings
+    labels: dict[str, str] = Field(description="metric -> its name for readers")
+    floor: dict[str, float | None] = Field(description="the metrics of real against real images")
     warnings: tuple[str, ...]
-    differences: dict[str, list[tuple[str, Any, Any]]] = Field(description="to each one's baseline")
+    says: dict[str, str] = Field(description="variant -> what it is, in words")
+    differences: dict[str, tuple[Change, ...]] = Field(description="to each one's baseline")
+    placed: dict[str, Placed] = Field(description="variant -> what it has where")
     runs: tuple[RunRow, ...]
     series: tuple[Series, ...]
     pictures: tuple[Picture, ...]
@@ -93,232 +130,38 @@ class Document(_Part):
     config: dict[str, Any] = Field(description="of the first run, for what all share")
     data: dict[str, Any]
     environments: tuple[dict[str, Any], ...] = Field(description="distinct ones, of all runs")
+    repeat: str | None = Field(description="command that repeats it all; null if none is known")
+    tuning: Tuning | None = None
 
     def to_json(self) -> str:
-        """Return it as indented JSON."""
-        return self.model_dump_json(indent=1) + "\n"
+        """Return it as JSON."""
+        return self.model_dump_json() + "\n"
 
 
 def read(file: Path) -> Document:
-    """Return a stored document.
+    """Return a stored document, upgraded if it is older.
 
     Raises:
         UserError: it is not there or damaged, or a newer sagan-bench wrote it.
     """
     try:
-        stored = json.loads(file.read_bytes())
-        version = stored.get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise UserError(
-                f"{file} was written by a newer sagan-bench (schema {version}, this one reads "
-                f"{SCHEMA_VERSION}); update sagan-bench"
-            )
-        return Document.model_validate(stored)
+        return Document.model_validate(_upgraded(json.loads(file.read_bytes()), file))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, AttributeError, ValidationError) as error:
-        raise UserError(f"{file} is not a report: {str(error).splitlines()[0]}") from error
+    except (ValueError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{file} is not a report ({first}); render it again from runs") from error
 
 
-def of_study(folder: Path) -> Document:
-    """Return the document of a study.
-
-    Raises:
-        UserError: there is no study, no finished run, or runs that may not be compared.
-    """
-    memory = study.remembered(folder)
-    if memory is None:
-        raise UserError(f"no study is in {folder}; begin one with `ablate`")
-    found = comparison.of_study(folder)
-    paper = memory.study.paper
-    return _document(
-        memory.study.name,
-        found,
-        find_runs(folder),
-        comparable=memory.study.comparable,
-        paper=paper.model_dump(mode="json") if paper else None,
-    )
-
-
-def of_runs(paths: Sequence[Path], name: str, baseline: str | None) -> Document:
-    """Return the document of runs that no study names.  Raises `UserError` as `of_study`."""
-    return _document(name, comparison.of_runs(paths, baseline, None, None), paths)
-
-
-def _document(
-    name: str,
-    found: Findings,
-    paths: Sequence[Path],
-    *,
-    comparable: bool = True,
-    paper: dict[str, Any] | None = None,
-) -> Document:
-    runs = [Run(path, read_now(path)) for path in paths]
-    partial = bool(found.unfinished) or any("still to come" in line for line in found.headline)
-    ended = [a.ended for run in runs for a in run.record.attempts if a.ended]
-    first = runs[0].record
-    return Document(
-        name=name,
-        made_with=first.environment.sagan_bench or "unknown",
-        finished_at=max(ended).isoformat(timespec="seconds") if ended else None,
-        status="smoke" if not comparable else "partial" if partial else "complete",
-        findings=asdict(found),
-        warnings=tuple(_warnings(found, runs)),
-        differences=_differences(found, runs),
-        runs=tuple(_row(run) for run in runs),
-        series=tuple(one for run in runs for one in _series(run, found.primary.metric)),
-        pictures=tuple(_pictures(found, runs)),
-        paper=paper,
-        config=first.config,
-        data=first.data.manifest if first.data else {},
-        environments=tuple(_environments(run.record for run in runs)),
-    )
-
-
-def _warnings(found: Findings, runs: Sequence[Run]) -> Iterable[str]:
-    """Yield what a reader must know before believing a figure."""
-    for variant in found.variants:
-        lost = variant.summary.n - variant.summary.n_ok
-        if lost:
-            yield f"{lost} of {variant.summary.n} runs of {variant.name} diverged or failed."
-        if variant.summary.n < 5:
-            yield f"{variant.name} has {variant.summary.n} runs: fewer than the 5 of a verdict."
-    if any(run.record.status == "interrupted" for run in runs):
-        yield "Some runs were interrupted and are not counted."
-    if any(variant.shared_device for variant in found.variants):
-        yield "Several runs shared a device: times and images a second are those of a busy one."
-    extractor = found.protocol.get("extractor", "inception")
-    if extractor != "inception":
-        yield (
-            f"Features come from {extractor}, not Inception: its FID, IS and KID are on another "
-            "scale than published ones."
+def _upgraded(stored: Any, file: Path) -> Any:
+    version = stored.get("schema_version") if isinstance(stored, dict) else None
+    if not isinstance(version, int) or version < min(UPGRADES, default=SCHEMA_VERSION):
+        raise ValueError(f"schema_version {version!r}")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"a newer sagan-bench wrote this report (schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION}); {file}; update sagan-bench"
         )
-    if any(run.record.environment.git_dirty for run in runs):
-        yield "Some runs were made from a checkout with changes that no commit holds."
-    if not found.declared:
-        yield "Metric and smallest difference that matters were chosen after the runs."
-
-
-def _differences(found: Findings, runs: Sequence[Run]) -> dict[str, list[tuple[str, Any, Any]]]:
-    configs = {run.variant: run.record.config for run in runs}
-    pairs = [(one.variant, one.baseline) for one in found.primary.comparisons]
-    return {
-        variant: _apart(configs[baseline], configs[variant])
-        for variant, baseline in pairs
-        if {variant, baseline} <= configs.keys()
-    }
-
-
-def _apart(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    old, new = dict(flatten(here)), dict(flatten(there))
-    keys = [k for k in {**old, **new} if k not in LABELS and not k.startswith("run.")]
-    return [(k, old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)]
-
-
-def _row(run: Run) -> RunRow:
-    record = run.record
-    finals = run.final("ema")
-    names = dict.fromkeys(name for score in finals for name in score.metrics)
-    return RunRow(
-        id=record.run,
-        path=str(run.path),
-        variant=record.variant,
-        seed=record.seed,
-        status=record.status,
-        reason=record.reason,
-        step=record.step,
-        steps=record.steps,
-        metrics={name: _mean(score.metrics.get(name) for score in finals) for name in names},
-        train_sec=record.cost.train_sec,
-        score_sec=record.cost.score_sec,
-        images_per_sec=record.cost.images_per_sec,
-        peak_memory_gib=record.cost.peak_memory_gib,
-        attempts=len(record.attempts),
-        device=record.environment.device_name or record.environment.device,
-        threads=record.attempts[-1].threads if record.attempts else None,
-        digest=record.config_digest,
-        command=command(record),
-    )
-
-
-def command(record: Record) -> str:
-    """Return the command line that repeats a run: what differs from its preset and variant."""
-    from sagan_bench.config import assemble, variant_settings
-
-    config = RunConfig.model_validate(record.config)
-    words = ["python", "cli.py", "train", "--preset", config.preset, "--variant", config.variant]
-    words += ["--seed", str(config.seed)]
-    variant = variant_settings(config.variant)
-    plain = assemble(config.preset, config.variant, ("variant", variant)).config
-    before = dict(flatten(plain.model_dump(mode="json")))
-    told = ("run.steps", "run.threads", "run.eval_every", "run.eval_metrics")
-    for key, value in flatten(config.model_dump(mode="json")):
-        kept = not key.startswith("run.") or key in told
-        if kept and key not in ("preset", "variant", "name", "seed") and before[key] != value:
-            text = (
-                "none" if value is None else value if isinstance(value, str) else json.dumps(value)
-            )
-            words += ["--set", f"{key}={text}"]
-    return shlex.join(words)
-
-
-def _series(run: Run, metric: str) -> Iterable[Series]:
-    def series(name: str, points: Sequence[tuple[int, Any]]) -> Series:
-        steps, values = zip(*_thinned(points), strict=True)
-        return Series(name=name, variant=run.variant, seed=run.seed, steps=steps, values=values)
-
-    if curve := run.curve(metric):
-        yield series(metric, curve)
-    rows = read_rows(run.path / METRICS)
-    if rows:
-        gammas = [name for name in rows[-1] if name.startswith("gamma.")]
-        for name in (*CURVES, *gammas):
-            yield series(name, [(row["step"], row.get(name)) for row in rows])
-    looks = read_rows(run.path / DIAGNOSTICS)
-    blocks = [name for name in looks[-1] if name != "step"] if looks else []
-    for block in blocks:
-        for reading in READINGS:
-            points = [(row["step"], row[block].get(reading)) for row in looks if block in row]
-            if any(value is not None for _, value in points):
-                yield series(f"{reading}.{block}", points)
-
-
-def _thinned(points: Sequence[tuple[int, Any]]) -> Sequence[tuple[int, Any]]:
-    """Return at most `POINTS` of the points, the last among them."""
-    every = -(-len(points) // POINTS)
-    return points[::-1][::every][::-1]
-
-
-def _pictures(found: Findings, runs: Sequence[Run]) -> Iterable[Picture]:
-    """Yield for each variant the run whose primary metric is the median, never a chosen one."""
-    for variant in found.variants:
-        ok = {seed: value for seed, value in variant.values.items() if value is not None}
-        if not ok:
-            continue
-        middle = median(ok.values())
-        seed = min(ok, key=lambda s: (abs(ok[s] - middle), s))
-        run = next(r for r in runs if (r.variant, r.seed) == (variant.name, seed))
-        grid = run.path / "samples" / f"step-{run.record.step:08d}.png"
-        maps = run.path / "diagnostics" / f"step-{run.record.step:08d}.npz"
-        if grid.exists():
-            yield Picture(
-                variant=variant.name,
-                seed=seed,
-                file=str(grid),
-                maps=str(maps) if maps.exists() else None,
-                rule=f"seed {seed}: the run nearest the median of {found.primary.label}",
-            )
-
-
-def _environments(records: Iterable[Record]) -> Iterable[dict[str, Any]]:
-    seen: dict[str, dict[str, Any]] = {}
-    for record in records:
-        environment = record.environment.model_dump(mode="json", exclude={"command"})
-        seen.setdefault(json.dumps(environment, sort_keys=True), environment)
-    return seen.values()
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    present = [value for value in known if value is not None]
-    return sum(present) / len(present) if present and len(present) == len(known) else None
+    for older in range(version, SCHEMA_VERSION):
+        stored = {**UPGRADES[older](stored), "schema_version": older + 1}
+    return stored
