@@ -20,9 +20,9 @@ from sagan_bench.run_directory import DIAGNOSTICS, METRICS, find_runs, read_now,
 from sagan_bench.statistics import CONFIRMATORY_N
 from sagan_bench.study import Memory
 
-POINTS = (50, 200)
+POINTS = (25, 200)
 """Of a curve at least and at most; more cannot be told apart on a page."""
-POINTS_IN_ALL = 20_000
+POINTS_IN_ALL = 12_000
 """Of one figure, over all runs."""
 LOSSES = ("loss_d", "loss_g")
 READINGS = ("ratio", "entropy", "distance_px")

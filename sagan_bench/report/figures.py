@@ -4,6 +4,7 @@ Every figure states its finding in ``<title>`` and says in ``<desc>`` what is dr
 """
 
 import io
+import math
 import re
 import textwrap
 import warnings
@@ -37,7 +38,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sagan_bench",
     "text.parse_math": False,
-    "font.size": 9.5,
+    "font.size": 10.5,
     "font.family": "sans-serif",
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -123,6 +124,7 @@ def _of_page(text: str, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "sans-serif", text)  # the page has its own font
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", text)
     text = re.sub(r' (?:d|x|y|transform)="[^"]*"', _rounded, text)
@@ -195,7 +197,7 @@ def forest(
 
 def _height(names: Sequence[str]) -> float:
     lines = sum(max(2, wrapped(name).count("\n") + 1.6) for name in names)
-    return 0.6 + 0.2 * lines
+    return 0.65 + 0.21 * lines
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
@@ -241,14 +243,14 @@ def curves(lines: Sequence[Line], label: str, look: Mapping[str, Look]) -> Figur
         for line in lines:
             _line(axes, line, look[line.variant])
         _steps(axes)
-        axes.set_ylabel(label)
-        figure.legend(loc="outside lower center", ncols=columns, fontsize=8.5, handlelength=3)
+        axes.set_title(label, loc="left", fontsize="medium")
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=9.5, handlelength=3)
     return figure
 
 
 def _line(axes: Axes, line: Line, look: Look) -> None:
-    for steps, values in line.seeds:
-        axes.plot(steps, _gaps(values), color=look.colour, linewidth=0.6, alpha=0.4)
+    steps, values = _together(line.seeds)
+    axes.plot(steps, values, color=look.colour, linewidth=0.6, alpha=0.4)
     middle = line.middle()
     axes.plot(
         list(middle), list(middle.values()), color=look.colour, linestyle=line.dashes,
@@ -261,12 +263,12 @@ def _panels(
     lines: Sequence[Line], variants: Sequence[str], label: str, look: Mapping[str, Look]
 ) -> Figure:
     columns, rows = 3, -(-len(variants) // 3)
-    height = 0.7 + 1.05 * rows
+    height = 0.95 + 1.05 * rows
     with mpl.rc_context({**STYLE, "font.size": 7}):
         figure = Figure((WIDTH_IN, height))
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         figure.subplots_adjust(
-            left=0.12, right=0.98, top=1 - 0.25 / height, bottom=0.45 / height, hspace=0.4,
+            left=0.12, right=0.98, top=1 - 0.5 / height, bottom=0.45 / height, hspace=0.4,
             wspace=0.12,
         )  # fmt: skip
         for axes, variant in zip(grid.flat, variants, strict=False):
@@ -278,7 +280,7 @@ def _panels(
             axes.yaxis.set_major_locator(MaxNLocator(3))
         for axes in grid.flat[len(variants) :]:
             axes.set_visible(False)
-        figure.supylabel(label, fontsize=8, x=0.01)
+        figure.suptitle(label, fontsize=9, x=0.02, y=1 - 0.05 / height, ha="left", va="top")
         figure.supxlabel("step", fontsize=8, y=0.05 / height)
     return figure
 
@@ -292,8 +294,15 @@ def _steps(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def _gaps(values: Sequence[float | None]) -> list[float]:
-    return [float("nan") if value is None else value for value in values]
+def _together(
+    seeds: Sequence[tuple[Sequence[int], Sequence[float | None]]],
+) -> tuple[list[float], list[float]]:
+    """Return all seeds' curves as one, with gaps between them and where a value is missing."""
+    x, y = list[float](), list[float]()
+    for steps, values in seeds:
+        x += [*steps, steps[-1]]
+        y += [*(math.nan if value is None else value for value in values), math.nan]
+    return x, y
 
 
 # --- Cost, factors, tuning ---------------------------------------------------------------------
@@ -310,10 +319,10 @@ def cost(
                 color=look[name].colour, ms=5.5, label=_short(name, LINE_CHARS), **EDGE,
             )  # fmt: skip
         axes.set_xlabel(x)
-        axes.set_ylabel(y)
+        axes.set_title(y, loc="left", fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         if len(points) <= FEW:
-            figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
+            figure.legend(loc="outside lower center", ncols=2, fontsize=9.5)
     return figure
 
 
@@ -341,6 +350,6 @@ def history(values: Sequence[tuple[int, float]], best: Sequence[float], label: s
         axes.plot(numbers, found, ls="none", marker="o", color=COLOURS[0], ms=5, **EDGE)
         axes.step(numbers, best, where="post", color=INK, linewidth=1.2)
         axes.set_xlabel("trial")
-        axes.set_ylabel(label)
+        axes.set_title(label, loc="left", fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure

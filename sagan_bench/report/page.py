@@ -81,6 +81,7 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
         marks={name: _mark(one) for name, one in look.items()},
         tone=tone,
         answer=answer,
+        sure=words.sureness(found),
         claims=words.claims(found.primary, document.status),
         facts=_facts(document),
         results=tables.results(document),
@@ -144,7 +145,7 @@ def _facts(document: Document) -> list[tuple[str, str]]:
     if found.primary.min_effect:
         facts.append(("Would matter", f"a difference of {found.primary.min_effect:.3g} or more"))
     if document.finished_at:
-        facts.append(("Last run ended", document.finished_at.replace("+00:00", " UTC")))
+        facts.append(("Last run ended", f"{document.finished_at[:16].replace('T', ' ')} UTC"))
     return facts
 
 

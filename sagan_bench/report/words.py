@@ -163,6 +163,32 @@ def answer(document: Document) -> tuple[Tone, str]:
     return _several(compared)
 
 
+def sureness(found: Findings) -> str | None:
+    """Return how sure the answer to a single comparison is, in plain words; null for several."""
+    if len(found.primary.comparisons) != 1:
+        return None
+    (one,), reading = found.primary.comparisons, found.primary
+    runs = f"{plural(one.n, 'run')} against {one.n_baseline}"
+    if one.interval is None:
+        return f"{runs}: too few to say how sure."
+    places = _places(reading)
+    low, high = (number(bound, places, signed=True) for bound in one.interval)
+    lies = f"{runs} put the difference between {low} and {high} (95 % interval)"
+    return f"{lies}; {_beside(one.interval, reading.min_effect)}."
+
+
+def _beside(interval: tuple[float, float], least: float) -> str:
+    """Return where an interval lies beside 0 and the smallest difference that matters."""
+    low, high = interval
+    if low > least or high < -least:
+        return f"all of it is beyond the {least:.3g} that would matter"
+    if -least <= low and high <= least:
+        return f"all of it is within the ±{least:.3g} that would not matter"
+    if low > 0 or high < 0:
+        return f"that excludes 0, but not differences below the {least:.3g} that would matter"
+    return "that includes 0: it could be either way"
+
+
 def _progress(found: Findings) -> str:
     line = " ".join(found.headline)
     told = line.partition("Provisional: ")[2].rstrip(".")
