@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from example_studies import HOST
@@ -17,6 +17,9 @@ from sagan_bench.config import RunConfig, resolve
 from sagan_bench.data import shapes
 from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
 from sagan_bench.records import Attempt, BlockReading, Cost, DataSummary, Environment, Record, Score
+from sagan_bench.report import collect, publish
+from sagan_bench.report.document import Document
+from sagan_bench.report.pictures import Files
 from sagan_bench.study import Facts, Memory, Place, Study
 
 Values = Mapping[str, Sequence[float | None]]
@@ -218,8 +221,29 @@ def leave_study(
 
 def settings(variant: str, seed: int, sets: Iterable[str] = ()) -> RunConfig:
     """Return the configuration of a cell."""
-    given = [f"seed={seed}", f"run.steps={STEPS}", "run.eval_images=512", *sets]
+    return _settings(variant, tuple(sets)).model_copy(update={"seed": seed})
+
+
+@cache
+def _settings(variant: str, sets: tuple[str, ...]) -> RunConfig:
+    given = [f"run.steps={STEPS}", "run.eval_images=512", *sets]
     return resolve(HOST, preset="brief", variant=variant, sets=given).config
+
+
+class Example(NamedTuple):
+    """A study's folder, what a report says of it, and the page."""
+
+    folder: Path
+    document: Document
+    pictures: Files
+    page: Path
+
+
+def rendered(root: Path) -> Example:
+    """Leave a study in which attention clearly helps and all runs of g-only diverged; render it."""
+    folder = leave_study(root / "quick", {**CLEAR, "g-only": [None] * 5})
+    document, pictures = collect.of_study(folder)
+    return Example(folder, document, pictures, publish.publish(document, pictures, root / "report"))
 
 
 def many(variants: int, seeds: int) -> dict[str, list[float | None]]:

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -228,20 +229,28 @@ def command(record: Record) -> str | None:
     Null where the preset or the variant is not one that ships here.
     """
     config = RunConfig.model_validate(record.config)
-    try:
-        changed = ("variant", variant_settings(config.variant))
-        plain = assemble(config.preset, config.variant, changed).config
-    except UserError:
+    before = _plain(config.preset, config.variant)
+    if before is None:
         return None
     words = ["python", "cli.py", "train", "--preset", config.preset, "--variant", config.variant]
     words += ["--seed", str(config.seed)]
-    before = dict(flatten(plain.model_dump(mode="json")))
     for key, value in flatten(config.model_dump(mode="json")):
         labels = key in ("preset", "variant", "name", "seed")
         told = not key.startswith("run.") or key in RUN_SETTINGS
         if told and not labels and before[key] != value:
             words += ["--set", f"{key}={_toml(value)}"]
     return shlex.join(words)
+
+
+@cache
+def _plain(preset: str, variant: str) -> dict[str, Any] | None:
+    """Return the settings of a shipped variant on a shipped preset; null where one is not."""
+    try:
+        changed = ("variant", variant_settings(variant))
+        config = assemble(preset, variant, changed).config
+    except UserError:
+        return None
+    return dict(flatten(config.model_dump(mode="json")))
 
 
 def repeating(memory: Memory) -> str | None:

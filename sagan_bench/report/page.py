@@ -81,7 +81,7 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
         marks={name: _mark(one) for name, one in look.items()},
         tone=tone,
         answer=answer,
-        sure=words.sureness(found),
+        sure=words.sureness(document),
         claims=words.claims(found.primary, document.status),
         facts=_facts(document),
         results=tables.results(document),

@@ -177,7 +177,7 @@ def _over(image: Image.Image, one: NDArray[np.float64]) -> Image.Image:
     strength = np.asarray(mask, dtype=float)[..., None] / 255
     grey = np.asarray(ImageOps.grayscale(image).convert("RGB"), dtype=float) * 0.55
     heat = mpl.colormaps["inferno"](strength[..., 0])[..., :3] * 255
-    opacity = 0.15 + 0.75 * strength
+    opacity = 0.1 + 0.7 * strength
     return Image.fromarray((grey * (1 - opacity) + heat * opacity).astype(np.uint8))
 
 

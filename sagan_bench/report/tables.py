@@ -181,18 +181,19 @@ def changes(document: Document) -> Table:
     """Return what differs between each variant and its baseline."""
     baselines = {c.variant: c.baseline for c in document.findings.primary.comparisons}
     columns = (
-        Column("Variant", numeric=False),
+        Column("Variant v baseline", numeric=False),
         Column("Setting", numeric=False),
-        Column("In its baseline", numeric=False),
+        Column("In the baseline", numeric=False),
         Column("In the variant", numeric=False),
     )
     rows = []
     for variant, changed in document.differences.items():
         for key, old, new in changed or [("nothing", None, None)]:
-            texts = (key, f"{words.shown(old)} ({baselines[variant]})", words.shown(new))
+            texts = (key, words.shown(old), words.shown(new))
             if key == "nothing":
                 texts = ("no setting differs", MISSING, MISSING)
-            cells = (Cell(variant, look=variant), *map(Cell, texts))
+            pair = f"{variant} v {baselines[variant]}"
+            cells = (Cell(pair, look=variant), *map(Cell, texts))
             rows.append(Row(cells, variant=variant))
     caption = "All settings that differ from the baseline; everything else is equal"
     return Table("changes", caption, columns, tuple(rows))

@@ -1,8 +1,7 @@
 """Numbers and findings in words for a reader."""
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +19,14 @@ TONES: Mapping[str | None, Tone] = {
     "no meaningful difference": "same",
 }
 ARROWS = {"lower": "↓", "higher": "↑"}
+ENDINGS: dict[Tone, str] = {
+    "better": "better",
+    "worse": "worse",
+    "same": "without a difference that matters",
+    "open": "open",
+}
+NAMED = 3
+"""Variants at most that an answer names."""
 MINUTE, HOUR = 60, 3600
 
 
@@ -85,12 +92,20 @@ def shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """A comparison for a reader: what can be said, and the figures behind it."""
+    """A comparison for a reader: what can be said, the figures behind it, and all in short."""
 
     tone: Tone
     text: str
     figures: tuple[tuple[str, str], ...]
     sentence: str
+    short: str
+
+
+def _short(one: Comparison, places: int) -> str:
+    if one.effect is None:
+        return ""
+    interval = f" {span(one.interval, places)}" if one.interval else ""
+    return number(one.effect, places, signed=True) + interval
 
 
 def tone(one: Comparison) -> Tone:
@@ -102,21 +117,25 @@ def claims(reading: Reading, status: str) -> list[Claim]:
     """Return a claim for each comparison of a reading."""
     places = _places(reading)
     return [
-        Claim(tone(one), claim(one, reading, status), _figures(one, reading, places), sentence)
+        Claim(
+            tone(one),
+            claim(one, reading, status),
+            _figures(one, reading, places),
+            sentence,
+            _short(one, places),
+        )
         for one, sentence in zip(reading.comparisons, reading.sentences, strict=True)
     ]
 
 
 def claim(one: Comparison, reading: Reading, status: str = "complete") -> str:
-    """Return what can be said of a comparison, in one short sentence without figures of error."""
+    """Return what can be said of a comparison, in a few words."""
     names = f"{one.variant} and {one.baseline}"
-    if one.verdict in ("better", "worse") and one.effect is not None:
-        way = "higher" if one.effect > 0 else "lower"
-        by = number(abs(one.effect), _places(reading))
-        return (
-            f"{one.variant} is {one.verdict} than {one.baseline}: "
-            f"its {reading.label} is {way} by {by}"
-        )
+    if one.effect is None:
+        lost = f"{one.n - one.n_ok} of {one.n} and {one.n_baseline - one.n_baseline_ok} of "
+        return f"{names} cannot be compared: {lost}{one.n_baseline} runs gave no figure"
+    if one.verdict in ("better", "worse"):
+        return f"{one.variant} is {one.verdict} than {one.baseline}"
     if one.verdict == "no meaningful difference":
         return (
             f"{names} differ by less than matters: {reading.label} within ±{reading.min_effect:.3g}"
@@ -159,15 +178,23 @@ def answer(document: Document) -> tuple[Tone, str]:
         return "open", "Nothing is compared here: no baseline was named."
     if len(compared) == 1:
         text = claim(compared[0], found.primary)
-        return tone(compared[0]), f"{text}."
+        return tone(compared[0]), f"{text}{_by(compared[0], found.primary)}."
     return _several(compared)
 
 
-def sureness(found: Findings) -> str | None:
+def _by(one: Comparison, reading: Reading) -> str:
+    if one.verdict not in ("better", "worse") or one.effect is None:
+        return ""
+    way = "higher" if one.effect > 0 else "lower"
+    return f": its {reading.label} is {way} by {number(abs(one.effect), _places(reading))}"
+
+
+def sureness(document: Document) -> str | None:
     """Return how sure the answer to a single comparison is, in plain words; null for several."""
-    if len(found.primary.comparisons) != 1:
+    reading = document.findings.primary
+    if len(reading.comparisons) != 1 or document.status == "smoke":
         return None
-    (one,), reading = found.primary.comparisons, found.primary
+    (one,) = reading.comparisons
     runs = f"{plural(one.n, 'run')} against {one.n_baseline}"
     if one.interval is None:
         return f"{runs}: too few to say how sure."
@@ -195,18 +222,24 @@ def _progress(found: Findings) -> str:
     return told or f"{plural(len(found.unfinished), 'run')} still to be finished"
 
 
-def _several(compared: Iterable[Comparison]) -> tuple[Tone, str]:
-    counts = Counter(one.verdict for one in compared)
-    all_ = sum(counts.values())
-    decided = {v: counts[v] for v in ("better", "worse", "no meaningful difference") if counts[v]}
-    if not decided:
-        return "open", f"Nothing can be claimed of any of the {all_} comparisons."
-    told = ", ".join(f"{count} {_ending(verdict)}" for verdict, count in decided.items())
-    rest = all_ - sum(decided.values())
-    text = f"Of {all_} comparisons with a baseline: {told}" + (f", {rest} open." if rest else ".")
-    first = next(iter(decided))
-    return (TONES[first] if len(decided) == 1 else "open"), text
+def _several(compared: Sequence[Comparison]) -> tuple[Tone, str]:
+    """Return how many comparisons ended how; the colour is that of more than half of them."""
+    by_tone: dict[Tone, list[str]] = {}
+    for one in compared:
+        by_tone.setdefault(tone(one), []).append(one.variant)
+    if by_tone.keys() == {"open"}:
+        return "open", f"Nothing can be claimed of any of the {len(compared)} comparisons."
+    told = [
+        f"{len(by_tone[one])} {ending}{_names(by_tone[one])}"
+        for one, ending in ENDINGS.items()
+        if one in by_tone
+    ]
+    baselines = {one.baseline for one in compared}
+    baseline = baselines.pop() if len(baselines) == 1 else "their baselines"
+    most = max(by_tone, key=lambda one: len(by_tone[one]))
+    colour = most if 2 * len(by_tone[most]) > len(compared) else "open"
+    return colour, f"Of {len(compared)} comparisons with {baseline}: {'; '.join(told)}."
 
 
-def _ending(verdict: str) -> str:
-    return "without a difference that matters" if verdict.startswith("no ") else verdict
+def _names(variants: Sequence[str]) -> str:
+    return f" ({', '.join(variants)})" if len(variants) <= NAMED else ""
