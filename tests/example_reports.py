@@ -81,9 +81,7 @@ def leave_run(
     path.mkdir(parents=True)
     final = [score(value or 0, steps), score((value or 0) * 0.8, steps, weights="raw",
              ema_decay=None)] if over == "finished" else []  # fmt: skip
-    curve = [
-        score((value or 0.1) * s / steps, s, final=False, n_fake=512) for s in on_the_way
-    ]
+    curve = [score((value or 0.1) * s / steps, s, final=False, n_fake=512) for s in on_the_way]
     record = Record(
         run=path.name,
         name=config.name,
@@ -248,7 +246,7 @@ def rendered(root: Path) -> Example:
 
 def many(variants: int, seeds: int) -> dict[str, list[float | None]]:
     """Return values of so many different shipped variants, the first of them no-attention."""
-    parts = [name for name in study.load("presence").all_variants]
+    parts = list(study.load("presence").all_variants)
     parts += ["g-only", "d-only", "feat4", "feat8", "residual", "wider", "uniform-attention"]
     parts += ["feat4+residual", "feat8+residual", "attention-icml", "gamma-init-1", "wider-x2"]
     rates = ["", "+learning-rate-half", "+learning-rate-double"]

@@ -66,7 +66,7 @@ def _document(
     paper: dict[str, Any] | None = None,
     repeat: str | None = None,
 ) -> tuple[Document, Files]:
-    runs = [Run(path, read_now(path)) for path in paths]
+    runs = _ordered(found, paths)
     partial = bool(found.unfinished) or any("still to come" in line for line in found.headline)
     ended = [a.ended for run in runs for a in run.record.attempts if a.ended]
     pictures, files = chosen(found, runs)
@@ -93,6 +93,13 @@ def _document(
         repeat=repeat,
     )
     return document, files
+
+
+def _ordered(found: Findings, paths: Iterable[Path]) -> list[Run]:
+    """Return the runs in the order of their variants and seeds; those of no variant yet last."""
+    order = {variant.name: number for number, variant in enumerate(found.variants)}
+    runs = (Run(path, read_now(path)) for path in paths)
+    return sorted(runs, key=lambda run: (order.get(run.variant, len(order)), run.variant, run.seed))
 
 
 def _named(found: Findings) -> Findings:

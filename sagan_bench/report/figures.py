@@ -34,7 +34,7 @@ WIDTH_IN = 4.8
 FEW = len(COLOURS)
 """Variants that one panel can tell apart; more get a panel each."""
 NAME_CHARS, LINE_CHARS = 48, 22
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sagan_bench",
     "text.parse_math": False,
@@ -124,7 +124,8 @@ def _of_page(text: str, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "sans-serif", text)  # the page has its own font
+    # The page has its own font.
+    text = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "sans-serif", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", text)
     text = re.sub(r' (?:d|x|y|transform)="[^"]*"', _rounded, text)

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from sagan_bench.config import flatten
 from sagan_bench.report import figures, plots, tables, words
@@ -24,9 +23,9 @@ GLOSSARY = {
     "protocol compare.",
     "KID": "Kernel inception distance: likewise, without bias by the number of images.",
     "IS": "Inception score: how certain and how varied the classes of the images are.",
-    "precision, recall": "Share of generated images near real ones, and of real ones near generated.",
-    "twin_rate": "Share of generated images that obey the rule of the data set twins: two shapes of "
-    "one hue and size, left and right. It needs distant parts to agree, and no network to measure.",
+    "precision, recall": "Share of generated images near real ones, and the reverse.",
+    "twin_rate": "Share of generated images that obey the rule of the data set twins: two shapes "
+    "of one hue and size, left and right. Distant parts must agree, and no network measures it.",
     "γ": "The learned weight of an attention block in y = x + γ o; 0 at the start.",
     "P(better)": "Chance that a run of the variant beats one of its baseline; 0.5 is a tie.",
     "95 % interval": "Of the difference of means (Welch). All intervals of the study hold at once.",
@@ -74,8 +73,8 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
     return _templates().get_template("page.html").render(
         document=document,
         found=found,
-        style=Markup(style),
-        script=Markup(script),
+        style=style,
+        script=script,
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         ids=_Ids(),
         marks={name: _mark(one) for name, one in look.items()},
@@ -104,7 +103,7 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
 def render_list(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the page that lists reports: dicts of name, question, status, answer, tone, ..."""
     template = _templates().get_template("list.html")
-    return template.render(rows=list(rows), style=Markup(_asset("page.css")))
+    return template.render(rows=list(rows), style=_asset("page.css"))
 
 
 def _drawn(document: Document, look: Mapping[str, figures.Look]) -> dict[str, list[plots.Drawn]]:
@@ -149,12 +148,9 @@ def _facts(document: Document) -> list[tuple[str, str]]:
     return facts
 
 
-def _mark(look: figures.Look) -> Markup:
-    """Return the mark of a variant as in the figures: colour and shape."""
-    number = figures.COLOURS.index(look.colour) + 1
-    return Markup('<span class="mark s{}" aria-hidden="true">{}</span>').format(
-        number, GLYPHS[look.marker]
-    )
+def _mark(look: figures.Look) -> tuple[int, str]:
+    """Return the mark of a variant as in the figures: the number of its colour, and its shape."""
+    return figures.COLOURS.index(look.colour) + 1, GLYPHS[look.marker]
 
 
 class _Ids:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from matplotlib.figure import Figure
+
 from sagan_bench.report import figures
 from sagan_bench.report.document import Document, Placed, Series, Tuning
 from sagan_bench.report.figures import DASHES, Effect, Line, Look
@@ -30,7 +32,7 @@ class Drawn:
     caption: str
 
 
-def _drawn(figure: figures.Figure, name: str, title: str, caption: str) -> Drawn:
+def _drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
     return Drawn(name, figures.svg(figure, f"fig-{name}", title, caption), title, caption)
 
 
@@ -200,8 +202,8 @@ def factors(document: Document) -> Iterator[Drawn]:
         figures.heat(cells, rows, columns, primary.label),
         "factors",
         f"Best mean {primary.label}: {number(cells[best])}, {best[0]} at side {best[1]}",
-        f"Mean {primary.label} by what stands where, at which side of the feature map. Means alone: "
-        "the intervals are in the results.",
+        f"Mean {primary.label} by what stands where, at which side of the feature map. Means "
+        "alone: the intervals are in the results.",
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,7 @@ def test_all_variants_are_shown_at_one_seed_chosen_by_rule(clear: Example) -> No
 
 
 def test_a_lost_variant_shows_its_last_grid(clear: Example) -> None:
-    (lost,) = [
-        p for p in clear.document.pictures if p.variant == "g-only" and p.kind == "samples"
-    ]
+    (lost,) = [p for p in clear.document.pictures if p.variant == "g-only" and p.kind == "samples"]
     assert "every run was lost" in lost.caption
 
 
@@ -113,7 +112,7 @@ def test_the_command_of_a_run_asks_for_its_configuration(tmp_path: Path) -> None
     command = collect.command(read_record(path))
     assert command is not None
     words_ = shlex.split(command)
-    sets = [word for before, word in zip(words_, words_[1:], strict=False) if before == "--set"]
+    sets = [word for before, word in pairwise(words_) if before == "--set"]
     preset, variant, seed = (
         words_[words_.index(f"--{name}") + 1] for name in ("preset", "variant", "seed")
     )

@@ -1,7 +1,6 @@
 """The page as a browser, a reader without JavaScript, a printer and a screen reader have it."""
 
 import csv
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -123,7 +122,7 @@ def test_every_image_decodes_and_says_what_it_shows(browser: Browser, clear: Exa
             one.getAttribute('aria-labelledby').split(' ')
                .map(id => document.getElementById(id).textContent).join(' '))""")  # fmt: skip
         assert titles
-        assert "sagan 0.49 to 0.56 in 5" in titles[0]  # the finding, not only what is drawn
+        assert "sagan 0.490 to 0.560 in 5" in titles[0]  # the finding, not only what is drawn
 
 
 @pytest.mark.parametrize("target", ["v-sagan", "run-sagan-s3-000000000000", "fig-forest", "method"])
@@ -159,7 +158,7 @@ def test_hostile_names_and_reasons_stay_text(browser: Browser, tmp_path: Path) -
         assert tab.locator("img:not([src^='data:'])").count() == 0
         assert tab.locator("script").count() == 1
         assert tab.evaluate("document.documentElement.scrollWidth") <= 360
-    assert "49" not in re.findall(r"\{\{.{0,9}|\b49\b", file.read_text())
+    assert "{{ 7*7 }}" in file.read_text()
     assert r"\textless{}img" in (tmp_path / "out" / "data" / "summary.tex").read_text()
 
 
@@ -212,14 +211,18 @@ def test_the_same_document_and_pictures_give_the_same_bytes(clear: Example, tmp_
     assert len(html) < 1_000_000
 
 
+def rows(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
 def test_the_data_can_be_taken_away(clear: Example) -> None:
     data = clear.page.parent / "data"
-    runs = list(csv.DictReader((data / "runs.csv").open()))
+    runs = rows(data / "runs.csv")
     assert len(runs) == 15
     assert float(runs[5]["twin_rate"]) == CLEAR["sagan"][0]
     lost = [run for run in runs if run["variant"] == "g-only"]
     assert {(run["twin_rate"], run["status"]) for run in lost} == {("", "diverged")}
-    compared = list(csv.DictReader((data / "comparisons.csv").open()))
+    compared = rows(data / "comparisons.csv")
     primary = {row["variant"]: row["verdict"] for row in compared if "(primary)" in row["reading"]}
     assert primary == {"sagan": "better", "g-only": "inconclusive"}
     table = (data / "summary.tex").read_text()
