@@ -139,6 +139,7 @@ def _says(found: Findings) -> dict[str, str]:
 
 def _warnings(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
     yield from _of_numbers(found, runs)
+    yield from _of_readings(found)
     if any(variant.shared_device for variant in found.variants):
         yield "Several runs shared a device: times and images a second are those of a busy one."
     extractor = found.protocol.get("extractor", "inception")
@@ -171,6 +172,32 @@ def _of_numbers(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
     stopped = sum(run.record.status == "interrupted" for run in runs)
     if stopped:
         yield f"{stopped} interrupted runs are not counted; the same command finishes them."
+
+
+def _of_readings(found: Findings) -> Iterator[str]:
+    """Yield where runs had not settled, and where a secondary metric contradicts a verdict."""
+    curves, settled = (
+        sum(getattr(variant, name) for variant in found.variants) for name in ("curves", "settled")
+    )
+    if curves and 2 * settled < curves:
+        yield (
+            f"{curves - settled} of {curves} runs had not settled at the end: what is said holds "
+            "at this budget."
+        )
+    claimed = {(c.variant, c.baseline): c.verdict for c in found.primary.comparisons}
+    for reading in found.secondary:
+        for one in reading.comparisons if reading.metric != found.primary.metric else ():
+            improved = one.effect and (one.effect > 0) == (reading.better == "higher")
+            verdict = claimed.get((one.variant, one.baseline))
+            if one.effect and (verdict, improved) in (("better", False), ("worse", True)):
+                yield (
+                    f"{reading.label}, which does not decide, points the other way: {one.variant} "
+                    f"against {one.baseline} {one.effect:+.3g}{_bounds(one.interval)}."
+                )
+
+
+def _bounds(interval: tuple[float, float] | None) -> str:
+    return " [{:+.3g}, {:+.3g}]".format(*interval) if interval else ""
 
 
 # --- What differs, and how to repeat it --------------------------------------------------------

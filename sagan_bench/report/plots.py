@@ -14,7 +14,7 @@ from sagan_bench.report.words import HOUR, MINUTE, claim, decimals, number
 TOLD = 8
 """Variants whose figures a title names; the table has the rest."""
 READINGS = {
-    "gamma": "γ, in y = x + γ o",
+    "gamma": "|γ|, in y = x + γ o",
     "ratio": "strength ‖γ o‖ / ‖x‖",
     "entropy": "entropy of a query's weights, nats",
     "distance_px": "distance from query to key, px",
@@ -143,11 +143,19 @@ def _lines(found: Sequence[Series], variant: str, look: Look) -> Iterator[Line]:
     drawn = {False: 0, True: 0}
     for name in dict.fromkeys(series.name for series in own):
         _, _, block = name.partition(".")
-        seeds = tuple((s.steps, s.values) for s in own if s.name == name)
+        of_gamma = name.startswith("gamma.")
+        seeds = tuple(
+            (s.steps, _unsigned(s.values) if of_gamma else s.values) for s in own if s.name == name
+        )
         of_d = block.startswith("discriminator")
         dashes = DASHES[(of_d + 2 * drawn[of_d]) % len(DASHES)] if block else look.dashes
         drawn[of_d] += 1
         yield Line(f"{variant}, {_block(block)}" if block else variant, variant, dashes, seeds)
+
+
+def _unsigned(values: Sequence[float | None]) -> list[float | None]:
+    """Return gammas without their signs, which mean nothing: -gamma and -o are the same block."""
+    return [None if value is None else abs(value) for value in values]
 
 
 def _block(name: str) -> str:

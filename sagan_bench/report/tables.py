@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from sagan_bench.comparison import Reading, Variant
 from sagan_bench.evaluation.protocol import BETTER
@@ -230,7 +230,7 @@ def blocks(document: Document) -> Table:
     columns = (
         Column("Block", numeric=False),
         Column("Variant", numeric=False),
-        Column("γ", help="y = x + γ o"),
+        Column("|γ|", help="y = x + γ o; the sign of γ means nothing"),
         Column("Strength", help="‖γ o‖ / ‖x‖"),
         Column("Entropy", help="of a query's weights, in nats; uniform is the most"),
         Column("of uniform", help="entropy / entropy of uniform weights"),
@@ -244,7 +244,7 @@ def blocks(document: Document) -> Table:
             cells = (
                 Cell(f"{block.network} {block.name}"),
                 Cell(variant.name, variant.name, look=variant.name),
-                _of(block.gamma, places=3),
+                _of(_strength(document, variant.name, f"{block.network}.{block.name}"), places=3),
                 _of(block.ratio, places=3),
                 _of(entropy, places=2),
                 _of(share, MISSING if share is None else f"{share:.0%}"),
@@ -252,6 +252,13 @@ def blocks(document: Document) -> Table:
             )
             rows.append(Row(cells, variant=variant.name))
     return Table("blocks", "What each block did at the end", columns, tuple(rows))
+
+
+def _strength(document: Document, variant: str, block: str) -> float | None:
+    """Return the median of |gamma| at the end; runs differ in its sign, which means nothing."""
+    own = (s for s in document.series if (s.variant, s.name) == (variant, f"gamma.{block}"))
+    ends = [abs(values[-1]) for s in own if (values := [v for v in s.values if v is not None])]
+    return median(ends) if ends else None
 
 
 def paper(document: Document) -> Table | None:
@@ -303,8 +310,8 @@ def runs(document: Document) -> Table:
         Column("Images/s", better="higher"),
         Column("Memory, GiB"),
         Column("Attempts"),
-        Column("Device", numeric=False),
         Column("Repeat it", numeric=False),
+        Column("Device", numeric=False),
     )
     level = decimals(run.metrics.get(primary.metric) for run in document.runs)
     rows = tuple(_run(run, run.metrics.get(primary.metric), level) for run in document.runs)
@@ -320,15 +327,16 @@ def _run(run: RunRow, value: float | None, level: int) -> Row:
         _of(run.seed),
         Cell(told, run.status, tone="worse" if run.status in ("diverged", "failed") else None),
         _of(value, places=level),
-        _of(run.step, f"{run.step:,} of {run.steps:,}"),
+        _of(run.step, f"{run.step:,}" + (f" of {run.steps:,}" if run.step < run.steps else "")),
         _of(run.train_sec, duration(run.train_sec)),
         _of(run.images_per_sec, places=0),
         _of(run.peak_memory_gib, places=2),
         _of(run.attempts),
-        Cell(run.device + (f", {plural(run.threads, 'thread')}" if run.threads else ""), ""),
-        Cell("its variant or preset is not shipped here" if not run.command else "command", "",
-             code=run.command),
-    )  # fmt: skip
+        Cell("command", "", code=run.command)
+        if run.command
+        else Cell("its variant or preset is not shipped here", ""),
+        Cell(run.device + (f", {plural(run.threads, 'thread')}" if run.threads else "")),
+    )
     return Row(cells, key=f"run-{run.id}", variant=run.variant, status=run.status)
 
 
