@@ -103,11 +103,13 @@ def _runs(places: list[Path], out: Path | None, baseline: str | None) -> Render:
 
 def _watched(render: Render) -> tuple["Document", Path]:
     """Render until the study is complete, and wait while nothing can be said yet."""
+    from sagan_bench.report.words import plural
+
     told = ""
     while True:
         try:
             document, page = render()
-            text = f"{page}: {len(document.findings.runs)} runs over"
+            text = f"{page}: {plural(len(document.findings.runs), 'run')} over"
             if document.status != "partial":
                 return document, page
         except UserError as error:

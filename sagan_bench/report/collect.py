@@ -233,8 +233,8 @@ def _row(run: Run) -> RunRow:
     names = dict.fromkeys(name for score in finals for name in score.metrics)
     return RunRow(
         id=record.run,
-        variant=record.variant,
-        seed=record.seed,
+        variant=run.variant,
+        seed=run.seed,
         status=record.status,
         reason=record.reason,
         step=record.step,
