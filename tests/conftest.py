@@ -1,5 +1,6 @@
 """Every test runs with two threads at most and never writes to the user's cache."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ CHROMIUM_ARGUMENTS = (
 @pytest.fixture(scope="session", autouse=True)
 def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     torch.set_num_threads(min(2, torch.get_num_threads()))
+    import statsmodels.stats.multitest  # noqa: F401
+
+    gc.freeze()  # statsmodels collects garbage at every test of Holm's: not all of torch each time
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGAN_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -43,7 +43,8 @@ def test_every_command_of_the_readme_is_understood(
         cli.main(shlex.split(command))
     error = capsys.readouterr().err
     if exit_.value.code == cli.USAGE:
-        assert "no run is at RUN" in error or error == "error: begun\n"
+        missing = "no run is at RUN" in error or "no study is in runs" in error
+        assert missing or error == "error: begun\n"
     else:
         assert exit_.value.code in (0, signals.INTERRUPTED), error
 
@@ -79,3 +80,4 @@ def test_a_wheel_works_outside_the_tree(tmp_path: Path) -> None:
     assert '"variant": "sagan"' in done.stdout
     assert (site / "sagan_bench" / "ablations" / "variants.toml").exists()
     assert (site / "sagan_bench" / "py.typed").exists()
+    assert (site / "sagan_bench" / "report" / "templates" / "page.html").exists()

