@@ -29,6 +29,7 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGAN_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
