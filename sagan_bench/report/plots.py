@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 
 from matplotlib.figure import Figure
 
@@ -195,23 +195,26 @@ def cost(document: Document, look: Mapping[str, Look]) -> Iterator[Drawn]:
 def factors(document: Document) -> Iterator[Drawn]:
     """Yield the primary metric by kind, network and side of the blocks, where sides vary."""
     primary = document.findings.primary
-    values: dict[tuple[str, str], list[float]] = {}
+    cells: dict[tuple[str, str], float] = {}
     for variant in document.findings.variants:
         place, mean = document.placed.get(variant.name), variant.summary.mean
-        if place and mean is not None and (where := _where(place)):
-            values.setdefault(where, []).append(mean)
-    rows = list(dict.fromkeys(row for row, _ in values))
-    columns = sorted({column for _, column in values}, key=lambda text: int(text.split()[0]))
+        blocks_only = all(
+            key.startswith("model.attention.")
+            for key, *_ in document.differences.get(variant.name, ())
+        )
+        if place and mean is not None and blocks_only and (where := _where(place)):
+            cells.setdefault(where, mean)
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    columns = sorted({column for _, column in cells}, key=lambda text: int(text.split()[0]))
     if len(columns) < 2:
         return
-    cells = {where: fmean(of) for where, of in values.items()}
     best = max(cells, key=lambda where: cells[where] * (1 if primary.better == "higher" else -1))
     yield _drawn(
         figures.heat(cells, rows, columns, primary.label),
         "factors",
         f"Best mean {primary.label}: {number(cells[best])}, {best[0]} at side {best[1]}",
-        f"Mean {primary.label} by what stands where, at which side of the feature map. Means "
-        "alone: the intervals are in the results.",
+        f"Mean {primary.label} by what stands where, at which side of the feature map, of "
+        "variants that change nothing else. Means alone: the intervals are in the results.",
     )
 
 

@@ -273,6 +273,13 @@ def test_a_search_has_a_section_of_its_own(clear: Example) -> None:
     assert 'id="tuning"' not in clear.page.read_text()
 
 
+def test_sides_become_a_map_of_variants_that_change_nothing_else(tmp_path: Path) -> None:
+    values = {"no-attention": 0.3, "feat4": 0.4, "feat8": 0.5, "feat4+learning-rate-half": 0.9}
+    folder = leave_study(tmp_path / "study", {k: [v, v] for k, v in values.items()}, pictures=False)
+    html = bare(collect.of_study(folder)[0])
+    assert "Best mean twin_rate: 0.500, attention in G and D at side 8 px" in html
+
+
 def test_a_folder_of_something_else_is_left_alone(clear: Example, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="no report left"):
