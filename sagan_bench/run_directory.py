@@ -18,6 +18,7 @@ from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write, json_bytes, sweep
 from sagan_bench.records import RECORD, Record, Status, damaged, read, read_object
 
+METRICS, DIAGNOSTICS = "metrics.jsonl", "diagnostics.jsonl"
 _LOCK = ".lock"
 _HOLDER = ".holder.json"
 _LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
@@ -49,8 +50,8 @@ class RunDirectory:
         self.path = path
         self.record_file = path / RECORD
         self.config_file = path / "config.json"
-        self.metrics_file = path / "metrics.jsonl"
-        self.diagnostics_file = path / "diagnostics.jsonl"
+        self.metrics_file = path / METRICS
+        self.diagnostics_file = path / DIAGNOSTICS
         self.diagnostics = path / "diagnostics"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
@@ -126,7 +127,7 @@ class RunDirectory:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the metrics; a torn last line is left out."""
-        return [row for _, row in _lines(self.metrics_file)]
+        return read_rows(self.metrics_file)
 
     def cut(self, step: int) -> None:
         """Drop the rows after ``step`` and a torn last line, so that going on repeats no row."""
@@ -134,6 +135,11 @@ class RunDirectory:
             if file.exists():
                 kept = [line for line, row in _lines(file) if row["step"] <= step]
                 atomic_write(file, b"".join(kept))
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics or diagnostics; none if there is no such file."""
+    return [row for _, row in _lines(file)]
 
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:

@@ -55,7 +55,7 @@ def _findings(
     from sagan_bench import comparison
     from sagan_bench.study import MEMORY
 
-    places = [_place(one, runs) for one in what]
+    places = [place(one, runs) for one in what]
     studies = [place for place in places if (place / MEMORY).exists()]
     if len(places) == len(studies) == 1 and not (baseline or metric or min_effect):
         return comparison.of_study(studies[0])
@@ -64,7 +64,7 @@ def _findings(
     return comparison.of_runs(_runs_in(places), baseline, metric, _effect(min_effect))
 
 
-def _place(name: str, runs: Path) -> Path:
+def place(name: str, runs: Path) -> Path:
     """Return the folder of a study or run.  Raises `UserError` with the closest name."""
     from sagan_bench.cli import find_run
     from sagan_bench.study import MEMORY

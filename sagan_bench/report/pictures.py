@@ -1,0 +1,222 @@
+"""Which pictures a report shows, chosen by rule, and how they get into the page."""
+
+import io
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
+
+from sagan_bench.comparison import Findings
+from sagan_bench.outcomes import Run
+from sagan_bench.report.document import Picture
+
+Files = Mapping[str, bytes]
+"""Name in the folder of the data -> content."""
+Pixels = NDArray[np.uint8]
+
+MANY = 12
+"""Variants from which on a page shows half of each grid and one image with its maps."""
+TILE_PX = 96
+"""Side of one map in a picture of maps."""
+QUALITY = 88
+"""Of WebP in the page; the files beside it are lossless."""
+COLUMNS, GAP_PX = 8, 2
+"""Of a sample grid, as `sagan_bench.cell` draws it."""
+
+
+def chosen(found: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], Files]:
+    """Return the pictures of a report and their files.
+
+    All variants are shown at one training seed, so that they drew the same noise: the seed whose
+    runs are nearest the medians of their variants.  A variant without that seed shows its own
+    median run, and one without any finished run the last grid before it was lost.
+    """
+    shared, pictures, files = _shared_seed(found), list[Picture](), dict[str, bytes]()
+    by_key = {(run.variant, run.seed): run for run in runs}
+    for number, variant in enumerate(found.variants):
+        seed, why = _seed_of(variant.values, shared)
+        run = by_key.get((variant.name, seed))
+        if run is None or not (grid := _last_grid(run)):
+            continue
+        value = variant.values.get(seed)
+        told = "no figure" if value is None else f"{found.primary.label} {value:.3g}"
+        stem = f"{number:02d}-{_slug(variant.name)}-s{seed}"
+        if not pictures and (real := run.path / "samples" / "real.png").exists():
+            files["real.png"] = real.read_bytes()
+            pictures.append(_real())
+        name = f"samples-{stem}.png"
+        files[name] = grid.read_bytes()
+        pictures.append(
+            Picture(
+                kind="samples",
+                variant=variant.name,
+                seed=seed,
+                file=name,
+                alt=f"Samples of {variant.name}, seed {seed}, {told}",
+                caption=f"seed {seed}, {told}; {why}",
+            )
+        )
+        for block, picture in _maps(run, images=1 if len(found.variants) > MANY else 3):
+            name = f"attention-{stem}-{_slug(block)}.png"
+            files[name] = _png(picture)
+            pictures.append(_of_maps(variant.name, seed, block, name))
+    return tuple(pictures), files
+
+
+def _real() -> Picture:
+    return Picture(
+        kind="real",
+        variant=None,
+        seed=None,
+        file="real.png",
+        alt="Real images of the training data",
+        caption="what the generators should look like",
+    )
+
+
+def _of_maps(variant: str, seed: int, block: str, name: str) -> Picture:
+    network = block.partition(".")[0]
+    whose = "its own samples" if network == "generator" else "real images"
+    return Picture(
+        kind="attention",
+        variant=variant,
+        seed=seed,
+        block=block,
+        file=name,
+        alt=f"Where {block} of {variant} looks, from five query points, over {whose}",
+        caption=f"{block}, seed {seed}, over {whose}",
+    )
+
+
+def _shared_seed(found: Findings) -> int | None:
+    """Return the seed at which the finished runs are nearest their medians, by rank."""
+    ranks: dict[int, list[float]] = {}
+    for variant in found.variants:
+        ok = sorted((value, seed) for seed, value in variant.values.items() if value is not None)
+        for rank, (_, seed) in enumerate(ok):
+            ranks.setdefault(seed, []).append(abs(rank - (len(ok) - 1) / 2))
+    most = max(map(len, ranks.values()), default=0)
+    everywhere = {seed: sum(off) for seed, off in ranks.items() if len(off) == most}
+    return min(everywhere, key=lambda seed: (everywhere[seed], seed)) if everywhere else None
+
+
+def _seed_of(values: Mapping[int, float | None], shared: int | None) -> tuple[int, str]:
+    ok = {seed: value for seed, value in values.items() if value is not None}
+    if not ok:
+        return min(values), "every run was lost: its last grid"
+    middle = median(ok.values())
+    if shared in ok:
+        return shared, f"median of the variant {middle:.3g}"
+    own = min(ok, key=lambda seed: (abs(ok[seed] - middle), seed))
+    return own, "its median run: other noise than the rest"
+
+
+def _last_grid(run: Run) -> Path | None:
+    return max((run.path / "samples").glob("step-*.png"), default=None)
+
+
+# --- Maps --------------------------------------------------------------------------------------
+
+
+def _maps(run: Run, images: int) -> Iterator[tuple[str, Image.Image]]:
+    """Yield each block's maps at the last look, as a picture."""
+    last = max((run.path / "diagnostics").glob("step-*.npz"), default=None)
+    if last is None:
+        return
+    with np.load(last) as arrays:
+        for key in arrays.files:
+            kind, _, block = key.partition(".")
+            if kind != "beta":
+                continue
+            shown, beta = arrays[block.partition(".")[0]], arrays[key]
+            if beta.shape[2] == beta.shape[3]:  # a discriminator of halves has maps of halves
+                queries = arrays[f"queries.{block}"]
+                yield block, _sheet(shown[:images], beta[:images], queries)
+
+
+def _sheet(images: Pixels, beta: NDArray[Any], queries: NDArray[Any]) -> Image.Image:
+    """Return one row an image: the image with its query points, then a map for each of them.
+
+    Args:
+        images: uint8 (N, 3, S, S).
+        beta: (N, queries, rows, columns).
+        queries: (queries, 2), row and column on the feature map.
+    """
+    step = TILE_PX + GAP_PX
+    sheet = Image.new("RGB", (step * (len(queries) + 1), step * len(images)), "white")
+    for row, (image, maps) in enumerate(zip(images, beta, strict=True)):
+        plain = Image.fromarray(image.transpose(1, 2, 0)).resize((TILE_PX, TILE_PX), 0)
+        marked = plain.copy()
+        for query in queries:
+            _mark(marked, query, _cells(queries))
+        sheet.paste(marked, (0, row * step))
+        for column, (query, one) in enumerate(zip(queries, maps, strict=True), start=1):
+            tile = _over(plain, one.astype(float))
+            _mark(tile, query, _cells(queries))
+            sheet.paste(tile, (column * step, row * step))
+    return sheet
+
+
+def _cells(queries: NDArray[Any]) -> int:
+    """Return the side of the feature map: the centre, the first query, lies at half of it."""
+    return int(2 * queries[0][0])
+
+
+def _over(image: Image.Image, one: NDArray[np.float64]) -> Image.Image:
+    """Return the image in grey under a map, bright where the query looks; scaled to its maximum."""
+    weight = one / max(one.max(), 1e-12)
+    size = image.size
+    mask = Image.fromarray((weight * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    strength = np.asarray(mask, dtype=float)[..., None] / 255
+    grey = np.asarray(ImageOps.grayscale(image).convert("RGB"), dtype=float) * 0.55
+    heat = mpl.colormaps["inferno"](strength[..., 0])[..., :3] * 255
+    opacity = 0.1 + 0.7 * strength
+    return Image.fromarray((grey * (1 - opacity) + heat * opacity).astype(np.uint8))
+
+
+def _mark(tile: Image.Image, query: Sequence[int], cells: int) -> None:
+    y, x = ((int(part) + 0.5) / cells * TILE_PX for part in query)
+    draw = ImageDraw.Draw(tile)
+    draw.rectangle((x - 4, y - 4, x + 4, y + 4), outline="black", width=3)
+    draw.rectangle((x - 3, y - 3, x + 3, y + 3), outline="cyan", width=1)
+
+
+# --- Into the page -----------------------------------------------------------------------------
+
+
+def preview(content: bytes, kind: str, many: bool) -> tuple[str, int, int]:
+    """Return a picture as the data URI of a WebP, with its width and height in pixels.
+
+    Where there are many variants, the upper half of a sample grid only.
+    """
+    with Image.open(io.BytesIO(content)) as opened:
+        image = opened.convert("RGB")
+    if many and kind != "attention":
+        image = image.crop((0, 0, image.width, _half(image)))
+    written = io.BytesIO()
+    image.save(written, format="WEBP", quality=QUALITY, method=4)
+    uri = "data:image/webp;base64," + b64encode(written.getvalue()).decode()
+    return uri, image.width, image.height
+
+
+def _half(image: Image.Image) -> int:
+    step = (image.width - GAP_PX) // COLUMNS
+    rows = max(1, round((image.height - GAP_PX) / step) // 2)
+    return min(image.height, rows * step + GAP_PX)
+
+
+def _png(image: Image.Image) -> bytes:
+    written = io.BytesIO()
+    image.save(written, format="PNG", optimize=True)
+    return written.getvalue()
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", text)[:40].strip("-.") or "x"

@@ -1,0 +1,79 @@
+"""A document and its pictures -> the folder of a report, and the list of all reports."""
+
+from pathlib import Path
+from urllib.parse import quote
+
+from sagan_bench.errors import UserError
+from sagan_bench.files import atomic_write
+from sagan_bench.report import exports, page, words
+from sagan_bench.report.document import Document, read
+from sagan_bench.report.pictures import Files
+
+PAGE, DATA, JSON = "index.html", "data", "report.json"
+
+
+def publish(document: Document, pictures: Files, folder: Path) -> Path:
+    """Write the page, and beside it ``data/``; return the page's path.
+
+    Pictures of an earlier report that are no longer shown are removed.
+
+    Raises:
+        UserError: the folder holds files that no report left.
+    """
+    data = folder / DATA
+    _refuse_other(folder)
+    data.mkdir(parents=True, exist_ok=True)
+    for old in data.glob("*.png"):
+        if old.name not in pictures:
+            old.unlink()
+    for name, content in {**pictures, **exports.files(document)}.items():
+        atomic_write(data / name, content)
+    html = page.render(document, lambda name: (data / name).read_bytes())
+    atomic_write(folder / PAGE, html.encode())
+    return folder / PAGE
+
+
+def again(file: Path) -> tuple[Document, Path]:
+    """Make the page again from a report's ``report.json``; return it with the page's path.
+
+    Raises:
+        UserError: the file is damaged or of a newer schema, or a picture is missing.
+    """
+    document = read(file)
+    pictures = {picture.file: _content(file.parent / picture.file) for picture in document.pictures}
+    return document, publish(document, pictures, file.resolve().parent.parent)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"a picture of the report is missing: {file}: {error.strerror}") from error
+
+
+def _refuse_other(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DATA / JSON).exists():
+        raise UserError(f"{folder} holds files that no report left; choose another --out")
+
+
+def list_reports(root: Path) -> Path:
+    """Write ``index.html`` of the reports in a folder, the newest first; return its path."""
+    found = [(file.parent.parent.name, read(file)) for file in root.glob(f"*/{DATA}/{JSON}")]
+    found.sort(key=lambda one: (one[1].finished_at or "", one[0]), reverse=True)
+    atomic_write(root / PAGE, page.render_list(map(_listed, found)).encode())
+    return root / PAGE
+
+
+def _listed(one: tuple[str, Document]) -> dict[str, object]:
+    name, document = one
+    tone, answer = words.answer(document)
+    return {
+        "href": f"{quote(name)}/{PAGE}",
+        "name": document.name,
+        "question": document.findings.question,
+        "status": document.status,
+        "tone": tone,
+        "answer": answer,
+        "runs": len(document.runs),
+        "finished_at": document.finished_at,
+    }

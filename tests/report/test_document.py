@@ -1,0 +1,173 @@
+"""Records -> document: what is counted, chosen, warned of, and refused."""
+
+import json
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from example_reports import CLEAR, Example, leave_run, leave_study, score, settings
+
+from sagan_bench import cli
+from sagan_bench.config import read as read_config
+from sagan_bench.errors import UserError
+from sagan_bench.records import read as read_record
+from sagan_bench.report import collect, words
+from sagan_bench.report.document import SCHEMA_VERSION, UPGRADES, Document, read
+
+
+def of(tmp_path: Path, values: object = CLEAR, **given: object) -> Document:
+    folder = leave_study(tmp_path / "study", values, **given)  # type: ignore[arg-type]
+    return collect.of_study(folder)[0]
+
+
+def test_the_answer_says_who_is_better_by_how_much_and_how_sure(tmp_path: Path) -> None:
+    document = of(tmp_path, pictures=False)
+    tone, answer = words.answer(document)
+    assert (tone, answer) == (
+        "better", "sagan is better than no-attention: its twin_rate is higher by 0.210."
+    )  # fmt: skip
+    sure = words.sureness(document)
+    assert sure is not None
+    assert sure.startswith("5 runs against 5 put the difference between +0.168 and +0.252")
+    assert "beyond the 0.05 that would matter" in sure
+
+
+@pytest.mark.parametrize(
+    ("sagan", "told"),
+    [
+        ([0.21, 0.46, 0.27, 0.43, 0.30], "Not shown whether sagan differs from no-attention."),
+        ([0.1, 0.11, 0.1, 0.12, 0.1], "sagan is worse than no-attention: its twin_rate is lower"),
+        ([0.5, 0.5, 0.5], "No verdict on sagan and no-attention: exploratory."),
+        ([None] * 5, "sagan and no-attention cannot be compared: 5 of 5 and 0 of 5 runs gave no"),
+    ],
+)
+def test_the_answer_claims_no_more_than_the_verdict(
+    tmp_path: Path, sagan: list[float | None], told: str
+) -> None:
+    baseline = [0.31, 0.35, 0.28, 0.33, 0.30][: len(sagan)]
+    document = of(tmp_path, {"no-attention": baseline, "sagan": sagan}, pictures=False)
+    assert words.answer(document)[1].startswith(told)
+
+
+def test_several_comparisons_are_counted_not_ranked(clear: Example) -> None:
+    tone, answer = words.answer(clear.document)
+    assert answer == "Of 2 comparisons with no-attention: 1 better (sagan); 1 open (g-only)."
+    assert tone == "open"
+
+
+def test_a_reader_is_warned(tmp_path: Path) -> None:
+    values = {"no-attention": [0.3, 0.3, None, 0.3], "sagan": [0.5, 0.5, 0.5, 0.5]}
+    document = of(tmp_path, values, sets=["run.cells_on_device=2"], pictures=False)
+    told = " ".join(document.warnings)
+    assert "1 of 4 runs of no-attention diverged" in told
+    assert "A verdict needs 5 runs a variant: no-attention has 4, sagan has 4." in told
+    assert "shared a device" in told
+    assert "not Inception" in told
+
+
+def test_a_study_with_runs_to_come_is_partial(tmp_path: Path) -> None:
+    folder = leave_study(tmp_path / "study", CLEAR, pictures=False)
+    path = next(folder.glob("sagan-s4-*"))
+    record = read_record(path).model_copy(update={"status": "running", "scores": ()})
+    (path / "record.json").write_bytes(record.to_json())
+    document = collect.of_study(folder)[0]
+    assert document.status == "partial"
+    assert words.answer(document) == (
+        "open", "Nothing can be claimed yet: 9 runs are over and 1 are still to come."
+    )  # fmt: skip
+    assert {run.status for run in document.runs} == {"finished", "interrupted"}
+
+
+def test_all_variants_are_shown_at_one_seed_chosen_by_rule(clear: Example) -> None:
+    pictures = clear.document.pictures
+    shown = [(p.variant, p.seed) for p in pictures if p.kind == "samples"]
+    assert shown[:2] == [("no-attention", 0), ("sagan", 0)]  # the medians 0.31 and 0.52
+    maps = {p.block for p in pictures if p.kind == "attention" and p.variant == "sagan"}
+    assert maps == {"generator.attention8", "discriminator.attention8"}
+    assert {p.file for p in pictures} == clear.pictures.keys()
+    assert all(content.startswith(b"\x89PNG") for content in clear.pictures.values())
+
+
+def test_a_lost_variant_shows_its_last_grid(clear: Example) -> None:
+    (lost,) = [p for p in clear.document.pictures if p.variant == "g-only" and p.kind == "samples"]
+    assert "every run was lost" in lost.caption
+
+
+def test_curves_are_thinned_and_keep_their_ends(
+    clear: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "POINTS", (2, 7))
+    series = collect.of_study(clear.folder)[0].series
+    assert max(len(one.steps) for one in series) == 7
+    losses = [one for one in series if one.name == "loss_d"]
+    assert len(losses) == 15
+    assert {one.steps[-1] for one in losses if one.variant != "g-only"} == {600}
+
+
+def test_the_command_of_a_run_asks_for_its_configuration(tmp_path: Path) -> None:
+    config = settings("g-only", 3, ["training.batch_size=32", "data.flip=true"])
+    path = leave_run(tmp_path / "run", config, 0.3, pictures=False)
+    command = collect.command(read_record(path))
+    assert command is not None
+    words_ = shlex.split(command)
+    sets = [word for before, word in pairwise(words_) if before == "--set"]
+    preset, variant, seed = (
+        words_[words_.index(f"--{name}") + 1] for name in ("preset", "variant", "seed")
+    )
+    again = read_config(preset=preset, variant=variant, sets=[*sets, f"seed={seed}"]).config
+    assert again.model_dump(exclude={"run"}) == config.model_dump(exclude={"run"})
+    assert again.run.steps == config.run.steps
+
+
+def test_runs_that_may_not_be_compared_are_refused_with_the_difference(tmp_path: Path) -> None:
+    paths = [
+        leave_run(tmp_path / f"sagan-{n}", settings("sagan", n), 0.5, pictures=False,
+                  scores=[score(0.5, 600, n_real=n_real)])
+        for n, n_real in enumerate((2000, 1000))
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="n_real: 2000 and 1000"):
+        collect.of_runs(paths, "runs", None)
+
+
+def test_a_record_of_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
+    folder = leave_study(tmp_path / "study", CLEAR, pictures=False)
+    file = next(folder.glob("sagan-s0-*")) / "record.json"
+    file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 99', 1))
+    with pytest.raises(UserError, match=re.escape(str(file))):
+        collect.of_study(folder)
+
+
+def test_a_report_is_read_back_as_it_was(clear: Example) -> None:
+    assert read(clear.page.parent / "data" / "report.json") == clear.document
+    assert str(clear.folder.parent) not in clear.document.to_json()  # no path of this machine
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 0}'])
+def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match="is not a report"):
+        read(file)
+
+
+def test_an_older_report_is_upgraded_and_a_newer_one_refused(
+    clear: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = json.loads(clear.document.to_json())
+    del stored["says"]
+    monkeypatch.setitem(UPGRADES, 0, lambda old: {**old, "says": {}})
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(stored | {"schema_version": 0}))
+    assert read(file).says == {}
+    file.write_text(json.dumps(stored | {"schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(UserError, match=rf"newer sagan-bench.*{re.escape(str(file))}"):
+        read(file)
+
+
+def test_help_names_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["report", "--help"])
+    assert exit_.value.code == 0
+    assert "--watch" in capsys.readouterr().out
