@@ -13,9 +13,9 @@ from sagan_bench.comparison import Findings
 from sagan_bench.config import RunConfig, assemble, flatten, variant_settings, variants
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.outcomes import LABELS, Run
+from sagan_bench.outcomes import Run, gather
 from sagan_bench.records import Record
-from sagan_bench.report.document import Change, Document, Placed, RunRow, Series
+from sagan_bench.report.document import Document, Placed, RunRow, Series
 from sagan_bench.report.pictures import Files, chosen
 from sagan_bench.run_directory import DIAGNOSTICS, METRICS, find_runs, read_now, read_rows
 from sagan_bench.statistics import CONFIRMATORY_N
@@ -54,7 +54,9 @@ def of_study(folder: Path) -> tuple[Document, Files]:
 
 def of_runs(paths: Sequence[Path], name: str, baseline: str | None) -> tuple[Document, Files]:
     """Return the document of runs that no study names.  Raises `UserError` as `of_study`."""
-    return _document(name, comparison.of_runs(paths, baseline, None, None), paths)
+    found = comparison.of_runs(paths, baseline, None, None)
+    labels = {run.path: run.label for run in gather(paths, loose=True).attempted}
+    return _document(name, found, paths, labels=labels)
 
 
 def _document(
@@ -62,11 +64,12 @@ def _document(
     found: Findings,
     paths: Sequence[Path],
     *,
+    labels: Mapping[Path, str] | None = None,
     comparable: bool = True,
     paper: dict[str, Any] | None = None,
     repeat: str | None = None,
 ) -> tuple[Document, Files]:
-    runs = _ordered(found, paths)
+    runs = _ordered(found, paths, labels or {})
     partial = bool(found.unfinished) or any("still to come" in line for line in found.headline)
     ended = [a.ended for run in runs for a in run.record.attempts if a.ended]
     pictures, files = chosen(found, runs)
@@ -81,7 +84,6 @@ def _document(
         floor=_floor(runs),
         warnings=tuple(_warnings(found, runs)),
         says=_says(found),
-        differences=_differences(found, runs),
         placed={run.variant: _placed(run) for run in runs},
         runs=tuple(_row(run) for run in runs),
         series=tuple(_all_series(found, runs)),
@@ -95,10 +97,10 @@ def _document(
     return document, files
 
 
-def _ordered(found: Findings, paths: Iterable[Path]) -> list[Run]:
+def _ordered(found: Findings, paths: Iterable[Path], labels: Mapping[Path, str]) -> list[Run]:
     """Return the runs in the order of their variants and seeds; those of no variant yet last."""
     order = {variant.name: number for number, variant in enumerate(found.variants)}
-    runs = (Run(path, read_now(path)) for path in paths)
+    runs = (Run(path, read_now(path), labels.get(path, "")) for path in paths)
     return sorted(runs, key=lambda run: (order.get(run.variant, len(order)), run.variant, run.seed))
 
 
@@ -201,22 +203,6 @@ def _bounds(interval: tuple[float, float] | None) -> str:
 
 
 # --- What differs, and how to repeat it --------------------------------------------------------
-
-
-def _differences(found: Findings, runs: Sequence[Run]) -> dict[str, tuple[Change, ...]]:
-    configs = {run.variant: run.record.config for run in runs}
-    pairs = [(one.variant, one.baseline) for one in found.primary.comparisons]
-    return {
-        variant: _apart(configs[baseline], configs[variant])
-        for variant, baseline in pairs
-        if {variant, baseline} <= configs.keys()
-    }
-
-
-def _apart(here: Mapping[str, Any], there: Mapping[str, Any]) -> tuple[Change, ...]:
-    old, new = dict(flatten(here)), dict(flatten(there))
-    keys = [k for k in {**old, **new} if k not in LABELS and not k.startswith("run.")]
-    return tuple((k, old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k))
 
 
 def _placed(run: Run) -> Placed:

@@ -19,9 +19,6 @@ SCHEMA_VERSION = 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
-Change = tuple[str, Any, Any]
-"""Key of the configuration, its value in the baseline, its value in the variant."""
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -121,7 +118,6 @@ class Document(_Part):
     floor: dict[str, float | None] = Field(description="the metrics of real against real images")
     warnings: tuple[str, ...]
     says: dict[str, str] = Field(description="variant -> what it is, in words")
-    differences: dict[str, tuple[Change, ...]] = Field(description="to each one's baseline")
     placed: dict[str, Placed] = Field(description="variant -> what it has where")
     runs: tuple[RunRow, ...]
     series: tuple[Series, ...]

@@ -200,7 +200,7 @@ def factors(document: Document) -> Iterator[Drawn]:
         place, mean = document.placed.get(variant.name), variant.summary.mean
         blocks_only = all(
             key.startswith("model.attention.")
-            for key, *_ in document.differences.get(variant.name, ())
+            for key, *_ in document.findings.differences.get(variant.name, ())
         )
         if place and mean is not None and blocks_only and (where := _where(place)):
             cells.setdefault(where, mean)

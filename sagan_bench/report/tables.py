@@ -187,7 +187,7 @@ def changes(document: Document) -> Table:
         Column("In the variant", numeric=False),
     )
     rows = []
-    for variant, changed in document.differences.items():
+    for variant, changed in document.findings.differences.items():
         for key, old, new in changed or [("nothing", None, None)]:
             texts = (key, words.shown(old), words.shown(new))
             if key == "nothing":

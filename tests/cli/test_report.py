@@ -1,5 +1,6 @@
 """The verb ``report``: what it renders, where, and what it says."""
 
+import json
 import os
 import time
 import webbrowser
@@ -55,6 +56,16 @@ def test_runs_without_a_study_share_one_page(capsys: pytest.CaptureFixture[str])
     assert "No verdict on sagan and no-attention" in capsys.readouterr().out
     assert Path("mine/data/runs.csv").exists()
     assert not Path("reports").exists()
+
+
+def test_runs_of_one_variant_are_shown_by_their_names() -> None:
+    for name, width, value in (("small", 16, 0.3), ("large", 32, 0.5)):
+        config = settings("sagan", 0, [f"name={name}", f"model.width={width}"])
+        leave_run(Path("runs") / f"{name}-s0", config, value)
+    assert run("runs/small-s0", "runs/large-s0", "--out", "mine", "--baseline", "small") == 0
+    report = json.loads(Path("mine/data/report.json").read_text())
+    for part in ("runs", "series", "pictures"):
+        assert {one["variant"] for one in report[part]} >= {"small", "large"}, part
 
 
 def test_watching_ends_with_the_study(
