@@ -1,6 +1,7 @@
 """The verb ``tune``: search hyperparameters, and say what the winner is worth on fresh seeds."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -392,7 +393,11 @@ def _print_search(found: "Findings", one: "SearchFindings") -> None:
 
 def _print_trials(found: "Findings", one: "SearchFindings") -> None:
     best_then = dict(one.best_so_far)
-    order = sorted(one.trials, key=lambda t: (t.number not in one.front, not t.values, t.number))
+    sign = -1 if found.better[0] == "higher" else 1
+    order = sorted(
+        one.trials,
+        key=lambda t: (t.number not in one.front, sign * t.values[0] if t.values else math.inf),
+    )
     rows = [
         [
             str(trial.number),

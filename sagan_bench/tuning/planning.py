@@ -156,8 +156,8 @@ def run(
     from sagan_bench.tuning.driving import Searcher, drive
     from sagan_bench.tuning.storage import opened
 
-    memory.write(folder)
     writable = opened(folder, storage, writing=True)
+    memory.write(folder)  # only now: a folder that remembers has a journal
     searchers = [Searcher(search, writable, retry=retry) for search in searches(memory, folder)]
     went_on = [one for one in searchers if one.begun < one.total and one.is_confirmed]
     if went_on:
