@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -88,7 +89,7 @@ class Tuning(Section):
         """Whether trials are scored on the way, to be broken off where that looks hopeless."""
         return self.pruner != "none"
 
-    @property
+    @cached_property
     def data_kind(self) -> str:
         """The kind of the data: what stands before the colon."""
         source = self.settings.get("data.source") or presets()[self.preset]["data.source"]
@@ -101,7 +102,7 @@ class Tuning(Section):
         others = first in BETTER and first != said.metric
         return Measure(metric=first, min_effect="5%") if others else said
 
-    @property
+    @cached_property
     def _fixed(self) -> Settings:
         return self.space.budget | self.space.measure(self.data_kind).set | self.settings
 

@@ -252,11 +252,10 @@ class Searcher:
         objective = self.tuning.objectives[index]
         if OBJECTIVES[objective] == "higher":
             return 0.0
-        there = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        measured = [one.values[index] for one in there]
+        there = trials(self.study, self.search.parameters)
+        measured = [one.values[index] for one in there if one.values]
         if index == 0:
-            all_ = self.study.get_trials(deepcopy=False)
-            measured += [v for one in all_ for v in one.intermediate_values.values()]
+            measured += [score for one in there for _, score in one.curve]
         return max(measured, default=BEYOND[objective])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import optuna
 from optuna.storages import BaseStorage
@@ -32,7 +32,6 @@ from sagan_bench.tuning.trials import (
 
 IMPORTANCE_TRIALS = 30
 """Completed trials from which the importance of parameters is given."""
-OUTCOMES: tuple[Outcome, ...] = ("complete", "pruned", "diverged", "failed", "running", "waiting")
 
 
 @dataclass(frozen=True)
@@ -163,16 +162,14 @@ def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
 
 
 def importance(study: optuna.Study | None, found: Sequence[Trial]) -> Importance:
-    """Return the importance of the parameters for the first objective, if enough is known."""
+    """Return the importance of the parameters for the objectives, if enough is known."""
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     name = "PED-ANOVA"
     complete = [one for one in found if one.outcome == "complete"]
     if study is None or len(complete) < IMPORTANCE_TRIALS:
         absent = f"{len(complete)} trials are complete; said from {IMPORTANCE_TRIALS} on"
         return Importance(name, None, absent)
-    shares = optuna.importance.get_param_importances(
-        study, evaluator=evaluator, target=lambda one: one.values[0]
-    )
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Importance(name, dict(shares), None)
 
 
@@ -218,7 +215,7 @@ def _budget(found: Sequence[Trial], memory: Memory) -> Budget:
     counted = Counter(one.outcome for one in found)
     ended = [one for one in found if one.outcome in ("complete", "pruned", "diverged")]
     return Budget(
-        trials={outcome: counted[outcome] for outcome in OUTCOMES},
+        trials={outcome: counted[outcome] for outcome in get_args(Outcome)},
         asked_for=memory.trials,
         steps=sum(one.steps for one in ended),
         steps_unpruned=sum(
@@ -256,7 +253,7 @@ def findings(memory: Memory, folder: Path, found: Sequence[SearchFindings]) -> F
         searches=tuple(found),
         standing=standing,
         comparisons=compared,
-        sentences=tuple(statistics.sentence(one, metric) for one in compared),
+        sentences=tuple(statistics.sentence(one, metric, "searches") for one in compared),
     )
 
 

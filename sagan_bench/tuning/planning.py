@@ -11,7 +11,7 @@ from sagan_bench.data.store import known_fingerprint
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write
 from sagan_bench.tuning.definition import Memory, Tuning, exported, grown, masked, remembered
-from sagan_bench.tuning.findings import Findings, SearchFindings, of_tuning
+from sagan_bench.tuning.findings import Findings, of_tuning
 from sagan_bench.tuning.trials import searches
 
 if TYPE_CHECKING:  # torch: what is finished is recognised without it
@@ -115,15 +115,11 @@ def is_over(memory: Memory, found: Findings) -> bool:
     """Return whether nothing is left to do: told without asking anything of the machine."""
     expected = memory.tuning.searches * len(memory.tuning.variants)
     return len(found.searches) == expected and all(
-        _asked(one) >= memory.trials
-        and not (memory.confirm and one.missing)
+        len(one.trials) >= memory.trials
         and not one.budget.trials["running"]
+        and not (memory.confirm and one.missing)
         for one in found.searches
     )
-
-
-def _asked(one: SearchFindings) -> int:
-    return sum(count for outcome, count in one.budget.trials.items() if outcome != "waiting")
 
 
 def run(

@@ -5,12 +5,14 @@ in its record.
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -112,16 +114,22 @@ def sampler(tuning: Tuning, search: int, existing: int) -> optuna.samplers.BaseS
             return optuna.samplers.TPESampler(n_startup_trials=TPE_STARTUP, seed=seed)
         case "gp":
             return optuna.samplers.GPSampler(n_startup_trials=TPE_STARTUP, seed=seed)
-        case "qmc":  # one sequence throughout; what it cannot place is drawn at random
-            random = optuna.samplers.RandomSampler(seed=seed)
-            return optuna.samplers.QMCSampler(
-                scramble=True,
-                seed=search,
-                independent_sampler=random,
-                warn_independent_sampling=False,
-            )
+        case "qmc":
+            return _quasi_random(search, seed)
         case _:
             return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _quasi_random(sequence: int, seed: int) -> optuna.samplers.BaseSampler:
+    """Return a sampler along one Sobol sequence; what it cannot place is drawn by ``seed``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # so it is marked since Optuna 3
+        return optuna.samplers.QMCSampler(
+            scramble=True,
+            seed=sequence,
+            independent_sampler=optuna.samplers.RandomSampler(seed=seed),
+            warn_independent_sampling=False,
+        )
 
 
 def pruner(tuning: Tuning) -> optuna.pruners.BasePruner:

@@ -19,8 +19,14 @@ from sagan_bench.tuning.space import Parameter
 if TYPE_CHECKING:
     import optuna
 
-Outcome = Literal["complete", "pruned", "diverged", "failed", "running", "waiting"]
+Outcome = Literal["complete", "pruned", "diverged", "failed", "running"]
 Curve = tuple[tuple[int, float], ...]
+STATES: dict[str, Outcome] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+    "RUNNING": "running",
+}
 OVER = ("finished", "diverged", "failed")
 DIVERGED = "diverged"
 """The constraint that a diverged trial violates, by the share of its budget it did not reach."""
@@ -136,15 +142,14 @@ class Trial:
 
 
 def trials(study: "optuna.Study", parameters: Mapping[str, Parameter]) -> list[Trial]:
-    """Return the trials of a search by number."""
-    return [_trial(one, parameters) for one in study.get_trials(deepcopy=False)]
+    """Return the trials of a search that have begun, by number."""
+    there = study.get_trials(deepcopy=False)
+    return [_trial(one, parameters) for one in there if one.state.name in STATES]
 
 
 def _trial(frozen: "optuna.trial.FrozenTrial", parameters: Mapping[str, Parameter]) -> Trial:
     kept = frozen.user_attrs
-    names: dict[str, Outcome] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-    states: dict[str, Outcome] = {"RUNNING": "running", "WAITING": "waiting"}
-    outcome = (names | states)[frozen.state.name]
+    outcome = STATES[frozen.state.name]
     if frozen.constraints.get(DIVERGED, 0) > 0 and outcome == "complete":
         outcome = "diverged"
     return Trial(
