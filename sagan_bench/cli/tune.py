@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sagan_bench.tuning.definition import Memory, Tuning
     from sagan_bench.tuning.findings import Findings, SearchFindings
 
+SOME_FAILED = 3
 SECONDS_BETWEEN_LINES = 30.0
 SHOWN = 10
 """Trials of a search that are printed, the best first."""
@@ -99,7 +100,30 @@ def tune(
         planning.refuse_impossible(memory, folder)
     if is_new or retry_failed or not planning.is_over(memory, of_tuning(folder, storage)):
         memory = _run(memory, folder, storage, jobs, device, in_process, timeout, retry_failed)
-    _conclude(of_tuning(folder, storage), folder, as_json)
+    found = of_tuning(folder, storage)
+    _conclude(found, folder, as_json)
+    _exit_if_failed(found)
+
+
+def _exit_if_failed(found: "Findings") -> None:
+    """End with 3 if a trial failed or a run on fresh seeds was lost; a diverged trial is data."""
+    failed = [
+        f"trial {trial.number} of {one.id} failed: {trial.reason}"
+        for one in found.searches
+        for trial in one.trials
+        if trial.outcome == "failed"
+    ]
+    lost = [
+        f"{one.id}: a run of trial {candidate.number} at seed {seed} diverged or failed"
+        for one in found.searches
+        for candidate in one.candidates
+        for seed, value in (candidate.on_a | candidate.on_b).items()
+        if value is None
+    ]
+    for line in [*failed, *lost]:
+        print(line, file=sys.stderr)
+    if failed or lost:
+        raise typer.Exit(SOME_FAILED)
 
 
 def _asked(

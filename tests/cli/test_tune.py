@@ -129,6 +129,20 @@ def test_what_cannot_be_is_refused(arguments: list[str], says: str, capsys: Out)
     assert not Path("runs").exists()
 
 
+def test_a_failed_trial_ends_with_3(
+    space: str, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    def fails(config: RunConfig, step: int) -> float:
+        if config.training.n_critic == 2:
+            raise RuntimeError("out of memory")
+        return config.training.lr_g
+
+    monkeypatch.setattr(engine, "Processes", lambda slots: Scripted(fails, len(slots)))
+    command = ["tune", "--space", space, *SETS, "--trials", "6", "--sampler", "random"]
+    assert run(*command) == 3
+    assert "of sagan-0 failed: out of memory" in capsys.readouterr().err
+
+
 def test_what_is_not_confirmed_is_not_exported(space: str, capsys: Out) -> None:
     assert run("tune", "--space", space, *SETS, "--trials", "2", "--no-confirm") == 0
     capsys.readouterr()

@@ -167,6 +167,8 @@ def test_the_winner_is_chosen_on_set_a_and_reported_on_set_b(tmp_path: Path) -> 
     assert winner is not None
     assert set(winner.on_b) == {3, 4}
     assert one.reported == pytest.approx(1e5 * winner.params["training.lr_g"] + 11)
+    assert one.reported is not None
+    assert one.optimism is not None
     assert one.optimism == pytest.approx(one.reported - winner.searched)
     assert one.optimism > 40
     assert all(c.on_b == {} for c in one.candidates if c is not winner)
