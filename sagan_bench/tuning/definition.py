@@ -272,8 +272,9 @@ def grown(memory: Memory, asked: Tuning, folder: Path) -> Tuning:
     more = {
         "variants": tuple(dict.fromkeys((*memory.tuning.variants, *asked.variants))),
         "searches": max(memory.tuning.searches, asked.searches),
+        "settings": memory.tuning.settings | asked.settings,  # a path may have moved
     }
-    return memory.tuning.model_copy(update=more)
+    return Tuning.model_validate(memory.tuning.model_dump() | more)
 
 
 def _definition(tuning: Tuning) -> dict[str, str]:

@@ -55,11 +55,7 @@ class Searcher:
     def __init__(self, search: Search, storage: BaseStorage, *, retry: bool = False) -> None:
         self.search, self.tuning, self.retry = search, search.memory.tuning, retry
         self.study = kept.begun(
-            storage,
-            search.study_name,
-            self.tuning,
-            search.index,
-            {"objectives": list(self.tuning.objectives), "parameters": list(search.parameters)},
+            storage, search.study_name, self.tuning, search.index, search.definition
         )
         self.total = search.memory.trials
         self.accepting = True

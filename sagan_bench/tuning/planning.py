@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagan_bench.config import Host, RunConfig
-from sagan_bench.data.building import Progress, prepare
+from sagan_bench.data import building
+from sagan_bench.data.building import Progress
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
 from sagan_bench.errors import UserError
@@ -102,7 +103,7 @@ def with_data(memory: Memory, folder: Path, progress: Progress | None = None) ->
         UserError: they cannot be used, or are not what the tuning was begun with.
     """
     spec = _spec(memory.tuning, memory.auto)
-    fingerprint = prepare(spec, progress=progress).manifest.fingerprint()
+    fingerprint = building.prepare(spec, progress=progress).manifest.fingerprint()
     if memory.data_fingerprint not in ("", fingerprint):
         raise UserError(
             f"the images are not those that the tuning in {folder} was begun with; choose another "

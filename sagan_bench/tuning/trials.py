@@ -76,6 +76,12 @@ class Search:
         """What is searched."""
         return self.memory.tuning.parameters(self.variant, self.memory.auto)
 
+    @property
+    def definition(self) -> dict[str, list[str]]:
+        """What the storage keeps with its study, so that no other goes on under this name."""
+        objectives = list(self.memory.tuning.objectives)
+        return {"objectives": objectives, "parameters": list(self.parameters)}
+
     def own_values(self) -> Settings:
         """Return the preset's own values, as the first trial has them."""
         config = self.memory.tuning.config(self.variant, 0, self.memory.auto)

@@ -9,7 +9,7 @@ from example_tunings import FILE, planned, small_tuning
 from sagan_bench.config import RunConfig, load_toml, read
 from sagan_bench.errors import UserError
 from sagan_bench.tuning import definition
-from sagan_bench.tuning.definition import Memory
+from sagan_bench.tuning.definition import Memory, Tuning
 
 
 @pytest.fixture
@@ -79,6 +79,17 @@ def test_words_may_change_and_variants_searches_and_trials_be_added(
     assert grown.tuning.variants == ("sagan", "no-attention")
     assert (grown.tuning.searches, grown.trials) == (2, 9)
     assert planned(asked, folder, trials=1).trials == 4
+
+
+def test_a_path_may_move_because_images_enter_by_their_content(tmp_path: Path) -> None:
+    memory = planned(small_tuning(tmp_path), tmp_path / "t")
+
+    def at(path: str) -> Tuning:
+        return small_tuning(tmp_path, f"data.source=folder:{path}")
+
+    there = memory.model_copy(update={"tuning": at("a")})
+    grown = definition.grown(there, at("b"), tmp_path)
+    assert grown.asked("sagan", 0).config.data.source == "folder:b"
 
 
 def test_a_pruner_that_cannot_work_is_refused(tmp_path: Path) -> None:
