@@ -38,7 +38,7 @@ def opened(folder: Path, url: str | None, *, writing: bool = False) -> BaseStora
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
-        journal = folder / JOURNAL
+        journal = (folder / JOURNAL).absolute()
         if writing:
             folder.mkdir(parents=True, exist_ok=True)
             _mend(journal)
@@ -52,11 +52,14 @@ def opened(folder: Path, url: str | None, *, writing: bool = False) -> BaseStora
 
 
 def _mend(journal: Path) -> None:
-    """Cut off a torn last line: whatever were appended to it would make the journal unreadable."""
-    if not journal.exists():
-        return
-    whole = journal.read_bytes().rpartition(b"\n")
-    if whole[2]:
+    """Undo what a killed driver left: a lock that nobody holds, and a torn last line.
+
+    Optuna waits for such a lock, for ever if the journal's path is relative, because the lock is a
+    symbolic link to it.  Whatever were appended to a torn line would make the journal unreadable.
+    """
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    whole = journal.read_bytes().rpartition(b"\n") if journal.exists() else ()
+    if whole and whole[2]:
         os.truncate(journal, len(whole[0]) + len(whole[1]))
 
 

@@ -85,7 +85,8 @@ def test_a_path_may_move_because_images_enter_by_their_content(tmp_path: Path) -
     memory = planned(small_tuning(tmp_path), tmp_path / "t")
 
     def at(path: str) -> Tuning:
-        return small_tuning(tmp_path, f"data.source=folder:{path}")
+        text = FILE.replace("[on.twins]", "[on.other]")
+        return small_tuning(tmp_path, f"data.source=folder:{path}", text=text)
 
     there = memory.model_copy(update={"tuning": at("a")})
     grown = definition.grown(there, at("b"), tmp_path)

@@ -376,12 +376,13 @@ def test_a_trial_that_was_only_half_asked_for_is_completed(tmp_path: Path, memor
     assert set(one.trials[1].params) == set(memory.tuning.space.parameters)
 
 
-def test_a_torn_journal_is_mended(tmp_path: Path, memory: Memory) -> None:
+def test_a_torn_journal_and_a_lock_left_behind_are_mended(tmp_path: Path, memory: Memory) -> None:
     folder = tmp_path / "t"
     tune(memory, folder, Scripted(by_rate))
     journal = folder / storage.JOURNAL
     whole = journal.read_bytes()
     journal.write_bytes(whole + b'{"op_code":5,"wor')
+    (folder / f"{storage.JOURNAL}.lock").symlink_to("nowhere")
     more = planned(small_tuning(tmp_path), folder, trials=9)
     (one,) = tune(more, folder, Scripted(by_rate)).searches
     assert len(one.trials) == 9
