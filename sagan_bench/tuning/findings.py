@@ -106,6 +106,12 @@ class SearchFindings:
     missing: int
 
     @property
+    def is_over(self) -> bool:
+        """Whether it will say no more: all its trials ended, or a timeout cut it, and confirmed."""
+        ended = len(self.trials) >= self.budget.asked_for and not self.budget.trials["running"]
+        return not self.missing and (ended or self.chosen is not None)
+
+    @property
     def winner(self) -> Candidate | None:
         """The candidate that was chosen."""
         return next((one for one in self.candidates if one.number == self.chosen), None)
@@ -272,21 +278,24 @@ def _compared(
     """Compare variants by what their searches reported: a search is one observation.
 
     With fewer than 5 a side nothing is claimed of a variant: another search might have found
-    other values.
+    other values.  Nor is anything between searches of which one had more trials.
     """
-    over = {
-        variant: {
-            one.index: one.reported for one in found if one.variant == variant and not one.missing
-        }
+    over = [one for one in found if one.is_over]
+    sides = {
+        variant: {one.index: one.reported for one in over if one.variant == variant}
         for variant in tuning.variants
     }
-    least = min(map(len, over.values()))
-    if len(over) < 2 or not least:
+    least = min(map(len, sides.values()))
+    if len(sides) < 2 or not least:
         return "", ()
-    missing = sum(map(bool, (one.missing for one in found)))
-    compared = statistics.compare(over, tuning.baseline, metric, missing=missing)
-    if least >= CONFIRMATORY_N:
+    missing = len(found) - len(over)
+    compared = statistics.compare(sides, tuning.baseline, metric, missing=missing)
+    lengths = sorted({len(one.trials) for one in over})
+    if len(lengths) > 1:
+        standing = f"unequal searches, of {lengths[0]} to {lengths[-1]} trials"
+    elif least < CONFIRMATORY_N:
+        standing = f"conditional on these searches, {least} a side"
+    else:
         return compared[0].standing, compared
-    standing = f"conditional on these searches, {least} a side"
     plain = (replace(one, standing=standing, verdict=None, seeds_needed=None) for one in compared)
     return standing, tuple(plain)

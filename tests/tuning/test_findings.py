@@ -3,15 +3,16 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from example_tunings import Scripted, planned, small_tuning, tune
 
+from sagan_bench.cell import Stopped
 from sagan_bench.config import RunConfig
 from sagan_bench.errors import UserError
-from sagan_bench.tuning.findings import IMPORTANCE_TRIALS, Findings, of_tuning
+from sagan_bench.tuning.findings import IMPORTANCE_TRIALS, Findings, findings, of_tuning
 
 
 def attention_helps(config: RunConfig, step: int) -> float:
@@ -112,6 +113,30 @@ def test_a_search_without_a_figure_counts_as_lost(tmp_path: Path) -> None:
     (one,) = found.comparisons
     assert (one.n, one.n_ok, one.effect) == (1, 0, None)
     assert "1 of 1 searches of sagan diverged or failed" in found.sentences[0]
+
+
+def test_what_is_not_over_is_neither_lost_nor_compared(tmp_path: Path) -> None:
+    asked = small_tuning(tmp_path, variants=("sagan", "no-attention"), searches=2)
+    memory = planned(asked, tmp_path / "t", trials=3)
+    polls = iter([None] * 60 + ["interrupted"] * 999)
+    with pytest.raises(Stopped):
+        tune(memory, tmp_path / "t", Scripted(attention_helps, slots=1), lambda: next(polls))
+    found = of_tuning(tmp_path / "t")
+    assert not all(one.is_over for one in found.searches)
+    assert all(one.n == one.n_ok for one in found.comparisons)
+
+
+def test_searches_of_unequal_length_allow_no_verdict(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    asked = small_tuning(tmp_path, variants=("sagan", "no-attention"), searches=5, pruner="none")
+    tune(planned(asked, folder, trials=2), folder, Scripted(attention_helps, slots=4))
+    longer = planned(asked, folder, trials=3)
+    found = tune(longer, folder, Scripted(attention_helps), timeout_sec=0.0)
+    assert found.comparisons[0].verdict is not None  # all were cut alike
+    (first, *rest) = found.searches
+    cut = replace(first, trials=first.trials[:-1])
+    (one,) = findings(longer, folder, [cut, *rest]).comparisons
+    assert (one.standing, one.verdict) == ("unequal searches, of 1 to 2 trials", None)
 
 
 def test_there_must_be_a_tuning(tmp_path: Path) -> None:
