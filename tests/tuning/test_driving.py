@@ -189,6 +189,24 @@ def test_a_winner_that_loses_a_run_on_set_b_has_no_figure(tmp_path: Path) -> Non
     assert one.missing == 0
 
 
+def test_a_run_on_fresh_seeds_that_failed_is_made_again_only_when_asked(
+    tmp_path: Path, memory: Memory
+) -> None:
+    def fails(config: RunConfig, step: int) -> float:
+        if config.seed == 4:
+            raise RuntimeError("no memory")
+        return by_rate(config, step)
+
+    folder = tmp_path / "t"
+    assert tune(memory, folder, Scripted(fails)).searches[0].reported is None
+    again = Scripted(by_rate)
+    assert tune(memory, folder, again).searches[0].reported is None
+    assert again.submitted == []
+    (one,) = tune(memory, folder, again, retry=True).searches
+    assert [job.config.seed for job in again.submitted] == [4]
+    assert one.reported is not None
+
+
 def test_a_candidate_that_loses_a_run_on_set_a_comes_last(tmp_path: Path) -> None:
     def loses(config: RunConfig, step: int) -> float | None:
         best = config.training.lr_g < 2e-4
