@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -321,6 +322,7 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid TOML: {error}") from error
 
 
+@cache
 def presets() -> dict[str, dict[str, Any]]:
     """Return the shipped presets by name; one that ``extends`` another has its settings too."""
     table = load_toml(Path(__file__).parent / "presets.toml")
@@ -333,6 +335,7 @@ def presets() -> dict[str, dict[str, Any]]:
     return {name: whole(name) for name in table}
 
 
+@cache
 def variants() -> dict[str, dict[str, Any]]:
     """Return the shipped variants by name; ``says`` is each one's description in words."""
     return load_toml(shipped("ablations") / "variants.toml")

@@ -208,20 +208,20 @@ def _pairs(outcomes: Outcomes, against: str | Sequence[Pair]) -> Sequence[Pair]:
     return pairs
 
 
-def sentence(comparison: Comparison, metric: Metric) -> str:
+def sentence(comparison: Comparison, metric: Metric, unit: str = "runs") -> str:
     """Return the comparison in words and figures; a null result is never called "no help"."""
     c = comparison
     parts = [f"{_headline(c)}: {_figures(c, metric)}"]
     for name, n, n_ok in (c.variant, c.n, c.n_ok), (c.baseline, c.n_baseline, c.n_baseline_ok):
         if n_ok < n:
-            parts.append(f"{n - n_ok} of {n} runs of {name} diverged or failed")
+            parts.append(f"{n - n_ok} of {n} {unit} of {name} diverged or failed")
     if c.verdict and c.p is None:
         parts.append("no t test: too few values, or no spread in either group")
     if c.seeds_needed and c.effect is not None:
         larger = "a difference as large as this"
         smaller = "that a difference as small as this does not matter"
         shown = larger if abs(c.effect) > c.min_effect else smaller
-        parts.append(f"about {c.seeds_needed} finished runs each would show {shown}")
+        parts.append(f"about {c.seeds_needed} finished {unit} each would show {shown}")
     if metric.blind_to and c.verdict not in ("better", "worse"):
         parts.append(f"{metric.label} hardly sees {metric.blind_to}: of that this says nothing")
     return "; ".join(parts)

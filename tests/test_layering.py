@@ -11,7 +11,7 @@ ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
     "errors", "files", "cpu", "config", "records", "run_directory", "table", "statistics", "host",
     "precision", "data", "models", "evaluation", "study", "outcomes", "comparison", "training",
-    "cell", "experiment", "engine", "ablation", "report", "cli",
+    "cell", "experiment", "engine", "ablation", "tuning", "report", "cli",
 ]  # fmt: skip
 UPWARDS = {("host", "evaluation")}
 """`host.host` asks, inside a function, which extractor's weights are at hand."""

@@ -86,5 +86,6 @@ def test_a_wheel_works_outside_the_tree(tmp_path: Path) -> None:
     )
     assert '"variant": "sagan"' in done.stdout
     assert (site / "sagan_bench" / "ablations" / "variants.toml").exists()
+    assert (site / "sagan_bench" / "ablations" / "spaces" / "quick.toml").exists()
     assert (site / "sagan_bench" / "py.typed").exists()
     assert (site / "sagan_bench" / "report" / "templates" / "page.html").exists()

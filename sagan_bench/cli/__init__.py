@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from sagan_bench import __version__
-from sagan_bench.cli import data
+from sagan_bench.cli import data, tune
 from sagan_bench.cli.ablate import ablate
 from sagan_bench.cli.compare import compare
 from sagan_bench.cli.options import Choice, configured, program
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command()(ablate)
 app.command()(compare)
 app.command()(report)
+app.add_typer(tune.app, name="tune")
 app.add_typer(data.app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
@@ -78,6 +79,9 @@ def root(
 def train(
     choice: Choice,
     out: Annotated[Path | None, typer.Option(help="The run's folder")] = None,
+    from_study: Annotated[
+        str | None, typer.Option(help="The confirmed winner of a tuning in runs/, or its folder")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on where this run was cut off")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; do nothing")] = (
         False
@@ -88,6 +92,8 @@ def train(
 
     The same command again goes on where it was interrupted, and does nothing once it is finished.
     """
+    if from_study:
+        choice = choice.from_file(tune.best_file(from_study, choice.variant, Path("runs")))
     resolved = choice.resolve()
     if dry_run:
         _print_plan(resolved.config, out, not resume, as_json)

@@ -76,6 +76,14 @@ class Choice:
         """Return the same choice of another variant."""
         return replace(self, variant=variant)
 
+    def from_file(self, file: Path) -> "Choice":
+        """Return the same choice over a file's settings.  Raises `UserError` if it has another."""
+        from sagan_bench.errors import UserError
+
+        if self.file:
+            raise UserError(f"--config {self.file}: settings come from {file}; leave one out")
+        return replace(self, file=file)
+
     def resolve(self) -> "Resolved":
         """Return the configuration for this machine.  Raises `UserError`."""
         from sagan_bench import config, host

@@ -152,9 +152,7 @@ class Protocol(BaseModel):
 
         A metric that needs no extractor keeps its key.
         """
-        if metric not in NAMES:
-            return metric
-        return NAMES[metric] + SUFFIXES.get(self.extractor, f"[{self.extractor}]")
+        return label(metric, self.extractor)
 
     def warnings(self) -> list[str]:
         """Return in which ways the set sizes make the figures doubtful."""
@@ -181,3 +179,10 @@ def _refuse_too_few(n_real: int, n_fake: int, neighbours: int) -> None:
             f"{n_fake} generated and {n_real} real images are too few to score; "
             f"raise evaluation.n_fake and evaluation.n_real to at least {least}"
         )
+
+
+def label(metric: str, extractor: str) -> str:
+    """Return what `Protocol.label` returns, of an extractor."""
+    if metric not in NAMES:
+        return metric
+    return NAMES[metric] + SUFFIXES.get(extractor, f"[{extractor}]")

@@ -1,0 +1,1 @@
+"""Hyperparameter searches at equal budgets, reported on seeds that were never searched."""

@@ -1,0 +1,146 @@
+"""What a tuning is, what may be added to it, and what would make it another."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from example_tunings import FILE, planned, small_tuning
+
+from sagan_bench.config import RunConfig, load_toml, read
+from sagan_bench.errors import UserError
+from sagan_bench.tuning import definition
+from sagan_bench.tuning.definition import Memory, Tuning
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> tuple[Memory, Path]:
+    folder = tmp_path / "t"
+    memory = planned(small_tuning(tmp_path), folder)
+    memory.write(folder)
+    return memory, folder
+
+
+def test_no_two_uses_and_no_two_searches_share_a_seed(tmp_path: Path) -> None:
+    tuning = small_tuning(tmp_path, searches=7, seeds_a=3, seeds_b=4)
+    used = [[one.search, *one.chosen_on, *one.reported_on] for one in map(tuning.seeds, range(7))]
+    assert sorted(chain(*used)) == list(range(7 * 8))
+
+
+def test_a_tuning_is_remembered(begun: tuple[Memory, Path]) -> None:
+    memory, folder = begun
+    assert definition.remembered(folder) == memory
+    assert definition.remembered(folder / "none") is None
+    (folder / "tuning.json").write_text("{")
+    with pytest.raises(UserError, match="restore it from a copy"):
+        definition.remembered(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("high = 1e-3", "high = 2e-3", r"training.lr_g.high: 0.001 here, 0.002 asked"),
+        ("run.steps = 60", "run.steps = 90", "run.steps: 60 here, 90 asked"),
+        ("evals = 6", "evals = 3", "evals"),
+        ("[[4], [8]]", "[[8], [4]]", "choices"),
+    ],
+)
+def test_another_space_is_refused_with_the_difference(
+    tmp_path: Path, begun: tuple[Memory, Path], old: str, new: str, says: str
+) -> None:
+    folder = begun[1]
+    with pytest.raises(UserError, match=says):
+        planned(small_tuning(tmp_path, text=FILE.replace(old, new)), folder)
+
+
+def test_another_direction_sampler_pruner_or_setting_is_refused(
+    tmp_path: Path, begun: tuple[Memory, Path]
+) -> None:
+    folder = begun[1]
+    for change in ({"objectives": ("isc_mean",)}, {"sampler": "random"}, {"pruner": "median"}):
+        with pytest.raises(UserError, match=next(iter(change))):
+            planned(small_tuning(tmp_path, **change), folder)
+    with pytest.raises(UserError, match=r"settings\.training\.loss"):
+        planned(small_tuning(tmp_path, "training.loss=hinge"), folder)
+    with pytest.raises(UserError, match="are in its journal"):
+        planned(small_tuning(tmp_path), folder, storage="sqlite:///x")
+
+
+def test_words_may_change_and_variants_searches_and_trials_be_added(
+    tmp_path: Path, begun: tuple[Memory, Path]
+) -> None:
+    folder = begun[1]
+    asked = small_tuning(
+        tmp_path,
+        text=FILE.replace('"a test"', '"another reason"'),
+        variants=("no-attention",),
+        searches=2,
+    )
+    grown = planned(asked, folder, trials=9)
+    assert grown.tuning.variants == ("sagan", "no-attention")
+    assert (grown.tuning.searches, grown.trials) == (2, 9)
+    assert planned(asked, folder, trials=1).trials == 4
+
+
+def test_a_path_may_move_because_images_enter_by_their_content(tmp_path: Path) -> None:
+    memory = planned(small_tuning(tmp_path), tmp_path / "t")
+
+    def at(path: str) -> Tuning:
+        text = FILE.replace("[on.twins]", "[on.other]")
+        return small_tuning(tmp_path, f"data.source=folder:{path}", text=text)
+
+    there = memory.model_copy(update={"tuning": at("a")})
+    grown = definition.grown(there, at("b"), tmp_path)
+    assert grown.asked("sagan", 0).config.data.source == "folder:b"
+
+
+def test_a_pruner_that_cannot_work_is_refused(tmp_path: Path) -> None:
+    hyperband = small_tuning(tmp_path, pruner="hyperband")
+    with pytest.raises(UserError, match=r"has 2 brackets.* give --trials 20 or more"):
+        planned(hyperband, tmp_path / "t", trials=19)
+    hyperband.refuse_pruner(20)
+    several = small_tuning(tmp_path, objectives=("fid", "images_per_sec"))
+    with pytest.raises(UserError, match="several objectives give no order"):
+        planned(several, tmp_path / "t")
+
+
+@pytest.mark.parametrize(("evals", "brackets"), [(2, 1), (3, 2), (8, 2), (9, 3), (27, 4)])
+def test_hyperbands_brackets_are_optunas(evals: int, brackets: int) -> None:
+    import optuna
+
+    assert definition.hyperband_brackets(evals) == brackets
+    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=evals, reduction_factor=3)
+    study = optuna.create_study(pruner=pruner)
+    pruner.prune(study, study.ask()._get_latest_trial())
+    assert pruner._n_brackets == brackets
+
+
+def test_a_password_is_not_kept() -> None:
+    url = "postgresql://me:secret@host/db"
+    assert definition.masked(url) == "postgresql://me:***@host/db"
+    assert definition.masked("sqlite:///x.db") == "sqlite:///x.db"
+    assert definition.masked(None) is None
+
+
+def test_only_trials_are_scored_on_the_way(tmp_path: Path) -> None:
+    def config(**changed: str) -> RunConfig:
+        return small_tuning(tmp_path, **changed).asked("sagan", 0, watched=True).config
+
+    assert small_tuning(tmp_path).asked("sagan", 0).config.run.eval_every is None
+    assert config().run.eval_every == 11
+    assert config().run.eval_metrics == "all"
+    by_rule = small_tuning(tmp_path, objectives=("twin_rate",))
+    assert by_rule.asked("sagan", 0, watched=True).config.run.eval_metrics == "rule"
+
+
+def test_what_is_exported_is_read_back_by_train(tmp_path: Path) -> None:
+    tuning = small_tuning(tmp_path, "run.tensorboard=true", "run.inception_weights=none")
+    params = {"training.lr_g": 3.3e-05, "model.attention.generator": [4], "training.n_critic": 2}
+    file = tmp_path / "best.toml"
+    file.write_text(definition.exported(tuning, "sagan", params, ["a remark"]))
+    assert load_toml(file)["variant"] == "sagan"
+    config = read(file=file).config
+    assert (config.training.lr_g, config.training.n_critic) == (3.3e-05, 2)
+    assert config.model.attention.generator == (4,)
+    assert config.model.width == 8
+    assert config.run.steps == read(preset="quick").config.run.steps
+    assert (config.run.tensorboard, config.run.inception_weights) == (True, None)
