@@ -51,6 +51,7 @@ class Block:
     network: str
     name: str
     gamma: float | None
+    """Of its absolute value: the sign means nothing, since o can turn too."""
     ratio: float | None
     entropy: float | None
     entropy_max: float | None
@@ -375,8 +376,9 @@ def _blocks(found: Sequence[Run]) -> Iterable[Block]:
         def middle(figure: str, same: Sequence[Any] = same) -> float | None:
             return _median(getattr(block, figure) for block in same)
 
-        figures = ("gamma", "ratio", "entropy", "entropy_max", "distance_px")
-        yield Block(network, name, *map(middle, figures))
+        gamma = _median(block.gamma and abs(block.gamma) for block in same)
+        figures = ("ratio", "entropy", "entropy_max", "distance_px")
+        yield Block(network, name, gamma, *map(middle, figures))
 
 
 def _engagement(found: Sequence[Run]) -> Engagement | None:

@@ -172,7 +172,7 @@ def _print_blocks(found: "Findings") -> None:
         for block in variant.blocks
     ]
     if rows:
-        header = ("variant", "block", "gamma", "||γo||/||x||", "entropy", "distance px")
+        header = ("variant", "block", "|gamma|", "||γo||/||x||", "entropy", "distance px")
         print_table("", header, rows)
 
 
