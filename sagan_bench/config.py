@@ -100,7 +100,7 @@ class SpectralNormConfig(Section):
 class ModelConfig(Section):
     """The two networks."""
 
-    architecture: Literal["dcgan"] = Field("dcgan", description="family of networks")
+    architecture: Literal["dcgan", "resnet"] = Field("dcgan", description="family of networks")
     width: int = Field(64, ge=8, description="channels of the widest feature map's neighbour")
     z_dim: int = Field(128, ge=1, description="components of the noise vector")
     attention: AttentionConfig = AttentionConfig()
@@ -108,6 +108,16 @@ class ModelConfig(Section):
     width_factor: int = later(1, ge=1, description="times the width: a known difference, to detect")
     discriminator_sees: Literal["whole", "halves"] = later(
         "whole", description="halves: left and right are scored apart, and the logits averaged"
+    )
+    classes: int = later(
+        0, ge=0, description="classes that G and D are told of (resnet); 0 is unconditional"
+    )
+    layout: Literal["pyramid", "flat"] = later(
+        "pyramid",
+        description="resnet: channels double as sides halve; flat: as many on every map, D half",
+    )
+    initialisation: Literal["torch", "glorot"] = later(
+        "torch", description="law of the weights at the start; glorot: uniform, zero biases"
     )
 
 
