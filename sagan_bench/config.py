@@ -24,7 +24,7 @@ CELEBA_CROP = 160
 """Side of the centre crop of CelebA's 178 x 218 pictures (heykeetae/Self-Attention-GAN)."""
 
 Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
-Precision = Literal["auto", "fp32", "tf32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp64"]
 ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
 Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
@@ -135,6 +135,9 @@ class TrainingConfig(Section):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of G's weight average, a step")
     precision: Precision = Field("auto", description="of the networks' products")
     compile: bool = Field(False, description="torch.compile both networks")
+    micro_batch: int | None = later(
+        None, ge=2, description="images at a time, gradients summed; BatchNorm sees no more at once"
+    )
     lr_scale: float = later(1.0, gt=0, description="times both learning rates")
     lr_d_over_g: float | None = later(
         None, gt=0, description="D's learning rate over G's; none leaves lr_d as it is"
@@ -164,6 +167,8 @@ class EvaluationConfig(Section):
     isc_splits: int = Field(10, ge=1, description="splits of the inception score")
     kid_subsets: int = Field(100, ge=1, description="subsets of the kernel inception distance")
     kid_subset_size: int = Field(1_000, ge=2, description="images in each subset")
+    truncation: float | None = later(None, gt=0, description="noise from |z| < this only")
+    intra_class: bool = later(False, description="FID within each class too, their mean")
 
 
 class RunSection(Section):
@@ -214,6 +219,15 @@ class RunConfig(Section):
             raise ValueError(
                 "loss wgan-gp needs second derivatives, which a compiled network lacks; "
                 "leave out training.compile"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> "RunConfig":
+        size, micro = self.training.batch_size, self.training.micro_batch
+        if micro and size % micro:
+            raise ValueError(
+                f"training.micro_batch = {micro} does not divide training.batch_size = {size}"
             )
         return self
 

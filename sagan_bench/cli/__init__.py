@@ -90,15 +90,19 @@ def train(
     if dry_run:
         _print_plan(resolved.config, out, not resume, as_json)
         return
-    from sagan_bench import experiment
+    from sagan_bench import experiment, parallel
     from sagan_bench.cell import Stopped
     from sagan_bench.cli.display import Display, print_record
 
-    with stopping() as stop, Display(resolved.config.run.steps) as display:
+    with parallel.joined(resolved.config.run.device) as shard, stopping() as stop:
+        config = parallel.placed(resolved.config, shard)
         try:
-            record = experiment.run(
-                resolved.config, out=out, fresh=not resume, watch=display, stop=stop
-            )
+            if not shard.leads:
+                return experiment.assist(config, shard, out=out, stop=stop)
+            with Display(config.run.steps) as display:
+                record = experiment.run(
+                    config, out=out, fresh=not resume, watch=display, stop=stop, shard=shard
+                )
         except Stopped as stopped:
             exit_stopped(str(stopped), stopped.path)
     path = out or Path("runs") / record.run
