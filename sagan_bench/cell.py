@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,6 +31,7 @@ from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import Labels, balanced, in_rows, noise, sampler, standing
 from sagan_bench.training.loop import Diverged, Step, TrainState, train
+from sagan_bench.training.timing import out_of_memory
 
 GRID_IMAGES = 64
 GRID_ROW = 8
@@ -169,7 +170,7 @@ class Cell:
         events = train(self.config, self.state, self.store)
         while True:
             began = time.perf_counter()
-            event = next(events, None)
+            event = self._next(events)
             self.trained_sec += time.perf_counter() - began
             if event is None:
                 return None
@@ -184,6 +185,13 @@ class Cell:
                 if logs:
                     logs.log(event.step, row)
             self._after_step(event.step)
+
+    def _next(self, events: Iterator[Step | Diverged]) -> Step | Diverged | None:
+        try:
+            return next(events, None)
+        except torch.OutOfMemoryError:
+            pass  # so that what its frames held is free again
+        raise out_of_memory(self.config, self.state)
 
     def _after_step(self, step: int) -> None:
         rate, last = self.config.run, step == self.config.run.steps

@@ -31,9 +31,9 @@ def batchnorm_case() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """Return a BatchNorm, its input (8, 3, 4, 4) and what is multiplied with its output."""
     torch.manual_seed(1)
     x, dy = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
-    norm = nn.Sequential(nn.BatchNorm2d(3)).double()
-    nn.init.normal_(norm[0].weight)
-    return norm, x * 3 + 5, dy
+    norm = nn.BatchNorm2d(3).double()
+    nn.init.normal_(norm.weight)
+    return nn.Sequential(norm), x * 3 + 5, dy
 
 
 def trained(config: RunConfig, shard: parallel.Shard = parallel.ALONE) -> dict[str, object]:
@@ -51,11 +51,9 @@ def main(config: str, out: Path) -> None:
     with parallel.joined("cpu") as shard:
         norm, x, dy = batchnorm_case()
         found = normalised(synchronise(norm, "cpu"), shard.part(x), shard.part(dy))
-        found = {k: v if "running" in k or "num" in k else [v] for k, v in found.items()}
-        for name in ("y", "dx"):
-            found[name] = shard.gathered(found[name][0], 8)
-        for name in ("0.weight", "0.bias"):
-            found[name] = shard.mean(found[name][0]) * shard.world
+        found |= {name: shard.gathered(found[name], 8) for name in ("y", "dx")}
+        summed = {name: shard.mean(found[name]) for name in ("0.weight", "0.bias")}
+        found |= {name: value * shard.world for name, value in summed.items()}
         uneven = torch.arange(7)[slice(*shard.span(7))]
         said = {
             "told": shard.told(shard.rank + 5),
