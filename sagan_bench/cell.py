@@ -128,7 +128,7 @@ class Cell:
         """Train, score and return the record, of status ``finished`` or ``diverged``."""
         self.state = self._restored()
         self.write("running")
-        _save_grid(self.directory.samples / "real.png", self._real_grid())
+        save_grid(self.directory.samples / "real.png", self._real_grid())
         try:
             if diverged := self._train():
                 return self.write("diverged", f"step {diverged.step}: {diverged.reason}")
@@ -222,7 +222,7 @@ class Cell:
         count = GRID_IMAGES if labels is None else len(labels)
         sample = self._sampler(generator, in_rows(labels) if labels is not None else None)
         images = sample_images(sample, count, self.config.seed, GRID_IMAGES)
-        _save_grid(self.directory.samples / f"step-{step:08d}.png", images)
+        save_grid(self.directory.samples / f"step-{step:08d}.png", images)
         self._diagnose(step, generator, images)
 
     def _real_grid(self) -> Images:
@@ -230,7 +230,10 @@ class Cell:
         train, labels = self.store.train, grid_labels(self.config.model.classes)
         if labels is None:
             return train.images[:GRID_IMAGES]
-        rows = [np.flatnonzero(train.labels == label)[:GRID_ROW] for label in labels[::GRID_ROW]]
+        rows = [
+            np.flatnonzero(train.labels == label)[:GRID_ROW]
+            for label in labels[::GRID_ROW].tolist()
+        ]
         blank = np.full((GRID_ROW, *train.images.shape[1:]), 255, np.uint8)
         return np.concatenate(
             [np.concatenate([train.images[row], blank])[:GRID_ROW] for row in rows]
@@ -392,7 +395,7 @@ class _TensorBoard:
             self.writer.add_scalar(name, value, step)
 
 
-def _save_grid(path: Path, images: Images) -> None:
+def save_grid(path: Path, images: Images) -> None:
     """Write uint8 images (N, 3, S, S) as one PNG, eight in a row."""
     grid = make_grid(torch.as_tensor(np.asarray(images).copy()), nrow=8, padding=2, pad_value=255)
     Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)

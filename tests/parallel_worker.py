@@ -23,7 +23,7 @@ def normalised(norm: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> dict[str, 
     (y * dy).sum().backward()
     assert x.grad is not None
     found = {"y": y.detach(), "dx": x.grad}
-    found |= {name: weight.grad for name, weight in norm.named_parameters()}  # type: ignore[misc]
+    found |= {name: weight.grad for name, weight in norm.named_parameters()}
     return found | dict(norm.named_buffers())
 
 

@@ -11,7 +11,7 @@ ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
     "errors", "files", "cpu", "config", "records", "run_directory", "table", "statistics", "host",
     "precision", "parallel", "data", "models", "evaluation", "study", "outcomes", "comparison",
-    "training", "cell", "follower", "experiment", "engine", "ablation", "cli",
+    "training", "cell", "follower", "experiment", "drawing", "engine", "ablation", "cli",
 ]  # fmt: skip
 UPWARDS = {("host", "evaluation")}
 """`host.host` asks, inside a function, which extractor's weights are at hand."""

@@ -14,6 +14,7 @@ from sagan_bench.cli import data
 from sagan_bench.cli.ablate import ablate
 from sagan_bench.cli.compare import compare
 from sagan_bench.cli.options import Choice, configured, program
+from sagan_bench.cli.sample import sample
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.errors import UserError
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 app.command()(ablate)
 app.command()(compare)
+app.command()(sample)
 app.add_typer(data.app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]

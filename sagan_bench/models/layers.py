@@ -131,14 +131,27 @@ class ConditionalBatchNorm2d(nn.Module):
         nn.init.ones_(self.gain)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Return the normalised x.  x: (B, C, H, W) float; labels: (B,) int64."""
+    def forward(
+        self, x: Tensor, labels: Tensor, others: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor:
+        """Return the normalised x.  x: (B, C, H, W) float; labels: (B,) int64.
+
+        For interpolations gain and bias may be mixed: those of ``others`` (B,) int64 enter by
+        ``share`` (B,) in [0, 1].
+        """
         h = self.norm(x)
         gain, bias = (
-            functional.embedding(labels, table).to(h.dtype)[:, :, None, None]
+            _row_of(table, labels, others, share).to(h.dtype)[:, :, None, None]
             for table in (self.gain, self.bias)
         )
         return torch.addcmul(bias, h, gain)
+
+
+def _row_of(table: Tensor, labels: Tensor, others: Tensor | None, share: Tensor | None) -> Tensor:
+    rows = functional.embedding(labels, table)
+    if others is None or share is None:
+        return rows
+    return torch.lerp(rows, functional.embedding(others, table), share[:, None])
 
 
 @torch.no_grad()
