@@ -53,9 +53,14 @@ def _seconds(config: RunConfig, device: torch.device) -> float:
     return statistics.median(times[1:])
 
 
-def try_step(config: RunConfig, state: TrainState, step: int = 1) -> None:
-    """Take one step on noise: as much time and memory as a step of training."""
-    size, side = config.training.batch_size, config.data.image_size
+def try_step(
+    config: RunConfig, state: TrainState, step: int = 1, *, images: int | None = None
+) -> None:
+    """Take one step on noise: as much time and memory as a step of training.
+
+    ``images``: this process's, by default the whole batch.
+    """
+    size, side = images or config.training.batch_size, config.data.image_size
     recipe, draws = Recipe(config, state), Draws(config, state.shard, state.device)
     real = torch.rand(size, 3, side, side, device=state.device, dtype=draws.dtype) * 2 - 1
     real = real.contiguous(memory_format=torch.channels_last)
