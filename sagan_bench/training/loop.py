@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -98,7 +99,11 @@ def _parallel(network: nn.Module, shard: Shard) -> nn.Module:
     if shard.world == 1:
         return network
     # Buffers are equal by construction; to send them would overwrite what a graph still needs.
-    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    with warnings.catch_warnings():  # newer torch has another name for it, older torch has not
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(
+            network, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
 
 def _adam(network: nn.Module, lr: float, training: TrainingConfig) -> Adam:
