@@ -117,9 +117,15 @@ class Plan:
             for variant, baseline in self.memory.study.pairs
         }
 
-    def seconds_left(self, jobs: int) -> float | None:
-        """Estimate the wall time from finished cells, by FLOPs where a variant has none yet."""
+    def seconds_left(self, jobs: int, per_flop: float | None = None) -> float | None:
+        """Estimate the wall time from finished cells, by FLOPs where a variant has none yet.
+
+        Where no cell is finished, ``per_flop`` tells what training takes, without scoring.
+        """
         done = [cell for cell in self.cells if cell.record and cell.record.status == "finished"]
+        if not done and per_flop:
+            shares = ((c, c.steps_left / c.config.run.steps) for c in self.missing)
+            return sum(per_flop * self._flops(cell) * share for cell, share in shares) / jobs
         if not done:
             return None
         scoring = statistics.median(self._cost(cell).score_sec or 0 for cell in done)
@@ -177,6 +183,7 @@ def plan(
     seeds: Sequence[int] = (),
     only: Sequence[str] = (),
     retry: bool = False,
+    without_data: bool = False,
 ) -> Plan:
     """Return what the study in a folder consists of, what is there, and what is to run.
 
@@ -190,6 +197,7 @@ def plan(
         seeds: run these; those that the study lacks are added to it.
         only: run these variants; all by default.
         retry: run failed cells again.
+        without_data: plan even where the data are not at hand, to see what it would cost.
 
     Raises:
         UserError: another study is there, or a cell, seed or variant cannot be.
@@ -209,7 +217,7 @@ def plan(
         for seed in asked.seeds
         for variant in asked.all_variants
     }
-    fingerprint = memory.data_fingerprint if memory else known_fingerprint(_spec(configs))
+    fingerprint = memory.data_fingerprint if memory else _known(_spec(configs), without_data)
     cells = _cells(configs, fingerprint, folder)
     memory = memory or Memory.begun(asked, auto, fingerprint or "")
     visible = any(cell.record and cell.record.scores for cell in cells)
@@ -270,6 +278,15 @@ def _refuse_unknown(only: Sequence[str], asked: Study) -> None:
                 f"--only {variant}: study {asked.name} has no such variant; "
                 f"{closest(variant, asked.all_variants)}"
             )
+
+
+def _known(spec: DataSpec, without_data: bool) -> str | None:
+    try:
+        return known_fingerprint(spec)
+    except UserError:
+        if not without_data:
+            raise
+        return None
 
 
 def _spec(configs: Mapping[tuple[str, int], RunConfig]) -> DataSpec:

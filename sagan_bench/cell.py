@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from sagan_bench import cpu, host, precision, records
@@ -23,15 +23,20 @@ from sagan_bench.evaluation.metrics import NonFiniteImages, Sample, sample_image
 from sagan_bench.evaluation.scoring import Scorer, Weights
 from sagan_bench.files import atomic_file
 from sagan_bench.models.build import flops_per_step, layers
+from sagan_bench.parallel import ALONE, Shard
 from sagan_bench.records import Attempt, BlockReading, Cost, DataSummary, Record, Score, Status
 from sagan_bench.run_directory import RunDirectory
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.diagnostics import diagnose
-from sagan_bench.training.generation import noise, sampler, standing
+from sagan_bench.training.generation import Labels, balanced, in_rows, noise, sampler, standing
 from sagan_bench.training.loop import Diverged, Step, TrainState, train
+from sagan_bench.training.timing import out_of_memory
 
 GRID_IMAGES = 64
+GRID_ROW = 8
+GRID_CLASSES = 10
+"""Rows of a grid at most where there are classes, each of one class."""
 DIAGNOSED = 16
 """Images by which blocks of attention are looked at."""
 PICTURED = 4
@@ -80,6 +85,7 @@ class Cell:
         data_sec: what preparing the data took.
         watch: sees every event.
         stop: asked after each step.
+        shard: of the processes that train this run, the leader.
     """
 
     def __init__(
@@ -92,12 +98,14 @@ class Cell:
         data_sec: float,
         watch: Watch,
         stop: Stop,
+        shard: Shard = ALONE,
     ) -> None:
         self.config, self.store, self.directory = config, store, directory
+        self.shard = shard
         self.earlier, self.data_sec = earlier, data_sec
         self.watch, self.stop = watch, stop
         self.device = host.device(config.run.device)
-        self.threads = _use_threads(config, earlier)
+        self.threads = shard.told(use_threads(config, earlier, shard))
         precision.use(config.training.precision)
         host.forget_peak_memory(self.device)
         self.checkpoints = Checkpoints(directory.checkpoints)
@@ -121,7 +129,7 @@ class Cell:
         """Train, score and return the record, of status ``finished`` or ``diverged``."""
         self.state = self._restored()
         self.write("running")
-        _save_grid(self.directory.samples / "real.png", self.store.train.images[:GRID_IMAGES])
+        save_grid(self.directory.samples / "real.png", self._real_grid())
         try:
             if diverged := self._train():
                 return self.write("diverged", f"step {diverged.step}: {diverged.reason}")
@@ -139,9 +147,10 @@ class Cell:
         Raises:
             UserError: the run is already beyond the steps asked for.
         """
-        state = TrainState(self.config, self.device)
+        state = TrainState(self.config, self.device, self.shard)
         if found := self.checkpoints.latest():
             state.load_state_dict(found[1])
+        self.shard.told(state.step)
         if state.step > self.config.run.steps:
             raise UserError(
                 f"{self.directory.path} is already at step {state.step}, beyond the "
@@ -162,7 +171,7 @@ class Cell:
         events = train(self.config, self.state, self.store)
         while True:
             began = time.perf_counter()
-            event = next(events, None)
+            event = self._next(events)
             self.trained_sec += time.perf_counter() - began
             if event is None:
                 return None
@@ -178,46 +187,77 @@ class Cell:
                     logs.log(event.step, row)
             self._after_step(event.step)
 
+    def _next(self, events: Iterator[Step | Diverged]) -> Step | Diverged | None:
+        try:
+            return next(events, None)
+        except torch.OutOfMemoryError:
+            pass  # so that what its frames held is free again
+        raise out_of_memory(self.config, self.state)
+
     def _after_step(self, step: int) -> None:
         rate, last = self.config.run, step == self.config.run.steps
         if step % rate.sample_every == 0 or last:
             self._sample(step)
-        if rate.eval_every and step % rate.eval_every == 0:
+        if scores_on_the_way(self.config, step):
             standing_ema = self._standing(self.state.ema)
             self._score({"ema": standing_ema}, n_fake=rate.eval_images, final=False)
         if step % rate.checkpoint_every == 0 or last:
             self._checkpoint()
-        self._obey()
+        self._obey(self.shard.agreed(self.stop()))
 
     def _checkpoint(self) -> None:
         if self.checkpoints.newest_step() != self.step:
             self.checkpoints.save(self.step, self.state.state_dict())
             self.write("running")
 
-    def _obey(self) -> None:
+    def _obey(self, reason: str | None) -> None:
         """Raise `Stopped`, with a checkpoint taken, if the run was asked to stop."""
-        if reason := self.stop():
+        if reason:
             self._checkpoint()
             self.write("interrupted", reason)
             raise Stopped(reason, self.directory.path)
 
     def _sample(self, step: int) -> None:
         generator = self._standing(self.state.ema, batches=GRID_BATCHES)
-        images = sample_images(self._sampler(generator), GRID_IMAGES, self.config.seed, GRID_IMAGES)
-        _save_grid(self.directory.samples / f"step-{step:08d}.png", images)
+        labels = grid_labels(self.config.model.classes)
+        count = GRID_IMAGES if labels is None else len(labels)
+        sample = self._sampler(generator, in_rows(labels) if labels is not None else None)
+        images = sample_images(sample, count, self.config.seed, GRID_IMAGES)
+        save_grid(self.directory.samples / f"step-{step:08d}.png", images)
         self._diagnose(step, generator, images)
+
+    def _real_grid(self) -> Images:
+        """Return real images for a grid: the first, or the first of each class that has a row."""
+        train, labels = self.store.train, grid_labels(self.config.model.classes)
+        if labels is None:
+            return train.images[:GRID_IMAGES]
+        rows = [
+            np.flatnonzero(train.labels == label)[:GRID_ROW]
+            for label in labels[::GRID_ROW].tolist()
+        ]
+        blank = np.full((GRID_ROW, *train.images.shape[1:]), 255, np.uint8)
+        return np.concatenate(
+            [np.concatenate([train.images[row], blank])[:GRID_ROW] for row in rows]
+        )
 
     def _diagnose(self, step: int, generator: nn.Module, images: Images) -> None:
         """Look at the blocks of both networks: readings to log and record, maps to a file.
 
         The maps are those of the first samples in the grid, and of the first real images.
         """
-        z = noise(self.config.seed, 0, DIAGNOSED, self.config.model.z_dim)
-        real = torch.from_numpy(self.store.train.images[:DIAGNOSED].copy())
+        config, train = self.config, self.store.train
+        truncation = config.evaluation.truncation
+        z = noise(config.seed, 0, DIAGNOSED, config.model.z_dim, truncation).to(self.device)
+        real = torch.from_numpy(train.images[:DIAGNOSED].copy())
+        pixels = normalise(real.to(self.device)).to(next(self.state.discriminator.parameters()))
+        fake_labels, real_labels = [], []
+        if (labels := grid_labels(config.model.classes)) is not None:
+            fake_labels = [labels[:DIAGNOSED].to(self.device)]
+            real_labels = [torch.from_numpy(train.labels[:DIAGNOSED].copy()).to(self.device)]
         looks = {
-            "generator": diagnose(generator, z.to(self.device), pictured=PICTURED),
+            "generator": diagnose(generator, z, *fake_labels, pictured=PICTURED),
             "discriminator": diagnose(
-                self.state.discriminator, normalise(real.to(self.device)), pictured=PICTURED
+                self.state.discriminator, pixels, *real_labels, pictured=PICTURED
             ),
         }
         found = {
@@ -242,8 +282,11 @@ class Cell:
         with atomic_file(self.directory.diagnostics / f"step-{step:08d}.npz") as file:
             np.savez_compressed(file, **arrays)
 
-    def _sampler(self, generator: nn.Module) -> Sample:
-        return sampler(generator, self.config.model.z_dim)
+    def _sampler(self, generator: nn.Module, labels: Labels | None = None) -> Sample:
+        """Return the sampler of a standing generator; by default of balanced classes."""
+        model, truncation = self.config.model, self.config.evaluation.truncation
+        labels = labels or balanced(model.classes)
+        return sampler(generator, model.z_dim, labels=labels, truncation=truncation)
 
     def _standing(self, generator: nn.Module, batches: int | None = None) -> nn.Module:
         return standing(self.config, generator, batches or self.config.evaluation.bn_batches)
@@ -263,7 +306,7 @@ class Cell:
     def _score(self, kept: dict[Weights, nn.Module], *, n_fake: int, final: bool) -> None:
         began = time.perf_counter()
         if self.scorer is None:
-            self.scorer = Scorer(self.config, self.store, self.device, self._scoring)
+            self.scorer = Scorer(self.config, self.store, self.device, self._scoring, self.shard)
         samples = {weights: self._sampler(network) for weights, network in kept.items()}
         try:
             for score in self.scorer.scores(samples, step=self.step, n_fake=n_fake, final=final):
@@ -276,7 +319,7 @@ class Cell:
         """Follow the scoring; only the last may be broken off, since it can be made again."""
         self.watch(Progress("score", done, total))
         if self.step == self.config.run.steps:
-            self._obey()
+            self._obey(self.stop())
 
     # --- The record ---
 
@@ -292,6 +335,7 @@ class Cell:
             to_step=step if over else None,
             outcome=status if over else None,
             threads=self.threads,
+            processes=self.shard.world,
         )
         manifest = self.store.manifest
         record = Record(
@@ -352,18 +396,36 @@ class _TensorBoard:
             self.writer.add_scalar(name, value, step)
 
 
-def _save_grid(path: Path, images: Images) -> None:
+def save_grid(path: Path, images: Images) -> None:
     """Write uint8 images (N, 3, S, S) as one PNG, eight in a row."""
     grid = make_grid(torch.as_tensor(np.asarray(images).copy()), nrow=8, padding=2, pad_value=255)
     Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
 
 
-def _use_threads(config: RunConfig, earlier: Record | None) -> int:
+def grid_labels(classes: int) -> Tensor | None:
+    """Return the classes of a grid's images, each `GRID_ROW` times; None if there are no classes.
+
+    Of many classes, `GRID_CLASSES` at equal distances are shown.
+    """
+    if not classes:
+        return None
+    rows = min(classes, GRID_CLASSES)
+    return (torch.arange(rows) * classes // rows).repeat_interleave(GRID_ROW)
+
+
+def scores_on_the_way(config: RunConfig, step: int) -> bool:
+    """Return whether the averaged weights are scored after a step that is not the last."""
+    return bool(config.run.eval_every) and step % (config.run.eval_every or 1) == 0
+
+
+def use_threads(config: RunConfig, earlier: Record | None, shard: Shard = ALONE) -> int:
     """Set the CPU threads: as asked, else as before the interruption, else one a core.
 
-    Their number changes the last bits of sums, so a resumed run keeps it.
+    Their number changes the last bits of sums, so a run resumed by as many processes keeps it.
+    Processes on one machine share its cores.
     """
-    before = earlier.attempts[-1].threads if earlier and earlier.attempts else None
-    threads = config.run.threads or before or cpu.cores()
+    last = earlier.attempts[-1] if earlier and earlier.attempts else None
+    before = last.threads if last and (last.processes or 1) == shard.world else None
+    threads = config.run.threads or before or max(1, cpu.cores() // shard.local_world)
     torch.set_num_threads(threads)
     return threads

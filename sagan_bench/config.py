@@ -25,7 +25,7 @@ CELEBA_CROP = 160
 """Side of the centre crop of CelebA's 178 x 218 pictures (heykeetae/Self-Attention-GAN)."""
 
 Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
-Precision = Literal["auto", "fp32", "tf32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp64"]
 ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
 Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
@@ -101,7 +101,7 @@ class SpectralNormConfig(Section):
 class ModelConfig(Section):
     """The two networks."""
 
-    architecture: Literal["dcgan"] = Field("dcgan", description="family of networks")
+    architecture: Literal["dcgan", "resnet"] = Field("dcgan", description="family of networks")
     width: int = Field(64, ge=8, description="channels of the widest feature map's neighbour")
     z_dim: int = Field(128, ge=1, description="components of the noise vector")
     attention: AttentionConfig = AttentionConfig()
@@ -109,6 +109,16 @@ class ModelConfig(Section):
     width_factor: int = later(1, ge=1, description="times the width: a known difference, to detect")
     discriminator_sees: Literal["whole", "halves"] = later(
         "whole", description="halves: left and right are scored apart, and the logits averaged"
+    )
+    classes: int = later(
+        0, ge=0, description="classes that G and D are told of (resnet); 0 is unconditional"
+    )
+    layout: Literal["pyramid", "flat"] = later(
+        "pyramid",
+        description="resnet: channels double as sides halve; flat: as many on every map, D half",
+    )
+    initialisation: Literal["torch", "glorot"] = later(
+        "torch", description="law of the weights at the start; glorot: uniform, zero biases"
     )
 
 
@@ -126,6 +136,9 @@ class TrainingConfig(Section):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of G's weight average, a step")
     precision: Precision = Field("auto", description="of the networks' products")
     compile: bool = Field(False, description="torch.compile both networks")
+    micro_batch: int | None = later(
+        None, ge=2, description="images at a time, gradients summed; BatchNorm sees no more at once"
+    )
     lr_scale: float = later(1.0, gt=0, description="times both learning rates")
     lr_d_over_g: float | None = later(
         None, gt=0, description="D's learning rate over G's; none leaves lr_d as it is"
@@ -155,6 +168,8 @@ class EvaluationConfig(Section):
     isc_splits: int = Field(10, ge=1, description="splits of the inception score")
     kid_subsets: int = Field(100, ge=1, description="subsets of the kernel inception distance")
     kid_subset_size: int = Field(1_000, ge=2, description="images in each subset")
+    truncation: float | None = later(None, gt=0, description="noise from |z| < this only")
+    intra_class: bool = later(False, description="FID within each class too, their mean")
 
 
 class RunSection(Section):
@@ -205,6 +220,15 @@ class RunConfig(Section):
             raise ValueError(
                 "loss wgan-gp needs second derivatives, which a compiled network lacks; "
                 "leave out training.compile"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> "RunConfig":
+        size, micro = self.training.batch_size, self.training.micro_batch
+        if micro and size % micro:
+            raise ValueError(
+                f"training.micro_batch = {micro} does not divide training.batch_size = {size}"
             )
         return self
 

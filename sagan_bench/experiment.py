@@ -22,12 +22,14 @@ from sagan_bench.evaluation import scoring
 from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
 from sagan_bench.files import atomic_write
+from sagan_bench.follower import follow
 from sagan_bench.models.build import build, flops_per_step, layers, without_spectral_norm
+from sagan_bench.parallel import ALONE, Shard, is_lost_peer
 from sagan_bench.records import RESULTS, Record, Score, Status
 from sagan_bench.run_directory import RunDirectory, read_now
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
-from sagan_bench.training.generation import sampler
+from sagan_bench.training.generation import balanced, sampler
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +66,13 @@ def plan(
             raise Stopped(reason, None)
 
     store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
-    check(store.manifest, batch_size=config.training.batch_size)
+    classes = config.model.classes
+    check(
+        store.manifest,
+        batch_size=config.training.batch_size,
+        conditional=bool(classes),
+        classes=classes,
+    )
     scoring.check(config, store)
     digest = config.digest(store.manifest.fingerprint())
     return Plan(config, store, digest, run_path(config, digest, out))
@@ -107,6 +115,7 @@ def run(
     fresh: bool = False,
     watch: Watch = lambda event: None,
     stop: Stop = lambda: None,
+    shard: Shard = ALONE,
 ) -> Record:
     """Train, score and record one configuration; go on where an earlier attempt was cut off.
 
@@ -116,6 +125,7 @@ def run(
         fresh: move what is there aside and start over.
         watch: sees every event.
         stop: asked after each step; a reason makes the run checkpoint and raise `Stopped`.
+        shard: of the processes that train this run, the leader; the others call `assist`.
 
     Returns:
         The record, of status ``finished`` or ``diverged``; the one on disk if nothing was missing.
@@ -126,21 +136,48 @@ def run(
     """
     began = time.perf_counter()
     planned = plan(config, out, watch=watch, stop=stop)
+    shard.wait()  # the others open what was prepared
     data_sec = time.perf_counter() - began
     dumped = config.model_dump(mode="json")
     with RunDirectory(planned.path, digest=planned.digest, config=dumped, fresh=fresh) as directory:
         earlier = records.read(planned.path) if directory.record_file.exists() else None
-        if earlier is not None and _is_complete(earlier, config.run.steps, planned.path):
+        complete = earlier is not None and _is_complete(earlier, config.run.steps, planned.path)
+        shard.told(complete)
+        if earlier is not None and complete:
             return earlier
         cell = Cell(
-            config, planned.store, directory, earlier, data_sec=data_sec, watch=watch, stop=stop
+            config,
+            planned.store,
+            directory,
+            earlier,
+            data_sec=data_sec,
+            watch=watch,
+            stop=stop,
+            shard=shard,
         )
         try:
             return cell.run()
         except Exception as error:
-            if not isinstance(error, Stopped) and not _is_over(directory):
+            if is_lost_peer(error):
+                cell.write("interrupted", "another process of the run is gone")
+            elif not isinstance(error, Stopped) and not _is_over(directory):
                 cell.write("failed", f"{type(error).__name__}: {error}")
             raise
+
+
+def assist(
+    config: RunConfig, shard: Shard, *, out: Path | None = None, stop: Stop = lambda: None
+) -> None:
+    """Take part in a run that another process leads by `run`; nothing is written here.
+
+    Raises:
+        UserError: as `run`, or the leader's checkpoints are not to be seen from here.
+        Stopped: any of the processes was asked to stop.
+    """
+    shard.wait()
+    planned = plan(config, out, watch=lambda event: None)
+    if not shard.told(False):
+        follow(config, planned.store, shard, Checkpoints(planned.path / "checkpoints"), stop)
 
 
 def note_failure(
@@ -275,7 +312,12 @@ def evaluate(
         for weights in WEIGHTS:
             generator = build(without_spectral_norm(config)).generator
             generator.load_state_dict(exported[weights])
-            samples[weights] = sampler(generator.to(chosen).eval(), config.model.z_dim)
+            samples[weights] = sampler(
+                generator.to(chosen).eval(),
+                config.model.z_dim,
+                labels=balanced(config.model.classes),
+                truncation=config.evaluation.truncation,
+            )
         for score in scorer.scores(
             samples, step=exported["step"], n_fake=config.evaluation.n_fake, final=True
         ):

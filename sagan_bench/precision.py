@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 
-def use(precision: Literal["auto", "fp32", "tf32", "bf16"]) -> None:
+def use(precision: Literal["auto", "fp32", "tf32", "bf16", "fp64"]) -> None:
     """Let a GPU compute float32 products in TF32 for ``tf32``, and in full otherwise.
 
     ``bf16`` is autocast's business (training/loop.py); what it leaves in float32 stays exact.

@@ -162,6 +162,7 @@ class Attempt(_Stored):
     to_step: int | None = Field(None, description="Steps done when it ended; null if killed")
     outcome: Status | None = Field(None, description="How it ended; null if killed")
     threads: int | None = Field(None, description="Threads of torch in this attempt")
+    processes: int | None = Field(None, description="Processes that trained; null is unknown")
 
 
 class Record(_Stored):

@@ -130,6 +130,7 @@ def _changed(base: RunConfig, key: str) -> RunConfig:
         "model.spectral_norm.generator": "none", "model.spectral_norm.discriminator": "none",
         "model.attention.generator": (4,), "model.attention.discriminator": (4,),
         "model.attention.kind": "icml", "model.discriminator_sees": "halves",
+        "model.layout": "flat", "model.initialisation": "glorot", "training.micro_batch": 16,
         "evaluation.sampling_seeds": (5,), "preset": "p", "variant": "v", "name": "n",
         "training.beta1": 0.1, "training.beta2": 0.1, "training.ema_decay": 0.1,
     }  # fmt: skip
@@ -181,7 +182,9 @@ def test_neutral_values_never_change() -> None:
     assert found.items() >= {
         "model.attention.kind": "full", "model.attention.gamma_init": 0.0,
         "model.attention.gamma_learned": True, "model.width_factor": 1,
-        "model.discriminator_sees": "whole",
+        "model.discriminator_sees": "whole", "model.classes": 0, "model.layout": "pyramid",
+        "model.initialisation": "torch", "training.micro_batch": None,
+        "evaluation.truncation": None, "evaluation.intra_class": False,
         "training.lr_scale": 1.0, "training.lr_d_over_g": None,
     }.items()  # fmt: skip
     plain = dict(config.flatten(resolve(HOST).config.model_dump()))

@@ -279,7 +279,7 @@ def test_a_diverged_run_is_a_recorded_result(tmp_path: Path) -> None:
 def test_images_that_are_not_finite_are_a_divergence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(generator: object, z_dim: int) -> Callable[[int, int, int], torch.Tensor]:
+    def broken(*_: object, **__: object) -> Callable[[int, int, int], torch.Tensor]:
         return lambda seed, start, stop: torch.full((stop - start, 3, 32, 32), float("nan"))
 
     monkeypatch.setattr(cell, "sampler", broken)

@@ -10,8 +10,9 @@ import sagan_bench
 ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
     "errors", "files", "cpu", "config", "records", "run_directory", "table", "statistics", "host",
-    "precision", "data", "models", "evaluation", "study", "outcomes", "comparison", "training",
-    "cell", "experiment", "engine", "ablation", "tuning", "report", "cli",
+    "precision", "parallel", "data", "models", "evaluation", "study", "outcomes", "comparison",
+    "training", "cell", "follower", "experiment", "drawing", "engine", "ablation", "tuning",
+    "report", "cli",
 ]  # fmt: skip
 UPWARDS = {("host", "evaluation")}
 """`host.host` asks, inside a function, which extractor's weights are at hand."""

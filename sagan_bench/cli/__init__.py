@@ -15,6 +15,7 @@ from sagan_bench.cli.ablate import ablate
 from sagan_bench.cli.compare import compare
 from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.report import report
+from sagan_bench.cli.sample import sample
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.errors import UserError
 
@@ -33,6 +34,7 @@ app.command()(ablate)
 app.command()(compare)
 app.command()(report)
 app.add_typer(tune.app, name="tune")
+app.command()(sample)
 app.add_typer(data.app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
@@ -98,15 +100,19 @@ def train(
     if dry_run:
         _print_plan(resolved.config, out, not resume, as_json)
         return
-    from sagan_bench import experiment
+    from sagan_bench import experiment, parallel
     from sagan_bench.cell import Stopped
     from sagan_bench.cli.display import Display, print_record
 
-    with stopping() as stop, Display(resolved.config.run.steps) as display:
+    with parallel.joined(resolved.config.run.device) as shard, stopping() as stop:
+        config = parallel.placed(resolved.config, shard)
         try:
-            record = experiment.run(
-                resolved.config, out=out, fresh=not resume, watch=display, stop=stop
-            )
+            if not shard.leads:
+                return experiment.assist(config, shard, out=out, stop=stop)
+            with Display(config.run.steps) as display:
+                record = experiment.run(
+                    config, out=out, fresh=not resume, watch=display, stop=stop, shard=shard
+                )
         except Stopped as stopped:
             exit_stopped(str(stopped), stopped.path)
     path = out or Path("runs") / record.run

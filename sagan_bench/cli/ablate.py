@@ -50,6 +50,9 @@ def ablate(
     ),
     retry_failed: Annotated[bool, typer.Option(help="Run again what failed")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout")] = False,
 ) -> None:
     """Run a study: every variant at every seed, and what the comparison says.
@@ -68,11 +71,14 @@ def ablate(
         seeds=parse_seeds(seeds) if seeds else (),
         only=tuple(only.split(",")) if only else (),
         retry=retry_failed,
+        without_data=dry_run and measure,
     )
     if dry_run:
         from sagan_bench.engine import slots
 
-        _print_plan(planned, len(slots(jobs, device, len(planned.cells))), as_json)
+        at_once = len(slots(jobs, device, len(planned.cells)))
+        per_flop = _seconds_per_flop(planned, device) if measure else None
+        _print_plan(planned, at_once, as_json, per_flop)
         return
     if planned.missing:
         planned = _run(planned, jobs, device, in_process)
@@ -155,8 +161,18 @@ def _differences(planned: "Plan") -> dict[str, str]:
     }
 
 
-def _print_plan(planned: "Plan", jobs: int, as_json: bool) -> None:
-    study, left = planned.memory.study, planned.seconds_left(jobs)
+def _seconds_per_flop(planned: "Plan", device: str) -> float:
+    """Return what a step of the first cell takes here, over its FLOPs."""
+    from sagan_bench import host, precision
+    from sagan_bench.training.timing import seconds_per_flop
+
+    config = planned.cells[0].config
+    precision.use(config.training.precision)
+    return seconds_per_flop(config, host.device(device))
+
+
+def _print_plan(planned: "Plan", jobs: int, as_json: bool, per_flop: float | None) -> None:
+    study, left = planned.memory.study, planned.seconds_left(jobs, per_flop)
     if as_json:
         plan = {
             "study": study.name,
@@ -168,6 +184,7 @@ def _print_plan(planned: "Plan", jobs: int, as_json: bool) -> None:
             ],
             "differences": planned.differences(),
             "seconds_left": left,
+            "seconds_per_flop": per_flop,
             "disk_bytes": planned.disk_bytes(),
         }
         print(json.dumps(plan, indent=2))
@@ -183,7 +200,11 @@ def _print_plan(planned: "Plan", jobs: int, as_json: bool) -> None:
         apart = f"{baselines[variant]}: {differences[variant]}" if variant in baselines else ""
         rows.append([variant, *(str(count or "") for count in states), to_run, apart])
     print_table("", ("variant", *STATES, "to run", "against"), rows)
-    time_left = timedelta(seconds=round(left)) if left else "unknown until a cell is finished"
+    unknown = "unknown until a cell is finished; --measure times a step"
+    time_left = timedelta(seconds=round(left)) if left else unknown
+    if left and per_flop:
+        alone = (planned.seconds_left(1, per_flop) or 0) / 3600
+        time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
     print(f"cells:  {len(missing)} of {len(planned.cells)} to run, in {planned.folder}")
     print(f"time:   {time_left} (with {jobs} at a time)")
     print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")

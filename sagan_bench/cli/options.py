@@ -35,6 +35,7 @@ FLAGS = (
     Flag("--data", "data.source", str, "e.g. twins, folder:PATH, celeba:PATH; see: data list"),
     Flag("--image-size", "data.image_size", int, "Side in pixels: 32, 64, 128, 256", ("--imsize",)),
     Flag("--batch-size", "training.batch_size", int, "Images a step", ("--batch_size",)),
+    Flag("--micro-batch", "training.micro_batch", int, "Of these, so many at a time"),
     Flag("--loss", "training.loss", str, "hinge or wgan-gp", ("--adv_loss",)),
     Flag("--steps", "run.steps", int, "Generator updates to reach", ("--total_step",)),
     Flag("--seed", "seed", int, "Of weights, noise and data order"),
@@ -116,7 +117,9 @@ def configured(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
-    yield _parameter("--preset", str, "Where to begin: quick, twins64, celeba64, lsun64")
+    yield _parameter(
+        "--preset", str, "Where to begin, e.g. quick, twins64, celeba64, imagenet128-official"
+    )
     yield _parameter("--variant", str, "What to change: sagan, no-attention")
     yield _parameter("--config", Path, "TOML file of settings")
     yield _parameter("--set", list[str], "section.key=value, repeatable; see: show config")

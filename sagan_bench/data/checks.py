@@ -5,13 +5,22 @@ from sagan_bench.data.store import Manifest
 from sagan_bench.errors import UserError
 
 
-def check(manifest: Manifest, *, batch_size: int, conditional: bool = False) -> None:
+def check(
+    manifest: Manifest, *, batch_size: int, conditional: bool = False, classes: int | None = None
+) -> None:
     """Refuse data that a run of this kind could not learn from.
+
+    Args:
+        manifest: of the data.
+        batch_size: images of a step.
+        conditional: whether the model is told classes.
+        classes: how many it was told there are; None if nobody said.
 
     Raises:
         UserError: fewer images than a batch; images that are all of one value, or whose values span
             no more than 0 to 1, as if they had been divided by 255 before they were saved;
-            and for a conditional model, one class, or a class without training images.
+            and for a conditional model, one class, a class without training images, or another
+            number of classes than its own.
     """
     train, (low, high) = manifest.train, manifest.pixel_range
     if train.images < batch_size:
@@ -26,6 +35,11 @@ def check(manifest: Manifest, *, batch_size: int, conditional: bool = False) -> 
         )
     if conditional:
         _check_classes(manifest)
+        if classes not in (None, len(manifest.classes)):
+            raise UserError(
+                f"model.classes = {classes}, and the data have {len(manifest.classes)}; "
+                f"add --set model.classes={len(manifest.classes)}"
+            )
 
 
 def _check_classes(manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ No worker processes: on a GPU the images live there as uint8 where they fit; els
 the next batches from the memory map while the networks work on this one.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from types import TracebackType
@@ -66,12 +67,21 @@ class Feed:
     """The batches of one run, on its device; what `batch` returns, only sooner.
 
     Best asked in the order of their indices. A context manager: its end stops the reading thread.
+    Of each batch, ``part`` takes the rows that this process of the run needs.
     """
 
     def __init__(
-        self, split: Split, seed: int, size: int, device: torch.device, *, flip: bool = False
+        self,
+        split: Split,
+        seed: int,
+        size: int,
+        device: torch.device,
+        *,
+        flip: bool = False,
+        part: Callable[[Tensor], Tensor] = lambda whole: whole,
     ) -> None:
         self.split, self.seed, self.size, self.device, self.flip = split, seed, size, device, flip
+        self.part = part
         self.resident = _resident(split, device)
         self.reader = ThreadPoolExecutor(1, "feed")
         self.coming: dict[int, Future[Batch]] = {}
@@ -92,14 +102,13 @@ class Feed:
         found = self._chosen(index) if self.resident else self._read(index)
         images, labels = (part.to(self.device, non_blocking=True) for part in found)
         if self.flip:
-            mirrored = _mirrored(self.seed, index, self.size)
+            mirrored = self.part(_mirrored(self.seed, index, self.size))
             images = _mirror(images, mirrored.to(self.device, non_blocking=True))
         return Batch(images, labels)
 
     def _chosen(self, index: int) -> Batch:
         assert self.resident
-        rows = torch.from_numpy(_rows(len(self.split), self.seed, index, self.size))
-        rows = rows.to(self.device, non_blocking=True)
+        rows = self._wanted(index).to(self.device, non_blocking=True)
         return Batch(self.resident.images[rows], self.resident.labels[rows])
 
     def _read(self, index: int) -> Batch:
@@ -110,11 +119,14 @@ class Feed:
         return self.coming[index].result()
 
     def _submit(self, index: int) -> "Future[Batch]":
-        rows = _rows(len(self.split), self.seed, index, self.size)
-        shape, pinned = (self.size, *self.split.images.shape[1:]), self.device.type == "cuda"
+        rows = self._wanted(index)
+        shape, pinned = (len(rows), *self.split.images.shape[1:]), self.device.type == "cuda"
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-        labels = torch.empty(self.size, dtype=torch.int64, pin_memory=pinned)
-        return self.reader.submit(_fill, self.split, rows, Batch(images, labels))
+        labels = torch.empty(len(rows), dtype=torch.int64, pin_memory=pinned)
+        return self.reader.submit(_fill, self.split, rows.numpy(), Batch(images, labels))
+
+    def _wanted(self, index: int) -> Tensor:
+        return self.part(torch.from_numpy(_rows(len(self.split), self.seed, index, self.size)))
 
 
 def _fill(split: Split, rows: NDArray[np.int64], into: Batch) -> Batch:

@@ -78,11 +78,15 @@ class Scores(BaseModel):
 
 @dataclass(frozen=True)
 class Reference:
-    """The real side: features (N, d) float32, and what held-out real images score against them."""
+    """The real side: features (N, d) float32, and what held-out real images score against them.
+
+    ``rows`` are the images' places in their split.
+    """
 
     pool: Tensor
     floor: dict[str, float | None]
     n_floor: int
+    rows: NDArray[np.int64] | None = None
 
 
 def sample_images(
@@ -144,14 +148,41 @@ def _fid(fake: Tensor, real: Tensor) -> dict[str, float]:
         return {KEYS["fid"]: math.nan}
 
 
+def intra_fid(fake: Tensor, fake_labels: Tensor, real: Tensor, real_labels: Tensor) -> float | None:
+    """Return the mean over classes of the FID within each; None if one of them is undefined.
+
+    Miyato and Koyama 2018, section 5.  Features are (N, d) float32, labels (N,) int64.
+    """
+    found = []
+    for label in fake_labels.unique():
+        ours, theirs = fake[fake_labels == label], real[real_labels == label]
+        if min(len(ours), len(theirs)) < 2:
+            return None
+        with full_precision():
+            found.append(_fid(ours, theirs)[KEYS["fid"]])
+    return _finite(sum(found) / len(found))
+
+
 def score(
     images: Tensor,
     reference: Reference,
     protocol: Protocol,
     extractor: FeatureExtractorBase,
     progress: Progress = _silent,
+    *,
+    features: Features | None = None,
+    labels: tuple[Tensor, Tensor] | None = None,
 ) -> Scores:
     """Return the scores of generated ``images``, uint8 (n_fake, 3, S, S), under ``protocol``.
+
+    Args:
+        images: the generated ones.
+        reference: the real side.
+        protocol: how they are scored.
+        extractor: the protocol's.
+        progress: called with the number of images whose features have just been made.
+        features: of the generated images, if they have been made already.
+        labels: classes of the generated and of the reference's images, for ``intra_class``.
 
     Raises:
         ValueError: images, reference or extractor are not those of the protocol.
@@ -160,9 +191,11 @@ def score(
     _require("n_fake", len(images), protocol.n_fake)
     _require("n_real", len(reference.pool), protocol.n_real)
     began = time.perf_counter()
-    features = extract(extractor, images, progress=progress)
+    features = features or extract(extractor, images, progress=progress)
     extracted = time.perf_counter()
     metrics = measure(features, reference.pool, protocol)
+    if protocol.intra_class and labels:
+        metrics["intra_fid"] = intra_fid(features.pool, labels[0], reference.pool, labels[1])
     return Scores(
         protocol=protocol,
         fingerprint=protocol.fingerprint(),
@@ -254,7 +287,7 @@ def reference(
     pool = torch.from_numpy(_cached(cache / f"real-{chosen.key}.npz", seen, chosen, progress))
     n_floor = min(n_floor or protocol.n_fake, 0 if held_out is None else len(held_out))
     if held_out is None or n_floor < protocol.least_images:
-        return Reference(pool, floor={}, n_floor=0)
+        return Reference(pool, floor={}, n_floor=0, rows=chosen.rows)
     settings = Protocol.fitted(**protocol.model_dump() | {"n_fake": n_floor})
     against = _choose(held_out, "held-out", n_floor, protocol, device)
 
@@ -265,7 +298,8 @@ def reference(
     names = "isc_splits", "kid_subsets", "kid_subset_size", "prc_neighborhood"
     key = _key(chosen.key, against.key, *(getattr(settings, name) for name in names))
     values = _cached(cache / f"floor-{key}.npz", measured, against, progress)
-    return Reference(pool, dict(zip(KEYS, map(_finite, values.tolist()), strict=True)), n_floor)
+    scores = dict(zip(KEYS, map(_finite, values.tolist()), strict=True))
+    return Reference(pool, scores, n_floor, rows=chosen.rows)
 
 
 def _choose(images: Images, split: str, n: int, protocol: Protocol, device: str) -> _Chosen:

@@ -35,6 +35,7 @@ SUFFIXES = {"inception": "", "efficientnet-lite0": "[effnet-lite0]"}
 
 NAMES = {
     "fid": "FID",
+    "intra_fid": "intra-class FID",
     "isc_mean": "IS",
     "isc_std": "IS std",
     "kid_mean": "KID",
@@ -46,6 +47,7 @@ NAMES = {
 
 BETTER: dict[str, Literal["lower", "higher"]] = {
     "fid": "lower",
+    "intra_fid": "lower",
     "kid_mean": "lower",
     "isc_mean": "higher",
     "precision": "higher",
@@ -86,10 +88,14 @@ class Protocol(BaseModel):
 
     n_fake: int = Field(description="generated images")
     sampling_seed: int = Field(description="of z and labels")
-    z_law: Literal["normal by (seed, index)"] = Field(
-        "normal by (seed, index)", description="image i depends on seed and i alone; no truncation"
+    z_law: str = Field(
+        "normal by (seed, index)",
+        pattern=r"^normal by \(seed, index\)(, \|z\| < \d+(\.\d+)?)?$",
+        description="image i depends on seed and i alone; where noise is truncated",
     )
-    label_law: Literal["none", "uniform"] = Field(description="how labels are drawn")
+    label_law: Literal["none", "uniform", "balanced"] = Field(
+        description="how labels are drawn; balanced: image i has class i mod their number"
+    )
     rounding: Literal["half-even"] = Field("half-even", description="from [-1, 1] to uint8")
     weights: Literal["ema", "raw"] = Field(description="which weights of G drew the images")
     ema_decay: float | None = Field(description="per generator update; null for raw weights")
@@ -99,6 +105,7 @@ class Protocol(BaseModel):
     kid_subsets: Count = Field(100, description="random subsets of KID")
     kid_subset_size: int = Field(1_000, ge=2, description="images in each")
     prc_neighborhood: Count = Field(3, description="k of the k-nearest-neighbour balls")
+    intra_class: bool = Field(False, description="FID within each class too, and their mean")
     torch_fidelity: str = Field(
         default_factory=lambda: version("torch-fidelity"),
         description="its version; settings not named here are its defaults",
@@ -143,8 +150,12 @@ class Protocol(BaseModel):
         return self
 
     def fingerprint(self) -> str:
-        """Return 12 hex digits of SHA-256 over all fields as canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Return 12 hex digits of SHA-256 over all fields as canonical JSON.
+
+        ``intra_class`` is younger than fingerprints and left out while false.
+        """
+        fields = self.model_dump(mode="json", exclude=None if self.intra_class else {"intra_class"})
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def label(self, metric: str) -> str:

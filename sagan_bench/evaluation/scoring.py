@@ -13,8 +13,9 @@ from sagan_bench.config import RunConfig
 from sagan_bench.data.store import Split, Store, cache_root
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.coherence import coherence
-from sagan_bench.evaluation.extractors import build_extractor, ensure_weights
+from sagan_bench.evaluation.extractors import Features, build_extractor, ensure_weights, extract
 from sagan_bench.evaluation.metrics import (
+    NonFiniteImages,
     Reference,
     Sample,
     Scores,
@@ -23,6 +24,7 @@ from sagan_bench.evaluation.metrics import (
     score,
 )
 from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
+from sagan_bench.parallel import ALONE, Shard
 from sagan_bench.records import Score
 
 Weights = Literal["ema", "raw"]
@@ -45,6 +47,13 @@ def check(config: RunConfig, store: Store) -> None:
     sizes = {evaluation.n_fake, *([config.run.eval_images] if config.run.eval_every else [])}
     for n_fake in sizes:
         protocol(config, store, "raw", 0, n_fake)
+    classes = config.model.classes
+    if evaluation.intra_class and not 0 < 2 * classes <= min(sizes):
+        raise UserError(
+            f"evaluation.intra_class needs two generated images of each class; there are {classes} "
+            f"classes and {min(sizes)} images; raise evaluation.n_fake and run.eval_images, or "
+            "leave it out"
+        )
     ensure_weights(evaluation.extractor, _inception_weights(config))
 
 
@@ -59,14 +68,21 @@ def protocol(config: RunConfig, store: Store, weights: Weights, seed: int, n_fak
         n_real=min(evaluation.n_real or available, available),
         n_fake=n_fake,
         sampling_seed=seed,
-        label_law="none",
+        z_law=_z_law(evaluation.truncation),
+        label_law="balanced" if config.model.classes else "none",
         weights=weights,
         ema_decay=training.ema_decay if weights == "ema" else None,
         batchnorm=f"standing-{evaluation.bn_batches}x{training.batch_size}",
         isc_splits=evaluation.isc_splits,
         kid_subsets=evaluation.kid_subsets,
         kid_subset_size=evaluation.kid_subset_size,
+        intra_class=evaluation.intra_class,
     )
+
+
+def _z_law(truncation: float | None) -> str:
+    law = str(Protocol.model_fields["z_law"].default)
+    return law if truncation is None else f"{law}, |z| < {truncation:g}"
 
 
 def _splits(config: RunConfig, store: Store) -> tuple[Split, Split | None]:
@@ -91,6 +107,7 @@ class Scorer:
         store: the real images.
         device: where features are computed.
         progress: called with the images finished and the images in all, of the call under way.
+        shard: of the processes that score together, which one this is.
     """
 
     def __init__(
@@ -99,8 +116,10 @@ class Scorer:
         store: Store,
         device: torch.device,
         progress: Callable[[int, int], None],
+        shard: Shard = ALONE,
     ) -> None:
         self.config, self.store, self.progress = config, store, progress
+        self.shard = shard
         self.real, self.held_out = _splits(config, store)
         self.device = device
         self._references: dict[int, Reference] = {}
@@ -110,7 +129,7 @@ class Scorer:
     def scores(
         self, samples: Mapping[Weights, Sample], *, step: int, n_fake: int, final: bool
     ) -> Iterator[Score]:
-        """Yield a score for each sampler and each sampling seed.
+        """Yield a score for each sampler and each sampling seed; the leader's alone, if shared.
 
         Args:
             samples: which weights -> their sampler.
@@ -124,15 +143,51 @@ class Scorer:
         """
         seeds = self.config.evaluation.sampling_seeds
         by_rule = not final and self.config.run.eval_metrics == "rule"
-        self._done, self._total = 0, (2 - by_rule) * n_fake * len(seeds) * len(samples)
+        first, stop = self.shard.span(n_fake)
+        self._done, self._total = 0, (2 - by_rule) * (stop - first) * len(seeds) * len(samples)
         for weights, sample in samples.items():
             for seed in seeds:
                 how = protocol(self.config, self.store, weights, seed, n_fake)
-                real = None if by_rule else self._reference(how)
-                batch = self.config.training.batch_size
-                images = sample_images(sample, n_fake, seed, batch, self._advance)
-                scores = score(images, real, how, self.extractor, self._advance) if real else None
-                yield self._recorded(how, scores, images, step, final)
+                if self.shard.leads and not by_rule:
+                    self._reference(how)
+                images = self._sampled(sample, how)
+                features = None if by_rule else self._features(images, how)
+                images = self.shard.gathered(images, n_fake)
+                if self.shard.leads:
+                    scores = self._scored(images, features, how) if features else None
+                    yield self._recorded(how, scores, images, step, final)
+
+    def _sampled(self, sample: Sample, how: Protocol) -> Tensor:
+        """Return this process's share of the images.  Raises `NonFiniteImages` on every process."""
+        first, stop = self.shard.span(how.n_fake)
+
+        def ours(seed: int, start: int, end: int) -> Tensor:
+            return sample(seed, first + start, first + end)
+
+        images, bad = torch.empty(0), None
+        try:
+            size = self.config.training.batch_size
+            images = sample_images(ours, stop - first, how.sampling_seed, size, self._advance)
+        except NonFiniteImages as error:
+            bad = first + error.index
+        if (worst := self.shard.least(bad)) is not None:
+            raise NonFiniteImages(worst)
+        return images
+
+    def _features(self, images: Tensor, how: Protocol) -> Features:
+        """Return the features of all images, of which each process makes its share."""
+        made = extract(self.extractor, images, progress=self._advance)
+        return Features(
+            *(self.shard.gathered(part, how.n_fake) for part in (made.pool, made.logits))
+        )
+
+    def _scored(self, images: Tensor, features: Features, how: Protocol) -> Scores:
+        real = self._reference(how)
+        labels = None
+        if self.config.evaluation.intra_class:
+            real_labels = torch.from_numpy(self.real.labels[real.rows])
+            labels = torch.arange(how.n_fake) % self.config.model.classes, real_labels
+        return score(images, real, how, self.extractor, features=features, labels=labels)
 
     @cached_property
     def extractor(self) -> FeatureExtractorBase:

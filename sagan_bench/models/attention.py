@@ -134,7 +134,7 @@ class Block(nn.Module):
 class SelfAttention(Block):
     """Self-attention; f(x) = key(x), g(x) = query(x) and h(x) = value(x) are 1x1 convolutions.
 
-    Convolutions have a bias.  ``config.kind`` sets the width V of the values and what follows:
+    ``config.kind`` sets the width V of the values and what follows:
 
     - ``full``: V = C (arXiv v1; the seed project).
     - ``icml``: V = C/8, and a 1x1 convolution ``out`` back to C (the paper as published in 2019).
@@ -143,6 +143,7 @@ class SelfAttention(Block):
     Args:
         channels: C, a positive multiple of 8.
         config: the kind, and gamma.
+        bias: whether convolutions have one: the seed project's do, those of the authors' code not.
         needs_double_backward: whether gradients of gradients will be taken (gradient penalties).
 
     Raises:
@@ -154,6 +155,7 @@ class SelfAttention(Block):
         channels: int,
         config: AttentionConfig | None = None,
         *,
+        bias: bool = True,
         needs_double_backward: bool = False,
     ) -> None:
         config = config or AttentionConfig()
@@ -165,11 +167,15 @@ class SelfAttention(Block):
             )
         self.needs_double_backward = needs_double_backward
         width = {"icml": channels // 8, "pooled": channels // 2}.get(config.kind, channels)
-        self.query = nn.Conv2d(channels, channels // 8, kernel_size=1)
-        self.key = nn.Conv2d(channels, channels // 8, kernel_size=1)
-        self.value = nn.Conv2d(channels, width, kernel_size=1)
+        self.query = nn.Conv2d(channels, channels // 8, kernel_size=1, bias=bias)
+        self.key = nn.Conv2d(channels, channels // 8, kernel_size=1, bias=bias)
+        self.value = nn.Conv2d(channels, width, kernel_size=1, bias=bias)
         self.pool = nn.MaxPool2d(2) if config.kind == "pooled" else nn.Identity()
-        self.out = nn.Identity() if width == channels else nn.Conv2d(width, channels, kernel_size=1)
+        self.out = (
+            nn.Identity()
+            if width == channels
+            else nn.Conv2d(width, channels, kernel_size=1, bias=bias)
+        )
 
     def branch(self, x: Tensor) -> Tensor:
         """Return o, (B, C, H, W)."""
@@ -190,9 +196,9 @@ class UniformAttention(Block):
     convolution ``value``, which gives the same, both being linear, for N times fewer products.
     """
 
-    def __init__(self, channels: int, config: AttentionConfig) -> None:
+    def __init__(self, channels: int, config: AttentionConfig, *, bias: bool = True) -> None:
         super().__init__(config)
-        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1, bias=bias)
 
     def branch(self, x: Tensor) -> Tensor:
         """Return o, (B, C, 1, 1)."""
@@ -214,29 +220,35 @@ class Residual(Block):
 
     title = "residual"
 
-    def __init__(self, channels: int, config: AttentionConfig) -> None:
+    def __init__(self, channels: int, config: AttentionConfig, *, bias: bool = True) -> None:
         super().__init__(config)
-        attention = (channels // 8 * 2 + channels) * (channels + 1)
-        hidden = round((attention - channels) / (2 * channels + 1))
-        self.squeeze = nn.Conv2d(channels, hidden, kernel_size=1)
-        self.expand = nn.Conv2d(hidden, channels, kernel_size=1)
+        attention = (channels // 8 * 2 + channels) * (channels + bias)
+        hidden = round((attention - bias * channels) / (2 * channels + bias))
+        self.squeeze = nn.Conv2d(channels, hidden, kernel_size=1, bias=bias)
+        self.expand = nn.Conv2d(hidden, channels, kernel_size=1, bias=bias)
 
     def branch(self, x: Tensor) -> Tensor:
         """Return o, (B, C, H, W)."""
         return self.expand(self.squeeze(x).relu())
 
 
-def block(channels: int, config: AttentionConfig, *, needs_double_backward: bool = False) -> Block:
+def block(
+    channels: int,
+    config: AttentionConfig,
+    *,
+    bias: bool = True,
+    needs_double_backward: bool = False,
+) -> Block:
     """Return the block of ``config.kind``, attention or control, for maps of C channels.
 
     Raises:
         ValueError: as `SelfAttention`.
     """
     if config.kind == "residual":
-        return Residual(channels, config)
+        return Residual(channels, config, bias=bias)
     if config.kind == "uniform":
-        return UniformAttention(channels, config)
-    return SelfAttention(channels, config, needs_double_backward=needs_double_backward)
+        return UniformAttention(channels, config, bias=bias)
+    return SelfAttention(channels, config, bias=bias, needs_double_backward=needs_double_backward)
 
 
 def _rows(features: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sagan_bench.config import RunConfig
-from sagan_bench.models import dcgan
+from sagan_bench.models import families
 from sagan_bench.models.attention import Block
-from sagan_bench.models.layers import initialise
+from sagan_bench.models.layers import ConditionalBatchNorm2d, Weighted, initialise
 
 
 class Networks(NamedTuple):
-    """G maps noise (B, z_dim) to images (B, 3, S, S); D maps images to logits (B,)."""
+    """G maps noise (B, z_dim) to images (B, 3, S, S); D maps images to logits (B,).
+
+    Networks with classes take labels (B,) int64 as a second argument.
+    """
 
     generator: nn.Module
     discriminator: nn.Module
@@ -48,7 +51,7 @@ def build(config: RunConfig) -> Networks:
     for name, network in networks._asdict().items():
         network.to_empty(device="cpu").to(memory_format=torch.channels_last)
         _reset(network)
-        initialise(network, config.seed, name)
+        initialise(network, config.seed, name, config.model.initialisation)
     return networks
 
 
@@ -60,7 +63,7 @@ def skeleton(config: RunConfig) -> Networks:
     """
     with torch.device("meta"):
         return Networks(
-            *dcgan.networks(
+            *families.networks(
                 config.model,
                 config.data.image_size,
                 needs_double_backward=config.training.loss == "wgan-gp",
@@ -71,7 +74,7 @@ def skeleton(config: RunConfig) -> Networks:
 def _reset(network: nn.Module) -> None:
     """Fill what `initialise` leaves alone: BatchNorm and gamma, by their own rule."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | ConditionalBatchNorm2d):
             module.reset_parameters()
         elif isinstance(module, Block):
             module.reset_gamma()
@@ -79,7 +82,7 @@ def _reset(network: nn.Module) -> None:
 
 def without_spectral_norm(config: RunConfig) -> RunConfig:
     """Return the configuration of the same networks with plain weights."""
-    model = config.model.model_copy(update={"spectral_norm": dcgan.NO_SPECTRAL_NORM})
+    model = config.model.model_copy(update={"spectral_norm": families.NO_SPECTRAL_NORM})
     return config.model_copy(update={"model": model})
 
 
@@ -113,8 +116,9 @@ def layers(config: RunConfig) -> list[Layer]:
     size = config.data.image_size
     with torch.device("meta"):
         z, images = torch.zeros(1, config.model.z_dim), torch.zeros(1, 3, size, size)
-    rows = list(_rows("generator", networks.generator, z))
-    return rows + list(_rows("discriminator", networks.discriminator, images))
+        labels = families.one_label(config.model)
+    rows = list(_rows("generator", networks.generator, z, *labels))
+    return rows + list(_rows("discriminator", networks.discriminator, images, *labels))
 
 
 def flops_per_step(config: RunConfig) -> int:
@@ -132,13 +136,14 @@ def flops_per_step(config: RunConfig) -> int:
     return config.training.batch_size * (config.training.n_critic * critic + 3 * g + 2 * d)
 
 
-def _rows(title: str, network: nn.Module, inputs: Tensor) -> Iterator[Layer]:
-    shown = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | Block)
-    }
-    inside = [f"{name}." for name, module in shown.items() if isinstance(module, Block)]
+SHOWN = Weighted | nn.BatchNorm2d | ConditionalBatchNorm2d | Block
+"""What has a row in the layer table, unless it is a part of what has one."""
+WHOLE = (Block, ConditionalBatchNorm2d)
+
+
+def _rows(title: str, network: nn.Module, *inputs: Tensor) -> Iterator[Layer]:
+    shown = {name: module for name, module in network.named_modules() if isinstance(module, SHOWN)}
+    inside = [f"{name}." for name, module in shown.items() if isinstance(module, WHOLE)]
     shown = {n: m for n, m in shown.items() if not n.startswith(tuple(inside))}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in shown.items():
@@ -146,7 +151,7 @@ def _rows(title: str, network: nn.Module, inputs: Tensor) -> Iterator[Layer]:
             lambda _module, _inputs, output, name=name: shapes.update({name: tuple(output.shape)})
         )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(inputs)
+        network(*inputs)
     counts = counter.get_flop_counts()
     root = type(network).__name__
     for name, module in shown.items():

@@ -5,24 +5,20 @@ side, other image sizes, spectral norm on every convolution by default, and the 
 `sagan_bench.models.layers.SpectralNorm` names.
 """
 
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sagan_bench.config import AttentionConfig, ModelConfig, SpectralNormConfig, SpectralNormed
-from sagan_bench.errors import UserError
-from sagan_bench.models.attention import Block, block
-from sagan_bench.models.layers import Convolution, forward_flops, spectral_norm
+from sagan_bench.config import AttentionConfig, ModelConfig, SpectralNormed
+from sagan_bench.models.attention import block
+from sagan_bench.models.layers import at_least_fp32
+from sagan_bench.models.placement import normed_block, normed_if, sides_with_blocks
 
 LEAK = 0.1
 """Negative slope of D's leaky ReLU, the seed project's."""
-
-NO_SPECTRAL_NORM = SpectralNormConfig(generator="none", discriminator="none")
 
 
 def sides(image_size: int) -> list[int]:
@@ -60,7 +56,7 @@ class Generator(nn.Sequential):
         attention: AttentionConfig,
         normed: SpectralNormed,
     ) -> None:
-        placed = _placed("generator", attention, channels)
+        placed = sides_with_blocks("generator", attention, channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = z_dim
         for side, outputs in channels.items():
@@ -68,22 +64,22 @@ class Generator(nn.Sequential):
             conv = nn.ConvTranspose2d(inputs, outputs, 4, **stretch)  # type: ignore[arg-type]
             layers[f"up{side}"] = nn.Sequential(
                 OrderedDict(
-                    conv=_normed(conv, normed != "none"),
+                    conv=normed_if(conv, normed != "none"),
                     norm=nn.BatchNorm2d(outputs),
                     relu=nn.ReLU(inplace=True),
                 )
             )
             if side in placed:
-                made = _normed_block(block(outputs, attention), normed)
+                made = normed_block(block(outputs, attention), normed)
                 layers[f"{made.title}{side}"] = made
             inputs = outputs
-        layers["out"] = _normed(nn.ConvTranspose2d(inputs, 3, 4, 2, 1), normed == "all")
+        layers["out"] = normed_if(nn.ConvTranspose2d(inputs, 3, 4, 2, 1), normed == "all")
         super().__init__(layers)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images (B, 3, S, S), float in (-1, 1), from noise (B, z_dim)."""
         images: Tensor = super().forward(z[:, :, None, None])  # type: ignore[no-untyped-call]
-        return images.float().tanh()
+        return at_least_fp32(images).tanh()
 
 
 class Discriminator(nn.Sequential):
@@ -111,22 +107,22 @@ class Discriminator(nn.Sequential):
         sees: Literal["whole", "halves"] = "whole",
         needs_double_backward: bool = False,
     ) -> None:
-        placed = _placed("discriminator", attention, channels)
+        placed = sides_with_blocks("discriminator", attention, channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 3
         for side, outputs in sorted(channels.items(), reverse=True):
             layers[f"down{side}"] = nn.Sequential(
                 OrderedDict(
-                    conv=_normed(nn.Conv2d(inputs, outputs, 4, 2, 1), normed != "none"),
+                    conv=normed_if(nn.Conv2d(inputs, outputs, 4, 2, 1), normed != "none"),
                     relu=nn.LeakyReLU(LEAK, inplace=True),
                 )
             )
             if side in placed:
                 made = block(outputs, attention, needs_double_backward=needs_double_backward)
-                layers[f"{made.title}{side}"] = _normed_block(made, normed)
+                layers[f"{made.title}{side}"] = normed_block(made, normed)
             inputs = outputs
         beside = (0, 1) if sees == "halves" else 0  # a half ends as 4 x 2, and the kernel is 4 x 4
-        layers["out"] = _normed(nn.Conv2d(inputs, 1, 4, padding=beside), normed == "all")
+        layers["out"] = normed_if(nn.Conv2d(inputs, 1, 4, padding=beside), normed == "all")
         super().__init__(layers)
         self.sees = sees
 
@@ -140,56 +136,24 @@ class Discriminator(nn.Sequential):
 
     def _logits(self, images: Tensor) -> Tensor:
         logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
-        return logits.flatten().float()
+        return at_least_fp32(logits.flatten())
 
 
 def networks(
-    model: ModelConfig, image_size: int, *, needs_double_backward: bool = False
+    model: ModelConfig,
+    image_size: int,
+    width_g: float,
+    width_d: float,
+    *,
+    needs_double_backward: bool = False,
 ) -> tuple[Generator, Discriminator]:
-    """Return G and D of a configuration, not yet initialised.
+    """Return G and D of these widths, not yet initialised.
 
     ``needs_double_backward``: D's gradient will be differentiated again (gradient penalties).
 
     Raises:
         UserError: attention at a side that the network lacks, or at one too narrow for C / 8.
     """
-    return _networks(model, image_size, *widths(model, image_size), needs_double_backward)
-
-
-@cache
-def widths(model: ModelConfig, image_size: int) -> tuple[float, float]:
-    """Return the widths of G and D: as configured, or, for the control ``wider``, by FLOPs.
-
-    Each network then has the width at which its forward pass costs as nearly as many FLOPs as with
-    ``full`` attention as channels of the 4 x 4 map, added one at a time, allow.
-
-    Raises:
-        UserError: as `networks`.
-    """
-    width = model.width * model.width_factor
-    if model.attention.kind != "wider":
-        return width, width
-    full = model.attention.model_copy(update={"kind": "full"})
-    targets = _forward_flops(model.model_copy(update={"attention": full}), image_size, width)
-    wider = [width + 8 * added / image_size for added in range(2 * image_size * width)]
-
-    def nearest(network: int) -> float:
-        def excess(width: float) -> int:
-            return _forward_flops(model, image_size, width)[network] - targets[network]
-
-        reached = bisect_left(wider, 0, key=excess)
-        return min(wider[max(0, reached - 1) : reached + 1], key=lambda width: abs(excess(width)))
-
-    return nearest(0), nearest(1)
-
-
-def _networks(
-    model: ModelConfig,
-    image_size: int,
-    width_g: float,
-    width_d: float,
-    needs_double_backward: bool = False,
-) -> tuple[Generator, Discriminator]:
     generator = Generator(
         channels=channels_by_side(image_size, width_g),
         z_dim=model.z_dim,
@@ -206,44 +170,6 @@ def _networks(
     return generator, discriminator
 
 
-def _forward_flops(model: ModelConfig, image_size: int, width: float) -> tuple[int, int]:
-    """Return the FLOPs of a forward pass of one image through G and D, without spectral norms."""
-    plain = model.model_copy(update={"spectral_norm": NO_SPECTRAL_NORM})
-    with torch.device("meta"):
-        generator, discriminator = _networks(plain, image_size, width, width)
-        z, images = torch.zeros(1, model.z_dim), torch.zeros(1, 3, image_size, image_size)
-        return forward_flops(generator, z), forward_flops(discriminator, images)
-
-
-def _placed(
-    network: Literal["generator", "discriminator"],
-    attention: AttentionConfig,
-    channels: Mapping[int, int],
-) -> tuple[int, ...]:
-    """Return the sides of ``network`` that carry a block, after checking that they can."""
-    asked: tuple[int, ...] = getattr(attention, network)
-    lacking = sorted(set(asked) - set(channels))
-    if lacking:
-        raise UserError(
-            f"model.attention.{network} asks for side {', '.join(map(str, lacking))}, which the "
-            f"{network} lacks; its feature maps have the sides {', '.join(map(str, channels))}"
-        )
-    placed = () if attention.kind == "wider" else asked
-    for side in placed:
-        if channels[side] % 8:
-            raise UserError(
-                f"model.attention.{network} = {side}: the map has {channels[side]} channels, and "
-                "attention needs a multiple of 8; choose model.width as a multiple of 8"
-            )
-    return placed
-
-
-def _normed(layer: Convolution, normed: bool) -> Convolution:
-    return spectral_norm(layer) if normed else layer
-
-
-def _normed_block(made: Block, normed: SpectralNormed) -> Block:
-    for layer in made.children():
-        if isinstance(layer, Convolution):
-            _normed(layer, normed == "all")
-    return made
+def width_of_a_channel(model: ModelConfig, image_size: int) -> float:
+    """Return the width that adds one channel to the 4 x 4 map."""
+    return 8 / image_size

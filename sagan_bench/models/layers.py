@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from sagan_bench.data.seeding import generator
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
+Weighted = Convolution | nn.Linear | nn.Embedding
+"""The layers whose weights are drawn at the start, and may be divided by their spectral norm."""
+Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)
 
 POWER_ITERATIONS_AT_START = 50
 """So that sigma is right at step 1; afterwards one iteration a step follows the weight."""
@@ -21,7 +25,7 @@ POWER_ITERATIONS_AT_START = 50
 class SpectralNorm(nn.Module):
     """Return W / sigma(W), sigma by power iteration (Miyato et al. 2018, algorithm 1).
 
-    The kernel is flattened to (outputs, the rest).  A transposed convolution's outputs are its
+    The weight is flattened to (outputs, the rest).  A transposed convolution's outputs are its
     dim 1, as torch has it; the seed project flattens over dim 0 there, a departure of ours.  In
     training mode each use makes one iteration; in evaluation mode none, so that looking at a
     network never changes it.  Everything is fp32 or wider, also under autocast.
@@ -50,7 +54,7 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return ``weight`` divided by its estimated largest singular value; same shape."""
-        with _no_autocast(weight.device.type):
+        with no_autocast(weight.device.type):
             if self.training:
                 self.iterate(weight)
             # Copies: the next iteration must not change what this graph's backward reads.
@@ -58,14 +62,14 @@ class SpectralNorm(nn.Module):
             return weight / torch.dot(u, self._matrix(weight) @ v)
 
 
-def _no_autocast(device_type: str) -> AbstractContextManager[None]:
+def no_autocast(device_type: str) -> AbstractContextManager[None]:
     """Leave products in the precision of their tensors; the meta device knows no autocast."""
     known = torch.amp.is_autocast_available(device_type)
     return torch.autocast(device_type, enabled=False) if known else nullcontext()
 
 
-def spectral_norm(layer: Convolution) -> Convolution:
-    """Put `SpectralNorm` on the weight of a convolution, in place, and return the layer."""
+def spectral_norm(layer: Layer) -> Layer:
+    """Put `SpectralNorm` on the weight of a layer, in place, and return the layer."""
     output_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, output_dim))
     return layer
@@ -102,41 +106,115 @@ def frozen_spectral_norm(network: nn.Module) -> Iterator[None]:
             norm.train()
 
 
+def at_least_fp32(features: Tensor) -> Tensor:
+    """Return ``features`` in fp32, or as they are if they are fp64."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Return gain_y * (x - mean) / std + bias_y, gain and bias one of each a class y.
+
+    Mean and variance are those of the batch over all classes, as in BatchNorm.  Gains start at 1,
+    biases at 0, and neither has spectral norm.  Source: Dumoulin et al. 2017, by the SAGAN authors'
+    code, brain-research/self-attention-gan.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = nn.Parameter(torch.empty(classes, channels))
+        self.bias = nn.Parameter(torch.empty(classes, channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as a BatchNorm that knows no classes."""
+        nn.init.ones_(self.gain)
+        nn.init.zeros_(self.bias)
+
+    def forward(
+        self, x: Tensor, labels: Tensor, others: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor:
+        """Return the normalised x.  x: (B, C, H, W) float; labels: (B,) int64.
+
+        For interpolations gain and bias may be mixed: those of ``others`` (B,) int64 enter by
+        ``share`` (B,) in [0, 1].
+        """
+        h = self.norm(x)
+        gain, bias = (
+            _row_of(table, labels, others, share).to(h.dtype)[:, :, None, None]
+            for table in (self.gain, self.bias)
+        )
+        return torch.addcmul(bias, h, gain)
+
+
+def _row_of(table: Tensor, labels: Tensor, others: Tensor | None, share: Tensor | None) -> Tensor:
+    rows = functional.embedding(labels, table)
+    if others is None or share is None:
+        return rows
+    return torch.lerp(rows, functional.embedding(others, table), share[:, None])
+
+
 @torch.no_grad()
-def forward_flops(network: nn.Module, inputs: Tensor) -> int:
+def forward_flops(network: nn.Module, *inputs: Tensor) -> int:
     """Return the FLOPs of the products of a forward pass; a product-sum is two."""
     with FlopCounterMode(display=False) as counter:
-        network(inputs)
+        network(*inputs)
     return counter.get_total_flops()
 
 
 @torch.no_grad()
-def initialise(network: nn.Module, seed: int, name: str) -> None:
+def initialise(
+    network: nn.Module, seed: int, name: str, law: Literal["torch", "glorot"] = "torch"
+) -> None:
     """Draw every weight from a generator of its own: ``generator(seed, name, parameter)``.
 
     A layer that two variants share starts from the same values whatever else the networks hold.
-    The law is torch's default, which the seed project uses: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for
-    kernels and biases; BatchNorm starts at gain 1 and bias 0, gamma at its ``gamma_init``.
+    BatchNorm starts at gain 1 and bias 0, gamma at its ``gamma_init``.
+
+    Args:
+        network: on the CPU.
+        seed: of all draws.
+        name: the network's.
+        law: ``torch``, its default, which the seed project uses: U(-b, b) for weights and biases,
+            b = 1 / sqrt(fan_in), and N(0, 1) for embeddings; ``glorot``, the authors' code's:
+            U(-b, b), b = sqrt(6 / (fan_in + fan_out)), and biases at 0.
     """
     for path, layer in network.named_modules():
-        if not isinstance(layer, Convolution):
+        if not isinstance(layer, Weighted):
             continue
         norm, weight = _parts(layer)
-        bound = 1 / math.sqrt(weight[0].numel())  # torch's fan-in, transposed or not
-        weight.copy_(_uniform(weight, bound, seed, name, f"{path}.weight"))
-        if layer.bias is not None:
-            layer.bias.copy_(_uniform(layer.bias, bound, seed, name, f"{path}.bias"))
+        weight.copy_(_drawn(weight, layer, law, seed, name, f"{path}.weight"))
+        bias = getattr(layer, "bias", None)
+        if bias is not None and law == "glorot":
+            bias.zero_()
+        elif bias is not None:
+            bias.copy_(_uniform(bias, _torch_bound(weight), seed, name, f"{path}.bias"))
         if norm is not None:
             start = torch.randn(len(norm.u), generator=generator(seed, name, f"{path}.u"))
             norm.u.copy_(functional.normalize(start, dim=0))
             norm.iterate(weight, POWER_ITERATIONS_AT_START)
 
 
-def _parts(layer: Convolution) -> tuple[SpectralNorm | None, Tensor]:
-    """Return a convolution's spectral norm, if it has one, and its weight (parameter)."""
+def _parts(layer: Weighted) -> tuple[SpectralNorm | None, Tensor]:
+    """Return a layer's spectral norm, if it has one, and its weight (parameter)."""
     for norm, weight in spectral_norms(layer):
         return norm, weight
     return None, layer.weight
+
+
+def _drawn(weight: Tensor, layer: Weighted, law: str, seed: int, *name: str) -> Tensor:
+    if law == "glorot":
+        inner = weight[0, 0].numel()  # of the kernel
+        bound = math.sqrt(6 / (inner * (weight.shape[0] + weight.shape[1])))
+        return _uniform(weight, bound, seed, *name)
+    if isinstance(layer, nn.Embedding):
+        source = generator(seed, *name)
+        return torch.randn(weight.shape, generator=source, dtype=torch.float64)
+    return _uniform(weight, _torch_bound(weight), seed, *name)
+
+
+def _torch_bound(weight: Tensor) -> float:
+    return 1 / math.sqrt(weight[0].numel())  # torch's fan-in, transposed or not
 
 
 def _uniform(like: Tensor, bound: float, seed: int, *name: str) -> Tensor:

@@ -66,7 +66,7 @@ class BlockDiagnostics:
 
 
 def diagnose(
-    network: nn.Module, inputs: Tensor, *, pictured: int = 4
+    network: nn.Module, inputs: Tensor, *labels: Tensor, pictured: int = 4
 ) -> dict[str, BlockDiagnostics]:
     """Return the diagnostics of each block of a network, by the block's name.
 
@@ -77,6 +77,7 @@ def diagnose(
     Args:
         network: G or D.
         inputs: noise (B, z_dim) for G, or images (B, 3, S, S) in [-1, 1] for D; B at least 1.
+        labels: (B,), where the network has classes.
         pictured: of how many images, the first ones, the maps are kept.
     """
     looks: dict[str, list[BlockDiagnostics]] = defaultdict(list)
@@ -87,8 +88,8 @@ def diagnose(
     network.eval()
     try:
         with torch.no_grad(), full_precision():
-            for images in inputs.split(CHUNK_IMAGES):
-                features, side = _features(network, images)
+            for chunk in zip(*(x.split(CHUNK_IMAGES) for x in (inputs, *labels)), strict=True):
+                features, side = _features(network, *chunk)
                 for name, x in features.items():
                     looks[name] += [_look(blocks[name], image, side) for image in x.split(1)]
     finally:
@@ -130,7 +131,7 @@ def _centres(rows: int, columns: int, size: int) -> Tensor:
     return torch.cartesian_prod(*along)
 
 
-def _features(network: nn.Module, inputs: Tensor) -> tuple[dict[str, Tensor], int]:
+def _features(network: nn.Module, inputs: Tensor, *labels: Tensor) -> tuple[dict[str, Tensor], int]:
     """Return what each block receives, by its name, and the side of the images in pixels."""
     received: dict[str, Tensor] = {}
     hooks = [
@@ -140,7 +141,7 @@ def _features(network: nn.Module, inputs: Tensor) -> tuple[dict[str, Tensor], in
         for name, block in attention_blocks(network).items()
     ]
     try:
-        output = network.forward(inputs)  # a call would compile a compiled network anew
+        output = network.forward(inputs, *labels)  # a call would compile a compiled network anew
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,7 +1,7 @@
 """From trained weights to images: fixed noise, standing statistics, and a sampler."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,62 @@ POWER_ITERATIONS = 50
 """Before weights are exported: averaged ones have no singular vectors of their own."""
 
 
-def noise(seed: int, start: int, stop: int, z_dim: int) -> Tensor:
-    """Return rows start..stop of the sampling noise of ``seed``: (stop - start, z_dim), N(0, 1)."""
+Labels = Callable[[int, int], Tensor]
+"""``labels(start, stop)``: the classes of images start..stop, (stop - start,) int64."""
+
+
+def noise(seed: int, start: int, stop: int, z_dim: int, truncation: float | None = None) -> Tensor:
+    """Return rows start..stop of the sampling noise of ``seed``: (stop - start, z_dim).
+
+    N(0, 1), or that law under the condition |z| < ``truncation``: the normal's quantiles in its
+    place, so that a row of less truncation is the same picture further out.
+    """
     first = start // BLOCK
     blocks = [
         torch.randn(BLOCK, z_dim, generator=stream(seed, "sample", block), dtype=torch.float64)
         for block in range(first, (max(stop, 1) - 1) // BLOCK + 1)
     ]
-    return torch.cat(blocks)[start - first * BLOCK : stop - first * BLOCK].float()
+    rows = torch.cat(blocks)[start - first * BLOCK : stop - first * BLOCK]
+    return truncated(rows, truncation).float()
+
+
+def truncated(z: Tensor, truncation: float | None) -> Tensor:
+    """Return normal noise moved to the truncated law, quantile by quantile."""
+    if truncation is None:
+        return z
+    bound = z.new_tensor(truncation)
+    below, inside = torch.special.ndtr(-bound), torch.special.ndtr(bound) * 2 - 1
+    return torch.special.ndtri(below + inside * torch.special.ndtr(z))
+
+
+def balanced(classes: int) -> Labels | None:
+    """Return the labels of a sample set, None without classes: image i has i mod ``classes``."""
+    return (lambda start, stop: torch.arange(start, stop) % classes) if classes else None
+
+
+def in_rows(labels: Tensor) -> Labels:
+    """Return the labels of a grid, image by image."""
+    return lambda start, stop: labels[start:stop]
+
+
+class _Drawn(nn.Module):
+    """G as a function of the number of a batch, as `update_bn` wants it."""
+
+    def __init__(self, config: RunConfig, generator: nn.Module) -> None:
+        super().__init__()
+        self.config, self.generator = config, generator
+
+    def forward(self, batch: int) -> Tensor:
+        device = next(self.generator.parameters()).device
+        return self.generator(*(each.to(device) for each in self._inputs(batch)))
+
+    def _inputs(self, batch: int) -> Iterator[Tensor]:
+        seed, size = self.config.seed, self.config.training.batch_size
+        shape, source = (size, self.config.model.z_dim), stream(seed, "standing", batch)
+        yield torch.randn(shape, generator=source, dtype=torch.float64).float()
+        if classes := self.config.model.classes:
+            source = stream(seed, "standing-label", batch)
+            yield torch.randint(classes, (size,), generator=source)
 
 
 @torch.no_grad()
@@ -35,39 +83,49 @@ def standing(config: RunConfig, generator: nn.Module, batches: int) -> nn.Module
     """Return G as it is scored: plain weights, evaluation mode, statistics of its own.
 
     Spectral norms are iterated 50 times and then folded into the weights.  BatchNorm's statistics
-    are the mean over ``batches`` batches of fixed noise, in fp32: with those left by training, the
-    same weights would score differently.  ``generator`` itself is not changed.
+    are the mean over ``batches`` batches of fixed noise (and uniform classes), in fp32: with those
+    left by training, the same weights would score differently.  ``generator`` itself is not
+    changed.
     """
     copied = copy.deepcopy(generator).eval()
     for norm, weight in spectral_norms(copied):
         norm.iterate(weight, POWER_ITERATIONS)
     plain = build(without_spectral_norm(config)).generator
     plain.load_state_dict(plain_state(copied))
-    device = next(copied.parameters()).device
-    shape = (config.training.batch_size, config.model.z_dim)
-    loader = (
-        torch.randn(shape, generator=stream(config.seed, "standing", k), dtype=torch.float64)
-        .float()
-        .to(device)
-        for k in range(batches)
-    )
-    plain.to(device)
+    plain.to(next(copied.parameters()).device)
     with full_precision():
-        update_bn(loader, plain)
+        update_bn(range(batches), _Drawn(config, plain))
     return plain.eval().requires_grad_(False)
 
 
-def sampler(standing_generator: nn.Module, z_dim: int) -> Callable[[int, int, int], Tensor]:
+def sampler(
+    standing_generator: nn.Module,
+    z_dim: int,
+    *,
+    labels: Labels | None = None,
+    truncation: float | None = None,
+) -> Callable[[int, int, int], Tensor]:
     """Return ``sample(seed, start, stop)``: images (stop - start, 3, S, S) in [-1, 1] on the CPU.
 
     Image i depends on ``seed`` and i alone, but for rounding that varies with the batch.
-    """
-    device = next(standing_generator.parameters()).device
 
-    @torch.no_grad()
+    Args:
+        standing_generator: as `standing` returns it.
+        z_dim: components of its noise.
+        labels: the classes of the images; None for a generator without classes.
+        truncation: see `noise`.
+    """
+
     def sample(seed: int, start: int, stop: int) -> Tensor:
-        z = noise(seed, start, stop, z_dim).to(device)
-        with full_precision():
-            return standing_generator(z).cpu().contiguous()
+        z = noise(seed, start, stop, z_dim, truncation)
+        return draw(standing_generator, z, *([labels(start, stop)] if labels else []))
 
     return sample
+
+
+@torch.no_grad()
+def draw(standing_generator: nn.Module, *inputs: Tensor) -> Tensor:
+    """Return the images (B, 3, S, S) of z (B, z_dim) and labels (B,), in fp32, on the CPU."""
+    device = next(standing_generator.parameters()).device
+    with full_precision():
+        return standing_generator(*(each.to(device) for each in inputs)).cpu().contiguous()

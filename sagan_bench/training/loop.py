@@ -2,12 +2,15 @@
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -15,10 +18,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from sagan_bench.config import RunConfig, TrainingConfig
 from sagan_bench.data.feeding import Feed
 from sagan_bench.data.pixels import normalise
-from sagan_bench.data.seeding import generator as stream
 from sagan_bench.data.store import Store
 from sagan_bench.models.build import attention_blocks, build
 from sagan_bench.models.layers import frozen_spectral_norm
+from sagan_bench.models.synchronised import synchronise
+from sagan_bench.parallel import ALONE, Shard
+from sagan_bench.training.draws import Draws
 from sagan_bench.training.losses import D_LOSSES, adversarial_g, gradient_penalty
 
 
@@ -39,16 +44,20 @@ class Diverged(NamedTuple):
 class TrainState:
     """Everything that a step changes: both networks, G's average, both optimizers, the step.
 
-    Weights are fp32, channels-last, on one device.
+    Weights are fp32 (or fp64, for precision ``fp64``), channels-last, on one device.  Where several
+    processes train one run, each holds all of it, and ``parallel_g`` and ``parallel_d`` are the
+    networks that exchange gradients.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, config: RunConfig, device: torch.device, shard: Shard = ALONE) -> None:
         training = config.training
         networks = build(config)
         self.step = 0
-        self.device = device
-        self.generator = networks.generator.to(device)
-        self.discriminator = networks.discriminator.to(device)
+        self.device, self.shard = device, shard
+        dtype = torch.float64 if training.precision == "fp64" else torch.float32
+        self.generator, self.discriminator = (net.to(device, dtype) for net in networks)
+        if shard.world > 1:
+            self.generator = synchronise(self.generator, device.type)
         self.average = AveragedModel(
             self.generator, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay)
         ).requires_grad_(False)
@@ -58,6 +67,9 @@ class TrainState:
         if training.compile:
             self.generator.compile()
             self.discriminator.compile()
+        self.parallel_g, self.parallel_d = (
+            _parallel(net, shard) for net in (self.generator, self.discriminator)
+        )
 
     @property
     def ema(self) -> nn.Module:
@@ -83,13 +95,28 @@ class TrainState:
         self.average.n_averaged.fill_(self.step)
 
 
+def _parallel(network: nn.Module, shard: Shard) -> nn.Module:
+    if shard.world == 1:
+        return network
+    # Buffers are equal by construction; to send them would overwrite what a graph still needs.
+    with warnings.catch_warnings():  # newer torch has another name for it, older torch has not
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(
+            network, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
 def _adam(network: nn.Module, lr: float, training: TrainingConfig) -> Adam:
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     return Adam(weights, lr=lr, betas=(training.beta1, training.beta2), fused=True)
 
 
 class Recipe:
-    """The two updates of one step, on given images and noise."""
+    """The two updates of one step, on given images, noise and labels.
+
+    A batch is taken in micro-batches where the configuration says so: their gradients are summed
+    and spectral norms are iterated for the first one only, so that an update is one update.
+    """
 
     def __init__(self, config: RunConfig, state: TrainState) -> None:
         self.training = config.training
@@ -100,46 +127,93 @@ class Recipe:
         enabled = self.training.precision == "bf16"
         return torch.autocast(self.state.device.type, torch.bfloat16, enabled=enabled)
 
-    def update_d(self, real: Tensor, z: Tensor, share: Tensor) -> dict[str, Tensor]:
+    def update_d(
+        self,
+        real: Tensor,
+        z: Tensor,
+        share: Tensor,
+        real_labels: Tensor | None = None,
+        fake_labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Descend D's loss once; G only makes images, without a graph or a power iteration."""
         state = self.state
-        with torch.no_grad(), frozen_spectral_norm(state.generator), self._autocast():
-            fake = state.generator(z)
-        with self._autocast():
-            logits = state.discriminator(torch.cat([real, fake]))
-        real_logits, fake_logits = logits.chunk(2)
-        loss = self.d_loss(real_logits, fake_logits)
-        if self.training.loss == "wgan-gp":
-            penalty = gradient_penalty(state.discriminator, real, fake, share)
-            loss = loss + self.training.gp_weight * penalty
-        norm = _descend(loss, state.optimizer_d)
-        return {
-            "loss_d": loss.detach(),
-            "real_logits": real_logits.detach().mean(),
-            "fake_logits": fake_logits.detach().mean(),
-            "grad_norm_d": norm,
-        }
 
-    def update_g(self, z: Tensor) -> dict[str, Tensor]:
+        def loss(real: Tensor, z: Tensor, share: Tensor, *labels: Tensor) -> dict[str, Tensor]:
+            real_labels, fake_labels = labels[:1], labels[1:]
+            with torch.no_grad(), frozen_spectral_norm(state.generator), self._autocast():
+                fake = state.generator(z, *fake_labels)
+            both = (torch.cat(labels),) if labels else ()
+            with self._autocast():
+                logits = state.parallel_d(torch.cat([real, fake]), *both)
+            real_logits, fake_logits = logits.chunk(2)
+            loss = self.d_loss(real_logits, fake_logits)
+            if self.training.loss == "wgan-gp":
+                penalty = gradient_penalty(state.discriminator, real, fake, share, *real_labels)
+                loss = loss + self.training.gp_weight * penalty
+            return {
+                "loss_d": loss,
+                "real_logits": real_logits.mean(),
+                "fake_logits": fake_logits.mean(),
+            }
+
+        labels = [] if real_labels is None or fake_labels is None else [real_labels, fake_labels]
+        measured = self._accumulated(loss, "loss_d", state.parallel_d, real, z, share, *labels)
+        return measured | {"grad_norm_d": _descend(state.optimizer_d)}
+
+    def update_g(self, z: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Descend G's loss once; D stays as it is: no gradient, no power iteration."""
         state = self.state
         state.discriminator.requires_grad_(False).eval()
-        with self._autocast():
-            logits = state.discriminator(state.generator(z))
-        loss = adversarial_g(logits)
-        norm = _descend(loss, state.optimizer_g)
+
+        def loss(z: Tensor, *labels: Tensor) -> dict[str, Tensor]:
+            with self._autocast():
+                logits = state.discriminator(state.parallel_g(z, *labels), *labels)
+            return {"loss_g": adversarial_g(logits)}
+
+        given = [z] if labels is None else [z, labels]
+        measured = self._accumulated(loss, "loss_g", state.parallel_g, *given)
+        norm = _descend(state.optimizer_g)
         state.discriminator.requires_grad_(True).train()
         state.average.update_parameters(state.generator)
-        return {"loss_g": loss.detach(), "grad_norm_g": norm}
+        return measured | {"grad_norm_g": norm}
+
+    def _accumulated(
+        self,
+        loss: Callable[..., dict[str, Tensor]],
+        name: str,
+        network: nn.Module,
+        *batch: Tensor,
+    ) -> dict[str, Tensor]:
+        """Add the gradient of the mean of ``loss`` over a batch, and return its measurements.
+
+        Args:
+            loss: of one micro-batch, with what is measured beside it.
+            name: of the loss among the measurements.
+            network: what descends; its gradients are exchanged after the last micro-batch.
+            batch: split into micro-batches alike.
+        """
+        micro = self.training.micro_batch
+        size = micro // self.state.shard.world if micro else len(batch[0])
+        parts = list(zip(*(each.split(size) for each in batch), strict=True))
+        measured = []
+        for number, part in enumerate(parts):
+            with ExitStack() as stack:
+                if number:
+                    stack.enter_context(frozen_spectral_norm(network))
+                if number + 1 < len(parts) and isinstance(network, DistributedDataParallel):
+                    stack.enter_context(network.no_sync())
+                found = loss(*part)
+                (found[name] / len(parts)).backward()
+            measured.append({key: value.detach() for key, value in found.items()})
+        return {key: torch.stack([m[key] for m in measured]).mean() for key in measured[0]}
 
 
-def _descend(loss: Tensor, optimizer: Adam) -> Tensor:
-    """Take one optimizer step and return the norm of the gradient."""
-    optimizer.zero_grad()
-    loss.backward()
+def _descend(optimizer: Adam) -> Tensor:
+    """Take one optimizer step, clear the gradients and return their norm."""
     weights = optimizer.param_groups[0]["params"]
     norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     optimizer.step()
+    optimizer.zero_grad()
     return norm
 
 
@@ -148,16 +222,17 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
 
     All randomness is drawn from (seed, step), so that training from a restored state repeats what
     an uninterrupted run would have done.  The time that the consumer takes between events is not
-    counted as training.
+    counted as training.  Where several processes train one run, each yields the same events.
     """
     size, flip = config.training.batch_size, config.data.flip
-    with Feed(store.train, config.seed, size, state.device, flip=flip) as feed:
+    part = partial(state.shard.part, micro=config.training.micro_batch)
+    with Feed(store.train, config.seed, size, state.device, flip=flip, part=part) as feed:
         yield from _steps(config, state, feed)
 
 
 def _steps(config: RunConfig, state: TrainState, feed: Feed) -> Iterator[Step | Diverged]:
     training, device = config.training, state.device
-    recipe = Recipe(config, state)
+    recipe, draws = Recipe(config, state), Draws(config, state.shard, device)
     blocks = {
         f"gamma.{network}.{name}": block.gamma
         for network in ("generator", "discriminator")
@@ -175,19 +250,27 @@ def _steps(config: RunConfig, state: TrainState, feed: Feed) -> Iterator[Step | 
         # Discriminator: n_critic updates, each on images and noise of its own.
         for draw in range(training.n_critic):
             index = (step - 1) * training.n_critic + draw
+            real = feed(index)
+            fake_labels = draws.labels("d", step, draw)
+            labels = (real.labels, *fake_labels) if fake_labels else ()
             measured = recipe.update_d(
-                _to_network(feed(index).images),
-                _normal(config, device, "z", "d", step, draw),
-                _share(config, device, step, draw),
+                _to_network(real.images, draws.dtype),
+                draws.z("d", step, draw),
+                draws.share(step, draw),
+                *labels,
             )
 
         # Generator, and its average.
-        measured |= recipe.update_g(_normal(config, device, "z", "g", step))
+        measured |= recipe.update_g(draws.z("g", step), *draws.labels("g", step))
         state.step = step
+
+        # What all processes measured: their losses are means over their parts of the batch.
+        means = state.shard.mean(torch.stack(list(measured.values())))
+        measured = dict(zip(measured, means, strict=True))
 
         # Divergence: looked at every step where that is free, else when the row is read anyway.
         due = step % config.run.log_every == 0 or step == config.run.steps
-        finite &= torch.stack(list(measured.values())).isfinite().all()
+        finite &= means.isfinite().all()
         if (due or device.type == "cpu") and not finite.item():
             yield Diverged(step, _what_diverged(measured))
             return
@@ -204,22 +287,9 @@ def _steps(config: RunConfig, state: TrainState, feed: Feed) -> Iterator[Step | 
         yield Step(step, row)
 
 
-def _to_network(images: Tensor) -> Tensor:
-    return normalise(images.contiguous(memory_format=torch.channels_last))  # bytes move sooner
-
-
-def _normal(config: RunConfig, device: torch.device, *path: str | int) -> Tensor:
-    """Draw the noise of one update: (batch_size, z_dim), float64 on the CPU, then fp32."""
-    shape = (config.training.batch_size, config.model.z_dim)
-    z = torch.randn(shape, generator=stream(config.seed, *path), dtype=torch.float64)
-    return z.float().to(device, non_blocking=True)
-
-
-def _share(config: RunConfig, device: torch.device, step: int, draw: int) -> Tensor:
-    """Draw each image's place between real and fake, for the gradient penalty: (B, 1, 1, 1)."""
-    shape = (config.training.batch_size, 1, 1, 1)
-    uniform = torch.rand(shape, generator=stream(config.seed, "share", step, draw))
-    return uniform.to(device, non_blocking=True)
+def _to_network(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    images = images.contiguous(memory_format=torch.channels_last)  # bytes move sooner
+    return normalise(images).to(dtype)
 
 
 def _what_diverged(measured: dict[str, Tensor]) -> str:

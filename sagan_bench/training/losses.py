@@ -21,15 +21,17 @@ def adversarial_g(fake_logits: Tensor) -> Tensor:
     return -fake_logits.mean()
 
 
-def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+def gradient_penalty(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, share: Tensor, *labels: Tensor
+) -> Tensor:
     """Return E[(||grad D(x)||_2 - 1)^2] at x = share * real + (1 - share) * fake.
 
-    ``share`` is (B, 1, 1, 1) in [0, 1].  Source: Gulrajani et al. 2017, equation 3.  The seed
-    project takes an optimizer step of its own for the penalty; here it is part of D's loss, as in
-    the paper.
+    ``share`` is (B, 1, 1, 1) in [0, 1]; ``labels`` (B,), if D takes any, are those of x.  Source:
+    Gulrajani et al. 2017, equation 3.  The seed project takes an optimizer step of its own for the
+    penalty; here it is part of D's loss, as in the paper.
     """
     mixed = (share * real + (1 - share) * fake).requires_grad_()
-    logits = discriminator(mixed)
+    logits = discriminator(mixed, *labels)
     (gradient,) = torch.autograd.grad(logits.sum(), mixed, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 

@@ -54,6 +54,8 @@ CHANGES: dict[str, Any] = {
     "n_fake": 4_000,
     "sampling_seed": 1,
     "label_law": "uniform",
+    "z_law": "normal by (seed, index), |z| < 2",
+    "intra_class": True,
     "ema_decay": 0.99,
     "batchnorm": "running",
     "isc_splits": 1,

@@ -20,7 +20,8 @@ from sagan_bench.models.build import (
     parameters,
     skeleton,
 )
-from sagan_bench.models.dcgan import channels_by_side, widths
+from sagan_bench.models.dcgan import channels_by_side
+from sagan_bench.models.families import widths
 from sagan_bench.models.layers import SpectralNorm, frozen_spectral_norm, spectral_norms
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")

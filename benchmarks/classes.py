@@ -1,0 +1,76 @@
+"""Train the residual network on twins with and without their classes, seed by seed.
+
+    python benchmarks/classes.py --steps 400
+
+Networks are otherwise equal, steps too.  Prints JSON: the scores of each run, and for runs with
+classes what the FID within each class is when the images are held against their own class and
+against the next one: where the class is obeyed, the first is the lower.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+from sagan_bench import experiment
+from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.data.building import prepare
+from sagan_bench.data.listing import DataSpec
+from sagan_bench.evaluation.extractors import build_extractor, extract
+from sagan_bench.evaluation.metrics import intra_fid, sample_images
+from sagan_bench.models.build import build, without_spectral_norm
+from sagan_bench.training import checkpoint
+from sagan_bench.training.generation import balanced, sampler
+
+CLASSES = 10
+SHOWN = ("fid", "twin_rate", "hue_match", "area_match")
+
+
+def configured(classes: int, seed: int, steps: int, images: int) -> RunConfig:
+    """Return a run that two cores finish in minutes."""
+    sets = [
+        "model.architecture=resnet", f"model.classes={classes}", "model.width=16",
+        "data.train_images=5000", "data.test_images=1000", "training.batch_size=32",
+        "training.ema_decay=0.99", "training.precision=fp32", f"seed={seed}", "run.threads=1",
+        f"run.steps={steps}", f"run.sample_every={steps}", f"evaluation.n_fake={images}",
+        "evaluation.n_real=2048", "evaluation.n_floor=512", "evaluation.bn_batches=16",
+    ]  # fmt: skip
+    return resolve(Host(False, "efficientnet-lite0"), preset="quick", sets=sets).config
+
+
+def within_classes(config: RunConfig, path: Path) -> dict[str, float | None]:
+    """Return the FID within classes, and that against the next class each."""
+    generator = build(without_spectral_norm(config)).generator
+    generator.load_state_dict(checkpoint.load(path / "weights.pt")["ema"])
+    sample = sampler(generator.eval(), config.model.z_dim, labels=balanced(CLASSES))
+    images = sample_images(sample, config.evaluation.n_fake, 0, 64)
+    store = prepare(DataSpec.of(config.data))
+    extractor = build_extractor(config.evaluation.extractor)
+    fake, real = (extract(extractor, each).pool for each in (images, store.train.images[:2048]))
+    labels, real_labels = torch.arange(len(fake)) % CLASSES, store.train.labels[:2048]
+    theirs = torch.from_numpy(real_labels.copy())
+    return {
+        "own_class": intra_fid(fake, labels, real, theirs),
+        "next_class": intra_fid(fake, (labels + 1) % CLASSES, real, theirs),
+    }
+
+
+def main(steps: int = 400, seeds: int = 3, images: int = 500) -> None:
+    """Train both at each seed, one after the other, and print what came of it as it comes."""
+    for seed in range(seeds):
+        for classes in (CLASSES, 0):
+            config = configured(classes, seed, steps, images)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "run"
+                record = experiment.run(config, out=path)
+                row: dict[str, Any] = {"classes": classes, "seed": seed, "status": record.status}
+                row |= {key: record.scores[0].metrics.get(key) for key in SHOWN}
+                row |= within_classes(config, path) if classes else {}
+                print(json.dumps(row | {"train_sec": record.cost.train_sec}), flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

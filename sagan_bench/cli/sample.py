@@ -1,0 +1,45 @@
+"""The verb ``sample``: pictures from a finished run's generator."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagan_bench.errors import UserError
+
+
+def sample(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its name")],
+    n: Annotated[int, typer.Option(min=1, help="Images; with --interpolate, rows of eight")] = 64,
+    interpolate: Annotated[
+        bool, typer.Option(help="Each row goes from one noise (and class) to another")
+    ] = False,
+    classes: Annotated[
+        str | None, typer.Option(help="Numbers or names of classes, e.g. 0,3 or disc,star")
+    ] = None,
+    truncation: Annotated[
+        float | None, typer.Option(min=0.01, help="Noise from |z| < this only [default: the run's]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise")] = 0,
+    weights: Annotated[str, typer.Option(help="ema or raw")] = "ema",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="PNG file [default: in the run]")] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
+) -> None:
+    """Draw images from a finished run, laid out by class, or interpolations, into one PNG."""
+    from sagan_bench import drawing
+    from sagan_bench.cli import find_run
+
+    if weights not in ("ema", "raw"):
+        raise UserError(f"--weights {weights}: expected ema or raw")
+    path = find_run(run, runs)
+    exported = drawing.load(path, weights, device)
+    chosen = exported.classes_called(classes.split(",")) if classes else ()
+    cut = truncation if truncation is not None else exported.truncation
+    if interpolate:
+        images = exported.interpolations(n, seed, chosen, cut)
+    else:
+        images = exported.images(n, seed, chosen, cut)
+    file = out or path / "samples" / f"{'interpolation' if interpolate else 'drawn'}-s{seed}.png"
+    drawing.save_grid(file, images)
+    print(file)

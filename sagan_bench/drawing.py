@@ -1,0 +1,130 @@
+"""Pictures from the generator that a finished run exported: samples by class, interpolations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sagan_bench import host, records
+from sagan_bench.cell import GRID_ROW, save_grid
+from sagan_bench.config import RunConfig, closest
+from sagan_bench.data.pixels import quantise
+from sagan_bench.errors import UserError
+from sagan_bench.models.build import build, without_spectral_norm
+from sagan_bench.training import checkpoint
+from sagan_bench.training.generation import draw, noise
+
+__all__ = ["Exported", "load", "save_grid"]
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A generator as it was scored, and the names of its classes, if it has any."""
+
+    config: RunConfig
+    generator: nn.Module
+    names: tuple[str, ...]
+
+    @property
+    def truncation(self) -> float | None:
+        """That of the run's scores."""
+        return self.config.evaluation.truncation
+
+    def classes_called(self, words: Sequence[str]) -> tuple[int, ...]:
+        """Return the numbers of classes given by number or name.
+
+        Raises:
+            UserError: no such class, or a generator without classes.
+        """
+        count = self.config.model.classes
+        if not count:
+            raise UserError("this generator has no classes; leave out --classes")
+        found = []
+        for word in words:
+            if word in self.names:
+                found.append(self.names.index(word))
+            elif word.isdigit() and int(word) < count:
+                found.append(int(word))
+            else:
+                hint = closest(word, list(self.names)) if self.names else f"0 to {count - 1}"
+                raise UserError(f"--classes {word}: no such class; {hint}")
+        return tuple(found)
+
+    def images(
+        self, n: int, seed: int, classes: Sequence[int] = (), truncation: float | None = None
+    ) -> Tensor:
+        """Return ``n`` images, uint8 (n, 3, S, S), in rows of eight of one class each.
+
+        Classes take turns row by row; by default all of them.
+        """
+        z = noise(seed, 0, n, self.config.model.z_dim, truncation)
+        labels = torch.tensor(classes or range(self.config.model.classes))
+        rows = torch.arange(n) // GRID_ROW
+        return self._drawn(z, labels[rows % len(labels)] if len(labels) else None)
+
+    def interpolations(
+        self, rows: int, seed: int, classes: Sequence[int] = (), truncation: float | None = None
+    ) -> Tensor:
+        """Return rows of eight images, uint8 (8 * rows, 3, S, S), each from one end to another.
+
+        Noise moves along the great circle, which keeps its length; with two classes or more, each
+        row goes from one to the next, the tables of G's norms being mixed in proportion.
+        """
+        ends = noise(seed, 0, 2 * rows, self.config.model.z_dim, truncation)
+        share = torch.linspace(0, 1, GRID_ROW)
+        z = torch.cat(
+            [_great_circle(a, b, share) for a, b in zip(ends[::2], ends[1::2], strict=True)]
+        )
+        if not self.config.model.classes:
+            return self._drawn(z, None)
+        order = torch.tensor(classes or range(self.config.model.classes))
+        first = order[torch.arange(rows) % len(order)].repeat_interleave(GRID_ROW)
+        second = order[(torch.arange(rows) + 1) % len(order)].repeat_interleave(GRID_ROW)
+        return self._drawn(z, first, second, share.repeat(rows))
+
+    def _drawn(
+        self,
+        z: Tensor,
+        labels: Tensor | None,
+        others: Tensor | None = None,
+        share: Tensor | None = None,
+    ) -> Tensor:
+        if labels is None:
+            parts = [draw(self.generator, part) for part in z.split(BATCH)]
+        elif others is None or share is None:
+            pairs = zip(z.split(BATCH), labels.split(BATCH), strict=True)
+            parts = [draw(self.generator, *pair) for pair in pairs]
+        else:
+            mixed = zip(*(each.split(BATCH) for each in (z, labels, others, share)), strict=True)
+            parts = [draw(self.generator, part, a, b, s) for part, a, b, s in mixed]
+        return quantise(torch.cat(parts))
+
+
+def _great_circle(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Return points between a and b, each (z_dim,), at ``share`` (K,) of the way: (K, z_dim)."""
+    angle = torch.arccos(torch.dot(a / a.norm(), b / b.norm()).clamp(-1, 1))
+    first, second = (1 - share) * angle, share * angle
+    return (first.sin()[:, None] * a + second.sin()[:, None] * b) / angle.sin()
+
+
+def load(path: Path, weights: str | Literal["ema", "raw"], device: str = "auto") -> Exported:
+    """Return the generator of a finished run.
+
+    Raises:
+        UserError: no such run, or it has not exported its weights yet.
+    """
+    record = records.read(path)
+    file = path / "weights.pt"
+    if not file.exists():
+        raise UserError(f"{path} has no exported weights; finish the run first")
+    config = RunConfig.model_validate(record.config)
+    generator = build(without_spectral_norm(config)).generator
+    generator.load_state_dict(checkpoint.load(file)[weights])
+    classes = record.data.manifest["classes"] if record.data else ()
+    names = tuple(map(str, classes)) if isinstance(classes, list) else ()
+    return Exported(config, generator.to(host.device(device)).eval(), names)

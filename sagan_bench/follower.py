@@ -1,0 +1,70 @@
+"""What every process of a run but the leader does: train on its part, and score its share."""
+
+import torch
+
+from sagan_bench import host, precision
+from sagan_bench.cell import Stop, Stopped, scores_on_the_way
+from sagan_bench.config import RunConfig
+from sagan_bench.data.store import Store
+from sagan_bench.errors import UserError
+from sagan_bench.evaluation.metrics import NonFiniteImages
+from sagan_bench.evaluation.scoring import Scorer
+from sagan_bench.parallel import Shard
+from sagan_bench.training.checkpoint import Checkpoints
+from sagan_bench.training.generation import balanced, sampler, standing
+from sagan_bench.training.loop import Diverged, TrainState, train
+
+
+def follow(
+    config: RunConfig, store: Store, shard: Shard, checkpoints: Checkpoints, stop: Stop
+) -> None:
+    """Do this process's part, step by step with the leader's `Cell`.
+
+    Raises:
+        Stopped: any of the processes was asked to stop.
+        UserError: the leader's checkpoint is not to be seen from here.
+    """
+    torch.set_num_threads(shard.told(0))
+    precision.use(config.training.precision)
+    state = TrainState(config, host.device(config.run.device), shard)
+    if step := shard.told(0):
+        state.load_state_dict(_checkpoint(checkpoints, step))
+    scorer = Scorer(config, store, state.device, lambda done, total: None, shard)
+    try:
+        for event in train(config, state, store):
+            if isinstance(event, Diverged):
+                return
+            if scores_on_the_way(config, event.step):
+                _score(config, state, scorer, final=False)
+            if reason := shard.agreed(stop()):
+                raise Stopped(reason, None)
+        _score(config, state, scorer, final=True)
+    except NonFiniteImages:
+        return  # the leader records it
+
+
+def _checkpoint(checkpoints: Checkpoints, step: int) -> dict[str, object]:
+    found = checkpoints.latest()
+    if found is None or found[0] != step:
+        raise UserError(
+            f"the checkpoint of step {step} is not in {checkpoints.folder} of this machine; all "
+            "processes must see one folder of runs"
+        )
+    return found[1]
+
+
+def _score(config: RunConfig, state: TrainState, scorer: Scorer, *, final: bool) -> None:
+    """Make the images and features that the leader asks for at this moment; see `Cell`."""
+    networks = {"ema": state.ema, "raw": state.generator} if final else {"ema": state.ema}
+    samples = {
+        weights: sampler(
+            standing(config, network, config.evaluation.bn_batches),
+            config.model.z_dim,
+            labels=balanced(config.model.classes),
+            truncation=config.evaluation.truncation,
+        )
+        for weights, network in networks.items()
+    }
+    n_fake = config.evaluation.n_fake if final else config.run.eval_images
+    for _ in scorer.scores(samples, step=state.step, n_fake=n_fake, final=final):  # type: ignore[arg-type]
+        raise AssertionError("only the leader has scores")

@@ -1,0 +1,306 @@
+"""The paper's network: residual blocks, conditional BatchNorm in G, a projection of the class in D.
+
+Source: SAGAN, arXiv 1805.08318, by its authors' code, brain-research/self-attention-gan at
+ad9612e, whose layers, widths and numbers of parameters at 128 px these are.  Other sizes follow
+from the same rule.  Exact equivalents, not departures: a shortcut's 1x1 convolution is applied on
+the smaller of the two maps, before nearest upsampling and after mean pooling, with which it
+commutes.  Departures: attention may sit at any feature-map side; spectral norm starts near its
+limit, and is not iterated by an evaluation, nor in D by G's step.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sagan_bench.config import AttentionConfig, ModelConfig, SpectralNormed
+from sagan_bench.models.attention import block
+from sagan_bench.models.layers import ConditionalBatchNorm2d, at_least_fp32, no_autocast
+from sagan_bench.models.placement import normed_block, normed_if, sides_with_blocks
+
+MOST = 16
+"""The most channels of a map in a pyramid, in widths."""
+FIRST_SIDE = 4
+"""Of G's first map."""
+
+Layout = Literal["pyramid", "flat"]
+
+
+def strides(image_size: int, layout: Layout) -> list[int]:
+    """Return the strides of D's blocks, first to last.
+
+    A pyramid goes down to side 4, where one more block follows.  ``flat`` goes down to side 8, with
+    two more blocks: the residual networks of SNGAN (Miyato et al. 2018) for CIFAR-10.
+    """
+    last, more = (FIRST_SIDE, 1) if layout == "pyramid" else (2 * FIRST_SIDE, 2)
+    halvings = (image_size // last).bit_length() - 1
+    return [2] * halvings + [1] * more
+
+
+def generator_channels(image_size: int, width: float, layout: Layout) -> dict[int, int]:
+    """Return the channels of G's maps by side, ascending from 4 to ``image_size``.
+
+    A pyramid has ``width`` at the image's side, doubling inwards up to 16 times it; a flat network
+    has ``width`` everywhere.
+    """
+    sides = [2**power for power in range(FIRST_SIDE.bit_length() - 1, image_size.bit_length())]
+    return {
+        side: round(width * (1 if layout == "flat" else min(MOST, image_size // side)))
+        for side in sides
+    }
+
+
+def discriminator_channels(image_size: int, width: float, layout: Layout) -> list[int]:
+    """Return the channels behind each of D's blocks, first to last.
+
+    A pyramid has ``width`` behind the first, doubling up to 16 times it; a flat network has half of
+    ``width``, G's, everywhere.
+    """
+    count = len(strides(image_size, layout))
+    if layout == "flat":
+        return [round(width / 2)] * count
+    return [round(width * min(MOST, 2**number)) for number in range(count)]
+
+
+def width_of_a_channel(model: ModelConfig, image_size: int) -> float:
+    """Return the width that adds a channel to the map of most channels, in G and in D alike."""
+    return 2.0 if model.layout == "flat" else 1 / MOST
+
+
+class Up(nn.Module):
+    """A residual block that doubles the side: (norm, ReLU, up, conv, norm, ReLU, conv) + shortcut.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out, and between the convolutions.
+        classes: of the norms; 0 for BatchNorm without classes.
+        normed: whether convolutions have spectral norm.
+    """
+
+    def __init__(self, inputs: int, outputs: int, classes: int, normed: bool) -> None:
+        super().__init__()
+        self.norm1 = _batchnorm(inputs, classes)
+        self.conv1 = normed_if(nn.Conv2d(inputs, outputs, 3, padding=1), normed)
+        self.norm2 = _batchnorm(outputs, classes)
+        self.conv2 = normed_if(nn.Conv2d(outputs, outputs, 3, padding=1), normed)
+        self.shortcut = normed_if(nn.Conv2d(inputs, outputs, 1), normed)
+
+    def forward(self, x: Tensor, *labels: Tensor) -> Tensor:
+        """Return (B, outputs, 2H, 2W) from x, (B, inputs, H, W), and labels (B,) if conditional."""
+        h = _doubled(F.relu(self.norm1(x, *labels)))
+        h = F.relu(self.norm2(self.conv1(h), *labels))
+        return self.conv2(h) + _doubled(self.shortcut(x))
+
+
+class Down(nn.Module):
+    """A residual block of D: (ReLU, conv, ReLU, conv, mean pooling) + shortcut.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out, and between the convolutions.
+        stride: 2 halves the side; 1 leaves it, and has no pooling.
+        normed: whether convolutions have spectral norm.
+        first: x is an image, which no ReLU comes before.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, normed: bool, first: bool = False
+    ) -> None:
+        super().__init__()
+        self.first = first
+        self.conv1 = normed_if(nn.Conv2d(inputs, outputs, 3, padding=1), normed)
+        self.conv2 = normed_if(nn.Conv2d(outputs, outputs, 3, padding=1), normed)
+        changes = stride > 1 or inputs != outputs
+        convolution = normed_if(nn.Conv2d(inputs, outputs, 1), normed) if changes else None
+        self.shortcut = convolution or nn.Identity()
+        self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride) from x, (B, inputs, H, W)."""
+        h = x if self.first else F.relu(x)  # out of place: the shortcut reads x as it is
+        h = self.conv2(F.relu(self.conv1(h), inplace=True))
+        return self.pool(h) + self.shortcut(self.pool(x))
+
+
+class Generator(nn.Module):
+    """Noise, and a class, to images.
+
+    ``up4`` (linear) makes a 4 x 4 map, each further ``upN`` (`Up`) doubles the side to N,
+    ``attentionN`` (or what `block` puts in its place) follows where asked for; then ``norm``, ReLU,
+    and ``out`` makes the image.
+
+    Args:
+        channels: by side, ascending; see `generator_channels`.
+        z_dim: components of the noise.
+        classes: of the norms in `Up`; 0 is unconditional.
+        attention: where, and what kind.
+        normed: which layers have spectral norm.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Mapping[int, int],
+        z_dim: int,
+        classes: int,
+        attention: AttentionConfig,
+        normed: SpectralNormed,
+    ) -> None:
+        super().__init__()
+        placed = sides_with_blocks("generator", attention, channels)
+        hidden = normed != "none"
+        inputs, self.blocks = channels[FIRST_SIDE], list[str]()
+        for side, outputs in channels.items():
+            if side == FIRST_SIDE:
+                self.up4 = normed_if(nn.Linear(z_dim, outputs * side * side), hidden)
+            else:
+                self._follow(f"up{side}", Up(inputs, outputs, classes, hidden))
+            if side in placed:
+                made = normed_block(block(outputs, attention, bias=False), normed)
+                self._follow(f"{made.title}{side}", made)
+            inputs = outputs
+        self.norm = nn.BatchNorm2d(inputs)
+        self.out = normed_if(nn.Conv2d(inputs, 3, 3, padding=1), normed == "all")
+
+    def _follow(self, name: str, module: nn.Module) -> None:
+        self.add_module(name, module)
+        self.blocks.append(name)
+
+    def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
+        """Return images (B, 3, S, S), float in (-1, 1), from z (B, z_dim) and labels (B,)."""
+        h = self.up4(z).unflatten(1, (FIRST_SIDE, FIRST_SIDE, -1)).permute(0, 3, 1, 2)
+        for name in self.blocks:
+            module = self.get_submodule(name)
+            h = module(h, *labels) if isinstance(module, Up) else module(h)
+        return at_least_fp32(self.out(F.relu(self.norm(h)))).tanh()
+
+
+class Discriminator(nn.Module):
+    """Images, and a class, to logits.
+
+    Each ``downN`` (`Down`) halves the side to N, ``stayN`` (``stayN_2``) leaves it there, and
+    ``attentionN`` (or what `block` puts in its place) follows ``downN`` where asked for.  With h
+    the sum of ReLU over all positions, the logit is ``out``(h) + <``embed``(class), h> (Miyato and
+    Koyama 2018).
+
+    Args:
+        channels: behind each block, first to last; see `discriminator_channels`.
+        strides: likewise.
+        image_size: side of the images in pixels.
+        classes: that D is told of; 0 is unconditional.
+        attention: where, and what kind.
+        normed: which layers have spectral norm.
+        sees: with ``halves`` the left and the right half of an image are scored apart, with the
+            same weights, and their logits averaged: D cannot tell whether they match.
+        needs_double_backward: whether gradients of gradients will be taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: list[int],
+        strides: list[int],
+        image_size: int,
+        classes: int,
+        attention: AttentionConfig,
+        normed: SpectralNormed,
+        sees: Literal["whole", "halves"] = "whole",
+        needs_double_backward: bool = False,
+    ) -> None:
+        super().__init__()
+        self.sees = sees
+        sides = _sides(image_size, strides)
+        by_side = {
+            s: c for s, c, stride in zip(sides, channels, strides, strict=True) if stride > 1
+        }
+        placed = sides_with_blocks("discriminator", attention, by_side)
+        inputs, self.blocks = 3, list[str]()
+        for side, outputs, stride in zip(sides, channels, strides, strict=True):
+            name = f"down{side}" if stride > 1 else f"stay{side}"
+            name = f"{name}_2" if name in self.blocks else name
+            self._follow(name, Down(inputs, outputs, stride, normed != "none", inputs == 3))
+            if stride > 1 and side in placed:
+                made = block(
+                    outputs, attention, bias=False, needs_double_backward=needs_double_backward
+                )
+                self._follow(f"{made.title}{side}", normed_block(made, normed))
+            inputs = outputs
+        self.out = normed_if(nn.Linear(inputs, 1), normed == "all")
+        if classes:
+            self.embed = normed_if(nn.Embedding(classes, inputs), normed == "all")
+
+    def _follow(self, name: str, module: nn.Module) -> None:
+        self.add_module(name, module)
+        self.blocks.append(name)
+
+    def forward(self, images: Tensor, *labels: Tensor) -> Tensor:
+        """Return real-or-fake logits (B,), float, from images (B, 3, S, S) and labels (B,)."""
+        if self.sees == "halves":
+            halves = torch.cat(images.chunk(2, dim=3))
+            left, right = self._logits(halves, *(label.repeat(2) for label in labels)).chunk(2)
+            return (left + right) / 2
+        return self._logits(images, *labels)
+
+    def _logits(self, h: Tensor, *labels: Tensor) -> Tensor:
+        for name in self.blocks:
+            h = self.get_submodule(name)(h)
+        h = at_least_fp32(F.relu(h)).sum(dim=(2, 3))
+        with no_autocast(h.device.type):
+            logits: Tensor = self.out(h).squeeze(1)
+            for label in labels:
+                logits = logits + (self.embed(label) * h).sum(dim=1)
+        return logits
+
+
+def networks(
+    model: ModelConfig,
+    image_size: int,
+    width_g: float,
+    width_d: float,
+    *,
+    needs_double_backward: bool = False,
+) -> tuple[Generator, Discriminator]:
+    """Return G and D of these widths, not yet initialised.
+
+    ``needs_double_backward``: D's gradient will be differentiated again (gradient penalties).
+
+    Raises:
+        UserError: attention at a side that the network lacks, or at one too narrow for C / 8.
+    """
+    generator = Generator(
+        channels=generator_channels(image_size, width_g, model.layout),
+        z_dim=model.z_dim,
+        classes=model.classes,
+        attention=model.attention,
+        normed=model.spectral_norm.generator,
+    )
+    discriminator = Discriminator(
+        channels=discriminator_channels(image_size, width_d, model.layout),
+        strides=strides(image_size, model.layout),
+        image_size=image_size,
+        classes=model.classes,
+        attention=model.attention,
+        normed=model.spectral_norm.discriminator,
+        sees=model.discriminator_sees,
+        needs_double_backward=needs_double_backward,
+    )
+    return generator, discriminator
+
+
+def _sides(image_size: int, strides: list[int]) -> list[int]:
+    """Return the side of the map behind each block."""
+    sides, side = [], image_size
+    for stride in strides:
+        side //= stride
+        sides.append(side)
+    return sides
+
+
+def _batchnorm(channels: int, classes: int) -> nn.Module:
+    return ConditionalBatchNorm2d(channels, classes) if classes else nn.BatchNorm2d(channels)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -1,0 +1,174 @@
+"""One run on many processes: which one this is, and what they tell each other.
+
+``torchrun`` starts them.  Each has an equal part of every batch; the first (rank 0) leads: it alone
+writes.  Whatever is said here is said by all of them, at the same moment of the run.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sagan_bench.config import RunConfig, override
+from sagan_bench.errors import UserError
+
+PATIENCE = timedelta(hours=24)
+"""The others wait so long for one that is scoring; the end of a process is seen at once."""
+
+
+class PeerLost(UserError):
+    """Another process of the run is gone, and the run with it."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's share of a run: all of it, unless there are others."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def part(self, whole: Tensor, micro: int | None = None) -> Tensor:
+        """Return this process's rows of a global batch (B, ...), (B / world, ...).
+
+        They are an equal part of each micro-batch, so that BatchNorm sees the same images together
+        whatever the number of processes.
+        """
+        if self.world == 1:
+            return whole
+        rows = (micro or len(whole)) // self.world
+        return whole.unflatten(0, (-1, self.world, rows))[:, self.rank].flatten(0, 1)
+
+    def span(self, count: int) -> tuple[int, int]:
+        """Return start and stop of this process's share of ``count`` images to sample."""
+        return count * self.rank // self.world, count * (self.rank + 1) // self.world
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over all processes, on each of them."""
+        if self.world == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.world
+
+    def least(self, value: int | None) -> int | None:
+        """Return the least of what the processes say; None if none says anything."""
+        if self.world == 1:
+            return value
+        said = torch.tensor(torch.iinfo(torch.int64).max if value is None else value)
+        dist.all_reduce(said, dist.ReduceOp.MIN)
+        return None if said == torch.iinfo(torch.int64).max else int(said)
+
+    def agreed(self, reason: str | None) -> str | None:
+        """Return this process's reason to stop, or, if only others have one, that they do."""
+        asked = self.least(None if reason is None else 0) is not None
+        return (reason or "terminated") if asked else None
+
+    def told(self, value: int) -> int:
+        """Return the leader's value."""
+        if self.world == 1:
+            return value
+        said = torch.tensor(value)
+        dist.broadcast(said, 0)
+        return int(said)
+
+    def gathered(self, rows: Tensor, count: int) -> Tensor:
+        """Return all ``count`` rows in order, on the leader; the others get their own back.
+
+        ``rows`` are those of `span`, on the CPU.
+        """
+        if self.world == 1:
+            return rows
+        most = -(-count // self.world)
+        padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
+        spans = [Shard(rank, self.world).span(count) for rank in range(self.world)]
+        parts = [torch.empty_like(padded) for _ in spans] if self.leads else None
+        dist.gather(padded, parts, 0)
+        if parts is None:
+            return rows
+        return torch.cat([p[: stop - start] for p, (start, stop) in zip(parts, spans, strict=True)])
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.told(0)
+
+
+ALONE = Shard()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Shard]:
+    """Join the processes that ``torchrun`` started, if it did, and leave them at the end.
+
+    Args:
+        device: as the configuration has it; nccl connects GPUs, gloo what is on CPUs.
+
+    Raises:
+        UserError: more processes than GPUs, or one GPU for all.
+    """
+    if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+        yield ALONE
+        return
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    shard = Shard(*(int(os.environ[name]) for name in names))
+    on_gpus = device != "cpu" and torch.cuda.is_available()
+    if on_gpus:
+        _refuse_sharing(shard, device)
+        torch.cuda.set_device(shard.local_rank)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
+    try:
+        yield shard
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise PeerLost("another process of this run is gone; the same command goes on") from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _refuse_sharing(shard: Shard, device: str) -> None:
+    if device not in ("auto", "cuda"):
+        raise UserError(f"--device {device}: every process needs a GPU of its own; leave it out")
+    if shard.local_world > torch.cuda.device_count():
+        raise UserError(
+            f"{shard.local_world} processes and {torch.cuda.device_count()} GPUs; lower "
+            "--nproc-per-node, or add --device cpu"
+        )
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Return whether an error is that of a broken connection to another process."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
+
+
+def placed(config: RunConfig, shard: Shard) -> RunConfig:
+    """Return the configuration on this process's device.
+
+    Raises:
+        UserError: a batch or micro-batch that cannot be shared out equally.
+    """
+    if shard.world == 1:
+        return config
+    training = config.training
+    for key in ("batch_size", "micro_batch"):
+        if (getattr(training, key) or 0) % shard.world:
+            raise UserError(
+                f"training.{key} = {getattr(training, key)} cannot be shared out among "
+                f"{shard.world} processes; choose a multiple of {shard.world}"
+            )
+    on_gpus = config.run.device != "cpu" and torch.cuda.is_available()
+    device = f"cuda:{shard.local_rank}" if on_gpus else "cpu"
+    return override(config, {"run.device": ("torchrun", device)})

@@ -1,0 +1,109 @@
+"""What a step takes here, and which micro-batch fits: by trying, on noise in place of images."""
+
+import statistics
+import time
+
+import torch
+
+from sagan_bench.config import RunConfig
+from sagan_bench.errors import UserError
+from sagan_bench.models.build import flops_per_step
+from sagan_bench.training.draws import Draws
+from sagan_bench.training.loop import Recipe, TrainState
+
+MOST_FLOPS = {"cpu": 5e11}
+"""Of a step that is timed, by type of device; a smaller batch stands for one that takes more."""
+TIMED = 3
+
+
+def seconds_per_flop(config: RunConfig, device: torch.device) -> float:
+    """Return the wall time of a step over its FLOPs (`flops_per_step`), the median of three.
+
+    Where the whole batch would take long, or does not fit, a part of it is timed: per FLOP it
+    takes as long or longer.
+    """
+    size = config.training.batch_size
+    most = MOST_FLOPS.get(device.type, float("inf"))
+    while size > 2 and flops_per_step(_of_batch(config, size)) > most:
+        size //= 2
+    while True:
+        part = _of_batch(config, size)
+        try:
+            return _seconds(part, device) / flops_per_step(part)
+        except torch.OutOfMemoryError:
+            if size <= 2:
+                raise
+            size //= 2
+
+
+def _of_batch(config: RunConfig, size: int) -> RunConfig:
+    training = config.training.model_copy(update={"batch_size": size, "micro_batch": None})
+    return config.model_copy(update={"training": training})
+
+
+def _seconds(config: RunConfig, device: torch.device) -> float:
+    state = TrainState(config, device)
+    times = []
+    for step in range(1 + TIMED):
+        began = time.perf_counter()
+        try_step(config, state, step)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def try_step(
+    config: RunConfig, state: TrainState, step: int = 1, *, images: int | None = None
+) -> None:
+    """Take one step on noise: as much time and memory as a step of training.
+
+    ``images``: this process's, by default the whole batch.
+    """
+    size, side = images or config.training.batch_size, config.data.image_size
+    recipe, draws = Recipe(config, state), Draws(config, state.shard, state.device)
+    real = torch.rand(size, 3, side, side, device=state.device, dtype=draws.dtype) * 2 - 1
+    real = real.contiguous(memory_format=torch.channels_last)
+    for draw in range(config.training.n_critic):
+        labels = draws.labels("d", step, draw) * 2  # of real and of generated images
+        recipe.update_d(real, draws.z("d", step, draw), draws.share(step, draw), *labels)
+    recipe.update_g(draws.z("g", step), *draws.labels("g", step))
+
+
+def out_of_memory(config: RunConfig, state: TrainState) -> UserError:
+    """Return the error that says which micro-batch fits, after trying ever smaller ones.
+
+    What ran out must be gone already; the state is of no more use.
+    """
+    training = config.training
+    size = training.micro_batch or training.batch_size
+    told = f"out of memory on {state.device} with {size} images at a time"
+    if state.shard.world > 1:  # the others are not here to try with
+        return UserError(f"{told}; add --micro-batch {max(2, size // 2)}, or use more processes")
+    if fits := _largest_that_fits(config, state, size):
+        return UserError(
+            f"{told}; {fits} fit: add --micro-batch {fits} (BatchNorm then sees {fits} images at "
+            f"once, and the run is another), or --batch-size {fits}"
+        )
+    return UserError(f"{told}, and with fewer; use smaller images, or a smaller model.width")
+
+
+def _largest_that_fits(config: RunConfig, state: TrainState, below: int) -> int | None:
+    whole = config.training.batch_size
+    for size in (size for size in range(below // 2, 1, -1) if whole % size == 0):
+        training = config.training.model_copy(update={"micro_batch": size})
+        if _fits(config.model_copy(update={"training": training}), state):
+            return size
+    return None
+
+
+def _fits(config: RunConfig, state: TrainState) -> bool:
+    if state.device.type == "cuda":
+        torch.cuda.empty_cache()
+    for optimizer in (state.optimizer_g, state.optimizer_d):
+        optimizer.zero_grad()
+    try:
+        try_step(config, state)
+    except torch.OutOfMemoryError:
+        return False
+    return True

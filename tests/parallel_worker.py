@@ -1,0 +1,73 @@
+"""What one of several processes does in test_parallel: started anew, by its place among them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sagan_bench import parallel
+from sagan_bench.config import RunConfig
+from sagan_bench.data.building import prepare
+from sagan_bench.data.listing import DataSpec
+from sagan_bench.models.synchronised import synchronise
+from sagan_bench.training.loop import Step, TrainState, train
+
+
+def normalised(norm: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the output and every gradient of a BatchNorm, and its statistics."""
+    x = x.clone().requires_grad_()
+    y = norm(x)
+    (y * dy).sum().backward()
+    assert x.grad is not None
+    found = {"y": y.detach(), "dx": x.grad}
+    found |= {name: weight.grad for name, weight in norm.named_parameters()}
+    return found | dict(norm.named_buffers())
+
+
+def batchnorm_case() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """Return a BatchNorm, its input (8, 3, 4, 4) and what is multiplied with its output."""
+    torch.manual_seed(1)
+    x, dy = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
+    norm = nn.BatchNorm2d(3).double()
+    nn.init.normal_(norm.weight)
+    return nn.Sequential(norm), x * 3 + 5, dy
+
+
+def trained(config: RunConfig, shard: parallel.Shard = parallel.ALONE) -> dict[str, object]:
+    """Return the state after all steps, and the first step's measurements."""
+    torch.set_num_threads(1)
+    store = prepare(DataSpec.of(config.data))
+    state = TrainState(config, torch.device("cpu"), shard)
+    events = list(train(config, state, store))
+    assert all(isinstance(event, Step) for event in events)
+    return {"state": state.state_dict(), "rows": [event.row for event in events]}  # type: ignore[union-attr]
+
+
+def main(config: str, out: Path) -> None:
+    """Normalise, say things to the others and train; the leader writes what came of it."""
+    with parallel.joined("cpu") as shard:
+        norm, x, dy = batchnorm_case()
+        found = normalised(synchronise(norm, "cpu"), shard.part(x), shard.part(dy))
+        found |= {name: shard.gathered(found[name], 8) for name in ("y", "dx")}
+        summed = {name: shard.mean(found[name]) for name in ("0.weight", "0.bias")}
+        found |= {name: value * shard.world for name, value in summed.items()}
+        uneven = torch.arange(7)[slice(*shard.span(7))]
+        said = {
+            "told": shard.told(shard.rank + 5),
+            "least": shard.least(shard.rank + 3 if shard.rank else None),
+            "nothing": shard.least(None),
+            "agreed": shard.agreed("why" if shard.rank == 1 else None),
+            "nobody": shard.agreed(None),
+            "gathered": shard.gathered(uneven, 7).tolist(),
+        }
+        result = trained(RunConfig.model_validate(json.loads(config)), shard)
+        if shard.leads:
+            torch.save({"norm": found, "said": said, **result}, out)
+
+
+if __name__ == "__main__":
+    assert "RANK" in os.environ
+    main(sys.argv[1], Path(sys.argv[2]))

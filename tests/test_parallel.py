@@ -1,0 +1,206 @@
+"""One run on many processes: what they share, what they compute, and how they end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from example_runs import SMALL
+from parallel_worker import batchnorm_case, normalised, trained
+from torch import Tensor
+
+import sagan_bench
+from sagan_bench import parallel, records
+from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.errors import UserError
+from sagan_bench.parallel import Shard
+from sagan_bench.run_directory import read_now
+from sagan_bench.training.checkpoint import Checkpoints
+
+HOST = Host(bf16=False, extractor="efficientnet-lite0")
+RESNET = ["model.architecture=resnet", "model.classes=10"]
+TRAINED = [
+    *SMALL, "training.batch_size=8", "training.precision=fp64", "data.flip=true", "run.log_every=1",
+    "run.steps=20",
+]  # fmt: skip
+
+
+def make(*sets: str) -> RunConfig:
+    return resolve(HOST, sets=[*TRAINED, *sets]).config
+
+
+def by_processes(count: int, config: RunConfig, out: Path) -> Any:
+    """Return what the leader of ``count`` processes wrote."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+    command = [sys.executable, str(Path(__file__).with_name("parallel_worker.py"))]
+    command += [config.model_dump_json(), str(out)]
+    started = [
+        subprocess.Popen(command, env=os.environ | world | {"RANK": rank, "LOCAL_RANK": rank})
+        for rank in map(str, range(count))
+    ]
+    try:
+        assert [process.wait(300) for process in started] == [0] * count
+    finally:
+        for process in started:
+            process.kill()
+    return torch.load(out, weights_only=True)
+
+
+def tensors(tree: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(tree, Tensor):
+        yield name, tree
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        yield from tensors(value, f"{name}.{key}")
+
+
+def assert_alike(one: Any, many: Any, within: float) -> None:
+    first, second = dict(tensors(one)), dict(tensors(many))
+    assert first.keys() == second.keys()
+    assert any(name.startswith(".optimizer_d") for name in first)
+    for name, value in first.items():
+        assert torch.allclose(value, second[name], rtol=0, atol=within), name
+
+
+def compare(count: int, out: Path, *sets: str) -> Any:
+    """Return what ``count`` processes said, after comparing their training with one process's."""
+    config = make(*sets)
+    many, one = by_processes(count, config, out), trained(config)
+    assert_alike(one["state"], many["state"], 1e-8)
+    for mine, theirs in zip(one["rows"], many["rows"], strict=True):  # type: ignore[call-overload]
+        for key in mine.keys() - {"images_per_sec"}:
+            assert theirs[key] == pytest.approx(mine[key], abs=1e-8), key
+    return many
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    """In 20 steps of two updates of D each, with classes, mirrored images and micro-batches."""
+    sets = [*RESNET, "training.micro_batch=4", "training.n_critic=2"]
+    many = compare(2, tmp_path / "out", *sets)
+
+    expected = normalised(*batchnorm_case())
+    for name, value in expected.items():
+        found = many["norm"][name]
+        assert torch.allclose(value.double(), found.double(), atol=1e-8), name
+    assert many["said"] == {
+        "told": 5, "least": 4, "nothing": None, "agreed": "terminated", "nobody": None,
+        "gathered": [0, 1, 2, 3, 4, 5, 6],
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sets", [RESNET, [], ["training.loss=wgan-gp"]], ids=["resnet", "", "gp"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_many_processes_are_one(count: int, sets: list[str], tmp_path: Path) -> None:
+    networks = ("generator", "discriminator") if "training.loss=wgan-gp" in sets else ()
+    plain = [f"model.spectral_norm.{network}=none" for network in networks]
+    compare(count, tmp_path / "out", *sets, *plain)
+
+
+@pytest.mark.slow
+def test_the_first_losses_are_those_of_one_process_in_fp32(tmp_path: Path) -> None:
+    config = make(*RESNET, "training.precision=fp32", "run.steps=1")
+    many, one = by_processes(2, config, tmp_path / "out"), trained(config)
+    for name in ("loss_d", "loss_g"):
+        assert many["rows"][0][name] == pytest.approx(one["rows"][0][name], abs=1e-6)  # type: ignore[index]
+
+
+def test_processes_share_each_micro_batch() -> None:
+    whole = torch.arange(12)
+    first, second = (Shard(rank, 2) for rank in range(2))
+    assert first.part(whole).tolist() == [0, 1, 2, 3, 4, 5]
+    assert second.part(whole, 4).tolist() == [2, 3, 6, 7, 10, 11]
+    assert first.part(torch.zeros(12, 3), 6).shape == (6, 3)
+    assert parallel.ALONE.part(whole, 4) is whole
+    assert [Shard(rank, 3).span(7) for rank in range(3)] == [(0, 2), (2, 4), (4, 7)]
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [(["training.batch_size=10"], "batch_size = 10"), (["training.micro_batch=2"], "micro_batch")],
+)
+def test_a_batch_that_cannot_be_shared_out_is_refused(sets: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=rf"{told}.*among 4 processes; choose a multiple of 4"):
+        parallel.placed(make(*sets), Shard(0, 4, 0, 4))
+
+
+def test_without_torchrun_a_process_is_alone() -> None:
+    with parallel.joined("cpu") as shard:
+        assert shard == parallel.ALONE
+
+
+# Whole runs
+
+
+def command(count: int, out: Path, steps: int) -> list[str]:
+    sets = [*TRAINED, *RESNET, "run.keep_training_state=true", f"run.steps={steps}"]
+    sets += ["evaluation.extractor=efficientnet-lite0", "run.eval_every=10", "run.eval_images=10"]
+    train = ["-c", "from sagan_bench.cli import main; main()", "train", "--out", str(out)]
+    train += [part for text in sets for part in ("--set", text)]
+    if count == 1:
+        return [sys.executable, *train]
+    shim = out.with_suffix(".py")
+    shim.write_text("from sagan_bench.cli import main\nmain()\n")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), str(shim)]
+    return [sys.executable, *launch, *train[2:]]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(sagan_bench.__file__).parent.parent),
+    }
+
+
+def children(pid: int) -> list[int]:
+    text = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True)
+    return [int(word) for word in text.stdout.split()]
+
+
+@pytest.mark.slow
+def test_a_dead_process_takes_the_run_down_and_other_numbers_go_on(tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    subprocess.run(command(1, alone, 40), env=environment(), check=True)
+
+    # One of two dies.
+    launcher = subprocess.Popen(command(2, run, 40), env=environment(), start_new_session=True)
+    deadline = time.monotonic() + 300
+    metrics = run / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 6:
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(max(children(launcher.pid)), signal.SIGKILL)
+    assert launcher.wait(120) != 0
+    assert read_now(run).status in ("interrupted", "failed")
+
+    # Alone up to a part, then by four to the end.
+    subprocess.run(command(1, run, 25), env=environment(), check=True)
+    subprocess.run(command(4, run, 40), env=environment(), check=True)
+    record = records.read(run)
+    assert [attempt.processes for attempt in record.attempts] == [2, 1, 4]
+    assert record.status == "finished"
+    ours, theirs = (Checkpoints(path / "checkpoints").latest() for path in (alone, run))
+    assert ours
+    assert theirs
+    assert ours[0] == theirs[0] == 40
+    assert_alike(ours[1], theirs[1], 1e-8)
+    first = {(s.step, s.weights): s for s in records.read(alone).scores}
+    assert {(s.step, s.weights) for s in record.scores} == first.keys()
+    for score in record.scores:
+        ours_too = first[score.step, score.weights]
+        assert score.fingerprint == ours_too.fingerprint
+        assert score.metrics["fid"] == pytest.approx(ours_too.metrics["fid"], rel=1e-2)
+    rows = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert rows == list(range(1, 41))
