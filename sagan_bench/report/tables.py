@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from sagan_bench.comparison import Reading, Variant
-from sagan_bench.evaluation.protocol import BETTER
+from sagan_bench.evaluation.protocol import BETTER, label
 from sagan_bench.report import words
 from sagan_bench.report.document import Document, RunRow, Trial
 from sagan_bench.report.words import MISSING, Tone, compact, decimals, duration, number, plural
@@ -273,7 +273,9 @@ def paper(document: Document) -> Table | None:
         Column("Side, px"),
         Column("Side / image"),
         Column(f"{document.findings.primary.label} here"),
-        *(Column(f"paper's {document.labels.get(key, key)}") for key in figures),
+        *(Column(f"paper's {label(key, 'inception')}") for key in figures),
+        Column("C", help="channels of the feature map"),
+        Column("C/8", help="of queries and keys"),
         Column("Parameters"),
         Column("FLOPs a step"),
     )
@@ -286,6 +288,8 @@ def paper(document: Document) -> Table | None:
             _of(line.share, MISSING if line.share is None else f"1/{round(1 / line.share)}"),
             _of(line.mean),
             *(_of((line.paper or {}).get(key), places=2) for key in figures),
+            _of(line.channels),
+            _of(line.channels and line.channels // 8),
             _of(line.parameters, compact(line.parameters)),
             _of(line.flops_per_step, compact(line.flops_per_step)),
         )

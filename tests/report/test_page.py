@@ -1,8 +1,10 @@
 """The page as a browser, a reader without JavaScript, a printer and a screen reader have it."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import unescape as html_text
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from example_reports import CLEAR, Example, leave_run, leave_study, settings
 from playwright.sync_api import Browser, Page
 
+from sagan_bench import study
 from sagan_bench.errors import UserError
 from sagan_bench.report import collect, page, publish
 from sagan_bench.report.document import Confirmed, Document, Trial, Tuning
@@ -278,6 +281,24 @@ def test_sides_become_a_map_of_variants_that_change_nothing_else(tmp_path: Path)
     folder = leave_study(tmp_path / "study", {k: [v, v] for k, v in values.items()}, pictures=False)
     html = bare(collect.of_study(folder)[0])
     assert "Best mean twin_rate: 0.500, attention in G and D at side 8 px" in html
+
+
+def test_the_published_table_stands_beside_by_share_of_the_side(tmp_path: Path) -> None:
+    values = {"no-attention": 0.3, "feat4": 0.4, "feat8": 0.5, "feat8+residual-ungated": 0.2}
+    changed = {"paper": study.load("position").paper}
+    folder = leave_study(
+        tmp_path / "study", {k: [v, v] for k, v in values.items()}, changed=changed, pictures=False
+    )
+    html = bare(collect.of_study(folder)[0])
+    table = html[html.index("Beside the published table") :].partition("</table>")[0]
+    assert "paper's FID" in html_text(table)
+    assert "paper's FID[" not in html_text(table)
+    found = [re.sub(r"<[^>]+>|\s+", " ", row).split() for row in table.split("<tr")[2:]]
+    paper = {row[2]: row for row in found}
+    assert "22.14" in paper["feat4"]  # 4 of 32 px is the paper's 16 of 128
+    assert "18.28" in paper["feat8"]
+    assert "27.33" in paper["feat8+residual-ungated"]
+    assert "22.96" in paper["no-attention"]
 
 
 def test_a_folder_of_something_else_is_left_alone(clear: Example, tmp_path: Path) -> None:
