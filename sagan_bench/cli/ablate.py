@@ -201,7 +201,7 @@ def _print_plan(planned: "Plan", jobs: int, as_json: bool, per_flop: float | Non
         rows.append([variant, *(str(count or "") for count in states), to_run, apart])
     print_table("", ("variant", *STATES, "to run", "against"), rows)
     unknown = "unknown until a cell is finished; --measure times a step"
-    time_left = timedelta(seconds=round(left)) if left else unknown
+    time_left = unknown if left is None else timedelta(seconds=round(left))
     if left and per_flop:
         alone = (planned.seconds_left(1, per_flop) or 0) / 3600
         time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
