@@ -118,7 +118,8 @@ def _images(document: Document) -> str:
 def attention(document: Document, look: Mapping[str, Look]) -> Iterator[Drawn]:
     """Yield what the blocks did over training."""
     for reading, label in READINGS.items():
-        caption = "Solid: G; dashed: D. One thin line a seed; thick: the median."
+        raw = " Of the raw weights: G's average lags behind." if reading == "gamma" else ""
+        caption = f"Solid: G; dashed: D. One thin line a seed; thick: the median.{raw}"
         yield from _curves(document, reading, label, look, caption)
 
 

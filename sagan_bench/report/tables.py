@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 from sagan_bench.comparison import Reading, Variant
 from sagan_bench.evaluation.protocol import BETTER, label
@@ -226,7 +226,7 @@ def secondary(document: Document) -> Table:
 
 
 def blocks(document: Document) -> Table:
-    """Return what each block did at the end: medians over a variant's runs."""
+    """Return what each block did at the end: medians over a variant's runs, of averaged weights."""
     columns = (
         Column("Block", numeric=False),
         Column("Variant", numeric=False),
@@ -244,7 +244,7 @@ def blocks(document: Document) -> Table:
             cells = (
                 Cell(f"{block.network} {block.name}"),
                 Cell(variant.name, variant.name, look=variant.name),
-                _of(_strength(document, variant.name, f"{block.network}.{block.name}"), places=3),
+                _of(block.gamma, places=3),
                 _of(block.ratio, places=3),
                 _of(entropy, places=2),
                 _of(share, MISSING if share is None else f"{share:.0%}"),
@@ -252,13 +252,6 @@ def blocks(document: Document) -> Table:
             )
             rows.append(Row(cells, variant=variant.name))
     return Table("blocks", "What each block did at the end", columns, tuple(rows))
-
-
-def _strength(document: Document, variant: str, block: str) -> float | None:
-    """Return the median of |gamma| at the end; runs differ in its sign, which means nothing."""
-    own = (s for s in document.series if (s.variant, s.name) == (variant, f"gamma.{block}"))
-    ends = [abs(values[-1]) for s in own if (values := [v for v in s.values if v is not None])]
-    return median(ends) if ends else None
 
 
 def paper(document: Document) -> Table | None:
