@@ -148,6 +148,7 @@ class Inline:
     """Runs cells in this process, one at a time, while it is polled: for tests and debuggers."""
 
     def __init__(self, slot: Slot, stop: Stop = lambda: None) -> None:
+        gc.freeze()  # what is imported stays: collecting after each cell need not look at it
         self.slot, self.stop = slot, stop
         self.job: Job | None = None
 
@@ -329,6 +330,7 @@ def _serve(driver: Connection) -> None:
     """Run the jobs that arrive, until the connection closes or one fails."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    gc.freeze()  # as in `Inline`
     while True:
         try:
             job = driver.recv()
