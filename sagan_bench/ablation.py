@@ -202,7 +202,7 @@ def plan(
     Raises:
         UserError: another study is there, or a cell, seed or variant cannot be.
     """
-    memory = study.remembered(folder)
+    memory = study.Memory.of(folder)
     if memory:
         study.refuse_other(memory, asked, folder)
         if not seeds:

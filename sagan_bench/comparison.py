@@ -153,7 +153,7 @@ def of_study(folder: Path) -> Findings:
     Raises:
         UserError: there is no study, no finished run, or runs that may not be compared.
     """
-    memory = study.remembered(folder)
+    memory = study.Memory.of(folder)
     if memory is None:
         raise UserError(f"no study is in {folder}; begin one with `ablate`")
     return findings(gather(find_runs(folder)), _question(memory))

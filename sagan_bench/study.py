@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,6 +31,7 @@ from sagan_bench.files import atomic_write, json_bytes
 
 MEMORY = "study.json"
 DEFAULT_STUDY = "quick"
+M = TypeVar("M", bound=BaseModel)
 Settings = dict[str, Any]
 """Dotted key of the configuration -> value."""
 
@@ -201,15 +202,16 @@ def load(study: str, **changed: Any) -> Study:
     for table in (written, *written.get("on", {}).values()):
         table["set"] = dict(flatten(table.get("set", {})))
     settings = written["set"] | changed.pop("set", {})
-    return _validated(file, {"name": file.stem, **written, **changed, "set": settings})
+    return validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
 
 
-def _validated(file: Path, fields: Mapping[str, Any]) -> Study:
+def validated(kind: type[M], file: Path, fields: Mapping[str, Any]) -> M:
+    """Return what a file defines.  Raises `UserError` that names the file and each bad field."""
     try:
-        return Study.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, problem['loc'])) or 'the study'}: "
+            f"{'.'.join(map(str, problem['loc'])) or f'the {kind.__name__.lower()}'}: "
             + problem["msg"].removeprefix("Value error, ")
             for problem in error.errors()
         ]
@@ -254,55 +256,66 @@ class Facts(BaseModel):
     flops_per_step: int
 
 
-class Memory(BaseModel):
-    """What the folder of a study keeps: the study as it began, and how it was extended.
+class Kept(BaseModel):
+    """What a folder keeps of what was begun in it, so that it goes on as it began.
 
-    ``host`` is what ``auto`` meant when it began, so that no study mixes precisions or extractors.
-    ``looks`` counts the times that seeds were added when results could already be seen.
+    ``host`` is what ``auto`` meant then, so that nothing mixes precisions or extractors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    FILE: ClassVar[str]
+    WHAT: ClassVar[str]
 
     schema_version: Literal[1] = 1
-    study: Study
     host: dict[str, Any]
     data_fingerprint: str
     looks: int = 0
+
+    @property
+    def auto(self) -> Host:
+        """What ``auto`` means here."""
+        return Host(**self.host)
+
+    def write(self, folder: Path) -> None:
+        """Store it, in one step."""
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / self.FILE, json_bytes(self.model_dump(mode="json")))
+
+    @classmethod
+    def of(cls, folder: Path) -> Self | None:
+        """Return what a folder keeps; None if nothing was begun there.
+
+        Raises:
+            UserError: it is damaged, or a newer sagan-bench wrote it.
+        """
+        file = folder / cls.FILE
+        try:
+            return cls.model_validate(json.loads(file.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UserError(
+                f"{file} cannot be read ({str(error).splitlines()[0]}); restore it from a copy, or "
+                f"give the {cls.WHAT} another --name"
+            ) from error
+
+
+class Memory(Kept):
+    """What the folder of a study keeps: the study as it began, and how it was extended.
+
+    ``looks`` counts the times that seeds or variants were added when results could be seen.
+    """
+
+    FILE = MEMORY
+    WHAT = "study"
+
+    study: Study
     facts: dict[str, Facts] = {}
 
     @classmethod
     def begun(cls, study: Study, host: Host, data_fingerprint: str) -> Self:
         """Return the memory of a study that begins now."""
         return cls(study=study, host=asdict(host), data_fingerprint=data_fingerprint)
-
-    @property
-    def auto(self) -> Host:
-        """What ``auto`` means in this study."""
-        return Host(**self.host)
-
-    def write(self, folder: Path) -> None:
-        """Store it, in one step."""
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / MEMORY, json_bytes(self.model_dump(mode="json")))
-
-
-def remembered(folder: Path) -> Memory | None:
-    """Return what a folder keeps of its study; None if there was none.
-
-    Raises:
-        UserError: it is damaged, or a newer sagan-bench wrote it.
-    """
-    file = folder / MEMORY
-    try:
-        stored = json.loads(file.read_bytes())
-        return Memory.model_validate(stored)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(
-            f"{file} cannot be read ({str(error).splitlines()[0]}); restore it from a copy, or "
-            "give the study another --name"
-        ) from error
 
 
 def refuse_other(memory: Memory, study: Study, folder: Path) -> None:

@@ -364,7 +364,7 @@ from sagan_bench import study
 if __name__ == "__main__":
     def say(cell, what):
         print(cell.id, type(what).__name__, flush=True)
-    memory = study.remembered(Path(sys.argv[2]))
+    memory = study.Memory.of(Path(sys.argv[2]))
     in_processes(planned(memory.study, Path(sys.argv[2])), watch=say)
 """
 

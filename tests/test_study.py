@@ -121,9 +121,9 @@ def test_the_smallest_effect_may_be_a_share_of_the_baseline() -> None:
 
 def test_a_folder_remembers_its_study(tmp_path: Path) -> None:
     one = study.load(written(tmp_path))
-    assert study.remembered(tmp_path / "runs") is None
+    assert study.Memory.of(tmp_path / "runs") is None
     Memory.begun(one, HOST, "f1").write(tmp_path / "runs")
-    memory = study.remembered(tmp_path / "runs")
+    memory = study.Memory.of(tmp_path / "runs")
     assert memory is not None
     assert (memory.study, memory.auto, memory.data_fingerprint) == (one, HOST, "f1")
 
@@ -131,7 +131,7 @@ def test_a_folder_remembers_its_study(tmp_path: Path) -> None:
 def test_a_damaged_memory_is_told(tmp_path: Path) -> None:
     (tmp_path / study.MEMORY).write_text("{")
     with pytest.raises(UserError, match=r"study\.json cannot be read"):
-        study.remembered(tmp_path)
+        study.Memory.of(tmp_path)
 
 
 def changed(one: Study, **fields: object) -> Study:

@@ -83,14 +83,14 @@ def tune(
     if context.invoked_subcommand:
         return
     from sagan_bench.tuning import planning
-    from sagan_bench.tuning.definition import folder_of, remembered
+    from sagan_bench.tuning.definition import Memory, folder_of
     from sagan_bench.tuning.findings import of_tuning
 
     asked = _asked(
         variants or variant, searches, preset, space, objective, sampler, pruner, data, steps, sets
     )
     folder = folder_of(asked, runs, name)
-    is_new = remembered(folder) is None
+    is_new = Memory.of(folder) is None
     memory = planning.plan(
         asked, folder, _host(device), trials=trials, storage=storage, confirm=confirm
     )
@@ -299,12 +299,12 @@ def best(
     as_json: Json = False,
 ) -> None:
     """Print the winner: what it is worth on fresh seeds, and its values."""
-    from sagan_bench.tuning.definition import remembered
+    from sagan_bench.tuning.definition import Memory
     from sagan_bench.tuning.findings import of_tuning
     from sagan_bench.tuning.planning import best as best_of
 
     folder = find_tuning(name, runs)
-    memory, found = remembered(folder), of_tuning(folder, storage)
+    memory, found = Memory.of(folder), of_tuning(folder, storage)
     of = _one_of("--variant", variant or found.variants[0], found.variants)
     text = best_of(memory, found, of) if memory else None
     if text is None:
@@ -335,11 +335,11 @@ def find_tuning(name: str, runs: Path) -> Path:
 
 def best_file(name: str, variant: str | None, runs: Path) -> Path:
     """Return the file of a tuning's winner, for ``train``.  Raises `UserError` if there is none."""
-    from sagan_bench.tuning.definition import remembered
+    from sagan_bench.tuning.definition import Memory
     from sagan_bench.tuning.planning import best_name
 
     folder = find_tuning(name, runs)
-    memory = remembered(folder)
+    memory = Memory.of(folder)
     variants = memory.tuning.variants if memory else ()
     of = _one_of("--variant", variant or variants[0], variants)
     file = folder / best_name(of)

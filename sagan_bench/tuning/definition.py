@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from sagan_bench.config import (
     Host,
@@ -24,8 +24,7 @@ from sagan_bench.config import (
 )
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import BETTER, NAMES
-from sagan_bench.files import atomic_write, json_bytes
-from sagan_bench.study import Measure, Settings
+from sagan_bench.study import Kept, Measure, Settings
 from sagan_bench.tuning.space import Parameter, Space
 
 MEMORY = "tuning.json"
@@ -197,55 +196,24 @@ def hyperband_brackets(evals: int, factor: int = 3) -> int:
     return brackets
 
 
-class Memory(BaseModel):
+class Memory(Kept):
     """What the folder of a tuning keeps: how it began, and how far it was to go.
 
     ``looks`` counts the times that a search went on when figures on its set B could be seen.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    FILE = MEMORY
+    WHAT = "tuning"
 
-    schema_version: Literal[1] = 1
     tuning: Tuning
-    host: dict[str, Any]
-    data_fingerprint: str
     storage: str | None = Field(None, description="URL without its password; null: the journal")
     trials: int = Field(ge=1, description="of each search, in all")
     confirm: bool = True
-    looks: int = 0
 
     @classmethod
     def begun(cls, tuning: Tuning, host: Host, **rest: Any) -> Self:
         """Return the memory of a tuning that begins now."""
         return cls(tuning=tuning, host=asdict(host), **rest)
-
-    @property
-    def auto(self) -> Host:
-        """What ``auto`` means in this tuning."""
-        return Host(**self.host)
-
-    def write(self, folder: Path) -> None:
-        """Store it, in one step."""
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / MEMORY, json_bytes(self.model_dump(mode="json")))
-
-
-def remembered(folder: Path) -> Memory | None:
-    """Return what a folder keeps of its tuning; None if there was none.
-
-    Raises:
-        UserError: it is damaged, or a newer sagan-bench wrote it.
-    """
-    file = folder / MEMORY
-    try:
-        return Memory.model_validate(json.loads(file.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(
-            f"{file} cannot be read ({str(error).splitlines()[0]}); restore it from a copy, or "
-            "give the tuning another --name"
-        ) from error
 
 
 def masked(url: str | None) -> str | None:

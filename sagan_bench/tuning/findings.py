@@ -16,7 +16,7 @@ from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import label
 from sagan_bench.statistics import CONFIRMATORY_N, Comparison, Metric
 from sagan_bench.tuning import storage as kept
-from sagan_bench.tuning.definition import OBJECTIVES, Memory, Tuning, remembered
+from sagan_bench.tuning.definition import OBJECTIVES, Memory, Tuning
 from sagan_bench.tuning.trials import (
     Candidate,
     Cell,
@@ -150,7 +150,7 @@ def of_tuning(folder: Path, url: str | None = None) -> Findings:
     Raises:
         UserError: there is none, or its storage cannot be read.
     """
-    memory = remembered(folder)
+    memory = Memory.of(folder)
     if memory is None:
         raise UserError(f"no tuning is in {folder}; begin one with `tune`")
     if memory.storage and url is None:

@@ -11,7 +11,7 @@ from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write
-from sagan_bench.tuning.definition import Memory, Tuning, exported, grown, masked, remembered
+from sagan_bench.tuning.definition import Memory, Tuning, exported, grown, masked
 from sagan_bench.tuning.findings import Findings, of_tuning
 from sagan_bench.tuning.trials import searches
 
@@ -44,7 +44,7 @@ def plan(
         UserError: another tuning is there, or what is asked for cannot be.
     """
     asked.refuse_pruner(trials)
-    memory = remembered(folder)
+    memory = Memory.of(folder)
     if memory is None:
         auto = host(asked.asked(asked.variants[0], 0).config)
         fingerprint = known_fingerprint(_spec(asked, auto)) or ""

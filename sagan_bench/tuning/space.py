@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from sagan_bench.config import (
     RunConfig,
@@ -22,7 +22,7 @@ from sagan_bench.config import (
     variant_settings,
 )
 from sagan_bench.errors import UserError
-from sagan_bench.study import Measure, Settings
+from sagan_bench.study import Measure, Settings, validated
 
 if TYPE_CHECKING:
     import optuna
@@ -190,12 +190,4 @@ def load(space: str) -> Space:
     written["budget"] = dict(flatten(written.get("budget", {})))
     for measure in written.get("on", {}).values():
         measure["set"] = dict(flatten(measure.get("set", {})))
-    try:
-        return Space.model_validate(written)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, problem['loc'])) or 'the space'}: "
-            + problem["msg"].removeprefix("Value error, ")
-            for problem in error.errors()
-        ]
-        raise UserError(f"{file}: " + "\n".join(lines)) from error
+    return validated(Space, file, written)

@@ -28,11 +28,11 @@ def test_no_two_uses_and_no_two_searches_share_a_seed(tmp_path: Path) -> None:
 
 def test_a_tuning_is_remembered(begun: tuple[Memory, Path]) -> None:
     memory, folder = begun
-    assert definition.remembered(folder) == memory
-    assert definition.remembered(folder / "none") is None
+    assert definition.Memory.of(folder) == memory
+    assert definition.Memory.of(folder / "none") is None
     (folder / "tuning.json").write_text("{")
     with pytest.raises(UserError, match="restore it from a copy"):
-        definition.remembered(folder)
+        definition.Memory.of(folder)
 
 
 @pytest.mark.parametrize(
