@@ -329,6 +329,24 @@ def test_a_killed_worker_fails_its_cell_alone(tmp_path: Path) -> None:
     assert dead.record.attempts[-1].outcome == "failed"
 
 
+def test_a_worker_killed_after_it_was_asked_to_stop_fails_no_cell(tmp_path: Path) -> None:
+    plan = planned(small_study(tmp_path, "run.steps=60"), tmp_path / "s", only=("sagan",))
+    job = engine.Job("one", plan.cells[1].config, plan.cells[1].path, plan.cells[1].digest or "")
+    workers = Processes([SLOT])
+    workers.submit(job)
+    while not any(isinstance(event.what, Step) for event in workers.poll(10)):
+        pass
+    os.kill(records.read_object(job.path / ".holder.json")["pid"], signal.SIGSTOP)  # hears nothing
+    workers.cancel("one", "interrupted")
+    os.kill(records.read_object(job.path / ".holder.json")["pid"], signal.SIGKILL)
+    events: list[Any] = []
+    while not events or not isinstance(events[-1].what, Ended):
+        events += workers.poll(10)
+    workers.close()
+    assert events[-1].what == Ended("interrupted", "interrupted")
+    assert states(plan)[1] == "resumable"
+
+
 @pytest.mark.slow
 def test_stopped_workers_leave_checkpoints_and_go_on_to_the_same_bits(
     tmp_path: Path,

@@ -62,6 +62,7 @@ def run(
     *,
     curve: Sequence[tuple[int, float]] = (),
     ratio: float | None = ENGAGED,
+    gamma: float = 0.5,
     status: str = "finished",
     sets: Sequence[str] = (),
     scores: Sequence[Score] | None = None,
@@ -78,7 +79,7 @@ def run(
     finals = [score(value or 0), score((value or 0) - 0.1, **RAW)] if scores is None else scores
     has_blocks = config.model.attention.generator and variant != "wider"
     blocks = BlockReading(
-        network="generator", name="attention8", step=steps, gamma=0.5, ratio=ratio
+        network="generator", name="attention8", step=steps, gamma=gamma, ratio=ratio
     )
     record = Record(
         run=f"{variant}-s{seed}",
@@ -277,6 +278,14 @@ def test_a_ratio_that_is_not_known_is_not_idleness(tmp_path: Path) -> None:
     known = findings(gather(paths), question())
     assert known.primary.comparisons[0].verdict == "better"
     assert of(known, "sagan").engagement == comparison.Engagement(True, 0, 0)
+
+
+def test_the_sign_of_gamma_means_nothing(tmp_path: Path) -> None:
+    paths = group(tmp_path, "no-attention", BAD)
+    paths += [run(tmp_path, "sagan", s, value, gamma=0.5 if s % 2 else -0.5)
+              for s, value in enumerate(GOOD)]  # fmt: skip
+    (block,) = of(findings(gather(paths), question()), "sagan").blocks
+    assert block.gamma == 0.5
 
 
 def test_an_idle_control_is_called_a_block(tmp_path: Path) -> None:

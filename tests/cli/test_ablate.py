@@ -207,6 +207,7 @@ def test_runs_can_be_compared_by_name_in_every_format(finished: Path, capsys: Ou
     text = capsys.readouterr().out
     assert "FID[effnet-lite0]" in text
     assert "chosen now, not before the runs" in text
+    assert "sagan differs in model.attention.generator [] → [8]" in text
     assert run(*loose, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     mean = found["variants"][1]["summary"]["mean"]
