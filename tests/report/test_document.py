@@ -13,7 +13,7 @@ from sagan_bench import cli
 from sagan_bench.config import read as read_config
 from sagan_bench.errors import UserError
 from sagan_bench.records import read as read_record
-from sagan_bench.report import collect, words
+from sagan_bench.report import collect, tables, words
 from sagan_bench.report.document import SCHEMA_VERSION, UPGRADES, Document, read
 
 
@@ -93,6 +93,15 @@ def test_all_variants_are_shown_at_one_seed_chosen_by_rule(clear: Example) -> No
 def test_a_lost_variant_shows_its_last_grid(clear: Example) -> None:
     (lost,) = [p for p in clear.document.pictures if p.variant == "g-only" and p.kind == "samples"]
     assert "every run was lost" in lost.caption
+
+
+def test_gamma_stands_beside_the_strength_of_the_same_weights(clear: Example) -> None:
+    table = tables.blocks(clear.document)
+    found = [block for variant in clear.document.findings.variants for block in variant.blocks]
+    gammas = [row.cells[2].sort for row in table.rows]
+    assert gammas == [block.gamma for block in found]
+    raw = {s.values[-1] for s in clear.document.series if s.name.startswith("gamma.")}
+    assert not raw & set(gammas)
 
 
 def test_curves_are_thinned_and_keep_their_ends(
