@@ -15,7 +15,7 @@ import typer
 from sagan_bench.cli.compare import print_findings
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
-from sagan_bench.cli.tables import number, print_table
+from sagan_bench.cli.tables import changes, number, print_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -155,10 +155,7 @@ def _announce(planned: "Plan", jobs: int) -> None:
 
 
 def _differences(planned: "Plan") -> dict[str, str]:
-    return {
-        variant: ", ".join(f"{key} {json.dumps(a)} → {json.dumps(b)}" for key, a, b in changes)
-        for variant, changes in planned.differences().items()
-    }
+    return {variant: changes(differs) for variant, differs in planned.differences().items()}
 
 
 def _seconds_per_flop(planned: "Plan", device: str) -> float:

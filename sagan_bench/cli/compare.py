@@ -1,14 +1,14 @@
 """The verb ``compare``: what can be claimed of runs that are there."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sagan_bench.cli.tables import number, print_table
+from sagan_bench.cli.tables import changes, number, print_table
 from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def print_findings(found: "Findings") -> None:
         print(sentence)
     print()
     for variant, differs in found.differences.items():
-        print(f"{variant} differs in {_told(differs)}")
+        print(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")
     _print_variants(found)
     _print_comparisons(found.primary)
     _print_blocks(found)
@@ -211,11 +211,6 @@ def _print_notes(found: "Findings") -> None:
         print("* Several runs shared the device: times are those of a busy one.")
     for path in found.unfinished:
         print(f"not finished: {path}")
-
-
-def _told(differs: "Sequence[tuple[str, Any, Any]]") -> str:
-    told = (f"{key} {json.dumps(a)} → {json.dumps(b)}" for key, a, b in differs)
-    return ", ".join(told) or "nothing that changes results"
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

@@ -1,5 +1,6 @@
 """Tables and numbers for a terminal."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -29,3 +30,8 @@ def number(value: Any) -> str:
     if value is None or value != value:
         return "—"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def changes(found: Iterable[tuple[str, Any, Any]]) -> str:
+    """Return (key, value before, value after) as ``key before → after``, in JSON."""
+    return ", ".join(f"{key} {json.dumps(a)} → {json.dumps(b)}" for key, a, b in found)
