@@ -34,12 +34,6 @@ from sagan_bench.tuning.trials import searches
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"
 PRUNERS: tuple[Pruner, ...] = ("none", "percentile", "median", "hyperband")
-CHEAP: dict[str, Any] = {
-    "run.steps": 120, "run.sample_every": 120, "run.checkpoint_every": 120, "run.eval_images": 96,
-    "evaluation.n_real": 256, "evaluation.n_fake": 128, "evaluation.n_floor": 64,
-    "evaluation.bn_batches": 16,
-}  # fmt: skip
-"""The budget of `pruners`: a third of the shipped one, and fewer images."""
 SETS = 30
 app = typer.Typer(add_completion=False)
 
@@ -227,11 +221,9 @@ def pruners(
     Each set is trained once, to its end and scored on the way; each pruner then sees these runs
     score by score, so that all judge the same figures. What they choose is trained on fresh seeds.
     """
-    shipped = space.load("quick")
-    cheap = shipped.model_copy(update={"budget": shipped.budget | CHEAP})
     engine = Processes([Slot("cpu", 1, jobs)] * jobs)
     try:
-        whole = _searched(folder / "whole", cheap, {}, Unpruned(engine), sets, "qmc", "median")
+        whole = _searched(folder / "whole", {}, Unpruned(engine), sets, "qmc", "median")
         values = [trial.params for trial in whole.trials]
         records: dict[str, Record] = {}
         for pruner in PRUNERS:
@@ -240,7 +232,7 @@ def pruners(
                     records[record.config_digest] = record
             again = Replayed(records, engine)
             place = folder / pruner
-            _searched(place, cheap, records, again, sets, "random", pruner, values)
+            _searched(place, records, again, sets, "random", pruner, values)
             found = of_tuning(place)
             (one,) = found.searches
             report(
@@ -278,7 +270,6 @@ class Unpruned:
 
 def _searched(
     folder: Path,
-    cheap: space.Space,
     records: dict[str, Record],
     engine: Engine,
     sets: int,
@@ -289,7 +280,7 @@ def _searched(
     """Search in a folder: given values, or those that the sampler proposes, unconfirmed."""
     if values:
         shutil.rmtree(folder, ignore_errors=True)  # repeated in no time
-    memory = begun(folder, sets, space=cheap, sampler=sampler, pruner=pruner)
+    memory = begun(folder, sets, sampler=sampler, pruner=pruner)
     memory = memory.model_copy(update={"confirm": bool(values)})
     opened = storage.opened(folder, None, writing=True)
     memory.write(folder)

@@ -51,6 +51,7 @@ kind = "categorical"
 choices = [[4], [8]]
 why = "a test"
 """
+PROTOCOL = {"extractor": "efficientnet-lite0", "n_fake": 256, "n_real": 512}
 SMALLER = [text for text in SMALL if not text.startswith("run.steps")]
 
 
@@ -129,7 +130,8 @@ class Scripted:
                 yield self._end(job, "diverged", step, scores, f"step {step}: loss is inf")
                 return
             final = step == rate.steps
-            scores.append(score(step=step, metrics={self.metric: value}, final=final))
+            metrics = {self.metric: value}
+            scores.append(score(step=step, metrics=metrics, final=final, protocol=PROTOCOL))
             if not final:
                 write_record(job, "running", step, scores)
             yield Event(job.id, Scored(scores[-1]))

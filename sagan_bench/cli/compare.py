@@ -65,12 +65,14 @@ def _findings(
 
 
 def place(name: str, runs: Path) -> Path:
-    """Return the folder of a study or run.  Raises `UserError` with the closest name."""
+    """Return the folder of a study, tuning or run.  Raises `UserError` with the closest name."""
+    from sagan_bench import study
     from sagan_bench.cli import find_run
-    from sagan_bench.study import MEMORY
+    from sagan_bench.tuning import definition
 
     for path in (Path(name), runs / name):
-        if (path / MEMORY).exists() or _holds_runs(path):
+        known = (path / file for file in (study.MEMORY, definition.MEMORY))
+        if any(file.exists() for file in known) or _holds_runs(path):
             return path
     return find_run(name, runs)
 

@@ -1,9 +1,10 @@
-"""The verb ``report``: one page of what a study's runs say."""
+"""The verb ``report``: one page of what a study's, or a tuning's, runs say."""
 
 import sys
 import time
 import webbrowser
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,20 +13,21 @@ import typer
 from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from sagan_bench.report.document import Document
+    from sagan_bench.report.document import AnyDocument
+    from sagan_bench.report.pictures import Files
 
 REPORTS = Path("reports")
 SECONDS_BETWEEN_LOOKS = 10.0
 
-Render = Callable[[], tuple["Document", Path]]
+Render = Callable[[], tuple["AnyDocument", Path]]
 
 
 def report(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[STUDY...]",
-            help="Studies, runs (together one page), or a report.json [default: the latest study]",
+            metavar="[STUDY|TUNING...]",
+            help="Studies, tunings, runs (one page), or a report.json [default: the latest]",
         ),
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
@@ -33,13 +35,16 @@ def report(
         Path | None, typer.Option(help="Folder of the page [default: reports/STUDY]")
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Of runs that no study names")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="URL of the database of a tuning's trials, if it has one")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Render again and again while the study runs")
     ] = False,
 ) -> None:
     """Render what the runs say as one HTML page, with its data beside it."""
-    jobs = _jobs(what or [str(_latest(runs))], runs, out, baseline)
+    jobs = _jobs(what or [str(_latest(runs))], runs, out, baseline, storage)
     for render in jobs:
         document, page = _watched(render) if watch else render()
         _tell(document, page)
@@ -47,24 +52,29 @@ def report(
             webbrowser.open(page.resolve().as_uri())
 
 
-def _jobs(what: list[str], runs: Path, out: Path | None, baseline: str | None) -> list[Render]:
+def _jobs(
+    what: list[str], runs: Path, out: Path | None, baseline: str | None, storage: str | None
+) -> list[Render]:
     """Return what renders each page: one a study or report.json, one of all the runs together."""
+    from sagan_bench import study
     from sagan_bench.cli.compare import place
-    from sagan_bench.study import MEMORY
+    from sagan_bench.tuning import definition
 
     stored = [Path(one) for one in what if one.endswith(".json")]
     places = [place(one, runs) for one in what if not one.endswith(".json")]
-    studies = [one for one in places if (one / MEMORY).exists()]
-    loose = [one for one in places if one not in studies]
-    if out and len(stored) + len(studies) + bool(loose) > 1:
+    studies = [one for one in places if (one / study.MEMORY).exists()]
+    tunings = [one for one in places if (one / definition.MEMORY).exists()]
+    loose = [one for one in places if one not in (*studies, *tunings)]
+    if out and len(stored) + len(studies) + len(tunings) + bool(loose) > 1:
         raise UserError("--out names the folder of one page; leave it out for several")
     jobs = [_again(file) for file in stored]
-    jobs += [_study(folder, out) for folder in studies]
-    return jobs + ([_runs(loose, out, baseline)] if loose else [])
+    jobs += [_first(partial(_study, folder), out) for folder in studies]
+    jobs += [_first(partial(_tuning, folder, storage), out) for folder in tunings]
+    return jobs + ([_first(partial(_runs, loose, baseline), out)] if loose else [])
 
 
 def _again(file: Path) -> Render:
-    def render() -> tuple["Document", Path]:
+    def render() -> tuple["AnyDocument", Path]:
         from sagan_bench.report import publish
 
         return publish.again(file)
@@ -72,11 +82,13 @@ def _again(file: Path) -> Render:
     return render
 
 
-def _study(folder: Path, out: Path | None) -> Render:
-    def render() -> tuple["Document", Path]:
-        from sagan_bench.report import collect, publish
+def _first(collect: Callable[[], tuple["AnyDocument", "Files"]], out: Path | None) -> Render:
+    """Return what collects and renders a page, which the list of reports holds unless ``out``."""
 
-        document, pictures = collect.of_study(folder)
+    def render() -> tuple["AnyDocument", Path]:
+        from sagan_bench.report import publish
+
+        document, pictures = collect()
         page = publish.publish(document, pictures, out or REPORTS / document.name)
         if out is None:
             publish.list_reports(REPORTS)
@@ -85,23 +97,28 @@ def _study(folder: Path, out: Path | None) -> Render:
     return render
 
 
-def _runs(places: list[Path], out: Path | None, baseline: str | None) -> Render:
-    def render() -> tuple["Document", Path]:
-        from sagan_bench.report import collect, publish
-        from sagan_bench.run_directory import find_runs
+def _study(folder: Path) -> tuple["AnyDocument", "Files"]:
+    from sagan_bench.report import collect
 
-        paths = list(dict.fromkeys(run for place in places for run in find_runs(place)))
-        name = places[0].resolve().name if len(places) == 1 else "runs"
-        document, pictures = collect.of_runs(paths, name, baseline)
-        page = publish.publish(document, pictures, out or REPORTS / name)
-        if out is None:
-            publish.list_reports(REPORTS)
-        return document, page
-
-    return render
+    return collect.of_study(folder)
 
 
-def _watched(render: Render) -> tuple["Document", Path]:
+def _tuning(folder: Path, storage: str | None) -> tuple["AnyDocument", "Files"]:
+    from sagan_bench.report import collect_tuning
+
+    return collect_tuning.of_tuning(folder, storage), {}
+
+
+def _runs(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Files"]:
+    from sagan_bench.report import collect
+    from sagan_bench.run_directory import find_runs
+
+    paths = list(dict.fromkeys(run for place in places for run in find_runs(place)))
+    name = places[0].resolve().name if len(places) == 1 else "runs"
+    return collect.of_runs(paths, name, baseline)
+
+
+def _watched(render: Render) -> tuple["AnyDocument", Path]:
     """Render until the study is complete, and wait while nothing can be said yet."""
     from sagan_bench.report.words import plural
 
@@ -109,7 +126,7 @@ def _watched(render: Render) -> tuple["Document", Path]:
     while True:
         try:
             document, page = render()
-            text = f"{page}: {plural(len(document.findings.runs), 'run')} over"
+            text = f"{page}: {plural(document.runs_over, 'run')} over"
             if document.status != "partial":
                 return document, page
         except UserError as error:
@@ -123,26 +140,28 @@ def _watched(render: Render) -> tuple["Document", Path]:
 
 
 def _latest(runs: Path) -> Path:
-    """Return the study whose records are the newest.  Raises `UserError` if there is none."""
+    """Return the study or tuning with the newest record.  Raises `UserError` if there is none."""
+    from sagan_bench import study
     from sagan_bench.records import RECORD
-    from sagan_bench.study import MEMORY
+    from sagan_bench.tuning import definition
 
-    def newest(folder: Path) -> float:
-        files = [folder / MEMORY, *folder.glob(f"*/{RECORD}")]
+    def newest(memory: Path) -> float:
+        files = [memory, *memory.parent.rglob(RECORD)]
         return max(file.stat().st_mtime for file in files)
 
-    studies = [file.parent for file in runs.glob(f"*/{MEMORY}")]
-    if not studies:
+    names = (study.MEMORY, definition.MEMORY)
+    memories = [file for name in names for file in runs.glob(f"*/{name}")]
+    if not memories:
         raise UserError(f"no study is in {runs}; begin one with `ablate`, or name runs")
-    return max(studies, key=newest)
+    return max(memories, key=newest).parent
 
 
-def _tell(document: "Document", page: Path) -> None:
-    from sagan_bench.report.words import answer
+def _tell(document: "AnyDocument", page: Path) -> None:
+    from sagan_bench.report.words import answer, sentences
 
-    print(f"{document.name}: {document.findings.question}")
+    print(f"{document.name}: {document.question}")
     print(answer(document)[1])
-    for sentence in document.findings.primary.sentences:
+    for sentence in sentences(document):
         print(f"  {sentence}")
     for warning in document.warnings:
         print(f"  note: {warning}")

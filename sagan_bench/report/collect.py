@@ -91,7 +91,7 @@ def _document(
         paper=paper,
         config=first.config,
         data=first.data.manifest if first.data else {},
-        environments=tuple(_environments(run.record for run in runs)),
+        environments=tuple(environments(run.record for run in runs)),
         repeat=repeat,
     )
     return document, files
@@ -144,14 +144,7 @@ def _warnings(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
     yield from _of_readings(found)
     if any(variant.shared_device for variant in found.variants):
         yield "Several runs shared a device: times and images a second are those of a busy one."
-    extractor = found.protocol.get("extractor", "inception")
-    if extractor != "inception":
-        yield (
-            f"Features come from {extractor}, not Inception: its FID, IS and KID are on another "
-            "scale than published ones."
-        )
-    if any(run.record.environment.git_dirty for run in runs):
-        yield "Some runs were made from a checkout with changes that no commit holds."
+    yield from of_place(found.protocol, [run.record for run in runs])
     devices = {run.record.environment.device_name or run.record.environment.cpu for run in runs}
     if len(devices) > 1:
         yield f"Runs were made on {len(devices)} kinds of device: their times do not compare."
@@ -159,6 +152,18 @@ def _warnings(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
         yield "Metric and smallest difference that matters were chosen after the runs."
     scores = (score for run in runs for score in run.final("ema"))
     yield from dict.fromkeys(f"{text}." for score in scores for text in score.warnings)
+
+
+def of_place(protocol: Mapping[str, Any], records: Iterable[Record]) -> Iterator[str]:
+    """Yield what is to be known of the extractor of features, and of the checkout."""
+    extractor = protocol.get("extractor", "inception")
+    if extractor != "inception":
+        yield (
+            f"Features come from {extractor}, not Inception: its FID, IS and KID are on another "
+            "scale than published ones."
+        )
+    if any(record.environment.git_dirty for record in records):
+        yield "Some runs were made from a checkout with changes that no commit holds."
 
 
 def _of_numbers(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
@@ -258,7 +263,7 @@ def command(record: Record) -> str | None:
         labels = key in ("preset", "variant", "name", "seed")
         told = not key.startswith("run.") or key in RUN_SETTINGS
         if told and not labels and before[key] != value:
-            words += ["--set", f"{key}={_toml(value)}"]
+            words += ["--set", f"{key}={toml(value)}"]
     return shlex.join(words)
 
 
@@ -286,17 +291,18 @@ def repeating(memory: Memory) -> str | None:
         words += ["--preset", asked.preset]
     for key, value in asked.set.items():
         if key not in plain.set or plain.set[key] != value:
-            words += ["--set", f"{key}={_toml(value)}"]
+            words += ["--set", f"{key}={toml(value)}"]
     return shlex.join(words)
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """Return a value as ``--set`` takes it."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _environments(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
+def environments(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
     """Yield the distinct environments, without command lines, which may hold paths."""
     seen: dict[str, dict[str, Any]] = {}
     for record in records:

@@ -6,17 +6,20 @@ Stored as ``data/report.json`` beside the page, so that the page can be made aga
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sagan_bench.comparison import Findings
 from sagan_bench.errors import UserError
+from sagan_bench.tuning.findings import Findings as TuningFindings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the layout of ``report.json`` that this package writes."""
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda stored: {k: v for k, v in stored.items() if k != "tuning"} | {"kind": "study"},
+}
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
 
@@ -76,72 +79,90 @@ class Placed(_Part):
     discriminator: tuple[int, ...]
 
 
-class Trial(_Part):
-    """One trial of a search."""
+class Report(_Part):
+    """What every page says, whatever it is about."""
 
-    number: int
-    state: Literal["complete", "pruned", "failed", "running"]
-    value: float | None
-    params: dict[str, float | int | str | bool | None]
-    train_sec: float | None = None
-
-
-class Confirmed(_Part):
-    """A trial's settings run again at seeds that the search never saw."""
-
-    number: int
-    values: dict[int, float | None] = Field(description="training seed -> objective")
-
-
-class Tuning(_Part):
-    """A search for hyperparameters; its best value is optimistic, because it was chosen."""
-
-    objective: str
-    better: Literal["lower", "higher"]
-    method: str = Field(description="sampler and pruner, in words")
-    trials: tuple[Trial, ...]
-    importance: dict[str, float] = Field(default={}, description="parameter -> share")
-    importance_by: str | None = None
-    confirmed: tuple[Confirmed, ...] = ()
-
-
-class Document(_Part):
-    """What a report says."""
-
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     made_with: str
     finished_at: str | None = Field(description="UTC time at which the last attempt ended")
     status: Literal["complete", "partial", "smoke"]
-    findings: Findings
-    labels: dict[str, str] = Field(description="metric -> its name for readers")
-    floor: dict[str, float | None] = Field(description="the metrics of real against real images")
     warnings: tuple[str, ...]
-    says: dict[str, str] = Field(description="variant -> what it is, in words")
-    placed: dict[str, Placed] = Field(description="variant -> what it has where")
-    runs: tuple[RunRow, ...]
-    series: tuple[Series, ...]
-    pictures: tuple[Picture, ...]
-    paper: dict[str, Any] | None
     config: dict[str, Any] = Field(description="of the first run, for what all share")
     data: dict[str, Any]
     environments: tuple[dict[str, Any], ...] = Field(description="distinct ones, of all runs")
     repeat: str | None = Field(description="command that repeats it all; null if none is known")
-    tuning: Tuning | None = None
+
+    @property
+    def question(self) -> str:
+        """What the page answers."""
+        raise NotImplementedError
 
     def to_json(self) -> str:
         """Return it as JSON."""
         return self.model_dump_json() + "\n"
 
 
-def read(file: Path) -> Document:
+class Document(Report):
+    """What the report of a study, or of runs that no study names, says."""
+
+    kind: Literal["study"] = "study"
+    findings: Findings
+    labels: dict[str, str] = Field(description="metric -> its name for readers")
+    floor: dict[str, float | None] = Field(description="the metrics of real against real images")
+    says: dict[str, str] = Field(description="variant -> what it is, in words")
+    placed: dict[str, Placed] = Field(description="variant -> what it has where")
+    runs: tuple[RunRow, ...]
+    series: tuple[Series, ...]
+    pictures: tuple[Picture, ...]
+    paper: dict[str, Any] | None
+
+    @property
+    def question(self) -> str:
+        """The study's own."""
+        return self.findings.question
+
+    @property
+    def runs_over(self) -> int:
+        """Finished or lost."""
+        return len(self.findings.runs)
+
+
+class TuningDocument(Report):
+    """What the report of a tuning says."""
+
+    kind: Literal["tuning"] = "tuning"
+    findings: TuningFindings
+    confirm: bool = Field(description="whether the best were to be trained again on fresh seeds")
+    winners: dict[str, str] = Field(description="variant -> its winner, for `train --config`")
+    protocol: dict[str, Any] = Field(description="of the final scores; empty before any")
+    runs_over: int = Field(description="of trials and on fresh seeds")
+
+    @property
+    def question(self) -> str:
+        """Of one variant what it can reach; of several which is better at its best."""
+        variants = self.findings.variants
+        if len(variants) == 1:
+            return f"Which values suit {variants[0]}, and what are they worth?"
+        others = [one for one in variants if one != self.findings.baseline]
+        than = f"better than {self.findings.baseline}"
+        return f"Is {' or '.join(others)} {than} once each is tuned equally well?"
+
+
+AnyDocument = Annotated[Document | TuningDocument, Field(discriminator="kind")]
+
+
+_ANY: TypeAdapter[Document | TuningDocument] = TypeAdapter(AnyDocument)
+
+
+def read(file: Path) -> AnyDocument:
     """Return a stored document, upgraded if it is older.
 
     Raises:
         UserError: it is not there or damaged, or a newer sagan-bench wrote it.
     """
     try:
-        return Document.model_validate(_upgraded(json.loads(file.read_bytes()), file))
+        return _ANY.validate_python(_upgraded(json.loads(file.read_bytes()), file))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, ValidationError) as error:

@@ -9,10 +9,12 @@ from typing import Any
 
 from sagan_bench.comparison import Reading
 from sagan_bench.report import words
-from sagan_bench.report.document import Document
+from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 from sagan_bench.report.tables import means, shown_metrics
 from sagan_bench.report.words import decimals, number
 from sagan_bench.statistics import Comparison
+from sagan_bench.tuning.findings import Findings as TuningFindings
+from sagan_bench.tuning.planning import best_name
 
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -24,17 +26,21 @@ FORMULA = re.compile(r"^[=+@\t\r]|^-(?![\d.])")
 """What a spreadsheet would compute instead of show."""
 
 
-def files(document: Document) -> dict[str, bytes]:
+def files(document: AnyDocument) -> dict[str, bytes]:
     """Return the content of every file by its name."""
-    texts = {
+    of = _of_tuning(document) if isinstance(document, TuningDocument) else _of_study(document)
+    texts = {**of, "report.json": document.to_json()}
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def _of_study(document: Document) -> dict[str, str]:
+    return {
         "runs.csv": _csv(_runs(document)),
         "summary.csv": _csv(_summary(document)),
         "comparisons.csv": _csv(_comparisons(document)),
         "summary.tex": _latex(document),
         "summary.md": _markdown(document),
-        "report.json": document.to_json(),
     }
-    return {name: text.encode() for name, text in texts.items()}
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -161,3 +167,55 @@ def _markdown(document: Document) -> str:
 def _plain(text: str) -> str:
     """Return text that Markdown shows as it is."""
     return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text) if text.strip("-:") else text
+
+
+# --- Tuning ------------------------------------------------------------------------------------
+
+
+def _of_tuning(document: TuningDocument) -> dict[str, str]:
+    found = document.findings
+    return {
+        "trials.csv": _csv(_trials(found)),
+        "fresh.csv": _csv(_fresh(found)),
+        **{best_name(variant): text for variant, text in document.winners.items()},
+    }
+
+
+def _trials(found: TuningFindings) -> list[dict[str, Any]]:
+    return [
+        {
+            "search": one.id,
+            "variant": one.variant,
+            "trial": trial.number,
+            "outcome": trial.outcome,
+            **dict(
+                zip(found.objectives, trial.values or [None] * len(found.objectives), strict=True)
+            ),
+            "last_score": trial.curve[-1][1] if trial.curve else None,
+            "steps": trial.steps,
+            "seconds": trial.seconds,
+            "reason": trial.reason,
+            **{axis.key: trial.params.get(axis.key) for axis in one.axes},
+        }
+        for one in found.searches
+        for trial in one.trials
+    ]
+
+
+def _fresh(found: TuningFindings) -> list[dict[str, Any]]:
+    return [
+        {
+            "search": one.id,
+            "variant": one.variant,
+            "trial": candidate.number,
+            "chosen": candidate.number == one.chosen,
+            "set": name,
+            "seed": seed,
+            found.objectives[0]: value,
+            "in_search": candidate.searched,
+        }
+        for one in found.searches
+        for candidate in one.candidates
+        for name, runs in (("A", candidate.on_a), ("B", candidate.on_b))
+        for seed, value in runs.items()
+    ]

@@ -87,7 +87,8 @@ def wrapped(name: str) -> str:
 
 
 @contextmanager
-def _axes(height: float) -> Iterator[tuple[Figure, Axes]]:
+def panel(height: float) -> Iterator[tuple[Figure, Axes]]:
+    """Give a figure of one panel, so many inches high, within `STYLE`."""
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH_IN, height), layout="constrained")
         yield figure, figure.subplots()
@@ -149,7 +150,7 @@ Values = Mapping[str, Mapping[int, float | None]]
 def strip(values: Values, label: str, baseline: str | None, look: Mapping[str, Look]) -> Figure:
     """Every seed as a point, a bar at the median, and the baseline's range as a band."""
     known = {name: [v for v in of.values() if v is not None] for name, of in values.items()}
-    with _axes(_height(list(values))) as (figure, axes):
+    with panel(_height(list(values))) as (figure, axes):
         if baseline and known.get(baseline):
             axes.axvspan(min(known[baseline]), max(known[baseline]), color=INK, alpha=0.08, lw=0)
         for row, (name, of) in enumerate(known.items()):
@@ -182,7 +183,7 @@ def forest(
 ) -> Figure:
     """Each difference with its simultaneous interval, over the band that does not matter."""
     names = [one.name for one in rows]
-    with _axes(_height(names)) as (figure, axes):
+    with panel(_height(names)) as (figure, axes):
         axes.axvspan(-min_effect, min_effect, color=INK, alpha=0.08, lw=0)
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, one in enumerate(rows):
@@ -240,7 +241,7 @@ def curves(lines: Sequence[Line], label: str, look: Mapping[str, Look]) -> Figur
     if len(variants) > FEW:
         return _panels(lines, variants, label, look)
     columns = 1 if any(len(line.label) > LINE_CHARS for line in lines) else 2
-    with _axes(2.6 + 0.19 * -(-len(lines) // columns)) as (figure, axes):
+    with panel(2.6 + 0.19 * -(-len(lines) // columns)) as (figure, axes):
         for line in lines:
             _line(axes, line, look[line.variant])
         _steps(axes)
@@ -306,14 +307,14 @@ def _together(
     return x, y
 
 
-# --- Cost, factors, tuning ---------------------------------------------------------------------
+# --- Cost and factors ---------------------------------------------------------------------------
 
 
 def cost(
     points: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, look: Mapping[str, Look]
 ) -> Figure:
     """Each run's cost against its quality."""
-    with _axes(3.0 if len(points) > FEW else 2.6 + 0.19 * -(-len(points) // 2)) as (figure, axes):
+    with panel(3.0 if len(points) > FEW else 2.6 + 0.19 * -(-len(points) // 2)) as (figure, axes):
         for name, own in points.items():
             axes.plot(
                 [a for a, _ in own], [b for _, b in own], ls="none", marker=look[name].marker,
@@ -332,7 +333,7 @@ def heat(
 ) -> Figure:
     """A map of means, the number written into each cell."""
     table = [[cells.get((row, column), float("nan")) for column in columns] for row in rows]
-    with _axes(1.0 + 0.45 * len(rows)) as (figure, axes):
+    with panel(1.0 + 0.45 * len(rows)) as (figure, axes):
         sns.heatmap(
             table, annot=True, fmt=".3g", cmap="cividis", ax=axes, linewidths=1,
             xticklabels=list(columns), yticklabels=[wrapped(row) for row in rows],
@@ -340,17 +341,4 @@ def heat(
         )  # fmt: skip
         axes.tick_params(axis="y", rotation=0)
         axes.grid(visible=False)
-    return figure
-
-
-def history(values: Sequence[tuple[int, float]], best: Sequence[float], label: str) -> Figure:
-    """Each trial of a search, and the best so far."""
-    numbers = [number for number, _ in values]
-    with _axes(2.6) as (figure, axes):
-        found = [value for _, value in values]
-        axes.plot(numbers, found, ls="none", marker="o", color=COLOURS[0], ms=5, **EDGE)
-        axes.step(numbers, best, where="post", color=INK, linewidth=1.2)
-        axes.set_xlabel("trial")
-        axes.set_title(label, loc="left", fontsize="medium")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sagan_bench.config import flatten
 from sagan_bench.report import figures, plots, tables, words
-from sagan_bench.report.document import Document, Picture
+from sagan_bench.report.document import AnyDocument, Document, Picture
 from sagan_bench.report.pictures import MANY, preview
 
 GLYPHS = dict(zip(figures.MARKERS, "●■◆▲▼✚✖★", strict=True))
@@ -68,19 +68,11 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
     found = document.findings
     names = [variant.name for variant in found.variants]
     look = figures.looks(names)
-    style, script = _asset("page.css"), _asset("page.js")
-    tone, answer = words.answer(document)
-    return _templates().get_template("page.html").render(
-        document=document,
-        found=found,
-        style=style,
-        script=script,
-        script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        ids=_Ids(),
-        marks={name: _mark(one) for name, one in look.items()},
-        tone=tone,
-        answer=answer,
-        sure=words.sureness(document),
+    return fill(
+        "page.html",
+        document,
+        marks=marks(look),
+        sure=words.sureness(found.primary, document.status),
         claims=words.claims(found.primary, document.status),
         facts=_facts(document),
         results=tables.results(document),
@@ -89,7 +81,7 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
         blocks=tables.blocks(document),
         paper=tables.paper(document),
         runs=tables.runs(document),
-        trials=tables.trials(document.tuning.trials) if document.tuning else None,
+        records=len(document.runs),
         drawn=_drawn(document, look),
         pictures=list(_shown(document, content)),
         method=METHOD,
@@ -97,6 +89,23 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
         glossary=GLOSSARY,
         protocol=found.protocol,
         settings=list(flatten(document.config)),
+    )  # fmt: skip
+
+
+def fill(template: str, document: AnyDocument, **values: Any) -> str:
+    """Return a template of a page with what every page has, and the values given."""
+    script = _asset("page.js")
+    tone, answer = words.answer(document)
+    return _templates().get_template(template).render(
+        document=document,
+        found=document.findings,
+        style=_asset("page.css"),
+        script=script,
+        script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        ids=_Ids(),
+        tone=tone,
+        answer=answer,
+        **values,
     )  # fmt: skip
 
 
@@ -113,7 +122,6 @@ def _drawn(document: Document, look: Mapping[str, figures.Look]) -> dict[str, li
         "attention": list(plots.attention(document, look)),
         "factors": list(plots.factors(document)),
         "cost": list(plots.cost(document, look)),
-        "tuning": list(plots.tuning(document.tuning)) if document.tuning else [],
     }
 
 
@@ -148,9 +156,12 @@ def _facts(document: Document) -> list[tuple[str, str]]:
     return facts
 
 
-def _mark(look: figures.Look) -> tuple[int, str]:
-    """Return the mark of a variant as in the figures: the number of its colour, and its shape."""
-    return figures.COLOURS.index(look.colour) + 1, GLYPHS[look.marker]
+def marks(look: Mapping[str, figures.Look]) -> dict[str, tuple[int, str]]:
+    """Return each variant's mark as in the figures: the number of its colour, and its shape."""
+    return {
+        name: (figures.COLOURS.index(one.colour) + 1, GLYPHS[one.marker])
+        for name, one in look.items()
+    }
 
 
 class _Ids:

@@ -7,7 +7,7 @@ from statistics import median
 from matplotlib.figure import Figure
 
 from sagan_bench.report import figures
-from sagan_bench.report.document import Document, Placed, Series, Tuning
+from sagan_bench.report.document import Document, Placed, Series
 from sagan_bench.report.figures import DASHES, Effect, Line, Look
 from sagan_bench.report.words import HOUR, MINUTE, claim, decimals, number
 
@@ -32,7 +32,15 @@ class Drawn:
     caption: str
 
 
-def _drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
+def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
+    """Return a figure for the page.
+
+    Args:
+        figure: what is drawn.
+        name: unique in the page.
+        title: the finding.
+        caption: how it is read.
+    """
     return Drawn(name, figures.svg(figure, f"fig-{name}", title, caption), title, caption)
 
 
@@ -75,7 +83,7 @@ def _strip(
     )
     band = f", the band is the range of {baseline}" if baseline else ""
     arrow = "higher is better" if primary.better == "higher" else "lower is better"
-    return _drawn(
+    return drawn(
         figures.strip(values, primary.label, baseline, look),
         "runs",
         f"{primary.label} of every run: {told}",
@@ -87,7 +95,7 @@ def _forest(document: Document, rows: Sequence[Effect], look: Mapping[str, Look]
     primary = document.findings.primary
     title = _listed(claim(one, primary, document.status) for one in primary.comparisons)
     effect = f"±{primary.min_effect:.3g}" if primary.min_effect else "not known"
-    return _drawn(
+    return drawn(
         figures.forest(rows, f"difference in {primary.label}", primary.min_effect, look),
         "forest",
         title,
@@ -133,7 +141,7 @@ def _curves(
         return
     level = decimals(values[-1] for _, values in ends if values)
     told = _listed(f"{of} {number(values[-1], level)}" for of, values in ends if values)
-    yield _drawn(
+    yield drawn(
         figures.curves(lines, label, look), name.replace("_", "-"), f"{label}, at the end: {told}",
         caption,
     )  # fmt: skip
@@ -141,7 +149,7 @@ def _curves(
 
 def _lines(found: Sequence[Series], variant: str, look: Look) -> Iterator[Line]:
     own = [series for series in found if series.variant == variant]
-    drawn = {False: 0, True: 0}
+    taken = {False: 0, True: 0}
     for name in dict.fromkeys(series.name for series in own):
         _, _, block = name.partition(".")
         of_gamma = name.startswith("gamma.")
@@ -149,8 +157,8 @@ def _lines(found: Sequence[Series], variant: str, look: Look) -> Iterator[Line]:
             (s.steps, _unsigned(s.values) if of_gamma else s.values) for s in own if s.name == name
         )
         of_d = block.startswith("discriminator")
-        dashes = DASHES[(of_d + 2 * drawn[of_d]) % len(DASHES)] if block else look.dashes
-        drawn[of_d] += 1
+        dashes = DASHES[(of_d + 2 * taken[of_d]) % len(DASHES)] if block else look.dashes
+        taken[of_d] += 1
         yield Line(f"{variant}, {_block(block)}" if block else variant, variant, dashes, seeds)
 
 
@@ -163,7 +171,7 @@ def _block(name: str) -> str:
     return name.replace("generator.", "G ").replace("discriminator.", "D ")
 
 
-# --- Cost, factors, tuning ---------------------------------------------------------------------
+# --- Cost and factors ---------------------------------------------------------------------------
 
 
 def cost(document: Document, look: Mapping[str, Look]) -> Iterator[Drawn]:
@@ -183,7 +191,7 @@ def cost(document: Document, look: Mapping[str, Look]) -> Iterator[Drawn]:
         f"{name} {median(x for x, _ in own):.3g} {unit} for {median(y for _, y in own):.3g}"
         for name, own in ordered.items()
     )
-    yield _drawn(
+    yield drawn(
         figures.cost(ordered, f"training, {unit}", primary.label, look),
         "cost",
         f"Medians of training time and {primary.label}: {told}",
@@ -210,7 +218,7 @@ def factors(document: Document) -> Iterator[Drawn]:
     if len(columns) < 2:
         return
     best = max(cells, key=lambda where: cells[where] * (1 if primary.better == "higher" else -1))
-    yield _drawn(
+    yield drawn(
         figures.heat(cells, rows, columns, primary.label),
         "factors",
         f"Best mean {primary.label}: {number(cells[best])}, {best[0]} at side {best[1]}",
@@ -229,18 +237,3 @@ def _where(place: Placed) -> tuple[str, str] | None:
     )
     kind = "attention" if place.kind == "full" else place.kind
     return f"{kind} in {networks}", f"{sides.pop()} px"
-
-
-def tuning(found: Tuning) -> Iterator[Drawn]:
-    """Yield the history of a search."""
-    values = [(t.number, t.value) for t in found.trials if t.value is not None]
-    if not values:
-        return
-    choose = min if found.better == "lower" else max
-    best = [choose(value for _, value in values[: i + 1]) for i in range(len(values))]
-    yield _drawn(
-        figures.history(values, best, found.objective),
-        "tuning",
-        f"Best {found.objective} after {len(values)} trials: {number(best[-1])}",
-        "Every trial with a value is a point; the line is the best so far, which is optimistic.",
-    )

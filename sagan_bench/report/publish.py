@@ -5,14 +5,14 @@ from urllib.parse import quote
 
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write
-from sagan_bench.report import exports, page, words
-from sagan_bench.report.document import Document, read
+from sagan_bench.report import exports, page, page_tuning, words
+from sagan_bench.report.document import AnyDocument, Document, read
 from sagan_bench.report.pictures import Files
 
 PAGE, DATA, JSON = "index.html", "data", "report.json"
 
 
-def publish(document: Document, pictures: Files, folder: Path) -> Path:
+def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     """Write the page, and beside it ``data/``; return the page's path.
 
     Pictures of an earlier report that are no longer shown are removed.
@@ -28,19 +28,23 @@ def publish(document: Document, pictures: Files, folder: Path) -> Path:
             old.unlink()
     for name, content in {**pictures, **exports.files(document)}.items():
         atomic_write(data / name, content)
-    html = page.render(document, lambda name: (data / name).read_bytes())
+    if isinstance(document, Document):
+        html = page.render(document, lambda name: (data / name).read_bytes())
+    else:
+        html = page_tuning.render(document)
     atomic_write(folder / PAGE, html.encode())
     return folder / PAGE
 
 
-def again(file: Path) -> tuple[Document, Path]:
+def again(file: Path) -> tuple[AnyDocument, Path]:
     """Make the page again from a report's ``report.json``; return it with the page's path.
 
     Raises:
         UserError: the file is damaged or of a newer schema, or a picture is missing.
     """
     document = read(file)
-    pictures = {picture.file: _content(file.parent / picture.file) for picture in document.pictures}
+    shown = document.pictures if isinstance(document, Document) else ()
+    pictures = {picture.file: _content(file.parent / picture.file) for picture in shown}
     return document, publish(document, pictures, file.resolve().parent.parent)
 
 
@@ -64,16 +68,16 @@ def list_reports(root: Path) -> Path:
     return root / PAGE
 
 
-def _listed(one: tuple[str, Document]) -> dict[str, object]:
+def _listed(one: tuple[str, AnyDocument]) -> dict[str, object]:
     name, document = one
     tone, answer = words.answer(document)
     return {
         "href": f"{quote(name)}/{PAGE}",
         "name": document.name,
-        "question": document.findings.question,
+        "question": document.question,
         "status": document.status,
         "tone": tone,
         "answer": answer,
-        "runs": len(document.runs),
+        "runs": document.runs_over,
         "finished_at": document.finished_at,
     }

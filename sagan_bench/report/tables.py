@@ -7,7 +7,7 @@ from statistics import fmean
 from sagan_bench.comparison import Reading, Variant
 from sagan_bench.evaluation.protocol import BETTER, label
 from sagan_bench.report import words
-from sagan_bench.report.document import Document, RunRow, Trial
+from sagan_bench.report.document import Document, RunRow
 from sagan_bench.report.words import MISSING, Tone, compact, decimals, duration, number, plural
 from sagan_bench.statistics import Comparison
 
@@ -290,7 +290,7 @@ def paper(document: Document) -> Table | None:
     return Table("paper", "Beside the published table", columns, tuple(rows))
 
 
-# --- Runs and trials ---------------------------------------------------------------------------
+# --- Runs --------------------------------------------------------------------------------------
 
 
 def runs(document: Document) -> Table:
@@ -335,28 +335,3 @@ def _run(run: RunRow, value: float | None, level: int) -> Row:
         Cell(run.device + (f", {plural(run.threads, 'thread')}" if run.threads else "")),
     )
     return Row(cells, key=f"run-{run.id}", variant=run.variant, status=run.status)
-
-
-def trials(found: Sequence[Trial]) -> Table:
-    """Return every trial of a search."""
-    names = list(dict.fromkeys(name for trial in found for name in trial.params))
-    columns = (
-        Column("Trial"),
-        Column("State", numeric=False),
-        Column("Value"),
-        *(Column(name, numeric=False) for name in names),
-        Column("Training"),
-    )
-    rows = tuple(
-        Row(
-            (
-                _of(trial.number),
-                Cell(trial.state, trial.state),
-                _of(trial.value),
-                *(Cell(words.shown(trial.params.get(name))) for name in names),
-                _of(trial.train_sec, duration(trial.train_sec)),
-            )
-        )
-        for trial in found
-    )
-    return Table("trials", f"All {plural(len(found), 'trial')}", columns, rows)

@@ -1,17 +1,20 @@
 """Numbers and findings in words for a reader."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 from sagan_bench.comparison import Findings, Reading
-from sagan_bench.report.document import Document
+from sagan_bench.report.document import AnyDocument, TuningDocument
 from sagan_bench.statistics import Comparison
+from sagan_bench.tuning.findings import Findings as TuningFindings
+from sagan_bench.tuning.findings import SearchFindings
 
-Tone = Literal["better", "worse", "same", "open"]
+Tone = Literal["better", "worse", "same", "open", "told"]
 MISSING = "—"
-MARKS: dict[Tone, str] = {"better": "▲", "worse": "▼", "same": "≈", "open": "?"}
+MARKS: dict[Tone, str] = {"better": "▲", "worse": "▼", "same": "≈", "open": "?", "told": "●"}
 """Beside the colour of a verdict, for whoever does not see it."""
 TONES: Mapping[str | None, Tone] = {
     "better": "better",
@@ -75,7 +78,16 @@ def duration(sec: float | None) -> str:
 
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: 1 run, 2 runs."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count} {noun if count == 1 else _many(noun)}"
+
+
+def _many(noun: str) -> str:
+    return noun + ("es" if noun.endswith("ch") else "s")
+
+
+def short(key: str) -> str:
+    """Return a setting without its section: lr_g, attention.generator."""
+    return key.partition(".")[2] or key
 
 
 def shown(value: Any) -> str:
@@ -113,14 +125,14 @@ def tone(one: Comparison) -> Tone:
     return TONES.get(one.verdict, "open")
 
 
-def claims(reading: Reading, status: str) -> list[Claim]:
-    """Return a claim for each comparison of a reading."""
+def claims(reading: Reading, status: str, unit: str = "run") -> list[Claim]:
+    """Return a claim for each comparison of a reading; ``unit`` is what was counted."""
     places = _places(reading)
     return [
         Claim(
             tone(one),
             claim(one, reading, status),
-            _figures(one, reading, places),
+            _figures(one, reading, places, unit),
             sentence,
             _short(one, places),
         )
@@ -150,24 +162,28 @@ def _places(reading: Reading) -> int:
     return decimals([*(one.effect for one in reading.comparisons), reading.min_effect or None])
 
 
-def _figures(one: Comparison, reading: Reading, places: int) -> tuple[tuple[str, str], ...]:
+def _figures(
+    one: Comparison, reading: Reading, places: int, unit: str
+) -> tuple[tuple[str, str], ...]:
     runs = f"{one.n_ok} of {one.n} v {one.n_baseline_ok} of {one.n_baseline}"
     found = [
         (f"difference in {reading.label}", number(one.effect, places, signed=True)),
         ("95 % interval", span(one.interval, places)),
-        ("runs with a figure", runs),
+        (f"{_many(unit)} with a figure", runs),
     ]
     if one.p_holm is not None:
         found.append(("p (Holm)", "< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.2g}"))
     if one.p_better is not None:
         found.append(("P(better)", f"{one.p_better:.2f}"))
     if one.seeds_needed:
-        found.append(("runs each to decide", f"about {one.seeds_needed}"))
+        found.append((f"{_many(unit)} each to decide", f"about {one.seeds_needed}"))
     return tuple(found)
 
 
-def answer(document: Document) -> tuple[Tone, str]:
-    """Return what the whole study says, in one sentence, and its colour."""
+def answer(document: AnyDocument) -> tuple[Tone, str]:
+    """Return what the whole page says, in one sentence, and its colour."""
+    if isinstance(document, TuningDocument):
+        return _of_tuning(document)
     found = document.findings
     compared = found.primary.comparisons
     if document.status == "smoke":
@@ -189,13 +205,12 @@ def _by(one: Comparison, reading: Reading) -> str:
     return f": its {reading.label} is {way} by {number(abs(one.effect), _places(reading))}"
 
 
-def sureness(document: Document) -> str | None:
+def sureness(reading: Reading, status: str, unit: str = "run") -> str | None:
     """Return how sure the answer to a single comparison is, in plain words; null for several."""
-    reading = document.findings.primary
-    if len(reading.comparisons) != 1 or document.status == "smoke":
+    if len(reading.comparisons) != 1 or status == "smoke":
         return None
     (one,) = reading.comparisons
-    runs = f"{plural(one.n, 'run')} against {one.n_baseline}"
+    runs = f"{plural(one.n, unit)} against {one.n_baseline}"
     if one.interval is None:
         return f"{runs}: too few to say how sure."
     places = _places(reading)
@@ -243,3 +258,83 @@ def _several(compared: Sequence[Comparison]) -> tuple[Tone, str]:
 
 def _names(variants: Sequence[str]) -> str:
     return f" ({', '.join(variants)})" if len(variants) <= NAMED else ""
+
+
+def sentences(document: AnyDocument) -> tuple[str, ...]:
+    """Return what can be said in full, a sentence a comparison."""
+    if isinstance(document, TuningDocument):
+        return document.findings.sentences
+    return document.findings.primary.sentences
+
+
+# --- Tuning ------------------------------------------------------------------------------------
+
+
+def reading(found: TuningFindings) -> Reading:
+    """Return the comparison of variants that were tuned equally; its unit is a search."""
+    return Reading(
+        title="tuned equally",
+        metric=found.objectives[0],
+        label=found.labels[0],
+        better=found.better[0],
+        min_effect=found.min_effect,
+        comparisons=found.comparisons,
+        sentences=found.sentences,
+    )
+
+
+def _of_tuning(document: TuningDocument) -> tuple[Tone, str]:
+    found = document.findings
+    if document.status == "partial":
+        return "open", f"Nothing can be claimed yet: {progress(found.searches)}."
+    if len(found.searches) == 1:
+        return "told", winner(found, found.searches[0])
+    compared = found.comparisons
+    if not compared:
+        return "open", "Nothing is compared here: no search has a figure on fresh seeds."
+    if len(compared) > 1:
+        return _several(compared)
+    (one,) = compared
+    if one.verdict is None:
+        means = " and ".join(f"{number(m)} ({v})" for v, m in _means(found))
+        return "open", f"No verdict: on fresh seeds {found.labels[0]} is {means}; {one.standing}."
+    return tone(one), f"{claim(one, reading(found))}{_by(one, reading(found))}."
+
+
+def progress(searches: Sequence[SearchFindings]) -> str:
+    """Return how far searches are, while they are not over."""
+    ended = sum(len(one.trials) - one.budget.trials["running"] for one in searches)
+    asked = sum(one.budget.asked_for for one in searches)
+    if ended < asked:
+        return f"{ended} of {plural(asked, 'trial')} ended"
+    return f"{plural(sum(one.missing for one in searches), 'run')} on fresh seeds to come"
+
+
+def _means(found: TuningFindings) -> Iterator[tuple[str, float | None]]:
+    """Yield the mean of each variant's searches on set B, as compared."""
+    for variant in found.variants:
+        known = [one.reported for one in found.searches if one.variant == variant]
+        if values := [value for value in known if value is not None]:
+            yield variant, fmean(values)
+
+
+def winner(found: TuningFindings, one: SearchFindings) -> str:
+    """Return in a sentence what a search's winner is worth."""
+    label, best = found.labels[0], one.winner
+    if best is None:
+        return "No trial is trained again on fresh seeds: what the search says is too good."
+    if one.reported is None:
+        return f"Trial {best.number} was the best, but runs of it on fresh seeds were lost."
+    places = decimals([one.reported, one.searched])
+    reported, searched = number(one.reported, places), number(one.searched, places)
+    return (
+        f"On fresh seeds trial {best.number}'s values reach {label} {reported}; the search said "
+        f"{searched}, {optimism(one.optimism, places)}."
+    )
+
+
+def optimism(difference: float | None, places: int | None = None) -> str:
+    """Return by how much a search's own figure was off, in words."""
+    if not difference:
+        return "the same"
+    return f"{number(abs(difference), places)} too {'good' if difference > 0 else 'bad'}"

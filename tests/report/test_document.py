@@ -14,7 +14,7 @@ from sagan_bench.config import read as read_config
 from sagan_bench.errors import UserError
 from sagan_bench.records import read as read_record
 from sagan_bench.report import collect, tables, words
-from sagan_bench.report.document import SCHEMA_VERSION, UPGRADES, Document, read
+from sagan_bench.report.document import SCHEMA_VERSION, Document, read
 
 
 def of(tmp_path: Path, values: object = CLEAR, **given: object) -> Document:
@@ -28,7 +28,7 @@ def test_the_answer_says_who_is_better_by_how_much_and_how_sure(tmp_path: Path) 
     assert (tone, answer) == (
         "better", "sagan is better than no-attention: its twin_rate is higher by 0.210."
     )  # fmt: skip
-    sure = words.sureness(document)
+    sure = words.sureness(document.findings.primary, document.status)
     assert sure is not None
     assert sure.startswith("5 runs against 5 put the difference between +0.168 and +0.252")
     assert "beyond the 0.05 that would matter" in sure
@@ -162,14 +162,13 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_an_older_report_is_upgraded_and_a_newer_one_refused(
-    clear: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clear: Example, tmp_path: Path
 ) -> None:
     stored = json.loads(clear.document.to_json())
-    del stored["says"]
-    monkeypatch.setitem(UPGRADES, 0, lambda old: {**old, "says": {}})
+    first = {key: value for key, value in stored.items() if key != "kind"} | {"tuning": None}
     file = tmp_path / "report.json"
-    file.write_text(json.dumps(stored | {"schema_version": 0}))
-    assert read(file).says == {}
+    file.write_text(json.dumps(first | {"schema_version": 1}))
+    assert read(file) == clear.document
     file.write_text(json.dumps(stored | {"schema_version": SCHEMA_VERSION + 1}))
     with pytest.raises(UserError, match=rf"newer sagan-bench.*{re.escape(str(file))}"):
         read(file)

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page
 from sagan_bench import study
 from sagan_bench.errors import UserError
 from sagan_bench.report import collect, page, publish
-from sagan_bench.report.document import Confirmed, Document, Trial, Tuning
+from sagan_bench.report.document import Document
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 NASTY = "</script><script>alert(2)</script> $x^2$ {{ 7*7 }} " + "long" * 40
@@ -258,22 +258,6 @@ def test_hopeless_input_gives_a_page_that_says_so(
     html = bare(document)
     assert told in html
     assert "diverged" in html or document.status == "complete"
-
-
-def test_a_search_has_a_section_of_its_own(clear: Example) -> None:
-    trials = tuple(
-        Trial(number=n, state="complete", value=v, params={"training.lr_g": 1e-4 * (n + 1)})
-        for n, v in enumerate((30.0, 25.0, 27.5))
-    )
-    tuning = Tuning(
-        objective="FID", better="lower", method="TPE, no pruner", trials=trials,
-        importance={"training.lr_g": 1.0}, confirmed=(Confirmed(number=1, values={100: 26.0}),),
-    )  # fmt: skip
-    document = clear.document.model_copy(update={"tuning": tuning})
-    html = bare(document)
-    assert "Best FID after 3 trials: 25.0" in html
-    assert "Trial 1: seed 100: 26.0" in html
-    assert 'id="tuning"' not in clear.page.read_text()
 
 
 def test_sides_become_a_map_of_variants_that_change_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""The figures of a search: its history, its parameters, and its best trials on fresh seeds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sagan_bench.report.figures import COLOURS, EDGE, INK, MARKERS, panel, wrapped
+from sagan_bench.report.words import short, shown
+from sagan_bench.tuning.findings import Axis
+
+OUTCOMES = {"complete": "o", "pruned": "v", "diverged": "X"}
+"""Those that are drawn, and their markers."""
+FAINT: dict[str, Any] = {"color": INK, "alpha": 0.22, "linewidth": 0.8}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trial in the history; no value: it diverged before it had one."""
+
+    number: int
+    outcome: str
+    value: float | None
+
+
+def history(
+    points: Sequence[Point],
+    best: Sequence[tuple[int, float]],
+    reported: float | None,
+    label: str,
+) -> Figure:
+    """Each trial of a search, the best so far, and what the winner is worth on fresh seeds."""
+    with panel(3.0) as (figure, axes):
+        for i, (outcome, marker) in enumerate(OUTCOMES.items()):
+            own = [(p.number, p.value) for p in points if p.outcome == outcome]
+            _outcomes(axes, own, marker, COLOURS[i], outcome)
+        steps: dict[str, Any] = {"where": "post", "color": INK, "linewidth": 1.2}
+        axes.step(*zip(*best, strict=True), label="best so far", **steps)
+        if reported is not None:
+            axes.axhline(reported, color=INK, ls="--", linewidth=1, label="the winner on set B")
+        axes.set_xlabel("trial")
+        axes.set_title(label, loc="left", fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9.5, handlelength=3)
+    return figure
+
+
+def _outcomes(
+    axes: Axes, own: Sequence[tuple[int, float | None]], marker: str, colour: str, name: str
+) -> None:
+    """Draw the trials of one outcome; those without a value at the upper edge."""
+    known = [(x, y) for x, y in own if y is not None]
+    lost = [x for x, y in own if y is None]
+    style: dict[str, Any] = {"ls": "none", "marker": marker, "color": colour, "ms": 6, **EDGE}
+    if known:
+        axes.plot(*zip(*known, strict=True), label=name, **style)
+    if lost:
+        edge = axes.get_xaxis_transform()
+        label = None if known else f"{name} (no value)"
+        axes.plot(lost, [1.0] * len(lost), transform=edge, clip_on=False, label=label, **style)
+
+
+# --- Parallel coordinates ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Strand:
+    """A trial across the axes.
+
+    Attributes:
+        name: in the legend; empty for one of the many.
+        params: dotted key -> value.
+        value: of the objective; None unless complete.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+    value: float | None
+
+
+def coordinates(strands: Sequence[Strand], axes_of: Sequence[Axis], label: str) -> Figure:
+    """Parallel coordinates from top to bottom, a row a parameter, the objective as the last.
+
+    Args:
+        strands: at least one has a value; those without end above the objective.
+        axes_of: the parameters.
+        label: of the objective.
+    """
+    values = [one.value for one in strands if one.value is not None]
+    rows, named = len(axes_of) + 1, [one for one in strands if one.name]
+    with panel(0.9 + 0.42 * rows + 0.1 * len(named)) as (figure, axes):
+        for one in strands:
+            xs = [_place(axis, one.params.get(axis.key)) for axis in axes_of]
+            xs.append(_share(one.value, min(values), max(values)))
+            axes.plot(xs, range(rows), label=one.name or None, **_strand(one, named))
+        for row, axis in enumerate(axes_of):
+            _ticks(axes, row, axis)
+        _ends(axes, rows - 1, f"{min(values):.4g}", f"{max(values):.4g}")
+        names = (short(axis.key) for axis in axes_of)
+        axes.set_yticks(range(rows), [*map(wrapped, names), wrapped(label)])
+        axes.set_ylim(rows - 0.5, -0.5)
+        axes.set_xlim(-0.24, 1.24)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xticks([])
+        axes.grid(visible=True, axis="y")
+        axes.spines[["bottom", "left"]].set_visible(False)
+        if named:
+            figure.legend(loc="outside lower center", ncols=2, fontsize=9.5, handlelength=3)
+    return figure
+
+
+def _strand(one: Strand, named: Sequence[Strand]) -> dict[str, Any]:
+    if not one.name:
+        return FAINT
+    i = named.index(one)
+    return {"color": COLOURS[i], "marker": MARKERS[i], "linewidth": 1.8, "ms": 6, **EDGE}
+
+
+def _place(axis: Axis, value: Any) -> float:
+    """Return where a value lies on its axis, from 0 to 1; not a number where there is none."""
+    if value is None:
+        return math.nan
+    if axis.scale == "categorical":
+        return axis.choices.index(value) / (len(axis.choices) - 1)
+    low, high, value = float(axis.low or 0), float(axis.high or 0), float(value)
+    if axis.scale == "log":
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return _share(value, low, high)
+
+
+def _share(value: float | None, low: float, high: float) -> float:
+    if value is None:
+        return math.nan
+    return (value - low) / (high - low) if high > low else 0.5
+
+
+def _ticks(axes: Axes, row: int, axis: Axis) -> None:
+    """Write an axis's bounds beside it; of choices those between below it."""
+    if axis.scale != "categorical":
+        _ends(axes, row, f"{axis.low:.4g}", f"{axis.high:.4g}")
+        return
+    low, *between, high = map(shown, axis.choices)
+    _ends(axes, row, low, high)
+    for i, text in enumerate(between, 1):
+        place = i / (len(axis.choices) - 1)
+        axes.text(place, row + 0.14, text, ha="center", va="top", fontsize=8)
+
+
+def _ends(axes: Axes, row: int, low: str, high: str) -> None:
+    axes.text(-0.04, row, low, ha="right", va="center", fontsize=8)
+    axes.text(1.04, row, high, ha="left", va="center", fontsize=8)
+
+
+# --- The best on fresh seeds -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Again:
+    """A candidate: what its search said, and what runs on fresh seeds reached."""
+
+    name: str
+    searched: float
+    on_a: Sequence[float]
+    on_b: Sequence[float]
+
+
+def fresh(candidates: Sequence[Again], label: str) -> Figure:
+    """Each candidate's figure in the search beside those on sets A and B, a row each."""
+    kinds: tuple[tuple[str, str, str, list[Sequence[float]]], ...] = (
+        ("in the search", "o", COLOURS[5], [[one.searched] for one in candidates]),
+        ("set A", "s", COLOURS[0], [one.on_a for one in candidates]),
+        ("set B", "D", COLOURS[1], [one.on_b for one in candidates]),
+    )
+    with panel(1.3 + 0.42 * len(candidates)) as (figure, axes):
+        for i, (name, marker, colour, rows) in enumerate(kinds):
+            place = 0.18 * (i - 1)
+            points = [(value, row + place) for row, of in enumerate(rows) for value in of]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True), ls="none", marker=marker, color=colour, ms=6,
+                    label=name, **EDGE,
+                )  # fmt: skip
+        axes.set_yticks(range(len(candidates)), [one.name for one in candidates])
+        axes.set_ylim(len(candidates) - 0.5, -0.5)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9.5)
+    return figure
