@@ -92,20 +92,11 @@ def peer(path: Path, arithmetic: str, batch: int, side: int, device: torch.devic
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     half = torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bf16")
 
-    def toggle(discriminator_learns: bool) -> None:
-        for net, learns in (
-            (discriminator, discriminator_learns),
-            (generator, not discriminator_learns),
-        ):
-            net.requires_grad_(learns)
+    def toggle(learning: torch.nn.Module, other: torch.nn.Module) -> None:
+        learning.requires_grad_(True)
+        other.requires_grad_(False)
 
     def step() -> None:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
-            arithmetic == "tf32"
-        )
-        half = (
-            torch.autocast(device.type, torch.bfloat16) if arithmetic == "bf16" else nullcontext()
-        )
         toggle(discriminator, generator)
         discriminator.optim.zero_grad()
         with half:
