@@ -3,10 +3,12 @@
 python benchmarks/tuning.py overhead --of runs/tune-sagan
 python benchmarks/tuning.py reload
 python benchmarks/tuning.py pruners --folder /tmp/pruners --jobs 2
+python benchmarks/tuning.py orders --folder /tmp/pruners
 """
 
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -30,7 +32,7 @@ from sagan_bench.tuning import planning, space, storage
 from sagan_bench.tuning.definition import Memory, Pruner, Sampler, Tuning
 from sagan_bench.tuning.driving import PRUNED, Searcher, drive
 from sagan_bench.tuning.findings import SearchFindings, of_tuning
-from sagan_bench.tuning.trials import searches
+from sagan_bench.tuning.trials import Trial, searches
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"
 PRUNERS: tuple[Pruner, ...] = ("none", "percentile", "median", "hyperband")
@@ -250,6 +252,60 @@ def pruners(
             )
     finally:
         engine.close()
+
+
+@app.command()
+def orders(
+    folder: Annotated[Path, typer.Option(help="Of `pruners`")],
+    repeats: Annotated[int, typer.Option(help="Orders of the trials")] = 100,
+) -> None:
+    """Steps spent and the best trial lost by each pruner, over random orders of the same runs.
+
+    `pruners` sees one order, and a pruner's decisions depend on it; this trains nothing.
+    """
+    memory = Memory.of(folder / "whole")
+    if memory is None:
+        raise typer.BadParameter(f"{folder} is none of `pruners`", param_hint="--folder")
+    tuning = memory.tuning
+    whole = of_tuning(folder / "whole").searches[0].trials
+    full = [trial for trial in whole if trial.values]
+    best = min(trial.values[0] for trial in full if trial.values)
+    least = float(str(tuning.measure.min_effect).rstrip("%")) / 100 * best
+    chance = random.Random(0)
+    shuffled = [chance.sample(full, len(full)) for _ in range(repeats)]
+    for pruner in PRUNERS:
+        now = tuning.model_copy(update={"pruner": pruner})
+        told = [_pruned(now, trials, number) for number, trials in enumerate(shuffled)]
+        lost = [found - best for _, found in told]
+        report(
+            "orders",
+            pruner=pruner,
+            orders=repeats,
+            steps_of_all=round(statistics.mean(steps for steps, _ in told), 3),
+            best_lost_by=round(statistics.mean(lost), 2),
+            lost_by_what_matters=round(sum(one > least for one in lost) / repeats, 3),
+        )
+
+
+def _pruned(tuning: Tuning, trials: Sequence[Trial], number: int) -> tuple[float, float]:
+    """Return the share of steps spent on the trials in this order, and the best that is left."""
+    study = optuna.create_study(study_name=f"order {number}", pruner=storage.pruner(tuning))
+    spent, left = 0, []
+    for trial in trials:
+        now = study.ask()
+        cut = next((step for step, v in trial.curve if _is_cut(now, step, v)), None)
+        spent += cut or tuning.steps
+        if cut is None and trial.values:
+            left.append(trial.values[0])
+            study.tell(now, trial.values[0])
+        else:
+            study.tell(now, state=optuna.trial.TrialState.PRUNED)
+    return spent / (tuning.steps * len(trials)), min(left)
+
+
+def _is_cut(now: optuna.Trial, step: int, value: float) -> bool:
+    now.report(value, step)
+    return now.should_prune()
 
 
 class Unpruned:

@@ -149,7 +149,7 @@ def _asked(
         searched = searched.model_copy(update={"budget": budget})
     kind = str(settings.get("data.source") or presets()[preset]["data.source"]).partition(":")[0]
     objectives = tuple((objective or searched.measure(kind).metric).split(","))
-    default = "percentile" if len(objectives) == 1 else "none"
+    default = "median" if len(objectives) == 1 else "none"
     return Tuning(
         preset=preset,
         variants=tuple(variants.split(",")),

@@ -61,7 +61,7 @@ class Tuning(Section):
     space: Space
     objectives: tuple[str, ...] = Field(min_length=1)
     sampler: Sampler = "tpe"
-    pruner: Pruner = "percentile"
+    pruner: Pruner = "median"
     settings: Settings = Field(default={}, description="settings that the user adds to all trials")
     seeds_a: int = Field(2, ge=1)
     seeds_b: int = Field(2, ge=1)
@@ -184,7 +184,7 @@ class Tuning(Section):
             raise UserError(
                 f"--pruner hyperband: with {self.space.evals} scores on the way it has {brackets} "
                 f"brackets, and each needs {HYPERBAND_TRIALS} trials; give --trials "
-                f"{HYPERBAND_TRIALS * brackets} or more, or --pruner percentile"
+                f"{HYPERBAND_TRIALS * brackets} or more, or --pruner median"
             )
 
 
