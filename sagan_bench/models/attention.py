@@ -72,7 +72,11 @@ def path(device_type: str, needs_double_backward: bool) -> Callable[..., Tensor]
     - CUDA: ``fused``, for its memory, or ``plain`` where a gradient penalty needs the double
       backward.  Their speed there has not been measured.
     - Others: ``plain``.
+    - In a program that is exported (`torch.export`): ``plain``, whose operations do not depend on
+      the number of images; the values are those of ``chunked``.
     """
+    if torch.compiler.is_exporting():
+        return plain
     if device_type == "cpu":
         return chunked
     return fused if device_type == "cuda" and not needs_double_backward else plain
