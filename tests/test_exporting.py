@@ -145,7 +145,7 @@ def test_every_network_is_a_program_of_torchs_own_operations(
     called = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
     assert called
     assert all(name.startswith("aten.") for name in called), called
-    for images in (1, 19):  # 19 images are several chunks at side 16
+    for images in (1, 19):
         inputs = noise(0, 0, images, 8), *[torch.arange(images) % 10] * bool(config.model.classes)
         expected = draw(generator, *inputs)
         assert torch.allclose(program.module()(*inputs), expected, rtol=0, atol=1e-6)
