@@ -4,12 +4,11 @@
 
 Forward and backward of the block's core, (query, key, value) to o, at the widths of the kinds of
 attention.  Paths take turns within one process, so that a machine whose speed drifts slows all of
-them: read the ratios of the medians.  Memory is that of a process of its own for each path, above
-what it held before its first step.  Prints JSON.
+them: read the medians of the ratios to ``chunked`` in the same turn.  Memory is that of a process
+of its own for each path, above what it held before its first step.  Prints JSON.
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,11 +19,11 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from sagan_bench import cpu
+from sagan_bench import cpu, host
 from sagan_bench.models import attention
 
+CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -45,17 +44,11 @@ class Core(NamedTuple):
         return cls(batch, side * side, keys, channels // 8, values)
 
 
-def recomputed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return what ``plain`` returns, an image at a time, whose maps the backward makes again."""
-    images = zip(*(rows.split(1) for rows in (query, key, value)), strict=True)
-    return torch.cat([checkpoint(attention.plain, *one, use_reentrant=False) for one in images])
-
-
 PATHS: dict[str, Callable[..., Tensor]] = {
     "plain": attention.plain,
     "chunked": attention.chunked,
     "fused": attention.fused,
-    "recomputed": recomputed,
+    "recomputed": attention.recomputed,
 }
 
 
@@ -75,21 +68,15 @@ def step(compute: Callable[..., Tensor], rows: list[Tensor], direction: Tensor) 
     return time.perf_counter() - began
 
 
-def timed(core: Core, dtype: torch.dtype, repeats: int) -> dict[str, float]:
-    """Return the median seconds of each path, the first turn of each left out."""
+def timed(core: Core, dtype: torch.dtype, repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each path, turn by turn, the first turn left out."""
     rows = inputs(core, dtype)
     direction = torch.randn(core.images, core.positions, core.values).to(dtype)
     times: dict[str, list[float]] = {name: [] for name in PATHS}
     for _ in range(repeats + 1):
         for name, compute in PATHS.items():
             times[name].append(step(compute, rows, direction))
-    return {name: statistics.median(taken[1:]) for name, taken in times.items()}
-
-
-def peak_mib() -> float:
-    """Return the most memory this process has held, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2 ** (20 if sys.platform == "darwin" else 10)
+    return {name: taken[1:] for name, taken in times.items()}
 
 
 def taken_mib(name: str, core: Core, precision: str) -> float:
@@ -106,10 +93,11 @@ def _print_taken(asked: str) -> None:
     small = inputs(core._replace(images=1, positions=16, keys=16), dtype)
     step(PATHS[name], small, torch.ones(1, 16, core.values, dtype=dtype))
     rows, direction = inputs(core, dtype), torch.ones(core.images, core.positions, core.values)
-    before = peak_mib()
+    direction = direction.to(dtype)
+    before = host.peak_memory_gib(CPU)
     for _ in range(2):
-        step(PATHS[name], rows, direction.to(dtype))
-    print(peak_mib() - before)
+        step(PATHS[name], rows, direction)
+    print(1024 * (host.peak_memory_gib(CPU) - before))
 
 
 def main(
@@ -122,7 +110,7 @@ def main(
     memory: bool = True,
     only: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Print the medians, their ratios to ``chunked``, and the memory of each path."""
+    """Print each path's median time, its ratio to ``chunked``, and its memory."""
     torch.set_num_threads(cpu.cores())
     if only:
         return _print_taken(only)
@@ -136,11 +124,14 @@ def main(
 
 
 def _row(core: Core, precision: str, repeats: int, memory: bool) -> dict[str, Any]:
-    medians = timed(core, DTYPES[precision], repeats)
-    chunked = medians["chunked"]
+    times = timed(core, DTYPES[precision], repeats)
+    ratios = {
+        name: [own / chunked for own, chunked in zip(taken, times["chunked"], strict=True)]
+        for name, taken in times.items()
+    }
     row: dict[str, Any] = {
-        "ms": {name: round(1000 * median, 1) for name, median in medians.items()},
-        "over_chunked": {name: round(median / chunked, 2) for name, median in medians.items()},
+        "ms": {name: round(1000 * statistics.median(taken), 1) for name, taken in times.items()},
+        "over_chunked": {name: round(statistics.median(r), 2) for name, r in ratios.items()},
     }
     if memory:
         row["mib"] = {name: round(taken_mib(name, core, precision)) for name in PATHS}
