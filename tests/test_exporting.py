@@ -132,6 +132,7 @@ def test_a_program_draws_the_pictures_of_the_run(
     [
         ("full", ()), ("icml", ()), ("pooled", RESNET), ("uniform", ()), ("residual", ()),
         ("full", RESNET), ("full", RESNET[:1]), ("full", ("model.attention.generator=[]",)),
+        ("full", ("data.image_size=128", "model.attention.generator=[64]")),
     ],
 )  # fmt: skip
 def test_every_network_is_a_program_of_torchs_own_operations(
