@@ -30,7 +30,7 @@ LARGE_MAP = 2**22
 """Entries N * M from which on a map is large: 64 x 64 positions have four times as many, and where
 keys are pooled as many.  Of 64 images such maps take 4 GiB and 1 GiB in fp32."""
 
-FUSED_VALUES = 64
+FUSED_VALUES = 128
 """Value channels up to which ``fused`` is the faster way for large maps on a CPU."""
 
 
