@@ -31,7 +31,8 @@ LARGE_MAP = 2**22
 keys are pooled as many.  Of 64 images such maps take 4 GiB and 1 GiB in fp32."""
 
 FUSED_VALUES = 128
-"""Value channels up to which ``fused`` is the faster way for large maps on a CPU."""
+"""Value channels up to which ``fused`` is the faster way for large maps on a CPU, or as fast: its
+queries are padded to as many."""
 
 
 def attention_maps(query: Tensor, key: Tensor) -> Tensor:
@@ -91,7 +92,14 @@ def path(
       0.65 and 0.55 for 64 of 1,024, mostly for page faults not taken (two AVX-512 cores without
       AMX, medians).  Rejected: ``fused`` took 1.0 to 1.5 (fp32) and 2.3 to 3 (bf16) times as long
       as ``chunked``; a hand-written backward that makes the maps again 0.95 and 1.25 times.
-    - CPU, maps of `LARGE_MAP` entries or more: they are never all in memory.  FIGURES
+    - CPU, maps of `LARGE_MAP` entries or more: never those of a whole batch in memory.  At 64 x 64
+      positions ``fused`` took of the time of ``chunked`` 0.51, 0.67 and 1.02 (fp32) and 0.97, 1.25
+      and 1.64 (bf16) for V of 64, 128 and 256, and ``recomputed`` 1.2 to 1.3 (fp32) and 1.15 to
+      1.25 (bf16): hence ``fused`` up to `FUSED_VALUES`, and ``recomputed`` beyond.  Of four images
+      in fp32 ``chunked`` took 400 to 450 MiB, ``recomputed`` 210 to 260, ``fused`` 30 to 100; only
+      the first grows by a map for each image (docs/adr/0003-attention-on-a-cpu.md).
+    - CPU, where a gradient penalty needs the double backward: ``chunked``, whatever the size.  The
+      graph of the gradient holds the maps anyway.
     - CUDA: ``fused``, for its memory, or ``plain`` where a gradient penalty needs the double
       backward.  Their speed there has not been measured.
     - Others: ``plain``.
@@ -111,7 +119,7 @@ def path(
 def attend(
     query: Tensor, key: Tensor, value: Tensor, *, needs_double_backward: bool = False
 ) -> Tensor:
-    """Return o_j = sum over i of beta_{j,i} value_i by the fastest exact path (see ``path``).
+    """Return o_j = sum over i of beta_{j,i} value_i by the exact path that ``path`` chooses.
 
     query: (B, N, D); key: (B, M, D); value: (B, M, V); o: (B, N, V), all of one dtype.  In bf16
     the maps are rounded to bf16, and the sums of the softmax are taken in fp32.
