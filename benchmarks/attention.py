@@ -4,8 +4,10 @@
 
 Forward and backward of the block's core, (query, key, value) to o, at the widths of the kinds of
 attention.  Paths take turns within one process, so that a machine whose speed drifts slows all of
-them: read the medians of the ratios to ``chunked`` in the same turn.  Memory is that of a process
-of its own for each path, above what it held before its first step.  Prints JSON.
+them: read the medians of the ratios to ``chunked`` in the same turn.  Where others use the cores
+too, take one thread: two wait for each other at the end of every operation, the more often the
+smaller the operations are.  Memory is that of a process of its own for each path, above what it
+held before its first step.  Prints JSON.
 """
 
 import json
@@ -108,17 +110,19 @@ def main(
     precisions: Annotated[str, typer.Option(help="fp32, bf16")] = "fp32,bf16",
     repeats: int = 7,
     memory: bool = True,
+    threads: Annotated[int, typer.Option(help="0 is one for each core")] = 0,
     only: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Print each path's median time, its ratio to ``chunked``, and its memory."""
-    torch.set_num_threads(cpu.cores())
+    used = threads or cpu.cores()
+    torch.set_num_threads(used)
     if only:
         return _print_taken(only)
     for kind in kinds.split(","):
         for width in map(int, channels.split(",")):
             core = Core.of(kind, width, side, batch)
             for precision in precisions.split(","):
-                line = {"kind": kind, "C": width, "side": side, "batch": batch}
+                line = {"kind": kind, "C": width, "side": side, "batch": batch, "threads": used}
                 found = _row(core, precision, repeats, memory)
                 print(json.dumps({**line, "precision": precision, **found}), flush=True)
 

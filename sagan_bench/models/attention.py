@@ -31,8 +31,7 @@ LARGE_MAP = 2**22
 keys are pooled as many.  Of 64 images such maps take 4 GiB and 1 GiB in fp32."""
 
 FUSED_VALUES = 128
-"""Value channels up to which ``fused`` is the faster way for large maps on a CPU, or as fast: its
-queries are padded to as many."""
+"""Value channels up to which large maps are ``fused`` on a CPU: queries are padded to as many."""
 
 
 def attention_maps(query: Tensor, key: Tensor) -> Tensor:
@@ -93,11 +92,12 @@ def path(
       AMX, medians).  Rejected: ``fused`` took 1.0 to 1.5 (fp32) and 2.3 to 3 (bf16) times as long
       as ``chunked``; a hand-written backward that makes the maps again 0.95 and 1.25 times.
     - CPU, maps of `LARGE_MAP` entries or more: never those of a whole batch in memory.  At 64 x 64
-      positions ``fused`` took of the time of ``chunked`` 0.51, 0.67 and 1.02 (fp32) and 0.97, 1.25
-      and 1.64 (bf16) for V of 64, 128 and 256, and ``recomputed`` 1.2 to 1.3 (fp32) and 1.15 to
-      1.25 (bf16): hence ``fused`` up to `FUSED_VALUES`, and ``recomputed`` beyond.  Of four images
-      in fp32 ``chunked`` took 400 to 450 MiB, ``recomputed`` 210 to 260, ``fused`` 30 to 100; only
-      the first grows by a map for each image (docs/adr/0003-attention-on-a-cpu.md).
+      positions ``fused`` took of the time of ``chunked`` 0.52, 0.77 and 1.24 (fp32) and 1.17, 1.46
+      and 1.71 (bf16) for V of 64, 128 and 256, and ``recomputed`` 1.25 to 1.35 (fp32) and 1.14 to
+      1.27 (bf16), in one thread.  Hence ``fused`` up to `FUSED_VALUES`, which gains more in fp32
+      than it loses in bf16 at 128, and ``recomputed`` beyond.  Of four images in fp32 ``chunked``
+      took 400 to 450 MiB, ``recomputed`` 210 to 260, ``fused`` 30 to 100; only the first grows by
+      a map for each image (docs/adr/0003-attention-on-a-cpu.md).
     - CPU, where a gradient penalty needs the double backward: ``chunked``, whatever the size.  The
       graph of the gradient holds the maps anyway.
     - CUDA: ``fused``, for its memory, or ``plain`` where a gradient penalty needs the double
