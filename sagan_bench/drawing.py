@@ -24,11 +24,12 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Exported:
-    """A generator as it was scored, and the names of its classes, if it has any."""
+    """A generator as it was scored after ``step``, and the names of its classes, if it has any."""
 
     config: RunConfig
     generator: nn.Module
     names: tuple[str, ...]
+    step: int
 
     @property
     def truncation(self) -> float | None:
@@ -124,7 +125,8 @@ def load(path: Path, weights: str | Literal["ema", "raw"], device: str = "auto")
         raise UserError(f"{path} has no exported weights; finish the run first")
     config = RunConfig.model_validate(record.config)
     generator = build(without_spectral_norm(config)).generator
-    generator.load_state_dict(checkpoint.load(file)[weights])
+    state = checkpoint.load(file)
+    generator.load_state_dict(state[weights])
     classes = record.data.manifest["classes"] if record.data else ()
     names = tuple(map(str, classes)) if isinstance(classes, list) else ()
-    return Exported(config, generator.to(host.device(device)).eval(), names)
+    return Exported(config, generator.to(host.device(device)).eval(), names, state["step"])

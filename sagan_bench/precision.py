@@ -35,3 +35,19 @@ def full_precision() -> Iterator[None]:
         cudnn.benchmark, cudnn.deterministic = modes
         for product, precision in zip(products, before, strict=True):
             product.fp32_precision = precision
+
+
+@contextmanager
+def readable_by_export() -> Iterator[None]:
+    """Let torch.export read cuDNN's precision, which it asks for on a CPU too.
+
+    It asks by the old, single flag, which torch refuses to give once `use` or `full_precision` have
+    set that of convolutions.  What is computed on a CPU does not depend on it.
+    """
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision
+    try:
+        yield
+    finally:
+        cudnn.conv.fp32_precision = before

@@ -13,6 +13,7 @@ from sagan_bench import __version__
 from sagan_bench.cli import data, tune
 from sagan_bench.cli.ablate import ablate
 from sagan_bench.cli.compare import compare
+from sagan_bench.cli.export import export
 from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.report import report
 from sagan_bench.cli.sample import sample
@@ -35,6 +36,7 @@ app.command()(compare)
 app.command()(report)
 app.add_typer(tune.app, name="tune")
 app.command()(sample)
+app.command()(export)
 app.add_typer(data.app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]

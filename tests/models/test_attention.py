@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from sagan_bench import host
 from sagan_bench.config import AttentionConfig, AttentionKind
 from sagan_bench.data.seeding import generator
 from sagan_bench.models import attention
@@ -21,7 +23,8 @@ from sagan_bench.models.attention import (
 )
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
-FAST = [attention.chunked, attention.fused]
+FAST = [attention.chunked, attention.fused, attention.recomputed]
+BOUNDED = [attention.fused, attention.recomputed]
 Rows = tuple[Tensor, Tensor, Tensor]
 
 
@@ -388,12 +391,88 @@ def test_pooled_keys_make_smaller_maps_and_larger_chunks(monkeypatch: pytest.Mon
     assert seen == [32, 32]
 
 
-def test_path_is_chosen_by_device_and_double_backward() -> None:
-    assert path("cpu", False) is attention.chunked
-    assert path("cpu", True) is attention.chunked
-    assert path("cuda", False) is attention.fused
-    assert path("cuda", True) is attention.plain
-    assert path("mps", False) is attention.plain
+@pytest.mark.parametrize("values", [8, attention.FUSED_VALUES, attention.FUSED_VALUES + 1])
+def test_path_is_chosen_by_device_and_double_backward(values: int) -> None:
+    for entries in (64 * 64, 1024 * 1024, attention.LARGE_MAP - 1):
+        assert path("cpu", False, entries, values) is attention.chunked
+        assert path("cpu", True, entries, values) is attention.chunked
+    for entries in (1, 4096 * 4096):
+        assert path("cuda", False, entries, values) is attention.fused
+        assert path("cuda", True, entries, values) is attention.plain
+        assert path("mps", False, entries, values) is attention.plain
+
+
+@pytest.mark.parametrize("entries", [4096 * 1024, 4096 * 4096])
+def test_path_of_large_maps_depends_on_the_width_too(entries: int) -> None:
+    narrow, wide = attention.FUSED_VALUES, attention.FUSED_VALUES + 1
+    assert path("cpu", False, entries, narrow) is attention.fused
+    assert path("cpu", False, entries, wide) is attention.recomputed
+    assert path("cpu", True, entries, narrow) is attention.chunked
+    assert path("cpu", True, entries, wide) is attention.chunked
+
+
+@pytest.mark.parametrize("compute", FAST)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_paths_agree_at_64_by_64_positions(
+    compute: Callable[..., Tensor], dtype: torch.dtype, tolerance: float
+) -> None:
+    inputs = rows(2, 4096, 16, dtype)
+    exact: Rows = tuple(t.detach().float().requires_grad_() for t in inputs)  # type: ignore[assignment]
+    expected = outputs_and_gradients(attention.plain, exact)
+    for found, wanted in zip(outputs_and_gradients(compute, inputs), expected, strict=True):
+        assert found.dtype == dtype
+        assert relative_error(found, wanted.double()) < tolerance
+
+
+@pytest.mark.parametrize("kind", ["full", "icml", "pooled"])
+@pytest.mark.parametrize("channels", [64, 192])
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_no_block_keeps_large_maps_for_its_backward(
+    memory_format: torch.memory_format, kind: AttentionKind, channels: int
+) -> None:
+    module = block(channels, dtype=torch.float32, kind=kind)
+    x = features(1, channels, 64, 64, dtype=torch.float32).contiguous(memory_format=memory_format)
+    assert largest_saved(lambda: module(x)) <= x.numel()
+
+
+def test_chunks_are_kept_for_the_backward() -> None:
+    # So the test above can fail, and large maps need another path.
+    inputs = rows(2, 2048, 8, torch.float32)
+    assert largest_saved(lambda: attention.chunked(*inputs)) >= 2048**2
+
+
+def largest_saved(compute: Callable[[], Tensor]) -> int:
+    """The entries of the largest tensor that autograd keeps for the backward."""
+    sizes: list[int] = []
+
+    def noted(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+        compute()
+    return max(sizes)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak cannot be reset")
+@pytest.mark.parametrize("compute", FAST)
+def test_peak_memory_grows_by_a_map_for_each_image_only_where_maps_are_kept(
+    compute: Callable[..., Tensor],
+) -> None:
+    few, many = (peak_mib(compute, images) for images in (1, 4))
+    map_mib = 4096**2 * 4 / 2**20
+    if compute in BOUNDED:
+        assert many - few < map_mib
+    else:
+        assert many - few > 2 * map_mib
+
+
+def peak_mib(compute: Callable[..., Tensor], images: int) -> float:
+    """Peak memory of this process in a forward and backward pass, in MiB."""
+    inputs = rows(images, 4096, 8, torch.float32)
+    host.forget_peak_memory(torch.device("cpu"))
+    outputs_and_gradients(compute, inputs)
+    return 1024 * host.peak_memory_gib(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("needed", [False, True])
@@ -402,7 +481,7 @@ def test_block_passes_its_need_of_a_double_backward_on(
 ) -> None:
     asked: list[tuple[str, bool]] = []
 
-    def spy(device_type: str, needs_double_backward: bool) -> Callable[..., Tensor]:
+    def spy(device_type: str, needs_double_backward: bool, *_: int) -> Callable[..., Tensor]:
         asked.append((device_type, needs_double_backward))
         return attention.plain
 
@@ -411,7 +490,7 @@ def test_block_passes_its_need_of_a_double_backward_on(
     assert asked == [("cpu", needed)]
 
 
-@pytest.mark.parametrize("compute", [attention.plain, attention.chunked])
+@pytest.mark.parametrize("compute", [attention.plain, attention.chunked, attention.recomputed])
 def test_gradients_and_their_gradients(
     compute: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
