@@ -179,7 +179,8 @@ class Inline:
         self.job = None
 
     def close(self) -> None:
-        """Do nothing: there is nothing to end."""
+        """Let everything be collected again."""
+        gc.unfreeze()
 
 
 class _Worker:
@@ -331,6 +332,13 @@ def _serve(driver: Connection) -> None:
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     gc.freeze()  # as in `Inline`
+    try:
+        _run_all(driver)
+    finally:
+        gc.unfreeze()  # else libraries tell of leaks at the end of the process
+
+
+def _run_all(driver: Connection) -> None:
     while True:
         try:
             job = driver.recv()

@@ -79,9 +79,12 @@ def _inputs(model: ModelConfig) -> tuple[Tensor, ...]:
 def described(path: Path, weights: str, exported: Exported) -> dict[str, str]:
     """Return what a generator is, as text: its run, its inputs, its classes, its configuration.
 
-    ``class_names`` is a JSON list, empty where the classes have no names; ``config`` a JSON object.
+    ``class_names`` is a JSON list, empty where the classes have no names; ``config`` a JSON object,
+    without the place of the data on this machine.
     """
     record, config = records.read(path), exported.config
+    kind = config.data.source.partition(":")[0]
+    shown = config.model_copy(update={"data": config.data.model_copy(update={"source": kind})})
     facts = {
         "format": "pt",
         "run": record.run,
@@ -95,7 +98,7 @@ def described(path: Path, weights: str, exported: Exported) -> dict[str, str]:
         "classes": config.model.classes,
         "class_names": json.dumps(exported.names),
         "config_digest": record.config_digest,
-        "config": config.model_dump_json(),
+        "config": shown.model_dump_json(),
         "sagan_bench": metadata.version("sagan-bench"),
     }
     return {key: str(fact) for key, fact in facts.items()}

@@ -302,7 +302,9 @@ def in_processes(
         workers.close()
 
 
-def test_worker_processes_leave_the_same_bits(tmp_path: Path, finished: Plan) -> None:
+def test_worker_processes_leave_the_same_bits_and_the_terminal_clean(
+    tmp_path: Path, finished: Plan, capfd: pytest.CaptureFixture[str]
+) -> None:
     plan = planned(finished.memory.study, tmp_path / "s", seeds=(0,))
     seen: list[Any] = []
     in_processes(plan, watch=lambda cell, what: seen.append(what))
@@ -311,6 +313,7 @@ def test_worker_processes_leave_the_same_bits(tmp_path: Path, finished: Plan) ->
     for ours, theirs in zip(plan.cells, finished.cells, strict=False):
         first, second = weights(ours.path), weights(theirs.path)
         assert all(torch.equal(first[name], second[name]) for name in first)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_killed_worker_fails_its_cell_alone(tmp_path: Path) -> None:

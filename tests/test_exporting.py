@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,15 @@ def test_the_weights_load_alone_and_say_what_they_are(with_classes: Path, tmp_pa
         extra: dict[str, Any] = {exporting.METADATA: ""}
         torch.export.load(files.program, extra_files=extra)
         assert json.loads(extra[exporting.METADATA]) == about
+
+
+def test_a_path_of_this_machine_stays_here(with_classes: Path) -> None:
+    loaded = drawing.load(with_classes, "ema", "cpu")
+    data = loaded.config.data.model_copy(update={"source": "folder:/home/me/faces"})
+    moved = replace(loaded, config=loaded.config.model_copy(update={"data": data}))
+    about = exporting.described(with_classes, "ema", moved)
+    assert json.loads(about["config"])["data"]["source"] == "folder"
+    assert "/home/me" not in json.dumps(about)
 
 
 def test_hostile_names_survive(with_classes: Path) -> None:

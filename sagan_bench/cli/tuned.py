@@ -43,6 +43,8 @@ def print_tuning(found: "Findings", folder: Path, as_json: bool) -> None:
 
 def verdict(found: "Findings", one: "SearchFindings") -> str:
     """Return in a sentence what a search's winner is worth."""
+    from sagan_bench.report.words import optimism
+
     label, winner = found.labels[0], one.winner
     if winner is None:
         return f"{one.id}: no winner yet; {one.missing} runs on fresh seeds to come"
@@ -53,15 +55,8 @@ def verdict(found: "Findings", one: "SearchFindings") -> str:
     seeds = ", ".join(map(str, winner.on_b))
     return (
         f"{one.id}: trial {winner.number}: {label} {number(one.reported)} on fresh seeds {seeds}; "
-        f"its search said {number(one.searched)}, {_optimism(one.optimism)}"
+        f"its search said {number(one.searched)}, {optimism(one.optimism)}"
     )
-
-
-def _optimism(difference: float | None) -> str:
-    if difference is None or difference == 0:
-        return "the same"
-    words = "too good" if difference > 0 else "too bad"
-    return f"{number(abs(difference))} {words}"
 
 
 def _print_search(found: "Findings", one: "SearchFindings") -> None:
@@ -123,4 +118,4 @@ def _print_candidates(found: "Findings", one: "SearchFindings") -> None:
 
 
 def _shown(value: Any) -> str:
-    return number(value) if isinstance(value, float) else json.dumps(value)
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)

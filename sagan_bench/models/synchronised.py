@@ -50,32 +50,41 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        own = torch.var_mean(at_least_fp32(x), dim=(0, 2, 3), correction=0)
-        vars_, means = _all_of(torch.stack(own)).unbind(1)  # each (processes, C)
+        means, vars_ = _all_of(torch.stack(_statistics(x))).unbind(1)  # each (processes, C)
         mean = means.mean(0)
         var = (vars_ + (means - mean).square()).mean(0)
-        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, var)
         y = F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
         return y, mean, var
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
-        x, weight, mean, scale = ctx.saved_tensors
-        wide = at_least_fp32(dy)
-        # dL/dbias and dL/dweight of this process's images; DistributedDataParallel averages them.
-        d_bias = wide.sum(dim=(0, 2, 3))
-        d_weight = ((wide * at_least_fp32(x)).sum(dim=(0, 2, 3)) - mean * d_bias) * scale
+        x, weight, mean, var = ctx.saved_tensors
+        dy, wide = at_least_fp32(dy), at_least_fp32(x)
+        # weight / std * dy, and dL/dweight and dL/dbias of this process's images, which
+        # DistributedDataParallel averages.
+        dx, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            dy, wide, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
         sums = torch.stack([d_bias, d_weight])
         dist.all_reduce(sums)
         s1, s2 = sums / (x[:, 0].numel() * dist.get_world_size())
-        gain = scale if weight is None else weight * scale
-        slope = -gain * scale * s2
-        offset = -gain * s1 - slope * mean
-        dx = wide * gain.view(CHANNELS) + at_least_fp32(x) * slope.view(CHANNELS)
-        dx += offset.view(CHANNELS)
+        gain = (var + ctx.eps).rsqrt()
+        gain = gain if weight is None else gain * weight
+        dx += F.batch_norm(wide, mean, var, -gain * s2, -gain * s1, training=False, eps=ctx.eps)
         affine = (None, None) if weight is None else (d_weight, d_bias)
         return dx.to(x.dtype), *affine, None
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of a channel, (C,) each, by BatchNorm's own kernel.
+
+    `torch.var_mean` takes 27 times as long where the channels are last.
+    """
+    wide = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+    return torch.batch_norm_update_stats(x, wide, wide.clone(), 0.0)
 
 
 def _all_of(own: Tensor) -> Tensor:
