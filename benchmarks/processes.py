@@ -1,6 +1,7 @@
 """Time one process with two threads against two processes with one thread each, on the CPU.
 
-    python benchmarks/processes.py
+    python benchmarks/processes.py --preset celeba64 --steps 3
+    python benchmarks/processes.py --preset quick --batch 256
 
 Both train one run of the same batch; the second exchanges gradients and BatchNorm's statistics over
 gloo.  They take turns, since a machine's speed drifts; quote the ratio of the medians.

@@ -191,6 +191,6 @@ def best(memory: Memory, found: Findings, variant: str) -> str | None:
         f"{found.name}: trial {one.chosen} of search {one.id}, "
         f"{found.steps} steps each; a training has the preset's.",
         f"{name} on seeds on which nothing was chosen ({', '.join(map(str, one.winner.on_b))}): "
-        f"{shown}; in the search, optimistic: {one.winner.searched:.4g}.",
+        f"{shown}; its search said {one.winner.searched:.4g}.",
     ]
     return exported(memory.tuning, variant, one.winner.params, remarks)
