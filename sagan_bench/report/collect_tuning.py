@@ -67,7 +67,7 @@ def _warnings(
     memory: Memory, found: Findings, records: Sequence[Record], protocol: Mapping[str, Any]
 ) -> Iterator[str]:
     if not memory.confirm:
-        yield "Nothing is trained again on fresh seeds: the best of a search is too good."
+        yield "Nothing is trained again on fresh seeds: the best of a search is too optimistic."
     for one in found.searches:
         yield from _of_search(one)
     if found.looks:

@@ -79,10 +79,10 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
     }
 
 
-def wrapped(name: str) -> str:
-    """Return a name in lines short enough for an axis."""
+def wrapped(name: str, chars: int = LINE_CHARS) -> str:
+    """Return a name in lines of so many characters, short enough for an axis."""
     short = name if len(name) <= NAME_CHARS else name[: NAME_CHARS - 1] + "…"
-    lines = textwrap.wrap(short.replace("+", "+ "), LINE_CHARS)
+    lines = textwrap.wrap(short.replace("+", "+ "), chars)
     return "\n".join(line.replace("+ ", "+") for line in lines) or "?"
 
 

@@ -15,6 +15,8 @@ from sagan_bench.tuning.findings import Axis
 
 OUTCOMES = {"complete": "o", "pruned": "v", "diverged": "X"}
 """Those that are drawn, and their markers."""
+NAME_CHARS = 24
+"""Of a parameter in a line: attention.discriminator has as many but one."""
 FAINT: dict[str, Any] = {"color": INK, "alpha": 0.22, "linewidth": 0.8}
 
 
@@ -100,8 +102,8 @@ def coordinates(strands: Sequence[Strand], axes_of: Sequence[Axis], label: str) 
         for row, axis in enumerate(axes_of):
             _ticks(axes, row, axis)
         _ends(axes, rows - 1, f"{min(values):.4g}", f"{max(values):.4g}")
-        names = (short(axis.key) for axis in axes_of)
-        axes.set_yticks(range(rows), [*map(wrapped, names), wrapped(label)])
+        names = [wrapped(short(axis.key), NAME_CHARS) for axis in axes_of]
+        axes.set_yticks(range(rows), [*names, wrapped(label)])
         axes.set_ylim(rows - 0.5, -0.5)
         axes.set_xlim(-0.24, 1.24)
         axes.tick_params(axis="y", length=0)

@@ -37,8 +37,8 @@ GLOSSARY = {
     "trial": "One training run with values that the sampler proposed.",
     "pruned": "Ended early, because its scores on the way were among the worst.",
     "set A, set B": "Training seeds that the search never saw: to choose on, and to report.",
-    "too good": "By how much the search's own figure flatters the winner: the best of many noisy "
-    "figures is partly luck.",
+    "too optimistic": "By how much the search's own figure flatters the winner: the best of many "
+    "noisy figures is partly luck.",
 }
 
 
@@ -141,8 +141,8 @@ def _figures(place: int, one: SearchFindings, found: Findings) -> Iterator[Drawn
         f"history-{place}",
         f"Best {label} of {plural(len(one.trials), 'trial')}: {number(best)}"
         + (f"; on fresh seeds {number(one.reported)}" if one.reported is not None else ""),
-        "Every trial that ended, a pruned one at its last score; the line is the best so far, and "
-        "too good. Dashed: what the winner reaches on fresh seeds (set B).",
+        "Every trial that ended, a pruned one at its last score; the line is the best so far, "
+        "chosen by looking. Dashed: what the winner reaches on fresh seeds (set B).",
     )
     yield drawn(
         figures_tuning.coordinates(_strands(one), one.axes, f"{label} {arrow}"),

@@ -322,7 +322,7 @@ def winner(found: TuningFindings, one: SearchFindings) -> str:
     """Return in a sentence what a search's winner is worth."""
     label, best = found.labels[0], one.winner
     if best is None:
-        return "No trial is trained again on fresh seeds: what the search says is too good."
+        return "No trial is trained again on fresh seeds: what the search says is too optimistic."
     if one.reported is None:
         return f"Trial {best.number} was the best, but runs of it on fresh seeds were lost."
     places = decimals([one.reported, one.searched])
@@ -337,4 +337,5 @@ def optimism(difference: float | None, places: int | None = None) -> str:
     """Return by how much a search's own figure was off, in words."""
     if not difference:
         return "the same"
-    return f"{number(abs(difference), places)} too {'good' if difference > 0 else 'bad'}"
+    way = "optimistic" if difference > 0 else "pessimistic"
+    return f"{number(abs(difference), places)} too {way}"
