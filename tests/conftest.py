@@ -1,4 +1,4 @@
-"""Every test runs with two threads at most and never writes to the user's cache."""
+"""All tests together run with two threads and never write to the user's cache."""
 
 import gc
 import os
@@ -22,12 +22,16 @@ CHROMIUM_ARGUMENTS = (
 
 @pytest.fixture(scope="session", autouse=True)
 def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    shared = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    threads = max(1, min(2, torch.get_num_threads()) // shared)
+    torch.set_num_threads(threads)
     import statsmodels.stats.multitest  # noqa: F401
 
     gc.freeze()  # statsmodels collects garbage at every test of Holm's: not all of torch each time
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGAN_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        if shared > 1:  # for the processes that tests start
+            patch.setenv("OMP_NUM_THREADS", str(threads))
         yield
     gc.unfreeze()
 

@@ -94,16 +94,15 @@ def tune(
     memory = planning.plan(
         asked, folder, _host(device), trials=trials, storage=storage, confirm=confirm
     )
-    if is_new:
-        planning.refuse_impossible(memory, folder)
     if is_new or retry_failed or not planning.is_over(memory, of_tuning(folder, storage)):
+        planning.refuse_impossible(memory, folder)
         memory = _run(memory, folder, storage, jobs, device, in_process, timeout, retry_failed)
     found = of_tuning(folder, storage)
     print_tuning(found, folder, as_json)
-    _exit_if_failed(found)
+    _exit_if_failed(found, memory.confirm)
 
 
-def _exit_if_failed(found: "Findings") -> None:
+def _exit_if_failed(found: "Findings", confirm: bool) -> None:
     """End with 3 if a trial failed or a run on fresh seeds was lost; a diverged trial is data."""
     failed = [
         f"trial {trial.number} of {one.id} failed: {trial.reason}"
@@ -118,9 +117,14 @@ def _exit_if_failed(found: "Findings") -> None:
         for seed, value in (candidate.on_a | candidate.on_b).items()
         if value is None
     ]
-    for line in [*failed, *lost]:
+    without = [
+        f"{one.id}: {one.missing} runs on fresh seeds left no record; the same command makes them"
+        for one in found.searches
+        if confirm and one.missing
+    ]
+    for line in [*failed, *lost, *without]:
         print(line, file=sys.stderr)
-    if failed or lost:
+    if failed or lost or without:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -148,7 +152,8 @@ def _asked(
         budget = searched.budget | {"run.steps": steps}
         searched = searched.model_copy(update={"budget": budget})
     kind = str(settings.get("data.source") or presets()[preset]["data.source"]).partition(":")[0]
-    objectives = tuple((objective or searched.measure(kind).metric).split(","))
+    named = searched.measure(kind).metric if objective is None else objective
+    objectives = tuple(named.split(","))
     default = "median" if len(objectives) == 1 else "none"
     return Tuning(
         preset=preset,
@@ -312,7 +317,7 @@ def best(
     if as_config:
         print(text, end="")
         return
-    one = next(one for one in found.searches if one.variant == of and one.winner)
+    one = found.first(of)
     if as_json:
         print(json.dumps(asdict(one.winner) | {"reported": one.reported}, indent=2))  # type: ignore[arg-type]
         return

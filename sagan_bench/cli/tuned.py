@@ -46,6 +46,8 @@ def verdict(found: "Findings", one: "SearchFindings") -> str:
     from sagan_bench.report.words import optimism
 
     label, winner = found.labels[0], one.winner
+    if not one.best_so_far and one.is_over:
+        return f"{one.id}: no trial was completed, so there is no winner"
     if winner is None:
         return f"{one.id}: no winner yet; {one.missing} runs on fresh seeds to come"
     if one.reported is None:

@@ -157,6 +157,32 @@ def _ends(axes: Axes, row: int, low: str, high: str) -> None:
     axes.text(1.04, row, high, ha="left", va="center", fontsize=8)
 
 
+# --- Several objectives ------------------------------------------------------------------------
+
+
+def pareto(
+    points: Mapping[int, tuple[float, float]], front: Sequence[int], first: str, second: str
+) -> Figure:
+    """Each trial by two objectives; those of the front numbered and joined."""
+    with panel(3.0) as (figure, axes):
+        axes.plot(
+            [x for x, _ in points.values()], [y for _, y in points.values()], ls="none",
+            marker="o", color=COLOURS[5], ms=5, label="trial", **EDGE,
+        )  # fmt: skip
+        best = sorted((points[number], number) for number in front)
+        axes.plot(
+            [x for (x, _), _ in best], [y for (_, y), _ in best], ls="--", marker="s",
+            color=COLOURS[0], ms=6, label="on the front", **EDGE,
+        )  # fmt: skip
+        for place, number in best:
+            axes.annotate(str(number), place, (5, 5), textcoords="offset points", fontsize=8)
+        axes.set_xlabel(first)
+        axes.set_title(second, loc="left", fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9.5)
+    return figure
+
+
 # --- The best on fresh seeds -------------------------------------------------------------------
 
 

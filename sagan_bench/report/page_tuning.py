@@ -28,7 +28,7 @@ METHOD = (
     "A diverged trial counts as the worst value so far and teaches the sampler where not to go.",
 )
 NOT_CLAIMED = (
-    "The winner's values are not shown to beat the preset's: those were not trained on set B.",
+    "That a winner's values beat the preset's is not shown: only winners are trained on set B.",
     "Nothing is said about longer trainings: values were found at the budget of a trial.",
     "Importance says what varied the objective in this search, not what matters elsewhere.",
     "Nothing is said about values outside the space.",
@@ -151,6 +151,8 @@ def _figures(place: int, one: SearchFindings, found: Findings) -> Iterator[Drawn
         "Parallel coordinates: a line is a trial, a row a parameter with its bounds or choices, "
         "the last row the objective. Coloured: those trained again on fresh seeds.",
     )
+    if len(found.labels) > 1:
+        yield _pareto(place, one, found)
     if again := [_again(candidate, one) for candidate in one.candidates if candidate.on_a]:
         yield drawn(
             figures_tuning.fresh(again, f"{label} {arrow}"),
@@ -159,6 +161,21 @@ def _figures(place: int, one: SearchFindings, found: Findings) -> Iterator[Drawn
             "What a search says of its best trials, and what they reach at seeds it never saw. "
             "Chosen on set A, reported on set B.",
         )
+
+
+def _pareto(place: int, one: SearchFindings, found: Findings) -> Drawn:
+    points = {t.number: (t.values[0], t.values[1]) for t in one.trials if t.values}
+    first, second = (
+        f"{label} {words.ARROWS[better]}"
+        for label, better in list(zip(found.labels, found.better, strict=True))[:2]
+    )
+    return drawn(
+        figures_tuning.pareto(points, one.front, first, second),
+        f"front-{place}",
+        f"On the Pareto front: trials {', '.join(map(str, one.front))}",
+        "Every complete trial is a point; numbered are those that no other beats in all "
+        "objectives. By the first objective three of them are trained again.",
+    )
 
 
 def _history(one: SearchFindings) -> list[Point]:
@@ -252,6 +269,8 @@ def _trials(place: int, one: SearchFindings, found: Findings) -> Table:
 
 def _trial(trial: Trial, one: SearchFindings, objectives: int) -> Row:
     told = trial.outcome + (f": {trial.reason}" if trial.reason else "")
+    if objectives > 1 and trial.number in one.front:
+        told += ", on the front"
     last = trial.curve[-1][1] if trial.curve else None
     cells = (
         Cell(str(trial.number), trial.number),

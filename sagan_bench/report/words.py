@@ -289,6 +289,8 @@ def _of_tuning(document: TuningDocument) -> tuple[Tone, str]:
         return "open", f"Nothing can be claimed yet: {progress(found.searches)}."
     if len(found.searches) == 1:
         return "told", winner(found, found.searches[0])
+    if len(found.variants) == 1:
+        return "told", _reported(found)
     compared = found.comparisons
     if not compared:
         return "open", "Nothing is compared here: no search has a figure on fresh seeds."
@@ -310,6 +312,17 @@ def progress(searches: Sequence[SearchFindings]) -> str:
     return f"{plural(sum(one.missing for one in searches), 'run')} on fresh seeds to come"
 
 
+def _reported(found: TuningFindings) -> str:
+    """Return what several searches of one variant reached, in a sentence."""
+    known = [one.reported for one in found.searches if one.reported is not None]
+    count = plural(len(found.searches), "search")
+    if not known:
+        return f"None of {count} of {found.variants[0]} has a figure on fresh seeds."
+    places = decimals(known)
+    ends = f"{number(min(known), places)} to {number(max(known), places)}"
+    return f"On fresh seeds the winners of {count} reach {found.labels[0]} {ends}."
+
+
 def _means(found: TuningFindings) -> Iterator[tuple[str, float | None]]:
     """Yield the mean of each variant's searches on set B, as compared."""
     for variant in found.variants:
@@ -321,6 +334,8 @@ def _means(found: TuningFindings) -> Iterator[tuple[str, float | None]]:
 def winner(found: TuningFindings, one: SearchFindings) -> str:
     """Return in a sentence what a search's winner is worth."""
     label, best = found.labels[0], one.winner
+    if not one.best_so_far:
+        return "No trial was completed, so there is no winner."
     if best is None:
         return "No trial is trained again on fresh seeds: what the search says is too optimistic."
     if one.reported is None:

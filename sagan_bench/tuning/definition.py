@@ -1,7 +1,6 @@
 """What a tuning is: which variants, what is searched and how, and what its folder keeps of it."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -79,9 +78,25 @@ class Tuning(Section):
         for objective in self.objectives:
             if objective not in OBJECTIVES:
                 raise UserError(f"--objective {objective}: {closest(objective, list(OBJECTIVES))}")
+        self._refuse_objectives()
         if both := sorted(self.space.parameters.keys() & self.settings.keys()):
             raise UserError(f"--set {both[0]}: it is searched; give a --space without it")
         return self
+
+    def _refuse_objectives(self) -> None:
+        named = ",".join(self.objectives)
+        if len(set(self.objectives)) < len(self.objectives):
+            raise UserError(f"--objective {named}: one is there twice")
+        if self.objectives[0] not in BETTER:
+            raise UserError(
+                f"--objective {named}: the first one chooses the winner, and {self.objectives[0]} "
+                "says nothing of its images; name it after another, such as fid"
+            )
+        wanted = self.fixed.get("evaluation.intra_class", False)
+        if "intra_fid" in self.objectives and wanted is not True:
+            raise UserError(
+                "--objective intra_fid: it is measured with --set evaluation.intra_class=true only"
+            )
 
     @property
     def prunes(self) -> bool:
@@ -102,13 +117,14 @@ class Tuning(Section):
         return Measure(metric=first, min_effect="5%") if others else said
 
     @cached_property
-    def _fixed(self) -> Settings:
+    def fixed(self) -> Settings:
+        """What all trials have: the space's budget, what goes with the data, the user's own."""
         return self.space.budget | self.space.measure(self.data_kind).set | self.settings
 
     @property
     def steps(self) -> int:
         """The budget of a trial in generator updates."""
-        return int(self._fixed["run.steps"])
+        return int(self.fixed["run.steps"])
 
     @property
     def eval_every(self) -> int:
@@ -154,7 +170,7 @@ class Tuning(Section):
         return assemble(
             self.preset,
             variant,
-            (f"space {self.space.name}", self._fixed),
+            (f"space {self.space.name}", self.fixed),
             ("tune", scored),
             ("the trial", params or {}),
             (f"variant {variant}", variant_settings(variant)),
@@ -179,19 +195,19 @@ class Tuning(Section):
                 f"--pruner {self.pruner}: several objectives give no order by which to prune; "
                 "leave it out"
             )
-        brackets = hyperband_brackets(self.space.evals)
+        brackets = hyperband_brackets(self.steps // self.eval_every)
         if self.pruner == "hyperband" and trials < HYPERBAND_TRIALS * brackets:
             raise UserError(
-                f"--pruner hyperband: with {self.space.evals} scores on the way it has {brackets} "
+                f"--pruner hyperband: with {self.space.evals} scores of a trial it has {brackets} "
                 f"brackets, and each needs {HYPERBAND_TRIALS} trials; give --trials "
                 f"{HYPERBAND_TRIALS * brackets} or more, or --pruner median"
             )
 
 
-def hyperband_brackets(evals: int, factor: int = 3) -> int:
-    """Return the brackets of Hyperband over so many scores: floor(log_factor(evals)) + 1."""
+def hyperband_brackets(budget: int, factor: int = 3) -> int:
+    """Return Hyperband's brackets: floor(log_factor(budget)) + 1, in steps between two scores."""
     brackets = 1
-    while factor**brackets <= evals:
+    while factor**brackets <= budget:
         brackets += 1
     return brackets
 
@@ -217,8 +233,22 @@ class Memory(Kept):
 
 
 def masked(url: str | None) -> str | None:
-    """Return a storage's URL without its password."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url) if url else None
+    """Return a storage's URL without its password, and without options, which may hold one.
+
+    Raises:
+        UserError: it is none.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if url is None:
+        return None
+    try:
+        return make_url(url).set(query={}).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise UserError(
+            "--storage: that is no URL of a database; expected such as sqlite:///trials.db"
+        ) from error
 
 
 def grown(memory: Memory, asked: Tuning, folder: Path) -> Tuning:
@@ -227,7 +257,7 @@ def grown(memory: Memory, asked: Tuning, folder: Path) -> Tuning:
     Raises:
         UserError: what is asked for would search or decide something else; in what it differs.
     """
-    here, there = _definition(memory.tuning), _definition(asked)
+    here, there = definition(memory.tuning), definition(asked)
     differ = [key for key in {**here, **there} if here.get(key) != there.get(key)]
     if differ:
         pairs = [
@@ -245,7 +275,8 @@ def grown(memory: Memory, asked: Tuning, folder: Path) -> Tuning:
     return Tuning.model_validate(memory.tuning.model_dump() | more)
 
 
-def _definition(tuning: Tuning) -> dict[str, str]:
+def definition(tuning: Tuning) -> dict[str, str]:
+    """Return what a tuning searches and decides by; key -> JSON."""
     fixed = tuning.model_dump(mode="json", exclude={"variants", "searches"})
     for parameter in fixed["space"]["parameters"].values():
         del parameter["why"]  # words
@@ -265,14 +296,20 @@ def exported(
 ) -> str:
     """Return a TOML file for ``train --config``: the trial's values over the preset.
 
-    The budget of a trial is left out: a training has the preset's.
+    The budget of a trial is left out: a training has the preset's.  What the variant decides is
+    left to it, as in the trials.
     """
-    settings = {**tuning.settings, **params}
+    lasting = {
+        key: value
+        for key, value in tuning.fixed.items()
+        if key in tuning.settings or not key.startswith(("run.", "evaluation."))
+    }
+    own = {"run.steps", *variant_settings(variant)}
+    settings = {key: value for key, value in {**lasting, **params}.items() if key not in own}
     lines = [f"# {remark}" for remark in remarks]
     lines += [f"preset = {json.dumps(tuning.preset)}", f"variant = {json.dumps(variant)}"]
     lines += [
         f"{key} = {json.dumps('none' if value is None else value)}"
         for key, value in settings.items()
-        if key != "run.steps"
     ]
     return "\n".join(lines) + "\n"

@@ -36,8 +36,8 @@ from sagan_bench.tuning.trials import (
 
 PRUNED = "pruned"
 SECONDS_BETWEEN_LOOKS = 0.2
-BEYOND = {"fid": 1_000.0, "kid_mean": 10.0}
-"""Worse than noise: what a diverged trial stands for while nothing was measured yet."""
+BEYOND = {"fid": 1_000.0, "intra_fid": 1_000.0, "kid_mean": 10.0}
+"""Worse than noise: what a diverged trial stands for while nothing was measured yet; else 0."""
 
 Watch = Callable[["Searcher", Cell, Any], None]
 """Sees each run that begins (None) and every event of it."""
@@ -153,9 +153,10 @@ class Searcher:
         return self._standing
 
     @property
-    def is_confirmed(self) -> bool:
-        """Whether figures on set B can be seen."""
-        return bool((chosen := self.confirmation().chosen) and chosen.on_b)
+    def chooses_again(self) -> bool:
+        """Whether runs on set A, which failed, are to be made once more."""
+        on_a = self.search.seeds.chosen_on
+        return self.retry and any(one.seed in on_a for one in self.confirmation().missing)
 
     def _record(self, cell: Cell) -> Record | None:
         if cell.id not in self._over:
@@ -246,13 +247,12 @@ class Searcher:
         one would decide the scale of a model of all values.
         """
         objective = self.tuning.objectives[index]
-        if OBJECTIVES[objective] == "higher":
-            return 0.0
+        worst = min if OBJECTIVES[objective] == "higher" else max
         there = trials(self.study, self.search.parameters)
         measured = [one.values[index] for one in there if one.values]
         if index == 0:
             measured += [score for one in there for _, score in one.curve]
-        return max(measured, default=BEYOND[objective])
+        return worst(measured, default=BEYOND.get(objective, 0.0))
 
 
 def drive(

@@ -16,7 +16,7 @@ from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import label
 from sagan_bench.statistics import CONFIRMATORY_N, Comparison, Metric
 from sagan_bench.tuning import storage as kept
-from sagan_bench.tuning.definition import OBJECTIVES, Memory, Tuning
+from sagan_bench.tuning.definition import OBJECTIVES, Memory, Tuning, masked
 from sagan_bench.tuning.trials import (
     Candidate,
     Cell,
@@ -143,6 +143,13 @@ class Findings:
     comparisons: tuple[Comparison, ...]
     sentences: tuple[str, ...]
 
+    def first(self, variant: str) -> SearchFindings:
+        """Return the search of a variant whose winner is exported: the first.
+
+        To take the best of several would be to choose on set B.
+        """
+        return next(one for one in self.searches if one.variant == variant)
+
 
 def of_tuning(folder: Path, url: str | None = None) -> Findings:
     """Return what can be said of the tuning in a folder.
@@ -153,8 +160,9 @@ def of_tuning(folder: Path, url: str | None = None) -> Findings:
     memory = Memory.of(folder)
     if memory is None:
         raise UserError(f"no tuning is in {folder}; begin one with `tune`")
-    if memory.storage and url is None:
-        raise UserError(f"the trials of {folder} are in {memory.storage}; give --storage URL")
+    if memory.storage != masked(url):
+        place, do = memory.storage or "its journal", "give --storage accordingly"
+        raise UserError(f"the trials of {folder} are in {place}; {do}")
     opened = kept.opened(folder, url)
     found = [_of_search(search, opened) for search in searches(memory, folder)]
     return findings(memory, folder, found)
@@ -175,6 +183,8 @@ def importance(study: optuna.Study | None, found: Sequence[Trial]) -> Importance
     if study is None or len(complete) < IMPORTANCE_TRIALS:
         absent = f"{len(complete)} trials are complete; said from {IMPORTANCE_TRIALS} on"
         return Importance(name, None, absent)
+    if len({one.values for one in complete}) == 1:
+        return Importance(name, None, "the objective did not vary")
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Importance(name, dict(shares), None)
 
@@ -240,7 +250,7 @@ def findings(memory: Memory, folder: Path, found: Sequence[SearchFindings]) -> F
     config = tuning.config(tuning.variants[0], 0, memory.auto)
     labels = tuple(label(one, config.evaluation.extractor) for one in tuning.objectives)
     metric = _metric(tuning, labels[0], found)
-    standing, compared = _compared(tuning, metric, found)
+    standing, compared = _compared(tuning, metric, found, memory.looks)
     return Findings(
         name=folder.name,
         preset=tuning.preset,
@@ -274,7 +284,7 @@ def _metric(tuning: Tuning, name: str, found: Sequence[SearchFindings]) -> Metri
 
 
 def _compared(
-    tuning: Tuning, metric: Metric, found: Sequence[SearchFindings]
+    tuning: Tuning, metric: Metric, found: Sequence[SearchFindings], looks: int
 ) -> tuple[str, tuple[Comparison, ...]]:
     """Compare variants by what their searches reported: a search is one observation.
 
@@ -290,8 +300,8 @@ def _compared(
     if len(sides) < 2 or not least:
         return "", ()
     missing = len(found) - len(over)
-    compared = statistics.compare(sides, tuning.baseline, metric, missing=missing)
-    lengths = sorted({len(one.trials) for one in over})
+    compared = statistics.compare(sides, tuning.baseline, metric, looks=looks, missing=missing)
+    lengths = sorted({len(one.trials) - one.budget.trials["failed"] for one in over})
     if len(lengths) > 1:
         standing = f"unequal searches, of {lengths[0]} to {lengths[-1]} trials"
     elif least < CONFIRMATORY_N:

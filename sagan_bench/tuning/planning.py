@@ -43,8 +43,8 @@ def plan(
     Raises:
         UserError: another tuning is there, or what is asked for cannot be.
     """
-    asked.refuse_pruner(trials)
     memory = Memory.of(folder)
+    asked.refuse_pruner(max(trials, memory.trials if memory else 0))
     if memory is None:
         auto = host(asked.asked(asked.variants[0], 0).config)
         fingerprint = known_fingerprint(_spec(asked, auto)) or ""
@@ -153,15 +153,30 @@ def run(
     from sagan_bench.tuning.driving import Searcher, drive
     from sagan_bench.tuning.storage import opened
 
+    before = Memory.of(folder)
     writable = opened(folder, storage, writing=True)
-    memory.write(folder)  # only now: a folder that remembers has a journal
     searchers = [Searcher(search, writable, retry=retry) for search in searches(memory, folder)]
-    went_on = [one for one in searchers if one.begun < one.total and one.is_confirmed]
-    if went_on:
-        memory = memory.model_copy(update={"looks": memory.looks + 1})
-        memory.write(folder)
+    if before and _is_seen(of_tuning(folder, storage)):
+        again = any(one.chooses_again for one in searchers)
+        looks = memory.looks + (_is_more(memory, before) or again)
+        memory = memory.model_copy(update={"looks": looks})
+    memory.write(folder)  # only now: a folder that remembers has a journal
+    for variant in memory.tuning.variants:  # until the search is over again, there is none
+        (folder / best_name(variant)).unlink(missing_ok=True)
     drive(searchers, engine, watch, stop, timeout_sec)
     write_best(memory, folder, of_tuning(folder, storage))
+
+
+def _is_seen(found: Findings) -> bool:
+    """Return whether figures on a set B can be seen."""
+    return any(one.winner and one.winner.on_b for one in found.searches)
+
+
+def _is_more(memory: Memory, before: Memory) -> bool:
+    """Return whether a tuning asks for trials, searches or variants that it did not before."""
+    now, then = memory.tuning, before.tuning
+    asked = (memory.trials, now.searches, len(now.variants))
+    return asked != (before.trials, then.searches, len(then.variants))
 
 
 def write_best(memory: Memory, folder: Path, found: Findings) -> None:
@@ -177,13 +192,9 @@ def best_name(variant: str) -> str:
 
 
 def best(memory: Memory, found: Findings, variant: str) -> str | None:
-    """Return a variant's winner as a file for ``train --config``; None if none is confirmed.
-
-    Of several searches it is that of the first: to take the best would be to choose on set B.
-    """
-    confirmed = (one for one in found.searches if one.variant == variant and one.winner)
-    one = next((one for one in confirmed if not one.missing), None)
-    if one is None or one.winner is None:
+    """Return a variant's winner as a file for ``train --config``; None if none is confirmed."""
+    one = found.first(variant)
+    if one.winner is None or one.missing:
         return None
     name = found.labels[0]
     shown = "none: a run was lost" if one.reported is None else f"{one.reported:.4g}"
@@ -193,4 +204,6 @@ def best(memory: Memory, found: Findings, variant: str) -> str | None:
         f"{name} on seeds on which nothing was chosen ({', '.join(map(str, one.winner.on_b))}): "
         f"{shown}; its search said {one.winner.searched:.4g}.",
     ]
+    if memory.looks:
+        remarks.append(f"The search went on {memory.looks} times after these could be seen.")
     return exported(memory.tuning, variant, one.winner.params, remarks)

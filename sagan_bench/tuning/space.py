@@ -45,6 +45,8 @@ class Parameter(Section):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.kind == "categorical":
+            if len({*map(json.dumps, self.choices)}) < len(self.choices):
+                raise ValueError("a choice is there twice")
             if len(self.choices) < 2 or self.low is not None or self.high is not None:
                 raise ValueError("a categorical parameter has two choices or more, and no bounds")
             return self
@@ -77,6 +79,8 @@ class Parameter(Section):
         """Return whether the sampler could propose this value."""
         if self.kind == "categorical":
             return value in self.choices
+        if not isinstance(value, int | float):
+            return False
         low, high = float(self.low or 0), float(self.high or 0)
         whole = self.kind != "integer" or (value - low) % self.step == 0
         return low <= value <= high and whole

@@ -13,7 +13,7 @@ from sagan_bench.outcomes import Run
 from sagan_bench.records import RECORD, Record
 from sagan_bench.run_directory import read_now
 from sagan_bench.study import Settings
-from sagan_bench.tuning.definition import OBJECTIVES, TOP, Memory, Seeds
+from sagan_bench.tuning.definition import OBJECTIVES, TOP, Memory, Seeds, definition
 from sagan_bench.tuning.space import Parameter
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ class Search:
         return self.memory.tuning.parameters(self.variant, self.memory.auto)
 
     @property
-    def definition(self) -> dict[str, list[str]]:
+    def definition(self) -> dict[str, str]:
         """What the storage keeps with its study, so that no other goes on under this name."""
-        objectives = list(self.memory.tuning.objectives)
-        return {"objectives": objectives, "parameters": list(self.parameters)}
+        mine = {"variant": self.variant, "data": self.memory.data_fingerprint}
+        return definition(self.memory.tuning) | mine
 
     def own_values(self) -> Settings:
         """Return the preset's own values, as the first trial has them."""

@@ -154,7 +154,7 @@ def test_five_searches_a_side_give_a_verdict_about_searches(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("trials", "outcome", "told"),
     [
-        (3, lambda config, step: None, "No trial is trained again on fresh seeds"),
+        (3, lambda config, step: None, "No trial was completed, so there is no winner."),
         (1, bowl, "On fresh seeds trial 0"),
     ],
 )
@@ -163,6 +163,23 @@ def test_hopeless_searches_give_a_page_that_says_so(
 ) -> None:
     one = tuned(tmp_path, trials=trials, outcome=outcome)
     assert told in one.page.read_text().replace("&#39;", "'")
+
+
+def test_several_searches_of_one_variant_say_what_they_reach(tmp_path: Path) -> None:
+    one = tuned(tmp_path, trials=2, searches=3, pruner="none")
+    known = [search.reported for search in one.document.findings.searches]
+    reached = f"{min(filter(None, known)):.1f} to {max(filter(None, known)):.1f}."
+    assert words.answer(one.document) == (
+        "told", f"On fresh seeds the winners of 3 searches reach FID[effnet-lite0] {reached}"
+    )  # fmt: skip
+
+
+def test_several_objectives_show_their_front(tmp_path: Path) -> None:
+    one = tuned(tmp_path, trials=8, objectives=("fid", "images_per_sec"), pruner="none")
+    html = one.page.read_text()
+    (search,) = one.document.findings.searches
+    assert f"On the Pareto front: trials {', '.join(map(str, search.front))}" in html
+    assert html.count("complete, on the front") == len(search.front)
 
 
 def test_a_tuning_under_way_is_partial_and_claims_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from example_tunings import FILE, planned, small_tuning
+from example_tunings import FILE, here, planned, small_tuning
 
 from sagan_bench.config import RunConfig, load_toml, read
 from sagan_bench.errors import UserError
@@ -56,7 +56,7 @@ def test_another_direction_sampler_pruner_or_setting_is_refused(
     tmp_path: Path, begun: tuple[Memory, Path]
 ) -> None:
     folder = begun[1]
-    for change in ({"objectives": ("isc_mean",)}, {"sampler": "random"}, {"pruner": "median"}):
+    for change in ({"objectives": ("isc_mean",)}, {"sampler": "random"}, {"pruner": "percentile"}):
         with pytest.raises(UserError, match=next(iter(change))):
             planned(small_tuning(tmp_path, **change), folder)
     with pytest.raises(UserError, match=r"settings\.training\.loss"):
@@ -103,20 +103,54 @@ def test_a_pruner_that_cannot_work_is_refused(tmp_path: Path) -> None:
         planned(several, tmp_path / "t")
 
 
-@pytest.mark.parametrize(("evals", "brackets"), [(2, 1), (3, 2), (8, 2), (9, 3), (27, 4)])
-def test_hyperbands_brackets_are_optunas(evals: int, brackets: int) -> None:
+@pytest.mark.parametrize(("evals", "brackets"), [(2, 1), (3, 1), (4, 2), (9, 2), (10, 3), (27, 3)])
+def test_hyperbands_brackets_are_optunas(tmp_path: Path, evals: int, brackets: int) -> None:
     import optuna
 
-    assert definition.hyperband_brackets(evals) == brackets
-    pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=evals, reduction_factor=3)
+    from sagan_bench.tuning import storage
+
+    text = FILE.replace("evals = 6", f"evals = {evals}").replace("steps = 60", "steps = 300")
+    tuning = small_tuning(tmp_path, text=text, pruner="hyperband")
+    pruner = storage.pruner(tuning)
+    assert isinstance(pruner, optuna.pruners.HyperbandPruner)
     study = optuna.create_study(pruner=pruner)
     pruner.prune(study, study.ask()._get_latest_trial())
     assert pruner._n_brackets == brackets
+    with pytest.raises(UserError, match=rf"it has {brackets} bracket"):
+        tuning.refuse_pruner(10 * brackets - 1)
+    tuning.refuse_pruner(10 * brackets)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "says"),
+    [
+        (("",), "--objective : "),
+        (("fid", "fid"), "one is there twice"),
+        (("images_per_sec", "fid"), "says nothing of its images; name it after another"),
+        (("intra_fid",), "with --set evaluation.intra_class=true only"),
+    ],
+)
+def test_objectives_that_cannot_guide_are_refused(
+    tmp_path: Path, objectives: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        small_tuning(tmp_path, objectives=objectives)
+
+
+def test_what_diverges_first_has_a_value_whatever_the_objective() -> None:
+    from sagan_bench.tuning.driving import BEYOND
+
+    assert BEYOND.keys() == {name for name, way in definition.OBJECTIVES.items() if way == "lower"}
 
 
 def test_a_password_is_not_kept() -> None:
     url = "postgresql://me:secret@host/db"
     assert definition.masked(url) == "postgresql://me:***@host/db"
+    for password in ("se/cret", "pa@ss"):
+        assert password[:2] not in str(definition.masked(f"postgresql://me:{password}@host/db"))
+    assert definition.masked("mysql://host/db?password=secret") == "mysql://host/db"
+    with pytest.raises(UserError, match="that is no URL"):
+        definition.masked("x.db")
     assert definition.masked("sqlite:///x.db") == "sqlite:///x.db"
     assert definition.masked(None) is None
 
@@ -144,3 +178,16 @@ def test_what_is_exported_is_read_back_by_train(tmp_path: Path) -> None:
     assert config.model.width == 8
     assert config.run.steps == read(preset="quick").config.run.steps
     assert (config.run.tensorboard, config.run.inception_weights) == (True, None)
+
+
+def test_what_is_exported_is_what_was_tuned(tmp_path: Path) -> None:
+    text = FILE.replace("run.steps = 60", "run.steps = 60\ntraining.lr_d = 9e-4")
+    sets = "model.attention.discriminator=[8]", "training.precision=fp32"
+    tuning = small_tuning(tmp_path, *sets, text=text)
+    file = tmp_path / "best.toml"
+    file.write_text(definition.exported(tuning, "no-attention", {"training.lr_g": 2e-4}))
+    config, host = read(file=file).config, here(tuning.asked("sagan", 0).config)
+    tried = tuning.config("no-attention", 0, host, params={"training.lr_g": 2e-4})
+    assert (config.model, config.training) == (tried.model, tried.training)
+    assert config.model.attention.discriminator == ()
+    assert config.training.lr_d == 9e-4

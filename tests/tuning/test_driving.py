@@ -19,6 +19,7 @@ from sagan_bench.errors import UserError
 from sagan_bench.tuning import storage
 from sagan_bench.tuning.definition import Memory
 from sagan_bench.tuning.driving import Searcher
+from sagan_bench.tuning.findings import of_tuning
 from sagan_bench.tuning.trials import DIVERGED, searches
 
 
@@ -230,6 +231,47 @@ def test_to_go_on_when_set_b_was_seen_is_counted(tmp_path: Path, memory: Memory)
     assert tune(memory, tmp_path / "t", Scripted(by_rate)).looks == 0
     more = planned(small_tuning(tmp_path), tmp_path / "t", trials=9)
     assert tune(more, tmp_path / "t", Scripted(by_rate)).looks == 1
+    assert "went on 1 times after" in (tmp_path / "t" / "best-sagan.toml").read_text()
+    again = planned(small_tuning(tmp_path), tmp_path / "t", trials=9)
+    assert tune(again, tmp_path / "t", Scripted(by_rate)).looks == 1  # asks for nothing new
+    another = planned(small_tuning(tmp_path, searches=2), tmp_path / "t", trials=9)
+    assert tune(another, tmp_path / "t", Scripted(by_rate)).looks == 2
+
+
+def test_to_finish_what_was_planned_is_no_look(tmp_path: Path) -> None:
+    asked = small_tuning(tmp_path, searches=2)
+    memory = planned(asked, tmp_path / "t", trials=2)
+    engine = Scripted(by_rate, slots=1)
+
+    def stop() -> str | None:
+        on_set_b = any(job.config.seed == 4 for job in engine.submitted)
+        return "interrupted" if on_set_b else None
+
+    with pytest.raises(Stopped):
+        tune(memory, tmp_path / "t", engine, stop)
+    assert of_tuning(tmp_path / "t").searches[1].missing
+    again = planned(asked, tmp_path / "t", trials=2)
+    assert tune(again, tmp_path / "t", Scripted(by_rate)).looks == 0
+
+
+def test_set_a_made_again_after_set_b_was_seen_is_a_look(tmp_path: Path, memory: Memory) -> None:
+    def fails(config: RunConfig, step: int) -> float:
+        if config.seed == 1:
+            raise RuntimeError("out of memory")
+        return by_rate(config, step)
+
+    assert tune(memory, tmp_path / "t", Scripted(fails)).looks == 0
+    assert tune(memory, tmp_path / "t", Scripted(by_rate), retry=True).looks == 1
+
+
+def test_while_a_search_goes_on_there_is_no_winner_to_train(tmp_path: Path, memory: Memory) -> None:
+    tune(memory, tmp_path / "t", Scripted(by_rate))
+    file = tmp_path / "t" / "best-sagan.toml"
+    assert file.exists()
+    more = planned(small_tuning(tmp_path), tmp_path / "t", trials=12)
+    with pytest.raises(Stopped):
+        tune(more, tmp_path / "t", Scripted(by_rate), lambda: "interrupted")
+    assert not file.exists()
 
 
 def test_without_confirmation_none_is_trained_again_until_asked(tmp_path: Path) -> None:
@@ -423,5 +465,13 @@ def test_a_database_keeps_the_same(tmp_path: Path) -> None:
     other = planned(asked, elsewhere, trials=4, storage=url)
     with pytest.raises(UserError, match=r"another search called t/sagan-0, with other objectives"):
         tune(other, elsewhere, Scripted(by_rate), storage=url)
+    longer = small_tuning(tmp_path, text=FILE.replace("steps = 60", "steps = 90"))
+    other = planned(longer, tmp_path / "another" / "t", trials=4, storage=url)
+    with pytest.raises(UserError, match=r"t/sagan-0, with other space.budget.run.steps"):
+        tune(other, tmp_path / "another" / "t", Scripted(by_rate), storage=url)
+    for wrong in (None, f"sqlite:///{tmp_path / 'typo.db'}"):
+        with pytest.raises(UserError, match=r"are in sqlite:///.*x.db; give --storage"):
+            of_tuning(folder, wrong)
+    assert not (tmp_path / "typo.db").exists()
     with pytest.raises(UserError, match=r"--storage: .*nosuch"):
         storage.opened(folder, "nosuch://x")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from example_tunings import Scripted, planned, small_tuning, tune
@@ -129,14 +130,33 @@ def test_what_is_not_over_is_neither_lost_nor_compared(tmp_path: Path) -> None:
 def test_searches_of_unequal_length_allow_no_verdict(tmp_path: Path) -> None:
     folder = tmp_path / "t"
     asked = small_tuning(tmp_path, variants=("sagan", "no-attention"), searches=5, pruner="none")
-    tune(planned(asked, folder, trials=2), folder, Scripted(attention_helps, slots=4))
-    longer = planned(asked, folder, trials=3)
-    found = tune(longer, folder, Scripted(attention_helps), timeout_sec=0.0)
-    assert found.comparisons[0].verdict is not None  # all were cut alike
+    memory = planned(asked, folder, trials=2)
+    found = tune(memory, folder, Scripted(attention_helps, slots=4))
+    assert found.comparisons[0].verdict is not None
     (first, *rest) = found.searches
-    cut = replace(first, trials=first.trials[:-1])
-    (one,) = findings(longer, folder, [cut, *rest]).comparisons
-    assert (one.standing, one.verdict) == ("unequal searches, of 1 to 2 trials", None)
+    cut = replace(first, trials=first.trials[:-1], budget=replace(first.budget, asked_for=1))
+    failed = first.budget.trials | {"failed": 1}
+    lost = replace(first, budget=replace(first.budget, trials=failed))
+    for unequal in (cut, lost):  # a trial that failed taught nothing
+        (one,) = findings(memory, folder, [unequal, *rest]).comparisons
+        assert (one.standing, one.verdict) == ("unequal searches, of 1 to 2 trials", None)
+
+
+def test_after_a_look_nothing_is_confirmatory(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    fields: dict[str, Any] = {"variants": ("sagan", "no-attention"), "pruner": "none"}
+    memory = planned(small_tuning(tmp_path, searches=5, **fields), folder, trials=1)
+    tune(memory, folder, Scripted(attention_helps, slots=4))
+    more = planned(small_tuning(tmp_path, searches=6, **fields), folder, trials=1)
+    (one,) = tune(more, folder, Scripted(attention_helps, slots=4)).comparisons
+    assert (one.standing, one.verdict) == ("exploratory after 1 look", None)
+
+
+def test_what_never_varies_has_no_importance(tmp_path: Path) -> None:
+    memory = planned(small_tuning(tmp_path, pruner="none"), tmp_path / "t", trials=31)
+    found = tune(memory, tmp_path / "t", Scripted(lambda config, step: 0.0, slots=4))
+    weighed = found.searches[0].importance
+    assert (weighed.shares, weighed.absent) == (None, "the objective did not vary")
 
 
 def test_there_must_be_a_tuning(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_a_variant_is_searched_without_what_it_lacks() -> None:
         ("high = 1e-3", "high = 1e-5", "give low and high, low below high"),
         ("low = 1e-4", "low = 0.0", "a logarithmic scale begins above 0"),
         ("choices = [[4], [8]]", "choices = [[4]]", "two choices or more"),
+        ("choices = [[4], [8]]", "choices = [[8], [8]]", "a choice is there twice"),
         ("run.steps = 60", "run.log_every = 6", "run.steps is missing"),
         ('why = "a test"', 'why = ""', "at least 1 character"),
         ('presets = ["quick"]', 'presets = ["quik"]', "did you mean 'quick'"),
@@ -90,3 +91,10 @@ def test_a_side_that_the_network_lacks_is_refused_before_anything_runs(tmp_path:
 def test_what_is_searched_cannot_be_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--set training\.beta1: it is searched"):
         small_tuning(tmp_path, "training.beta1=0.5")
+
+
+def test_bounds_of_a_setting_that_is_no_number_are_refused(tmp_path: Path) -> None:
+    tuning = small_tuning(tmp_path, text=FILE.replace("training.beta1", "training.loss"))
+    config = tuning.config("sagan", 0, here(tuning.asked("sagan", 0).config))
+    with pytest.raises(UserError, match=r'own training.loss = "hinge" is outside'):
+        tuning.space.own_values(tuning.space.parameters, config)
