@@ -22,6 +22,7 @@ import typer
 from train_step import peak_flops, seconds
 
 from sagan_bench import cpu, host
+from sagan_bench import precision as arithmetic
 from sagan_bench.config import Host, RunConfig, resolve
 from sagan_bench.models.build import flops_per_step
 from sagan_bench.training.loop import Recipe, TrainState
@@ -43,6 +44,7 @@ def our_config(precision: str, compiled: bool, batch: int, side: int) -> RunConf
 def ours(precision: str, compiled: bool, batch: int, side: int, device: torch.device) -> Step:
     """Return one step of this project on fixed images."""
     config = our_config(precision, compiled, batch, side)
+    arithmetic.use(config.training.precision)
     recipe = Recipe(config, TrainState(config, device))
     real, labels = images(batch, device)
     real = real.contiguous(memory_format=torch.channels_last)
@@ -70,7 +72,7 @@ def drawn(batch: int, device: torch.device) -> torch.Tensor:
     return torch.randint(CLASSES, (batch,)).to(device)
 
 
-def peer(path: Path, arithmetic: str, batch: int, side: int, device: torch.device) -> Step:
+def peer(path: Path, products: str, batch: int, side: int, device: torch.device) -> Step:
     """Return one step of the peer as its training function takes it, without its average of G."""
     sys.path.insert(0, str(path))
     big = importlib.import_module("BigGAN")
@@ -88,9 +90,9 @@ def peer(path: Path, arithmetic: str, batch: int, side: int, device: torch.devic
     ).to(device)  # fmt: skip
     both = big.G_D(generator, discriminator)
     real, labels = images(batch, device)
-    tf32 = arithmetic == "tf32"
+    tf32 = products == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    half = torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bf16")
+    half = torch.autocast(device.type, torch.bfloat16, enabled=products == "bf16")
 
     def toggle(learning: torch.nn.Module, other: torch.nn.Module) -> None:
         learning.requires_grad_(True)

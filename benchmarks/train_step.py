@@ -22,6 +22,7 @@ import torch
 import typer
 
 from sagan_bench import cpu, host
+from sagan_bench import precision as arithmetic
 from sagan_bench.config import Host, RunConfig, resolve
 from sagan_bench.models.build import flops_per_step
 from sagan_bench.training.loop import Recipe, TrainState
@@ -48,6 +49,7 @@ def ours(precision: str, compiled: bool, batch: int, device: torch.device) -> St
     share = torch.rand(batch, 1, 1, 1, device=device)
 
     def step() -> None:
+        arithmetic.use(config.training.precision)  # sides of other products take turns
         recipe.update_d(real, torch.randn(batch, Z_DIM).to(device), share)
         recipe.update_g(torch.randn(batch, Z_DIM).to(device))
 

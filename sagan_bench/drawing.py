@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,8 @@ from sagan_bench.training.generation import draw, noise
 __all__ = ["Exported", "load", "save_grid"]
 
 BATCH = 64
+SMALL_SINE = 1e-6
+WEIGHTS = ("ema", "raw")
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class Exported:
         if not count:
             raise UserError("this generator has no classes; leave out --classes")
         found = []
-        for word in words:
+        for word in map(str.strip, words):
             if word in self.names:
                 found.append(self.names.index(word))
-            elif word.isdigit() and int(word) < count:
+            elif word.isdecimal() and int(word) < count:
                 found.append(int(word))
             else:
                 hint = closest(word, list(self.names)) if self.names else f"0 to {count - 1}"
-                raise UserError(f"--classes {word}: no such class; {hint}")
+                raise UserError(f"--classes: no class is called '{word}'; {hint}")
         return tuple(found)
 
     def images(
@@ -107,19 +108,28 @@ class Exported:
 
 
 def _great_circle(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Return points between a and b, each (z_dim,), at ``share`` (K,) of the way: (K, z_dim)."""
+    """Return points between a and b, each (z_dim,), at ``share`` (K,) of the way: (K, z_dim).
+
+    On a straight line where a and b lie on one, as in a single dimension.
+    """
     angle = torch.arccos(torch.dot(a / a.norm(), b / b.norm()).clamp(-1, 1))
+    if angle.sin() < SMALL_SINE:
+        return torch.lerp(a, b, share[:, None])
     first, second = (1 - share) * angle, share * angle
     return (first.sin()[:, None] * a + second.sin()[:, None] * b) / angle.sin()
 
 
-def load(path: Path, weights: str | Literal["ema", "raw"], device: str = "auto") -> Exported:
-    """Return the generator of a finished run.
+def load(path: Path, weights: str, device: str = "auto") -> Exported:
+    """Return the generator of a finished run; ``weights`` are ``ema`` or ``raw``.
 
     Raises:
-        UserError: no such run, or it has not exported its weights yet.
+        UserError: no such run or weights, or it has not exported its weights, or it diverged.
     """
+    if weights not in WEIGHTS:
+        raise UserError(f"--weights {weights}: expected {' or '.join(WEIGHTS)}")
     record = records.read(path)
+    if record.status in ("diverged", "failed"):
+        raise UserError(f"{path} {record.status} ({record.reason}); it has no generator to use")
     file = path / "weights.pt"
     if not file.exists():
         raise UserError(f"{path} has no exported weights; finish the run first")
@@ -128,5 +138,6 @@ def load(path: Path, weights: str | Literal["ema", "raw"], device: str = "auto")
     state = checkpoint.load(file)
     generator.load_state_dict(state[weights])
     classes = record.data.manifest["classes"] if record.data else ()
-    names = tuple(map(str, classes)) if isinstance(classes, list) else ()
+    known = classes if config.model.classes and isinstance(classes, list) else ()
+    names = tuple(map(str, known))
     return Exported(config, generator.to(host.device(device)).eval(), names, state["step"])

@@ -4,7 +4,7 @@ import copy
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from sagan_bench import drawing, records
 from sagan_bench.config import ModelConfig
 from sagan_bench.drawing import Exported
+from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_file, atomic_write
 from sagan_bench.precision import readable_by_export
 
@@ -31,7 +32,7 @@ class Files(NamedTuple):
     lines: str
 
 
-def export(path: Path, weights: str | Literal["ema", "raw"], out: Path | None = None) -> Files:
+def export(path: Path, weights: str, out: Path | None = None) -> Files:
     """Write the generator of a finished run as it was scored, by default to its ``export/``.
 
     - ``generator.pt2``: a program, see `program`.
@@ -40,11 +41,13 @@ def export(path: Path, weights: str | Literal["ema", "raw"], out: Path | None = 
     Both say what they are: see `described`.
 
     Raises:
-        UserError: no such run, or it has not exported its weights yet.
+        UserError: as `drawing.load`, or ``out`` is a file.
     """
     exported = drawing.load(path, weights, "cpu")
     about = described(path, weights, exported)
     folder = out or path / "export"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: that is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "generator.pt2"
     with atomic_file(file) as opened:

@@ -13,6 +13,7 @@ from sagan_bench.parallel import Shard
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.generation import balanced, sampler, standing
 from sagan_bench.training.loop import Diverged, TrainState, train
+from sagan_bench.training.timing import out_of_memory
 
 
 def follow(
@@ -22,7 +23,7 @@ def follow(
 
     Raises:
         Stopped: any of the processes was asked to stop.
-        UserError: the leader's checkpoint is not to be seen from here.
+        UserError: the leader's checkpoint is not to be seen from here, or memory ran out.
     """
     torch.set_num_threads(shard.told(0))
     precision.use(config.training.precision)
@@ -41,6 +42,8 @@ def follow(
         _score(config, state, scorer, final=True)
     except NonFiniteImages:
         return  # the leader records it
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(config, state) from error
 
 
 def _checkpoint(checkpoints: Checkpoints, step: int) -> dict[str, object]:

@@ -16,11 +16,13 @@ from sagan_bench.cli.compare import print_findings
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.cli.tables import changes, number, print_table
+from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sagan_bench.ablation import Cell, Plan, State
+    from sagan_bench.engine import Slot
     from sagan_bench.study import Study
 
 SOME_FAILED = 3
@@ -62,6 +64,8 @@ def ablate(
     from sagan_bench import ablation
     from sagan_bench.study import parse_seeds
 
+    if measure and not dry_run:
+        raise UserError("--measure says what a study would cost; add --dry-run")
     asked = _asked(study, data, steps, preset, sets or [])
     folder = ablation.folder_of(asked, runs, name)
     planned = ablation.plan(
@@ -76,9 +80,9 @@ def ablate(
     if dry_run:
         from sagan_bench.engine import slots
 
-        at_once = len(slots(jobs, device, len(planned.cells)))
-        per_flop = _seconds_per_flop(planned, device) if measure else None
-        _print_plan(planned, at_once, as_json, per_flop)
+        shared = slots(jobs, device, len(planned.cells))
+        per_flop = _seconds_per_flop(planned, shared[0]) if measure else None
+        _print_plan(planned, len(shared), as_json, per_flop)
         return
     if planned.missing:
         planned = _run(planned, jobs, device, in_process)
@@ -158,14 +162,21 @@ def _differences(planned: "Plan") -> dict[str, str]:
     return {variant: changes(differs) for variant, differs in planned.differences().items()}
 
 
-def _seconds_per_flop(planned: "Plan", device: str) -> float:
-    """Return what a step of the first cell takes here, over its FLOPs."""
+def _seconds_per_flop(planned: "Plan", slot: "Slot") -> float:
+    """Return what a step of the first cell takes in a slot, over its FLOPs.
+
+    Cells that share a GPU take as long as they would one after the other.
+    """
+    import torch
+
     from sagan_bench import host, precision
     from sagan_bench.training.timing import seconds_per_flop
 
     config = planned.cells[0].config
     precision.use(config.training.precision)
-    return seconds_per_flop(config, host.device(device))
+    torch.set_num_threads(slot.threads)
+    alone = seconds_per_flop(config, host.device(slot.device))
+    return alone if slot.device == "cpu" else alone * slot.shared_by
 
 
 def _print_plan(planned: "Plan", jobs: int, as_json: bool, per_flop: float | None) -> None:
@@ -199,7 +210,7 @@ def _print_plan(planned: "Plan", jobs: int, as_json: bool, per_flop: float | Non
     print_table("", ("variant", *STATES, "to run", "against"), rows)
     unknown = "unknown until a cell is finished; --measure times a step"
     time_left = unknown if left is None else timedelta(seconds=round(left))
-    if left and per_flop:
+    if left and per_flop and not any(cell.state == "done" for cell in planned.cells):
         alone = (planned.seconds_left(1, per_flop) or 0) / 3600
         time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
     print(f"cells:  {len(missing)} of {len(planned.cells)} to run, in {planned.folder}")

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from sagan_bench.errors import UserError
-
 
 def export(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name")],
@@ -18,8 +16,6 @@ def export(
     from sagan_bench import exporting
     from sagan_bench.cli import find_run
 
-    if weights not in ("ema", "raw"):
-        raise UserError(f"--weights {weights}: expected ema or raw")
     files = exporting.export(find_run(run, runs), weights, out)
     print(files.program, files.weights, sep="\n")
     print(f"\nit loads where torch is:\n\n{files.lines}")

@@ -15,7 +15,7 @@ def sample(
         bool, typer.Option(help="Each row goes from one noise (and class) to another")
     ] = False,
     classes: Annotated[
-        str | None, typer.Option(help="Numbers or names of classes, e.g. 0,3 or disc,star")
+        str | None, typer.Option(help="Numbers or names of classes: 0,3 or disc,star")
     ] = None,
     truncation: Annotated[
         float | None, typer.Option(min=0.01, help="Noise from |z| < this only [default: the run's]")
@@ -30,16 +30,17 @@ def sample(
     from sagan_bench import drawing
     from sagan_bench.cli import find_run
 
-    if weights not in ("ema", "raw"):
-        raise UserError(f"--weights {weights}: expected ema or raw")
+    if out and (out.suffix != ".png" or out.parent.is_file()):
+        raise UserError(f"--out {out}: expected a PNG file, such as FOLDER/drawn.png")
     path = find_run(run, runs)
     exported = drawing.load(path, weights, device)
-    chosen = exported.classes_called(classes.split(",")) if classes else ()
+    chosen = () if classes is None else exported.classes_called(classes.split(","))
     cut = truncation if truncation is not None else exported.truncation
     if interpolate:
         images = exported.interpolations(n, seed, chosen, cut)
     else:
         images = exported.images(n, seed, chosen, cut)
     file = out or path / "samples" / f"{'interpolation' if interpolate else 'drawn'}-s{seed}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
     drawing.save_grid(file, images)
     print(file)

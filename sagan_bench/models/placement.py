@@ -39,7 +39,7 @@ def sides_with_blocks(
         if channels[side] % 8:
             raise UserError(
                 f"model.attention.{network} = {side}: the map has {channels[side]} channels, and "
-                "attention needs a multiple of 8; choose model.width as a multiple of 8"
+                "attention needs a multiple of 8; choose another model.width"
             )
     return placed
 

@@ -78,9 +78,19 @@ def out_of_memory(config: RunConfig, state: TrainState) -> UserError:
     training = config.training
     size = training.micro_batch or training.batch_size
     told = f"out of memory on {state.device} with {size} images at a time"
-    if state.shard.world > 1:  # the others are not here to try with
-        return UserError(f"{told}; add --micro-batch {max(2, size // 2)}, or use more processes")
-    if fits := _largest_that_fits(config, state, size):
+    whole, world = training.batch_size, state.shard.world
+    smaller = [less for less in range(size - 1, 1, -1) if whole % less == 0 and less % world == 0]
+    if not smaller:
+        among = f" among {world} processes" if world > 1 else ""
+        return UserError(
+            f"{told}, and no micro-batch divides a batch of {whole}{among}; choose another "
+            "--batch-size"
+        )
+    if world > 1:  # the others are not here to try with
+        return UserError(
+            f"{told} in all {world} processes; add --micro-batch {smaller[0]}, or use more of them"
+        )
+    if fits := next((less for less in smaller if _fits(config, state, less)), None):
         return UserError(
             f"{told}; {fits} fit: add --micro-batch {fits} (BatchNorm then sees {fits} images at "
             f"once, and the run is another), or --batch-size {fits}"
@@ -88,22 +98,14 @@ def out_of_memory(config: RunConfig, state: TrainState) -> UserError:
     return UserError(f"{told}, and with fewer; use smaller images, or a smaller model.width")
 
 
-def _largest_that_fits(config: RunConfig, state: TrainState, below: int) -> int | None:
-    whole = config.training.batch_size
-    for size in (size for size in range(below // 2, 1, -1) if whole % size == 0):
-        training = config.training.model_copy(update={"micro_batch": size})
-        if _fits(config.model_copy(update={"training": training}), state):
-            return size
-    return None
-
-
-def _fits(config: RunConfig, state: TrainState) -> bool:
+def _fits(config: RunConfig, state: TrainState, size: int) -> bool:
+    training = config.training.model_copy(update={"micro_batch": size})
     if state.device.type == "cuda":
         torch.cuda.empty_cache()
     for optimizer in (state.optimizer_g, state.optimizer_d):
         optimizer.zero_grad()
     try:
-        try_step(config, state)
+        try_step(config.model_copy(update={"training": training}), state)
     except torch.OutOfMemoryError:
         return False
     return True

@@ -257,3 +257,13 @@ def test_a_variant_is_shown_in_words_and_keys(capsys: Out) -> None:
     assert flops[1] > flops[0]
     assert run("show", "variant", "residul") == cli.USAGE
     assert "did you mean 'residual'" in capsys.readouterr().err
+
+
+def test_measuring_goes_with_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["ablate", "--measure"])
+    assert "add --dry-run" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["ablate", "smoke", "--dry-run", "--measure"])
+    assert "device-hours by a step timed here, without scoring" in capsys.readouterr().out
+    assert not Path("runs").exists()

@@ -195,12 +195,26 @@ def test_logits_are_a_projection_of_the_class() -> None:
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 1])
     sums: list[Tensor] = []
     d.out.register_forward_pre_hook(lambda _m, inputs: sums.append(inputs[0]))  # type: ignore[union-attr]
+    maps: list[Tensor] = []
+    last = d.get_submodule(str(d.blocks[-1]))  # type: ignore[index]
+    last.register_forward_hook(lambda _m, _inputs, output: maps.append(output))
     logits = d(images, labels)
-    (h,) = sums
+    (h,), (map_,) = sums, maps
     assert h.shape == (4, 64)
+    assert torch.allclose(h, map_.relu().sum((2, 3)))  # a sum, of what a ReLU lets through
     projected = (d.embed.weight[labels] * h).sum(1)  # type: ignore[index, union-attr]
     assert torch.allclose(logits, F.linear(h, d.out.weight, d.out.bias)[:, 0] + projected)  # type: ignore[union-attr, arg-type]
     assert not torch.allclose(logits, d(images, labels.flip(0)))
+
+
+def test_gs_last_convolution_sees_what_a_relu_lets_through() -> None:
+    g = build(small()).generator.eval()
+    seen: dict[str, Tensor] = {}
+    g.norm.register_forward_hook(lambda _m, _inputs, output: seen.update(norm=output))  # type: ignore[union-attr]
+    g.out.register_forward_pre_hook(lambda _m, inputs: seen.update(out=inputs[0]))  # type: ignore[union-attr]
+    g(torch.randn(2, 8), torch.tensor([0, 1]))
+    assert seen["norm"].min() < 0
+    assert torch.equal(seen["out"], seen["norm"].relu())
 
 
 def test_a_conditional_norm_starts_as_batchnorm_and_then_knows_the_class() -> None:

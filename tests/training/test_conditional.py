@@ -1,6 +1,7 @@
 """Training with classes: labels, micro-batches, memory, scores within classes, pictures."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from sagan_bench.data.store import Store
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.metrics import intra_fid
 from sagan_bench.models.layers import spectral_norms
-from sagan_bench.parallel import ALONE
+from sagan_bench.parallel import ALONE, Shard
+from sagan_bench.records import read
 from sagan_bench.training.draws import Draws
 from sagan_bench.training.generation import draw, noise, truncated
 from sagan_bench.training.loop import Recipe, Step, TrainState, train
@@ -73,6 +75,29 @@ def test_real_labels_are_the_images_own_and_fake_ones_are_drawn_apart(
         assert not torch.equal(labels, fake_labels)
 
 
+def test_each_network_is_told_the_labels_of_the_images_that_it_sees() -> None:
+    config = make()
+    state = TrainState(config, CPU)
+    told: list[tuple[str, torch.Tensor]] = []
+    for name in ("generator", "discriminator"):
+        network = getattr(state, name)
+        network.register_forward_pre_hook(
+            lambda _m, given, name=name: told.append((name, given[1]))
+        )
+    recipe, (real, fake, third) = Recipe(config, state), torch.arange(12).chunk(3)
+    images, z, share = torch.rand(4, 3, 32, 32), torch.randn(4, 8), torch.rand(4, 1, 1, 1)
+    recipe.update_d(images, z, share, real % 10, fake)
+    recipe.update_g(z, third % 10)
+    expected = [
+        ("generator", fake),
+        ("discriminator", torch.cat([real, fake])),  # real images come first
+        ("generator", third % 10),
+        ("discriminator", third % 10),
+    ]
+    assert [name for name, _ in told] == [name for name, _ in expected]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(told, expected, strict=True))
+
+
 def test_fake_labels_are_uniform() -> None:
     config = make("training.batch_size=5000")
     (labels,) = Draws(config, ALONE, CPU).labels("d", 1, 0)
@@ -110,6 +135,17 @@ def test_a_micro_batch_changes_no_gradient_of_d() -> None:
         assert torch.allclose(one, other, atol=1e-12)  # one power iteration, not three
 
 
+def test_g_iterates_its_spectral_norms_once_an_update_whatever_the_micro_batch() -> None:
+    found = []
+    for micro in ("none", "2"):
+        state = TrainState(make("training.batch_size=6", f"training.micro_batch={micro}"), CPU)
+        config = make("training.batch_size=6", f"training.micro_batch={micro}")
+        Recipe(config, state).update_g(torch.ones(6, 8), torch.arange(6))
+        found.append([norm.u.clone() for norm, _ in spectral_norms(state.generator)])
+    assert found[0]
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_out_of_memory_names_the_batch_that_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +164,23 @@ def test_out_of_memory_names_the_batch_that_fits(
 def _no_more_than_eight(_module: object, given: tuple[torch.Tensor, ...]) -> None:
     if len(given[0]) > 8:
         raise torch.OutOfMemoryError("no more")
+
+
+def test_a_batch_that_cannot_be_cut_says_so() -> None:
+    config = make("training.batch_size=7")
+    told = str(out_of_memory(config, TrainState(config, CPU)))
+    assert "no micro-batch divides a batch of 7; choose another --batch-size" in told
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "advice"),
+    [(24, 8, "add --micro-batch 8,"), (6, 2, "add --micro-batch 2,"), (8, 8, "divides a batch of")],
+)
+def test_advice_to_many_processes_can_be_followed(batch: int, world: int, advice: str) -> None:
+    config = make(f"training.batch_size={batch}")
+    state = TrainState(config, CPU)
+    state.shard = Shard(0, world)
+    assert advice in str(out_of_memory(config, state))
 
 
 def test_where_nothing_fits_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +241,7 @@ def test_samples_by_class_and_interpolations(
 ) -> None:
     exported = drawing.load(finished, "ema", "cpu")
     assert exported.classes_called(["3", "disc"]) == (3, 0)
-    with pytest.raises(UserError, match="--classes dsc: no such class; did you mean 'disc'"):
+    with pytest.raises(UserError, match="no class is called 'dsc'; did you mean 'disc'"):
         exported.classes_called(["dsc"])
     alike = exported.images(16, 0, (4,))
     assert alike.shape == (16, 3, 32, 32)
@@ -225,3 +278,39 @@ def test_a_resumed_run_with_classes_ends_with_the_same_bits(store: Store) -> Non
     list(train(config, again, store))
     for name, value in whole.ema.state_dict().items():
         assert np.array_equal(value.numpy(), again.ema.state_dict()[name].numpy()), name
+
+
+def test_classes_are_named_with_care(finished: Path) -> None:
+    exported = drawing.load(finished, "ema", "cpu")
+    assert exported.classes_called(["0", " 3", "ring"]) == (0, 3, 1)
+    for word in ("\u00b2", "", "10", "-1"):
+        with pytest.raises(UserError, match="no class is called"):
+            exported.classes_called([word])
+
+
+def test_a_way_through_one_dimension_is_straight() -> None:
+    a, b = torch.tensor([1.0]), torch.tensor([-3.0])
+    way = drawing._great_circle(a, b, torch.linspace(0, 1, 3))
+    assert way[:, 0].tolist() == [1.0, -1.0, -3.0]
+
+
+def test_a_run_that_diverged_has_no_generator_to_use(finished: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "lost"
+    shutil.copytree(finished, lost)
+    record = read(lost).model_copy(update={"status": "diverged", "reason": "step 2: NaN"})
+    (lost / "record.json").write_bytes(record.to_json())
+    with pytest.raises(UserError, match=r"lost diverged \(step 2: NaN\)"):
+        drawing.load(lost, "ema", "cpu")
+
+
+@pytest.mark.parametrize("out", ["x.jpg", "x", "taken/x.png"])
+def test_pictures_go_to_a_png(
+    finished: Path, tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        main(["sample", str(finished), "--out", str(tmp_path / out)])
+    assert "expected a PNG file" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["sample", str(finished), "--n", "8", "--out", str(tmp_path / "new" / "x.png")])
+    assert (tmp_path / "new" / "x.png").exists()
