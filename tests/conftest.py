@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 if TYPE_CHECKING:
     from example_reports import Example
     from playwright.sync_api import Browser
 
+SHARED_BY = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+THREADS = max(1, 2 // SHARED_BY)
+if SHARED_BY > 1:  # before anything that reads it is imported, and for the processes tests start
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking",
@@ -22,16 +25,14 @@ CHROMIUM_ARGUMENTS = (
 
 @pytest.fixture(scope="session", autouse=True)
 def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    shared = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    threads = max(1, min(2, torch.get_num_threads()) // shared)
-    torch.set_num_threads(threads)
+    import torch
+
+    torch.set_num_threads(min(THREADS, torch.get_num_threads()))
     import statsmodels.stats.multitest  # noqa: F401
 
     gc.freeze()  # statsmodels collects garbage at every test of Holm's: not all of torch each time
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGAN_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        if shared > 1:  # for the processes that tests start
-            patch.setenv("OMP_NUM_THREADS", str(threads))
         yield
     gc.unfreeze()
 
