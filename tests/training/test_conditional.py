@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from example_runs import SMALL
+from PIL import Image
 
 from sagan_bench import cell, drawing, experiment
 from sagan_bench.cell import grid_labels
@@ -314,3 +315,24 @@ def test_pictures_go_to_a_png(
     with pytest.raises(SystemExit, match="0"):
         main(["sample", str(finished), "--n", "8", "--out", str(tmp_path / "new" / "x.png")])
     assert (tmp_path / "new" / "x.png").exists()
+
+
+@pytest.mark.slow
+def test_g_obeys_its_class(tmp_path: Path) -> None:
+    """Two classes that differ by colour, learned in 150 steps; shapes take far longer."""
+    random, colours = np.random.default_rng(0), {"blue": (40, 60, 200), "red": (200, 60, 40)}
+    for name, colour in colours.items():
+        (tmp_path / "colours" / name).mkdir(parents=True)
+        for i in range(100):
+            pixels = random.normal(colour, 20, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "colours" / name / f"{i}.png")
+    config = make(
+        "model.classes=2", f"data.source=folder:{tmp_path / 'colours'}", "training.batch_size=16",
+        "training.lr_g=4e-4", "training.lr_d=1e-3", "training.ema_decay=0.9", "run.steps=150",
+        "run.sample_every=150", "run.checkpoint_every=150",
+    )  # fmt: skip
+    assert experiment.run(config, out=tmp_path / "run").status == "finished"
+    exported = drawing.load(tmp_path / "run", "ema", "cpu")
+    for label, colour in enumerate(colours.values()):
+        mean = exported.images(32, 0, (label,)).float().mean((0, 2, 3))
+        assert (mean - torch.tensor(colour)).abs().max() < 60  # the colours are 160 apart
