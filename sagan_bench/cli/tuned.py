@@ -21,6 +21,8 @@ def print_tuning(found: "Findings", folder: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
+    from sagan_bench.tuning.findings import looked
+
     print(
         f"{found.name}: {', '.join(found.variants)} in space {found.space}, preset "
         f"{found.preset}; {found.steps} steps a trial, sampler {found.sampler}, pruner "
@@ -33,7 +35,7 @@ def print_tuning(found: "Findings", folder: Path, as_json: bool) -> None:
     for sentence in found.sentences:
         print(f"  {sentence}")
     if found.looks:
-        print(f"The search went on {found.looks} times after figures on set B could be seen.")
+        print(looked(found.looks))
     print(f"tuning:    {folder}\ndashboard: optuna-dashboard {found.storage}")
     for one in found.searches:
         if one.reported is not None and one.index == 0:

@@ -71,13 +71,9 @@ def _warnings(
     for one in found.searches:
         yield from _of_search(one)
     if found.looks:
-        yield f"The search went on {_times(found.looks)} after figures on set B could be seen."
+        yield findings.looked(found.looks)
     yield "All trials of a search share one training seed: what they say is also about that seed."
     yield from of_place(protocol, records)
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def _of_search(one: SearchFindings) -> Iterator[str]:

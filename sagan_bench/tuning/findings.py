@@ -151,6 +151,12 @@ class Findings:
         return next(one for one in self.searches if one.variant == variant)
 
 
+def looked(looks: int) -> str:
+    """Return how often a tuning went on when it could have chosen by set B, in a sentence."""
+    times = "once" if looks == 1 else f"{looks} times"
+    return f"The search went on {times} after figures on set B could be seen."
+
+
 def of_tuning(folder: Path, url: str | None = None) -> Findings:
     """Return what can be said of the tuning in a folder.
 

@@ -12,7 +12,7 @@ from sagan_bench.data.store import known_fingerprint
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write
 from sagan_bench.tuning.definition import Memory, Tuning, exported, grown, masked
-from sagan_bench.tuning.findings import Findings, of_tuning
+from sagan_bench.tuning.findings import Findings, looked, of_tuning
 from sagan_bench.tuning.trials import searches
 
 if TYPE_CHECKING:  # torch: what is finished is recognised without it
@@ -205,5 +205,5 @@ def best(memory: Memory, found: Findings, variant: str) -> str | None:
         f"{shown}; its search said {one.winner.searched:.4g}.",
     ]
     if memory.looks:
-        remarks.append(f"The search went on {memory.looks} times after these could be seen.")
+        remarks.append(looked(memory.looks))
     return exported(memory.tuning, variant, one.winner.params, remarks)

@@ -59,7 +59,7 @@ def test_a_tuning_runs_goes_on_and_says_what_its_winner_is_worth(space: str, cap
     assert again.err == ""  # nothing ran
     assert len(json.loads(again.out)["searches"][0]["trials"]) == 6
     assert run(*command, "--trials", "8") == 0
-    assert "went on 1 times after figures on set B" in capsys.readouterr().out
+    assert "went on once after figures on set B" in capsys.readouterr().out
 
     assert run("tune", "show", "tune-sagan") == 0
     assert "8 of 8 trials" in capsys.readouterr().out

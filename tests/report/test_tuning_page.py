@@ -198,6 +198,29 @@ def test_a_tuning_under_way_is_partial_and_claims_nothing(tmp_path: Path) -> Non
     assert "Not over: 2 of 4 trials ended" in page_tuning.render(document)
 
 
+def test_a_reader_is_warned(tmp_path: Path) -> None:
+    def fails(config: RunConfig, step: int) -> float | None:
+        if config.seed == 1 or config.training.n_critic == 2:
+            raise RuntimeError("no memory")
+        return clear(config, step)
+
+    folder = tmp_path / "tune"
+    asked = small_tuning(tmp_path, pruner="none", sampler="qmc")
+    tune(planned(asked, folder, trials=6, confirm=False), folder, Scripted(fails))
+    (found,) = collect_tuning.of_tuning(folder).findings.searches
+    failed = found.budget.trials["failed"]
+    assert 0 < failed < 6
+    unconfirmed = collect_tuning.of_tuning(folder).warnings
+    assert unconfirmed[0].startswith("Nothing is trained again on fresh seeds")
+    assert f"sagan-0: {failed} of 6 trials failed; the sampler learned" in unconfirmed[1]
+    tune(planned(asked, folder, trials=6), folder, Scripted(fails))
+    tune(planned(asked, folder, trials=7), folder, Scripted(fails))
+    told = " ".join(collect_tuning.of_tuning(folder).warnings)
+    assert "Nothing is trained" not in told
+    assert "runs on fresh seeds diverged or failed." in told
+    assert "The search went on once after figures on set B could be seen." in told
+
+
 def test_hostile_names_stay_text_and_ids_stay_unique(tmp_path: Path, both: Tuned) -> None:
     document = both.document.model_copy(update={"name": HOSTILE, "warnings": (HOSTILE,)})
     html = page_tuning.render(document)

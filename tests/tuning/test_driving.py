@@ -231,7 +231,7 @@ def test_to_go_on_when_set_b_was_seen_is_counted(tmp_path: Path, memory: Memory)
     assert tune(memory, tmp_path / "t", Scripted(by_rate)).looks == 0
     more = planned(small_tuning(tmp_path), tmp_path / "t", trials=9)
     assert tune(more, tmp_path / "t", Scripted(by_rate)).looks == 1
-    assert "went on 1 times after" in (tmp_path / "t" / "best-sagan.toml").read_text()
+    assert "went on once after" in (tmp_path / "t" / "best-sagan.toml").read_text()
     again = planned(small_tuning(tmp_path), tmp_path / "t", trials=9)
     assert tune(again, tmp_path / "t", Scripted(by_rate)).looks == 1  # asks for nothing new
     another = planned(small_tuning(tmp_path, searches=2), tmp_path / "t", trials=9)
