@@ -469,6 +469,10 @@ def test_a_database_keeps_the_same(tmp_path: Path) -> None:
     other = planned(longer, tmp_path / "another" / "t", trials=4, storage=url)
     with pytest.raises(UserError, match=r"t/sagan-0, with other space.budget.run.steps"):
         tune(other, tmp_path / "another" / "t", Scripted(by_rate), storage=url)
+    same = planned(small_tuning(tmp_path), tmp_path / "third" / "t", trials=4, storage=url)
+    moved = same.model_copy(update={"data_fingerprint": "other images"})
+    with pytest.raises(UserError, match=r"t/sagan-0, with other data;"):
+        tune(moved, tmp_path / "third" / "t", Scripted(by_rate), storage=url)
     for wrong in (None, f"sqlite:///{tmp_path / 'typo.db'}"):
         with pytest.raises(UserError, match=r"are in sqlite:///.*x.db; give --storage"):
             of_tuning(folder, wrong)
