@@ -23,7 +23,7 @@ from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.evaluation.extractors import build_extractor, extract
 from sagan_bench.evaluation.metrics import intra_fid, sample_images
-from sagan_bench.models.build import build, without_spectral_norm
+from sagan_bench.models.build import plain_generator
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import balanced, sampler
 
@@ -45,8 +45,8 @@ def configured(classes: int, seed: int, steps: int, images: int) -> RunConfig:
 
 def within_classes(config: RunConfig, path: Path) -> dict[str, float | None]:
     """Return the FID within classes, and that against the next class each."""
-    generator = build(without_spectral_norm(config)).generator
-    generator.load_state_dict(checkpoint.load(path / "weights.pt")["ema"])
+    weights = checkpoint.load(path / "weights.pt")["ema"]
+    generator = plain_generator(config, weights, torch.device("cpu"))
     sample = sampler(generator.eval(), config.model.z_dim, labels=balanced(CLASSES))
     images = sample_images(sample, config.evaluation.n_fake, 0, 64)
     store = prepare(DataSpec.of(config.data))

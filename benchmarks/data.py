@@ -36,7 +36,9 @@ from sagan_bench.data.feeding import Batch, Feed
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Split
 from sagan_bench.models.build import build
+from sagan_bench.parallel import ALONE
 from sagan_bench.training import loop
+from sagan_bench.training.draws import Draws
 from sagan_bench.training.loop import TrainState
 
 CELEBA = (178, 218)
@@ -162,10 +164,10 @@ def step(steps: int = 60, width: int = 16, images: int = 20_000, device: str = "
         config = _config(width, 10**6)
         constant = Batch(*(torch.from_numpy(part[:BATCH].copy()).to(chosen)
                            for part in (split.images, split.labels)))  # fmt: skip
-        with Feed(split, 0, BATCH, chosen) as source:
+        with Feed(split, 0, BATCH, chosen) as source, Draws(config, ALONE, chosen) as draws:
             feeds: dict[str, Any] = {"store": source, "constant": lambda index: constant}
             runs = {
-                name: loop._steps(config, TrainState(config, chosen), feed)
+                name: loop._steps(config, TrainState(config, chosen), feed, draws)
                 for name, feed in feeds.items()
             }
             times: dict[str, list[float]] = {name: [] for name in runs}
@@ -256,8 +258,9 @@ def train_on(folder: Path, gigabytes: float, steps: int, width: int) -> None:
     torch.set_num_threads(cpu.cores())
     networks = build(config)
     weights = sum(p.nbytes for net in networks for p in net.parameters())
-    with Feed(Split(images, np.zeros(count, np.int64)), 0, BATCH, device) as source:
-        peak = max(_anonymous_gb(loop._steps(config, TrainState(config, device), source)))
+    split = Split(images, np.zeros(count, np.int64))
+    with Feed(split, 0, BATCH, device) as source, Draws(config, ALONE, device) as draws:
+        peak = max(_anonymous_gb(loop._steps(config, TrainState(config, device), source, draws)))
     status = _status()
     result = {"images": count, "peak_anonymous_gb": peak, "weights_gb": weights / 1e9}
     print(json.dumps({**result, "resident_of_files_gb": status["RssFile"]}))

@@ -25,6 +25,7 @@ from sagan_bench import cpu, host
 from sagan_bench import precision as arithmetic
 from sagan_bench.config import Host, RunConfig, resolve
 from sagan_bench.models.build import flops_per_step
+from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState
 
 Step = Callable[[], None]
@@ -48,11 +49,10 @@ def ours(precision: str, compiled: bool, batch: int, side: int, device: torch.de
     recipe = Recipe(config, TrainState(config, device))
     real, labels = images(batch, device)
     real = real.contiguous(memory_format=torch.channels_last)
-    share = torch.rand(batch, 1, 1, 1, device=device)
 
     def step() -> None:
-        recipe.update_d(real, noise(batch, device), share, labels, drawn(batch, device))
-        recipe.update_g(noise(batch, device), drawn(batch, device))
+        recipe.update_d(real, Noise(noise(batch, device), drawn(batch, device)), labels)
+        recipe.update_g(Noise(noise(batch, device), drawn(batch, device)))
 
     return step
 

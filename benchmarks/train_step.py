@@ -25,6 +25,7 @@ from sagan_bench import cpu, host
 from sagan_bench import precision as arithmetic
 from sagan_bench.config import Host, RunConfig, resolve
 from sagan_bench.models.build import flops_per_step
+from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState
 
 Step = Callable[[], None]
@@ -46,12 +47,11 @@ def ours(precision: str, compiled: bool, batch: int, device: torch.device) -> St
     real = (torch.rand(batch, 3, 64, 64, device=device) * 2 - 1).contiguous(
         memory_format=torch.channels_last
     )
-    share = torch.rand(batch, 1, 1, 1, device=device)
 
     def step() -> None:
         arithmetic.use(config.training.precision)  # sides of other products take turns
-        recipe.update_d(real, torch.randn(batch, Z_DIM).to(device), share)
-        recipe.update_g(torch.randn(batch, Z_DIM).to(device))
+        recipe.update_d(real, Noise(torch.randn(batch, Z_DIM).to(device)))
+        recipe.update_g(Noise(torch.randn(batch, Z_DIM).to(device)))
 
     return step
 

@@ -29,6 +29,7 @@ from sagan_bench.run_directory import RunDirectory
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.diagnostics import diagnose
+from sagan_bench.training.draws import dtype_of
 from sagan_bench.training.generation import Labels, balanced, in_rows, noise, sampler, standing
 from sagan_bench.training.loop import Diverged, Step, TrainState, train
 from sagan_bench.training.timing import out_of_memory
@@ -104,7 +105,7 @@ class Cell:
         self.shard = shard
         self.earlier, self.data_sec = earlier, data_sec
         self.watch, self.stop = watch, stop
-        self.device = host.device(config.run.device)
+        self.device = host.open_device(config.run.device)
         self.threads = shard.told(use_threads(config, earlier, shard))
         precision.use(config.training.precision)
         host.forget_peak_memory(self.device)
@@ -127,15 +128,21 @@ class Cell:
 
     def run(self) -> Record:
         """Train, score and return the record, of status ``finished`` or ``diverged``."""
-        self.state = self._restored()
+        with host.memory_for("loading the networks", self.device):
+            self.state = self._restored()
         self.write("running")
         save_grid(self.directory.samples / "real.png", self._real_grid())
         try:
             if diverged := self._train():
                 return self.write("diverged", f"step {diverged.step}: {diverged.reason}")
-            self._score_final()
+            with host.memory_for("scoring", self.device):
+                self._score_final()
         except NonFiniteImages as error:
             return self.write("diverged", f"step {self.step}: {error}")
+        except host.OutOfMemory as error:
+            self._checkpoint()
+            told = f"{error}; what was trained is kept, and the same command goes on from there"
+            raise host.OutOfMemory(told) from error
         record = self.write("finished")
         if not self.config.run.keep_training_state:
             self.checkpoints.clear()  # only now: a kill before the record would lose the run
@@ -190,17 +197,21 @@ class Cell:
     def _next(self, events: Iterator[Step | Diverged]) -> Step | Diverged | None:
         try:
             return next(events, None)
-        except torch.OutOfMemoryError:
-            pass  # so that what its frames held is free again
+        except (RuntimeError, MemoryError) as error:
+            if not host.is_out_of_memory(error):
+                raise
+        # Only here is what the error's frames held free again.
         raise out_of_memory(self.config, self.state)
 
     def _after_step(self, step: int) -> None:
         rate, last = self.config.run, step == self.config.run.steps
         if step % rate.sample_every == 0 or last:
-            self._sample(step)
+            with host.memory_for("making sample images", self.device):
+                self._sample(step)
         if scores_on_the_way(self.config, step):
-            standing_ema = self._standing(self.state.ema)
-            self._score({"ema": standing_ema}, n_fake=rate.eval_images, final=False)
+            with host.memory_for("scoring", self.device):
+                standing_ema = self._standing(self.state.ema)
+                self._score({"ema": standing_ema}, n_fake=rate.eval_images, final=False)
         if step % rate.checkpoint_every == 0 or last:
             self._checkpoint()
         self._obey(self.shard.agreed(self.stop()))
@@ -247,13 +258,15 @@ class Cell:
         """
         config, train = self.config, self.store.train
         truncation = config.evaluation.truncation
-        z = noise(config.seed, 0, DIAGNOSED, config.model.z_dim, truncation).to(self.device)
+        z = noise(config.seed, 0, DIAGNOSED, config.model.z_dim, truncation)
+        z = host.sent(z, self.device)
         real = torch.from_numpy(train.images[:DIAGNOSED].copy())
-        pixels = normalise(real.to(self.device)).to(next(self.state.discriminator.parameters()))
+        pixels = normalise(host.sent(real, self.device)).to(dtype_of(config))
         fake_labels, real_labels = [], []
         if (labels := grid_labels(config.model.classes)) is not None:
-            fake_labels = [labels[:DIAGNOSED].to(self.device)]
-            real_labels = [torch.from_numpy(train.labels[:DIAGNOSED].copy()).to(self.device)]
+            fake_labels = [host.sent(labels[:DIAGNOSED], self.device)]
+            of_real = torch.from_numpy(train.labels[:DIAGNOSED].copy())
+            real_labels = [host.sent(of_real, self.device)]
         looks = {
             "generator": diagnose(generator, z, *fake_labels, pictured=PICTURED),
             "discriminator": diagnose(

@@ -12,7 +12,7 @@ from sagan_bench.cell import GRID_ROW, save_grid
 from sagan_bench.config import RunConfig, closest
 from sagan_bench.data.pixels import quantise
 from sagan_bench.errors import UserError
-from sagan_bench.models.build import build, without_spectral_norm
+from sagan_bench.models.build import plain_generator
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import draw, noise
 
@@ -96,14 +96,9 @@ class Exported:
         others: Tensor | None = None,
         share: Tensor | None = None,
     ) -> Tensor:
-        if labels is None:
-            parts = [draw(self.generator, part) for part in z.split(BATCH)]
-        elif others is None or share is None:
-            pairs = zip(z.split(BATCH), labels.split(BATCH), strict=True)
-            parts = [draw(self.generator, *pair) for pair in pairs]
-        else:
-            mixed = zip(*(each.split(BATCH) for each in (z, labels, others, share)), strict=True)
-            parts = [draw(self.generator, part, a, b, s) for part, a, b, s in mixed]
+        given = (each.split(BATCH) for each in (z, labels, others, share) if each is not None)
+        with host.memory_for("making images", next(self.generator.parameters()).device):
+            parts = [draw(self.generator, *part) for part in zip(*given, strict=True)]
         return quantise(torch.cat(parts))
 
 
@@ -134,10 +129,11 @@ def load(path: Path, weights: str, device: str = "auto") -> Exported:
     if not file.exists():
         raise UserError(f"{path} has no exported weights; finish the run first")
     config = RunConfig.model_validate(record.config)
-    generator = build(without_spectral_norm(config)).generator
     state = checkpoint.load(file)
-    generator.load_state_dict(state[weights])
+    chosen = host.open_device(device)
+    with host.memory_for("loading the generator", chosen):
+        generator = plain_generator(config, state[weights], chosen)
     classes = record.data.manifest["classes"] if record.data else ()
     known = classes if config.model.classes and isinstance(classes, list) else ()
     names = tuple(map(str, known))
-    return Exported(config, generator.to(host.device(device)).eval(), names, state["step"])
+    return Exported(config, generator.eval(), names, state["step"])

@@ -23,7 +23,7 @@ from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
 from sagan_bench.files import atomic_write
 from sagan_bench.follower import follow
-from sagan_bench.models.build import build, flops_per_step, layers, without_spectral_norm
+from sagan_bench.models.build import flops_per_step, layers, plain_generator
 from sagan_bench.parallel import ALONE, Shard, is_lost_peer
 from sagan_bench.records import RESULTS, Record, Score, Status
 from sagan_bench.run_directory import RunDirectory, read_now
@@ -279,7 +279,7 @@ def evaluate(
         Stopped: ``stop`` asked for it; the scores made so far are kept.
     """
     record = records.read(path)
-    chosen = host.device(config.run.device)
+    chosen = host.open_device(config.run.device)
     exported_with = RunConfig.model_validate(record.config).evaluation.bn_batches
     if config.evaluation.bn_batches != exported_with:
         raise UserError(
@@ -307,24 +307,31 @@ def evaluate(
             )
         exported = checkpoint.load(directory.weights)
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
-        scorer = Scorer(config, store, chosen, partial(progress, "score"))
-        samples: dict[Weights, Sample] = {}
-        for weights in WEIGHTS:
-            generator = build(without_spectral_norm(config)).generator
-            generator.load_state_dict(exported[weights])
-            samples[weights] = sampler(
-                generator.to(chosen).eval(),
-                config.model.z_dim,
-                labels=balanced(config.model.classes),
-                truncation=config.evaluation.truncation,
-            )
-        for score in scorer.scores(
-            samples, step=exported["step"], n_fake=config.evaluation.n_fake, final=True
-        ):
-            record = record.model_copy(update={"scores": _with(record.scores, score)})
-            directory.write(record)
-            watch(Scored(score))
+        with host.memory_for("scoring", chosen):
+            samples = _samplers(config, exported, chosen)
+            scorer = Scorer(config, store, chosen, partial(progress, "score"))
+            for score in scorer.scores(
+                samples, step=exported["step"], n_fake=config.evaluation.n_fake, final=True
+            ):
+                record = record.model_copy(update={"scores": _with(record.scores, score)})
+                directory.write(record)
+                watch(Scored(score))
     return record
+
+
+def _samplers(
+    config: RunConfig, exported: dict[str, Any], device: torch.device
+) -> dict[Weights, Sample]:
+    """Return the samplers of exported weights, by which they are."""
+    return {
+        weights: sampler(
+            plain_generator(config, exported[weights], device).eval(),
+            config.model.z_dim,
+            labels=balanced(config.model.classes),
+            truncation=config.evaluation.truncation,
+        )
+        for weights in WEIGHTS
+    }
 
 
 def _with(scores: tuple[Score, ...], new: Score) -> tuple[Score, ...]:

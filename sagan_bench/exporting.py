@@ -16,7 +16,6 @@ from sagan_bench.config import ModelConfig
 from sagan_bench.drawing import Exported
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_file, atomic_write
-from sagan_bench.precision import readable_by_export
 
 METADATA = "metadata.json"
 """The extra file of the program that says what the header of the weights says."""
@@ -70,8 +69,7 @@ def program(exported: Exported) -> ExportedProgram:
     batch, shapes = Dim("batch", min=1), ShapesCollection()
     for each in inputs:
         shapes[each] = {0: batch}
-    with readable_by_export():
-        return torch.export.export(generator, inputs, dynamic_shapes=shapes)
+    return torch.export.export(generator, inputs, dynamic_shapes=shapes)
 
 
 def _inputs(model: ModelConfig) -> tuple[Tensor, ...]:

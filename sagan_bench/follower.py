@@ -27,7 +27,8 @@ def follow(
     """
     torch.set_num_threads(shard.told(0))
     precision.use(config.training.precision)
-    state = TrainState(config, host.device(config.run.device), shard)
+    device = host.open_device(config.run.device)
+    state = TrainState(config, device, shard)
     if step := shard.told(0):
         state.load_state_dict(_checkpoint(checkpoints, step))
     scorer = Scorer(config, store, state.device, lambda done, total: None, shard)
@@ -36,13 +37,17 @@ def follow(
             if isinstance(event, Diverged):
                 return
             if scores_on_the_way(config, event.step):
-                _score(config, state, scorer, final=False)
+                with host.memory_for("scoring", device):
+                    _score(config, state, scorer, final=False)
             if reason := shard.agreed(stop()):
                 raise Stopped(reason, None)
-        _score(config, state, scorer, final=True)
+        with host.memory_for("scoring", device):
+            _score(config, state, scorer, final=True)
     except NonFiniteImages:
         return  # the leader records it
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not host.is_out_of_memory(error):
+            raise
         raise out_of_memory(config, state) from error
 
 

@@ -2,14 +2,24 @@
 
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sagan_bench import cpu
 from sagan_bench.config import Host, RunConfig
 from sagan_bench.errors import UserError
+
+NO_MEMORY = (
+    "out of memory",  # CUDA, NCCL and MPS: "CUDA error: out of memory", "failure 2 'out of memory'"
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't allocate memory",  # the CPU's allocator
+)
+"""What errors say that are of no class of their own."""
 
 
 def device(name: str = "auto") -> torch.device:
@@ -27,6 +37,29 @@ def device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count()
         raise UserError(f"--device {name}: there are {count} CUDA devices, counted from 0")
     return chosen
+
+
+def open_device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``, started, as the one that this process works on.
+
+    Told an index, torch starts CUDA only when something is allocated there, and until then counting
+    its memory raises; and what names no device, pinned memory say, would take a piece of GPU 0.
+
+    Raises:
+        UserError: as `device`; or it has no memory left for its own state.
+    """
+    chosen = device(name)
+    if chosen.type == "cuda":
+        with memory_for("starting it", chosen):
+            torch.cuda.init()
+            torch.cuda.set_device(chosen.index or 0)
+    return chosen
+
+
+def sent(tensor: Tensor, chosen: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device without waiting for it: through pinned memory."""
+    pinned = tensor.pin_memory() if chosen.type == "cuda" else tensor
+    return pinned.to(chosen, non_blocking=True)
 
 
 def device_name(chosen: torch.device) -> str | None:
@@ -61,6 +94,39 @@ def forget_peak_memory(chosen: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(chosen)
     with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
         Path("/proc/self/clear_refs").write_text("5")
+
+
+class OutOfMemory(UserError):
+    """A device had no memory left for something other than a step of training."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: a device's, or the host's.
+
+    torch has a class for what its own allocator is refused; what CUDA's libraries, NCCL and the
+    CPU's allocator are refused arrives as another error that says so.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
+
+
+@contextmanager
+def memory_for(doing: str, chosen: torch.device) -> Iterator[None]:
+    """Say clearly that memory ran out while ``doing``.
+
+    Raises:
+        OutOfMemory: it did.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"out of memory on {chosen} while {doing}; let fewer runs share it (--jobs), free it, "
+            "or use --device cpu"
+        ) from error
 
 
 def of(config: RunConfig) -> Host:

@@ -12,42 +12,36 @@ def use(precision: Literal["auto", "fp32", "tf32", "bf16", "fp64"]) -> None:
 
     ``bf16`` is autocast's business (training/loop.py); what it leaves in float32 stays exact.
     """
-    cudnn: Any = torch.backends.cudnn  # its members are not declared
-    for products in (torch.backends.cuda.matmul, cudnn.conv):
-        products.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    _allow_tf32(precision == "tf32", precision == "tf32")
+
+
+def _allow_tf32(products: bool, convolutions: bool) -> None:
+    """Let a GPU use TF32 or not, by the two older of torch's flags.
+
+    torch.compile and torch.export read these (torch 2.11 to 2.15), and reading them raises once one
+    of the newer flags, ``fp32_precision``, has been set to anything else; they set the newer too.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = products
+    torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Multiply float32 in float32 within: no autocast, TF32 or bf16; deterministic on a GPU."""
-    cudnn: Any = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn  # its members are not declared
     cpu: Any = torch.backends.mkldnn
-    products = (torch.backends.cuda.matmul, cudnn.conv, cpu.matmul, cpu.conv)
-    before = [product.fp32_precision for product in products]
+    gpu_before = [
+        each.fp32_precision == "tf32" for each in (torch.backends.cuda.matmul, cudnn.conv)
+    ]
+    cpu_before = [each.fp32_precision for each in (cpu.matmul, cpu.conv)]
     modes = cudnn.benchmark, cudnn.deterministic
-    for product in products:
-        product.fp32_precision = "ieee"
+    _allow_tf32(False, False)
+    cpu.matmul.fp32_precision = cpu.conv.fp32_precision = "ieee"
     cudnn.benchmark, cudnn.deterministic = False, True
     try:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:
         cudnn.benchmark, cudnn.deterministic = modes
-        for product, precision in zip(products, before, strict=True):
-            product.fp32_precision = precision
-
-
-@contextmanager
-def readable_by_export() -> Iterator[None]:
-    """Let torch.export read cuDNN's precision, which it asks for on a CPU too.
-
-    It asks by the old, single flag, which torch refuses to give once `use` or `full_precision` have
-    set that of convolutions.  What is computed on a CPU does not depend on it.
-    """
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.conv.fp32_precision
-    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision
-    try:
-        yield
-    finally:
-        cudnn.conv.fp32_precision = before
+        cpu.matmul.fp32_precision, cpu.conv.fp32_precision = cpu_before
+        _allow_tf32(*gpu_before)

@@ -25,6 +25,7 @@ from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store
 from sagan_bench.study import studies
+from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState, train
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0")
@@ -69,12 +70,12 @@ def seen_in_training(
     given: list[tuple[Tensor, ...]] = []
     ones = torch.ones(())
 
-    def update_d(self: Any, real: Tensor, z: Tensor, share: Tensor) -> dict[str, Tensor]:
-        given.append((real.clone(), z.clone()))
+    def update_d(self: Any, real: Tensor, noise: Noise, labels: None) -> dict[str, Tensor]:
+        given.append((real.clone(), noise.z.clone()))
         return {"loss_d": ones}
 
-    def update_g(self: Any, z: Tensor) -> dict[str, Tensor]:
-        given.append((z.clone(),))
+    def update_g(self: Any, noise: Noise) -> dict[str, Tensor]:
+        given.append((noise.z.clone(),))
         return {"loss_g": ones}
 
     monkeypatch.setattr(Recipe, "update_d", update_d)

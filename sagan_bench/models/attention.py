@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from sagan_bench.config import AttentionConfig
@@ -32,6 +33,16 @@ keys are pooled as many.  Of 64 images such maps take 4 GiB and 1 GiB in fp32.""
 
 FUSED_VALUES = 128
 """Value channels up to which large maps are ``fused`` on a CPU: queries are padded to as many."""
+
+FUSED_KERNELS = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+"""Those that ``fused`` may use: all but cuDNN's, torch's first choice on an H100.  Its backward is
+reported to give NaN where there are 64 keys (mod 128) and a query's scores are far below zero (the
+logarithm of the sum of their exponentials below -88.7): NVIDIA/cudnn-frontend #628, pytorch
+#196678.  We have 64 keys at side 8 and at pooled 16, and scores that nothing divides by sqrt(D)."""
 
 
 def attention_maps(query: Tensor, key: Tensor) -> Tensor:
@@ -69,7 +80,8 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     padding = (0, value.shape[-1] - query.shape[-1])
     padded = F.pad(query, padding), F.pad(key, padding), value
     q, k, v = (rows.contiguous().unsqueeze(1) for rows in padded)
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+    with sdpa_kernel(FUSED_KERNELS):
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
 
 
 def recomputed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

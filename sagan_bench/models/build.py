@@ -1,6 +1,6 @@
 """From a configuration to two initialised networks, and the table of their layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -53,6 +53,19 @@ def build(config: RunConfig) -> Networks:
         _reset(network)
         initialise(network, config.seed, name, config.model.initialisation)
     return networks
+
+
+def plain_generator(
+    config: RunConfig, state: Mapping[str, Tensor], device: torch.device
+) -> nn.Module:
+    """Return G without spectral norms, in fp32 on a device, with the weights and buffers ``state``.
+
+    They are laid out where they will be, and nothing is drawn only to be replaced.
+    """
+    generator = skeleton(without_spectral_norm(config)).generator
+    generator.to_empty(device=device).to(memory_format=torch.channels_last)
+    generator.load_state_dict(state)
+    return generator
 
 
 def skeleton(config: RunConfig) -> Networks:

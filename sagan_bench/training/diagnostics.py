@@ -3,8 +3,9 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -78,9 +79,9 @@ def diagnose(
         network: G or D.
         inputs: noise (B, z_dim) for G, or images (B, 3, S, S) in [-1, 1] for D; B at least 1.
         labels: (B,), where the network has classes.
-        pictured: of how many images, the first ones, the maps are kept.
+        pictured: of how many images, the first ones, the maps are kept; at least 1.
     """
-    looks: dict[str, list[BlockDiagnostics]] = defaultdict(list)
+    looks: dict[str, list[_Look]] = defaultdict(list)
     blocks = attention_blocks(network)
     if not blocks:
         return {}
@@ -91,10 +92,12 @@ def diagnose(
             for chunk in zip(*(x.split(CHUNK_IMAGES) for x in (inputs, *labels)), strict=True):
                 features, side = _features(network, *chunk)
                 for name, x in features.items():
-                    looks[name] += [_look(blocks[name], image, side) for image in x.split(1)]
+                    for image in x.split(1):
+                        keeps = len(looks[name]) < pictured
+                        looks[name].append(_look(blocks[name], image, keeps))
+            return {name: _read(blocks[name], found, side) for name, found in looks.items()}
     finally:
         network.train(training)
-    return {name: _mean(found, pictured) for name, found in looks.items()}
 
 
 def entropy(beta: Tensor) -> Tensor:
@@ -116,7 +119,7 @@ def distance(beta: Tensor, rows: int, columns: int) -> Tensor:
         rows: of the feature map.
         columns: likewise.
     """
-    queries, keys = (_centres(rows, columns, size).to(beta) for size in (1, _key_side(beta)))
+    queries, keys = (_centres(rows, columns, size, beta) for size in (1, _key_side(beta)))
     return (beta * torch.cdist(queries, keys)).sum(dim=1).mean()
 
 
@@ -125,9 +128,12 @@ def _key_side(beta: Tensor) -> int:
     return math.isqrt(beta.shape[0] // beta.shape[1])
 
 
-def _centres(rows: int, columns: int, size: int) -> Tensor:
+def _centres(rows: int, columns: int, size: int, like: Tensor) -> Tensor:
     """Return the centres of the patches of ``size`` x ``size`` cells, row-major: (patches, 2)."""
-    along = (torch.arange(0, cells, size) + size / 2 for cells in (rows, columns))
+    along = (
+        torch.arange(0, cells, size, dtype=like.dtype, device=like.device) + size / 2
+        for cells in (rows, columns)
+    )
     return torch.cartesian_prod(*along)
 
 
@@ -149,39 +155,55 @@ def _features(network: nn.Module, inputs: Tensor, *labels: Tensor) -> tuple[dict
     return received, images.shape[2]
 
 
-def _look(block: Block, x: Tensor, image_side: int) -> BlockDiagnostics:
-    """Return the diagnostics of one image's features, (1, C, H, W)."""
+class _Look(NamedTuple):
+    """What one image shows of a block, where it was computed: numbers, and the maps kept of it."""
+
+    ratio: Tensor
+    entropy: Tensor | None
+    distance: Tensor | None
+    """In cells."""
+    keys: int
+    shape: tuple[int, int]
+    """Rows and columns of the feature map."""
+    beta: Tensor | None
+    """(queries, M)."""
+
+
+def _look(block: Block, x: Tensor, keeps: bool) -> _Look:
+    """Return what one image's features, (1, C, H, W), show; its maps too if it ``keeps`` them."""
     o = (block.gamma * block.branch(x)).expand_as(x)
-    beta, (rows, columns) = block.maps(x), x.shape[2:]
-    return BlockDiagnostics(
-        gamma=block.gamma.item(),
-        ratio=(o.norm() / x.norm()).item(),
-        maps=None if beta is None else _map(beta[0], rows, columns, image_side),
+    ratio, (rows, columns) = o.norm() / x.norm(), x.shape[2:]
+    maps = block.maps(x)
+    if maps is None:
+        return _Look(ratio, None, None, 0, (rows, columns), None)
+    beta = maps[0]
+    places = [row * columns + column for row, column in _queries(rows, columns)]
+    kept = torch.stack([beta[place] for place in places]) if keeps else None
+    return _Look(
+        ratio, entropy(beta), distance(beta, rows, columns), beta.shape[1], (rows, columns), kept
     )
 
 
-def _map(beta: Tensor, rows: int, columns: int, image_side: int) -> MapDiagnostics:
-    queries = tuple((int(rows * y), int(columns * x)) for y, x in QUERY_POINTS)
-    side = _key_side(beta)
-    kept = beta[[row * columns + column for row, column in queries]]
-    return MapDiagnostics(
-        entropy=entropy(beta).item(),
-        entropy_max=math.log(beta.shape[1]),
-        distance_px=distance(beta, rows, columns).item() * image_side / rows,
-        queries=queries,
-        beta=kept.view(1, len(queries), rows // side, columns // side).float().cpu().numpy(),
-    )
+def _queries(rows: int, columns: int) -> tuple[tuple[int, int], ...]:
+    return tuple((int(rows * y), int(columns * x)) for y, x in QUERY_POINTS)
 
 
-def _mean(looks: Sequence[BlockDiagnostics], pictured: int) -> BlockDiagnostics:
-    mean = replace(looks[0], ratio=fmean(look.ratio for look in looks))
-    maps = [look.maps for look in looks if look.maps]
-    if not maps:
-        return mean
-    mean_maps = replace(
-        maps[0],
-        entropy=fmean(one.entropy for one in maps),
-        distance_px=fmean(one.distance_px for one in maps),
-        beta=np.concatenate([one.beta for one in maps])[:pictured],
+def _read(block: Block, looks: Sequence[_Look], image_side: int) -> BlockDiagnostics:
+    """Return the means over images: one read from the device, and one of the maps that are kept."""
+    figures = [each for look in looks for each in (look.ratio, look.entropy, look.distance)]
+    gamma, *values = torch.stack(
+        [block.gamma.squeeze(0), *(each for each in figures if each is not None)]
+    ).tolist()
+    if looks[0].entropy is None:
+        return BlockDiagnostics(gamma, fmean(values), None)
+    rows, columns = looks[0].shape
+    kept = torch.stack([look.beta for look in looks if look.beta is not None])
+    side = math.isqrt(rows * columns // looks[0].keys)
+    maps = MapDiagnostics(
+        entropy=fmean(values[1::3]),
+        entropy_max=math.log(looks[0].keys),
+        distance_px=fmean(each * image_side / rows for each in values[2::3]),
+        queries=_queries(rows, columns),
+        beta=kept.unflatten(2, (rows // side, columns // side)).float().cpu().numpy(),
     )
-    return replace(mean, maps=mean_maps)
+    return BlockDiagnostics(gamma, fmean(values[::3]), maps)

@@ -1,43 +1,124 @@
 """The noise and the labels of each update: a function of (seed, step), whatever the processes."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from sagan_bench import host
 from sagan_bench.config import RunConfig
 from sagan_bench.data.seeding import generator as stream
 from sagan_bench.parallel import Shard
 
 
+class Noise(NamedTuple):
+    """What chance gives to one update: this process's part of the global batch."""
+
+    z: Tensor
+    """(B, z_dim), as wide as the weights."""
+    labels: Tensor | None = None
+    """Of the generated images, uniform, (B,) int64; None without classes."""
+    share: Tensor | None = None
+    """Each image's place between real and fake, (B, 1, 1, 1); None without a gradient penalty."""
+
+    def to(self, device: torch.device) -> "Noise":
+        """Return the same on a device, which is not waited for."""
+        labels, share = (
+            None if each is None else host.sent(each, device) for each in (self.labels, self.share)
+        )
+        return Noise(host.sent(self.z, device), labels, share)
+
+
+class StepNoise(NamedTuple):
+    """What chance gives to one step: to each of D's updates, and to G's."""
+
+    critic: tuple[Noise, ...]
+    generator: Noise
+
+
+def step_noise(config: RunConfig, shard: Shard, step: int) -> StepNoise:
+    """Return the noise of one step, on the CPU."""
+    training, classes = config.training, config.model.classes
+    size = training.batch_size
+
+    def part(whole: Tensor) -> Tensor:
+        return shard.part(whole, training.micro_batch)
+
+    def z(*path: str | int) -> Tensor:
+        source = stream(config.seed, "z", *path)
+        wide = torch.randn((size, config.model.z_dim), generator=source, dtype=torch.float64)
+        return part(_narrowed(wide, training.precision))
+
+    def labels(*path: str | int) -> Tensor | None:
+        if not classes:
+            return None
+        return part(torch.randint(classes, (size,), generator=stream(config.seed, "label", *path)))
+
+    def share(update: int) -> Tensor | None:
+        if training.loss != "wgan-gp":
+            return None
+        uniform = torch.rand((size, 1, 1, 1), generator=stream(config.seed, "share", step, update))
+        return part(uniform.to(dtype_of(config)))
+
+    critic = (
+        Noise(z("d", step, update), labels("d", step, update), share(update))
+        for update in range(training.n_critic)
+    )
+    return StepNoise(tuple(critic), Noise(z("g", step), labels("g", step)))
+
+
+def dtype_of(config: RunConfig) -> torch.dtype:
+    """Return the type of weights and noise: float64 for precision ``fp64``, else float32."""
+    return torch.float64 if config.training.precision == "fp64" else torch.float32
+
+
+def _narrowed(wide: Tensor, precision: str) -> Tensor:
+    """Return float64 noise as wide as it is used."""
+    if precision == "fp64":
+        return wide
+    # By numpy: torch would start a second pool of threads for the one that draws ahead.
+    return torch.from_numpy(wide.numpy().astype(np.float32))
+
+
 class Draws:
-    """What is drawn for one run; each method returns this process's part of the global batch."""
+    """The noise of one run, on its device; on a GPU a thread draws that of the next step ahead.
+
+    Best asked in the order of steps. A context manager: its end stops the thread.
+    """
 
     def __init__(self, config: RunConfig, shard: Shard, device: torch.device) -> None:
         self.config, self.shard, self.device = config, shard, device
-        self.dtype = torch.float64 if config.training.precision == "fp64" else torch.float32
+        self.ahead = ThreadPoolExecutor(1, "draws") if device.type != "cpu" else None
+        self.coming: dict[int, Future[StepNoise]] = {}
 
-    def z(self, *path: str | int) -> Tensor:
-        """Return the noise of one update: (B, z_dim), float64 on the CPU, then as wide as used."""
-        shape = (self.config.training.batch_size, self.config.model.z_dim)
-        z = torch.randn(shape, generator=self._stream("z", *path), dtype=torch.float64)
-        return self._part(z.to(self.dtype))
+    def __enter__(self) -> Self:
+        return self
 
-    def labels(self, *path: str | int) -> tuple[Tensor, ...]:
-        """Return the labels of generated images, uniform, (B,) int64; nothing without classes."""
-        if not (classes := self.config.model.classes):
-            return ()
-        shape = (self.config.training.batch_size,)
-        drawn = torch.randint(classes, shape, generator=self._stream("label", *path))
-        return (self._part(drawn),)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.ahead:
+            self.ahead.shutdown(cancel_futures=True)
 
-    def share(self, step: int, draw: int) -> Tensor:
-        """Return each image's place between real and fake, for gradient penalties: (B, 1, 1, 1)."""
-        shape = (self.config.training.batch_size, 1, 1, 1)
-        uniform = torch.rand(shape, generator=self._stream("share", step, draw))
-        return self._part(uniform.to(self.dtype))
+    def __call__(self, step: int) -> StepNoise:
+        """Return the noise of ``step`` on the device."""
+        drawn = self._drawn(step)
+        critic = tuple(noise.to(self.device) for noise in drawn.critic)
+        return StepNoise(critic, drawn.generator.to(self.device))
 
-    def _stream(self, *path: str | int) -> torch.Generator:
-        return stream(self.config.seed, *path)
+    def _drawn(self, step: int) -> StepNoise:
+        if self.ahead is None:
+            return step_noise(self.config, self.shard, step)
+        drawn = self.coming.get(step) or self._submit(step)
+        self.coming = {step + 1: self._submit(step + 1)}
+        return drawn.result()
 
-    def _part(self, whole: Tensor) -> Tensor:
-        part = self.shard.part(whole, self.config.training.micro_batch)
-        return part.to(self.device, non_blocking=True)
+    def _submit(self, step: int) -> "Future[StepNoise]":
+        assert self.ahead
+        return self.ahead.submit(step_noise, self.config, self.shard, step)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from sagan_bench import host
 from sagan_bench.config import RunConfig
 from sagan_bench.data.seeding import generator as stream
-from sagan_bench.models.build import build, without_spectral_norm
+from sagan_bench.models.build import plain_generator
 from sagan_bench.models.layers import plain_state, spectral_norms
 from sagan_bench.precision import full_precision
 
@@ -67,7 +68,7 @@ class _Drawn(nn.Module):
 
     def forward(self, batch: int) -> Tensor:
         device = next(self.generator.parameters()).device
-        return self.generator(*(each.to(device) for each in self._inputs(batch)))
+        return self.generator(*(host.sent(each, device) for each in self._inputs(batch)))
 
     def _inputs(self, batch: int) -> Iterator[Tensor]:
         seed, size = self.config.seed, self.config.training.batch_size
@@ -90,9 +91,8 @@ def standing(config: RunConfig, generator: nn.Module, batches: int) -> nn.Module
     copied = copy.deepcopy(generator).eval()
     for norm, weight in spectral_norms(copied):
         norm.iterate(weight, POWER_ITERATIONS)
-    plain = build(without_spectral_norm(config)).generator
-    plain.load_state_dict(plain_state(copied))
-    plain.to(next(copied.parameters()).device)
+    device = next(copied.parameters()).device
+    plain = plain_generator(config, plain_state(copied), device)
     with full_precision():
         update_bn(range(batches), _Drawn(config, plain))
     return plain.eval().requires_grad_(False)
@@ -128,4 +128,5 @@ def draw(standing_generator: nn.Module, *inputs: Tensor) -> Tensor:
     """Return the images (B, 3, S, S) of z (B, z_dim) and labels (B,), in fp32, on the CPU."""
     device = next(standing_generator.parameters()).device
     with full_precision():
-        return standing_generator(*(each.to(device) for each in inputs)).cpu().contiguous()
+        sent = (host.sent(each, device) for each in inputs)
+        return standing_generator(*sent).cpu().contiguous()

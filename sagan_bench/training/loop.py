@@ -1,9 +1,10 @@
 """The training loop: a generator of events, so that whoever consumes it decides when to stop."""
 
+import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from torch.optim import Adam
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sagan_bench.config import RunConfig, TrainingConfig
 from sagan_bench.data.feeding import Feed
@@ -23,7 +23,7 @@ from sagan_bench.models.build import attention_blocks, build
 from sagan_bench.models.layers import frozen_spectral_norm
 from sagan_bench.models.synchronised import synchronise
 from sagan_bench.parallel import ALONE, Shard
-from sagan_bench.training.draws import Draws
+from sagan_bench.training.draws import Draws, Noise, dtype_of
 from sagan_bench.training.losses import D_LOSSES, adversarial_g, gradient_penalty
 
 
@@ -44,9 +44,9 @@ class Diverged(NamedTuple):
 class TrainState:
     """Everything that a step changes: both networks, G's average, both optimizers, the step.
 
-    Weights are fp32 (or fp64, for precision ``fp64``), channels-last, on one device.  Where several
-    processes train one run, each holds all of it, and ``parallel_g`` and ``parallel_d`` are the
-    networks that exchange gradients.
+    ``ema`` is G with the exponential moving average of its weights.  Weights are fp32 (or fp64, for
+    precision ``fp64``), channels-last, on one device.  Where several processes train one run, each
+    holds all of it, and ``parallel_g`` and ``parallel_d`` are the networks that exchange gradients.
     """
 
     def __init__(self, config: RunConfig, device: torch.device, shard: Shard = ALONE) -> None:
@@ -54,13 +54,11 @@ class TrainState:
         networks = build(config)
         self.step = 0
         self.device, self.shard = device, shard
-        dtype = torch.float64 if training.precision == "fp64" else torch.float32
-        self.generator, self.discriminator = (net.to(device, dtype) for net in networks)
+        self.generator, self.discriminator = (net.to(device, dtype_of(config)) for net in networks)
         if shard.world > 1:
             self.generator = synchronise(self.generator, device.type)
-        self.average = AveragedModel(
-            self.generator, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay)
-        ).requires_grad_(False)
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False)
+        self.ema_decay = training.ema_decay
         lr_g, lr_d = training.learning_rates
         self.optimizer_g = _adam(self.generator, lr_g, training)
         self.optimizer_d = _adam(self.discriminator, lr_d, training)
@@ -71,10 +69,23 @@ class TrainState:
             _parallel(net, shard) for net in (self.generator, self.discriminator)
         )
 
-    @property
-    def ema(self) -> nn.Module:
-        """G with the exponential moving average of its weights."""
-        return self.average.module
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the average: ema <- decay * ema + (1 - decay) * G; the first update copies G.
+
+        Buffers (BatchNorm's statistics, spectral norms' vectors) are G's.  What torch's
+        AveragedModel computes, whose counter each step waits for a GPU.
+        """
+        averages: list[Tensor] = list(self.ema.parameters())
+        weights: list[Tensor] = list(self.generator.parameters())
+        if self.step == 0:
+            torch._foreach_copy_(averages, weights)
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - self.ema_decay)
+        pairs = list(zip(self.ema.buffers(), self.generator.buffers(), strict=True))
+        for dtype in {theirs.dtype for _, theirs in pairs}:  # of one dtype: one launch
+            ours, theirs = zip(*(pair for pair in pairs if pair[0].dtype == dtype), strict=True)
+            torch._foreach_copy_(ours, theirs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and dictionaries only, for a checkpoint."""
@@ -92,7 +103,6 @@ class TrainState:
         self.step = state["step"]
         for part in ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d"):
             getattr(self, part).load_state_dict(state[part])
-        self.average.n_averaged.fill_(self.step)
 
 
 def _parallel(network: nn.Module, shard: Shard) -> nn.Module:
@@ -128,27 +138,31 @@ class Recipe:
         return torch.autocast(self.state.device.type, torch.bfloat16, enabled=enabled)
 
     def update_d(
-        self,
-        real: Tensor,
-        z: Tensor,
-        share: Tensor,
-        real_labels: Tensor | None = None,
-        fake_labels: Tensor | None = None,
+        self, real: Tensor, noise: Noise, real_labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Descend D's loss once; G only makes images, without a graph or a power iteration."""
         state = self.state
 
-        def loss(real: Tensor, z: Tensor, share: Tensor, *labels: Tensor) -> dict[str, Tensor]:
-            real_labels, fake_labels = labels[:1], labels[1:]
+        def loss(
+            real: Tensor,
+            z: Tensor,
+            real_labels: Tensor | None,
+            fake_labels: Tensor | None,
+            share: Tensor | None,
+        ) -> dict[str, Tensor]:
             with torch.no_grad(), frozen_spectral_norm(state.generator), self._autocast():
-                fake = state.generator(z, *fake_labels)
-            both = (torch.cat(labels),) if labels else ()
+                fake = state.generator(z, *_there(fake_labels))
+            labels = _there(real_labels, fake_labels)
             with self._autocast():
-                logits = state.parallel_d(torch.cat([real, fake]), *both)
+                logits = state.parallel_d(
+                    torch.cat([real, fake]), *([torch.cat(labels)] if labels else [])
+                )
             real_logits, fake_logits = logits.chunk(2)
             loss = self.d_loss(real_logits, fake_logits)
-            if self.training.loss == "wgan-gp":
-                penalty = gradient_penalty(state.discriminator, real, fake, share, *real_labels)
+            if share is not None:
+                penalty = gradient_penalty(
+                    state.discriminator, real, fake, share, *_there(real_labels)
+                )
                 loss = loss + self.training.gp_weight * penalty
             return {
                 "loss_d": loss,
@@ -156,25 +170,28 @@ class Recipe:
                 "fake_logits": fake_logits.mean(),
             }
 
-        labels = [] if real_labels is None or fake_labels is None else [real_labels, fake_labels]
-        measured = self._accumulated(loss, "loss_d", state.parallel_d, real, z, share, *labels)
+        batch = real, noise.z, real_labels, noise.labels, noise.share
+        measured = self._accumulated(loss, "loss_d", state.parallel_d, batch)
         return measured | {"grad_norm_d": _descend(state.optimizer_d)}
 
-    def update_g(self, z: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+    def update_g(self, noise: Noise) -> dict[str, Tensor]:
         """Descend G's loss once; D stays as it is: no gradient, no power iteration."""
         state = self.state
-        state.discriminator.requires_grad_(False).eval()
 
-        def loss(z: Tensor, *labels: Tensor) -> dict[str, Tensor]:
+        def loss(z: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
             with self._autocast():
-                logits = state.discriminator(state.parallel_g(z, *labels), *labels)
+                images = state.parallel_g(z, *_there(labels))
+                logits = state.discriminator(images, *_there(labels))
             return {"loss_g": adversarial_g(logits)}
 
-        given = [z] if labels is None else [z, labels]
-        measured = self._accumulated(loss, "loss_g", state.parallel_g, *given)
+        state.discriminator.requires_grad_(False).eval()
+        try:
+            batch = noise.z, noise.labels
+            measured = self._accumulated(loss, "loss_g", state.parallel_g, batch)
+        finally:  # also where memory runs out: a smaller batch is tried with the same networks
+            state.discriminator.requires_grad_(True).train()
         norm = _descend(state.optimizer_g)
-        state.discriminator.requires_grad_(True).train()
-        state.average.update_parameters(state.generator)
+        state.follow()
         return measured | {"grad_norm_g": norm}
 
     def _accumulated(
@@ -182,7 +199,7 @@ class Recipe:
         loss: Callable[..., dict[str, Tensor]],
         name: str,
         network: nn.Module,
-        *batch: Tensor,
+        batch: Sequence[Tensor | None],
     ) -> dict[str, Tensor]:
         """Add the gradient of the mean of ``loss`` over a batch, and return its measurements.
 
@@ -190,11 +207,9 @@ class Recipe:
             loss: of one micro-batch, with what is measured beside it.
             name: of the loss among the measurements.
             network: what descends; its gradients are exchanged after the last micro-batch.
-            batch: split into micro-batches alike.
+            batch: the arguments of ``loss``, split into micro-batches alike; None is none.
         """
-        micro = self.training.micro_batch
-        size = micro // self.state.shard.world if micro else len(batch[0])
-        parts = list(zip(*(each.split(size) for each in batch), strict=True))
+        parts = self._micro_batches(batch)
         measured = []
         for number, part in enumerate(parts):
             with ExitStack() as stack:
@@ -206,6 +221,19 @@ class Recipe:
                 (found[name] / len(parts)).backward()
             measured.append({key: value.detach() for key, value in found.items()})
         return {key: torch.stack([m[key] for m in measured]).mean() for key in measured[0]}
+
+    def _micro_batches(self, batch: Sequence[Tensor | None]) -> list[tuple[Tensor | None, ...]]:
+        if not self.training.micro_batch:
+            return [tuple(batch)]
+        size = self.training.micro_batch // self.state.shard.world
+        count = next(len(each) for each in batch if each is not None) // size
+        columns = ([None] * count if each is None else each.split(size) for each in batch)
+        return list(zip(*columns, strict=True))
+
+
+def _there(*labels: Tensor | None) -> list[Tensor]:
+    """Return the labels that there are: none at all for networks without classes."""
+    return [each for each in labels if each is not None]
 
 
 def _descend(optimizer: Adam) -> Tensor:
@@ -226,14 +254,19 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
     """
     size, flip = config.training.batch_size, config.data.flip
     part = partial(state.shard.part, micro=config.training.micro_batch)
-    with Feed(store.train, config.seed, size, state.device, flip=flip, part=part) as feed:
-        yield from _steps(config, state, feed)
+    with (
+        Feed(store.train, config.seed, size, state.device, flip=flip, part=part) as feed,
+        Draws(config, state.shard, state.device) as draws,
+    ):
+        yield from _steps(config, state, feed, draws)
 
 
-def _steps(config: RunConfig, state: TrainState, feed: Feed) -> Iterator[Step | Diverged]:
+def _steps(
+    config: RunConfig, state: TrainState, feed: Feed, draws: Draws
+) -> Iterator[Step | Diverged]:
     training, device = config.training, state.device
-    recipe, draws = Recipe(config, state), Draws(config, state.shard, device)
-    blocks = {
+    recipe, dtype = Recipe(config, state), dtype_of(config)
+    gammas = {
         f"gamma.{network}.{name}": block.gamma
         for network in ("generator", "discriminator")
         for name, block in attention_blocks(getattr(state, network)).items()
@@ -246,39 +279,31 @@ def _steps(config: RunConfig, state: TrainState, feed: Feed) -> Iterator[Step | 
     while state.step < config.run.steps:
         began = time.perf_counter()
         step = state.step + 1
+        noise = draws(step)
 
         # Discriminator: n_critic updates, each on images and noise of its own.
-        for draw in range(training.n_critic):
-            index = (step - 1) * training.n_critic + draw
-            real = feed(index)
-            fake_labels = draws.labels("d", step, draw)
-            labels = (real.labels, *fake_labels) if fake_labels else ()
-            measured = recipe.update_d(
-                _to_network(real.images, draws.dtype),
-                draws.z("d", step, draw),
-                draws.share(step, draw),
-                *labels,
-            )
+        for update, critic_noise in enumerate(noise.critic):
+            real = feed((step - 1) * training.n_critic + update)
+            labels = None if critic_noise.labels is None else real.labels
+            measured = recipe.update_d(_to_network(real.images, dtype), critic_noise, labels)
 
         # Generator, and its average.
-        measured |= recipe.update_g(draws.z("g", step), *draws.labels("g", step))
+        measured |= recipe.update_g(noise.generator)
         state.step = step
 
         # What all processes measured: their losses are means over their parts of the batch.
         means = state.shard.mean(torch.stack(list(measured.values())))
-        measured = dict(zip(measured, means, strict=True))
-
-        # Divergence: looked at every step where that is free, else when the row is read anyway.
-        due = step % config.run.log_every == 0 or step == config.run.steps
         finite &= means.isfinite().all()
-        if (due or device.type == "cpu") and not finite.item():
-            yield Diverged(step, _what_diverged(measured))
-            return
 
-        # Measurements, over the steps since the last row.
+        # Read where that is free, else once a row: all that it says, and whether we diverged.
         row = None
-        if due:
-            row = {name: value.item() for name, value in (measured | blocks).items()}
+        due = step % config.run.log_every == 0 or step == config.run.steps
+        if due or device.type == "cpu":
+            *values, is_finite = torch.cat([means, *gammas.values(), finite[None]]).tolist()
+            row = dict(zip([*measured, *gammas], values, strict=True)) if due else None
+            if not is_finite:
+                yield Diverged(step, _what_diverged(dict(zip(measured, values, strict=False))))
+                return
         spent += time.perf_counter() - began
         if row is not None:
             real_images = (step - since) * training.n_critic * training.batch_size
@@ -292,7 +317,6 @@ def _to_network(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return normalise(images).to(dtype)
 
 
-def _what_diverged(measured: dict[str, Tensor]) -> str:
-    values = {name: value.item() for name, value in measured.items()}
-    bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+def _what_diverged(measured: dict[str, float]) -> str:
+    bad = [f"{name} = {value}" for name, value in measured.items() if not math.isfinite(value)]
     return f"not finite: {', '.join(bad)}" if bad else "not finite in an earlier step"

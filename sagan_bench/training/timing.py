@@ -5,10 +5,11 @@ import time
 
 import torch
 
+from sagan_bench import host
 from sagan_bench.config import RunConfig
 from sagan_bench.errors import UserError
 from sagan_bench.models.build import flops_per_step
-from sagan_bench.training.draws import Draws
+from sagan_bench.training.draws import dtype_of, step_noise
 from sagan_bench.training.loop import Recipe, TrainState
 
 MOST_FLOPS = {"cpu": 5e11}
@@ -30,8 +31,8 @@ def seconds_per_flop(config: RunConfig, device: torch.device) -> float:
         part = _of_batch(config, size)
         try:
             return _seconds(part, device) / flops_per_step(part)
-        except torch.OutOfMemoryError:
-            if size <= 2:
+        except (RuntimeError, MemoryError) as error:
+            if not host.is_out_of_memory(error) or size <= 2:
                 raise
             size //= 2
 
@@ -61,13 +62,13 @@ def try_step(
     ``images``: this process's, by default the whole batch.
     """
     size, side = images or config.training.batch_size, config.data.image_size
-    recipe, draws = Recipe(config, state), Draws(config, state.shard, state.device)
-    real = torch.rand(size, 3, side, side, device=state.device, dtype=draws.dtype) * 2 - 1
+    recipe, drawn = Recipe(config, state), step_noise(config, state.shard, step)
+    real = torch.rand(size, 3, side, side, device=state.device, dtype=dtype_of(config)) * 2 - 1
     real = real.contiguous(memory_format=torch.channels_last)
-    for draw in range(config.training.n_critic):
-        labels = draws.labels("d", step, draw) * 2  # of real and of generated images
-        recipe.update_d(real, draws.z("d", step, draw), draws.share(step, draw), *labels)
-    recipe.update_g(draws.z("g", step), *draws.labels("g", step))
+    for noise in drawn.critic:
+        noise = noise.to(state.device)
+        recipe.update_d(real, noise, noise.labels)  # labels of generated images do for real ones
+    recipe.update_g(drawn.generator.to(state.device))
 
 
 def out_of_memory(config: RunConfig, state: TrainState) -> UserError:
@@ -106,6 +107,8 @@ def _fits(config: RunConfig, state: TrainState, size: int) -> bool:
         optimizer.zero_grad()
     try:
         try_step(config.model_copy(update={"training": training}), state)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not host.is_out_of_memory(error):
+            raise
         return False
     return True

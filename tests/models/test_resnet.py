@@ -16,6 +16,7 @@ from sagan_bench.models.build import attention_blocks, build, layers, parameters
 from sagan_bench.models.families import widths
 from sagan_bench.models.layers import ConditionalBatchNorm2d, spectral_norms
 from sagan_bench.models.resnet import Down, Up, discriminator_channels, generator_channels, strides
+from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
@@ -361,10 +362,10 @@ def test_the_official_networks_d_learns_one_batch_by_heart() -> None:
     state = TrainState(config, torch.device("cpu"))
     torch.manual_seed(0)
     real = (torch.rand(4, 3, 128, 128) * 2 - 1).contiguous(memory_format=torch.channels_last)
-    z, labels = torch.randn(4, 128), torch.randint(1000, (2, 4))
+    z, (labels, fake_labels) = torch.randn(4, 128), torch.randint(1000, (2, 4))
     recipe, losses = Recipe(config, state), list[float]()
     while len(losses) < 20 and min(losses, default=2) >= 0.5:
-        measured = recipe.update_d(real, z, torch.ones(4, 1, 1, 1), *labels)
+        measured = recipe.update_d(real, Noise(z, fake_labels), labels)
         losses.append(measured["loss_d"].item())
     assert losses[0] > 1
     assert losses[-1] < 0.5, losses

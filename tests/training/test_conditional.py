@@ -23,7 +23,7 @@ from sagan_bench.evaluation.metrics import intra_fid
 from sagan_bench.models.layers import spectral_norms
 from sagan_bench.parallel import ALONE, Shard
 from sagan_bench.records import read
-from sagan_bench.training.draws import Draws
+from sagan_bench.training.draws import Noise, step_noise
 from sagan_bench.training.generation import draw, noise, truncated
 from sagan_bench.training.loop import Recipe, Step, TrainState, train
 from sagan_bench.training.timing import out_of_memory, seconds_per_flop, try_step
@@ -58,22 +58,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_labels_are_the_images_own_and_fake_ones_are_drawn_apart(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[torch.Tensor, ...]] = []
+    seen: list[tuple[torch.Tensor, Noise, torch.Tensor]] = []
     update = Recipe.update_d
 
-    def noted(self: Recipe, *given: torch.Tensor) -> dict[str, torch.Tensor]:
-        seen.append(given)
-        return update(self, *given)
+    def noted(
+        self: Recipe, real: torch.Tensor, noise: Noise, labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        seen.append((real, noise, labels))
+        return update(self, real, noise, labels)
 
     monkeypatch.setattr(Recipe, "update_d", noted)
     config = make("run.steps=3")
     assert len(list(train(config, TrainState(config, CPU), store))) == 3
     images = torch.from_numpy(store.train.images.copy()).float() / 127.5 - 1
-    for real, _, _, labels, fake_labels in seen:
+    for real, drawn, labels in seen:
         for image, label in zip(real, labels, strict=True):
             (index,) = (images == image).flatten(1).all(1).nonzero().flatten().tolist()
             assert store.train.labels[index] == label
-        assert not torch.equal(labels, fake_labels)
+        assert drawn.labels is not None
+        assert not torch.equal(labels, drawn.labels)
 
 
 def test_each_network_is_told_the_labels_of_the_images_that_it_sees() -> None:
@@ -86,9 +89,9 @@ def test_each_network_is_told_the_labels_of_the_images_that_it_sees() -> None:
             lambda _m, given, name=name: told.append((name, given[1]))
         )
     recipe, (real, fake, third) = Recipe(config, state), torch.arange(12).chunk(3)
-    images, z, share = torch.rand(4, 3, 32, 32), torch.randn(4, 8), torch.rand(4, 1, 1, 1)
-    recipe.update_d(images, z, share, real % 10, fake)
-    recipe.update_g(z, third % 10)
+    images, z = torch.rand(4, 3, 32, 32), torch.randn(4, 8)
+    recipe.update_d(images, Noise(z, fake), real % 10)
+    recipe.update_g(Noise(z, third % 10))
     expected = [
         ("generator", fake),
         ("discriminator", torch.cat([real, fake])),  # real images come first
@@ -101,11 +104,12 @@ def test_each_network_is_told_the_labels_of_the_images_that_it_sees() -> None:
 
 def test_fake_labels_are_uniform() -> None:
     config = make("training.batch_size=5000")
-    (labels,) = Draws(config, ALONE, CPU).labels("d", 1, 0)
+    labels = step_noise(config, ALONE, 1).critic[0].labels
+    assert labels is not None
     counts = labels.bincount(minlength=10)
     assert len(counts) == 10
     assert (counts - 500).abs().max() < 100  # 4.7 standard deviations
-    assert Draws(make("model.classes=0"), ALONE, CPU).labels("d", 1, 0) == ()
+    assert step_noise(make("model.classes=0"), ALONE, 1).critic[0].labels is None
 
 
 def test_another_number_of_classes_than_the_datas_is_refused(tmp_path: Path) -> None:
@@ -123,8 +127,8 @@ def test_a_micro_batch_changes_no_gradient_of_d() -> None:
         state.generator.eval()
         torch.manual_seed(0)
         real, z = torch.randn(6, 3, 32, 32).double(), torch.randn(6, 8).double()
-        labels = torch.randint(10, (2, 6))
-        measured = Recipe(config, state).update_d(real, z, torch.ones(6, 1, 1, 1), *labels)
+        labels, fake_labels = torch.randint(10, (2, 6))
+        measured = Recipe(config, state).update_d(real, Noise(z, fake_labels), labels)
         norms = [norm.u.clone() for norm, _ in spectral_norms(state.discriminator)]
         found.append((measured, copy.deepcopy(state.discriminator.state_dict()), norms))
     (whole, weights, norms), (parts, others, other_norms) = found
@@ -141,7 +145,7 @@ def test_g_iterates_its_spectral_norms_once_an_update_whatever_the_micro_batch()
     for micro in ("none", "2"):
         state = TrainState(make("training.batch_size=6", f"training.micro_batch={micro}"), CPU)
         config = make("training.batch_size=6", f"training.micro_batch={micro}")
-        Recipe(config, state).update_g(torch.ones(6, 8), torch.arange(6))
+        Recipe(config, state).update_g(Noise(torch.ones(6, 8), torch.arange(6)))
         found.append([norm.u.clone() for norm, _ in spectral_norms(state.generator)])
     assert found[0]
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

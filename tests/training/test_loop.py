@@ -14,6 +14,7 @@ from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.seeding import generator as stream
 from sagan_bench.data.store import Store
 from sagan_bench.models.build import attention_blocks
+from sagan_bench.training.draws import Noise
 from sagan_bench.training.generation import noise, sampler, standing
 from sagan_bench.training.loop import Diverged, Recipe, Step, TrainState, train
 
@@ -112,7 +113,8 @@ def recipe() -> Recipe:
     return Recipe(config, state)
 
 
-REAL, Z, SHARE = torch.rand(4, 3, 32, 32) * 2 - 1, torch.randn(4, 8), torch.rand(4, 1, 1, 1)
+REAL = torch.rand(4, 3, 32, 32) * 2 - 1
+NOISE = Noise(torch.randn(4, 8))
 
 
 def test_ds_step_builds_no_graph_through_g_and_leaves_its_weights(recipe: Recipe) -> None:
@@ -122,7 +124,7 @@ def test_ds_step_builds_no_graph_through_g_and_leaves_its_weights(recipe: Recipe
     parameters = {name: p.clone() for name, p in state.generator.named_parameters()}
     vectors = {n: b.clone() for n, b in state.generator.named_buffers() if n.endswith((".u", ".v"))}
     before = weights(state.discriminator)
-    recipe.update_d(REAL, Z, SHARE)
+    recipe.update_d(REAL, NOISE)
     assert seen == [False]
     assert all(p.grad is None for p in state.generator.parameters())
     assert same(parameters, dict(state.generator.named_parameters()))
@@ -135,7 +137,7 @@ def test_gs_step_leaves_d_alone_and_gives_it_no_gradient(recipe: Recipe) -> None
     state = recipe.state
     state.optimizer_d.zero_grad()
     before, g_before = weights(state.discriminator), weights(state.generator)
-    recipe.update_g(Z)
+    recipe.update_g(NOISE)
     assert same(before, weights(state.discriminator))
     assert all(p.grad is None for p in state.discriminator.parameters())
     assert all(p.requires_grad for p in state.discriminator.parameters())
@@ -158,7 +160,7 @@ def test_d_sees_real_and_fake_in_one_forward_with_one_power_iteration(
     monkeypatch.setattr(SpectralNorm, "iterate", counted)
     batches: list[int] = []
     recipe.state.discriminator.register_forward_hook(lambda *args: batches.append(len(args[2])))
-    recipe.update_d(REAL, Z, SHARE)
+    recipe.update_d(REAL, NOISE)
     assert batches == [8]
     assert iterated == [1] * 7  # D's four convolutions and attention's three; none in G
 
@@ -166,8 +168,8 @@ def test_d_sees_real_and_fake_in_one_forward_with_one_power_iteration(
 def test_every_weight_of_both_networks_learns(recipe: Recipe) -> None:
     state = recipe.state
     before = {net: weights(getattr(state, net)) for net in ("generator", "discriminator")}
-    recipe.update_d(REAL, Z, SHARE)
-    recipe.update_g(Z)
+    recipe.update_d(REAL, NOISE)
+    recipe.update_g(NOISE)
     for net, old in before.items():
         for name, parameter in getattr(state, net).named_parameters():
             invariant = name.endswith("key.bias") or (net == "generator" and ".conv.bias" in name)
@@ -365,10 +367,10 @@ def test_every_update_of_d_sees_images_and_noise_of_its_own(
     update = Recipe.update_d
 
     def noted(
-        self: Recipe, real: torch.Tensor, z: torch.Tensor, share: torch.Tensor
+        self: Recipe, real: torch.Tensor, noise: Noise, labels: None
     ) -> dict[str, torch.Tensor]:
-        seen.append((real, z))
-        return update(self, real, z, share)
+        seen.append((real, noise.z))
+        return update(self, real, noise, labels)
 
     monkeypatch.setattr(Recipe, "update_d", noted)
     steps(config, TrainState(config, CPU), store)
@@ -386,10 +388,11 @@ def test_every_update_of_d_sees_images_and_noise_of_its_own(
 
 def test_the_gradient_penalty_counts_by_its_weight() -> None:
     sets = [f"model.spectral_norm.{net}=none" for net in ("generator", "discriminator")]
-    losses = []
+    losses, noise = [], NOISE._replace(share=torch.rand(4, 1, 1, 1))
     for weight in (0, 5, 10):
         config = make("training.loss=wgan-gp", f"training.gp_weight={weight}", *sets)
-        losses.append(Recipe(config, TrainState(config, CPU)).update_d(REAL, Z, SHARE)["loss_d"])
+        recipe = Recipe(config, TrainState(config, CPU))
+        losses.append(recipe.update_d(REAL, noise)["loss_d"])
     none, half, whole = (loss.item() for loss in losses)
     assert half - none > 0.1
     assert whole - none == pytest.approx(2 * (half - none), rel=1e-4)
