@@ -14,12 +14,20 @@ from sagan_bench.config import Host, RunConfig
 from sagan_bench.errors import UserError
 
 NO_MEMORY = (
-    "out of memory",  # CUDA, NCCL and MPS: "CUDA error: out of memory", "failure 2 'out of memory'"
-    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUDA ran out of memory",  # cuDNN's attention
+    "Cuda failure 2 'out of memory'",  # NCCL
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
     "can't allocate memory",  # the CPU's allocator
 )
-"""What errors say that are of no class of their own."""
+"""What errors without a class of their own say.  CUBLAS_STATUS_NOT_INITIALIZED is not among them:
+it follows other faults of a device too."""
+CUDA_OUT_OF_MEMORY = 2
+"""cudaErrorMemoryAllocation."""
 
 
 def device(name: str = "auto") -> torch.device:
@@ -107,6 +115,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     CPU's allocator are refused arrives as another error that says so.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if getattr(error, "error_code", None) == CUDA_OUT_OF_MEMORY:  # torch.AcceleratorError's
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
 

@@ -7,8 +7,9 @@ writes.  Whatever is said here is said by all of them, at the same moment of the
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,28 @@ from sagan_bench.config import RunConfig, override
 from sagan_bench.errors import UserError
 
 PATIENCE = timedelta(hours=24)
-"""The others wait so long for one that is scoring; the end of a process is seen at once."""
+"""The others wait so long for one that is scoring; gloo sees a broken connection at once."""
+
+LOST = timedelta(seconds=50)
+"""GPUs wait so long for each other within a step, where every process is at work.  NCCL may see
+nothing of a peer that is gone; at this time its watchdog ends the process, 60 s later (four times
+TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC)."""
+
+PEER_LOST = (
+    # gloo
+    "Connection reset by peer",
+    "Connection closed by peer",
+    "Application timeout caused pair closure",
+    "Timed out waiting",
+    "Broken pipe",
+    # NCCL
+    "ncclRemoteError",
+    "remote process exited",
+    "Connection closed by remote peer",
+    "Watchdog caught collective operation timeout",
+    "NCCL timeout in",
+)
+"""What errors say when another process is gone."""
 
 
 class PeerLost(UserError):
@@ -33,6 +55,8 @@ class Shard:
     world: int = 1
     local_rank: int = 0
     local_world: int = 1
+    talk: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    """The group that what is on the CPU goes through, patiently; None is the default one."""
 
     @property
     def leads(self) -> bool:
@@ -67,7 +91,7 @@ class Shard:
         if self.world == 1:
             return value
         said = torch.tensor(torch.iinfo(torch.int64).max if value is None else value)
-        dist.all_reduce(said, dist.ReduceOp.MIN)
+        dist.all_reduce(said, dist.ReduceOp.MIN, self.talk)
         return None if said == torch.iinfo(torch.int64).max else int(said)
 
     def agreed(self, reason: str | None) -> str | None:
@@ -80,7 +104,7 @@ class Shard:
         if self.world == 1:
             return value
         said = torch.tensor(value)
-        dist.broadcast(said, 0)
+        dist.broadcast(said, 0, self.talk)
         return int(said)
 
     def gathered(self, rows: Tensor, count: int) -> Tensor:
@@ -94,14 +118,14 @@ class Shard:
         padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
         spans = [Shard(rank, self.world).span(count) for rank in range(self.world)]
         parts = [torch.empty_like(padded) for _ in spans] if self.leads else None
-        dist.gather(padded, parts, 0)
+        dist.gather(padded, parts, 0, self.talk)
         if parts is None:
             return rows
         return torch.cat([p[: stop - start] for p, (start, stop) in zip(parts, spans, strict=True)])
 
     def wait(self) -> None:
         """Return when every process has come here."""
-        self.told(0)
+        self.least(0)
 
 
 ALONE = Shard()
@@ -121,20 +145,33 @@ def joined(device: str) -> Iterator[Shard]:
         yield ALONE
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    shard = Shard(*(int(os.environ[name]) for name in names))
+    rank, world, local_rank, local_world = (int(os.environ[name]) for name in names)
+    shard = Shard(rank, world, local_rank, local_world)
     on_gpus = device != "cpu" and torch.cuda.is_available()
     if on_gpus:
         _refuse_sharing(shard, device)
         torch.cuda.set_device(shard.local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
     try:
-        yield shard
+        talk = _connected("nccl", LOST) if on_gpus else _connected("gloo", PATIENCE)
+        yield replace(shard, talk=talk)
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
         raise PeerLost("another process of this run is gone; the same command goes on") from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _connected(backend: Literal["nccl", "gloo"], lost: timedelta) -> dist.ProcessGroup:
+    """Connect the processes, and return the group by which they talk.
+
+    What a step exchanges goes through the default group, which gives up after ``lost``.
+    """
+    dist.init_process_group(backend, timeout=lost)
+    talk = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(talk, dist.ProcessGroup)  # a number where this process is not in the group
+    return talk
 
 
 def _refuse_sharing(shard: Shard, device: str) -> None:
@@ -148,21 +185,30 @@ def _refuse_sharing(shard: Shard, device: str) -> None:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Return whether an error is that of a broken connection to another process."""
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and "gloo" in str(error)
-    )
+    """Return whether an error is that of a broken connection to another process.
+
+    An error of NCCL or gloo that is not (memory, wrong use, a fault of the device) is its own.
+    """
+    if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in PEER_LOST)
 
 
 def placed(config: RunConfig, shard: Shard) -> RunConfig:
     """Return the configuration on this process's device.
 
     Raises:
-        UserError: a batch or micro-batch that cannot be shared out equally.
+        UserError: a batch or micro-batch that cannot be shared out equally; or networks that would
+            be compiled in pieces.
     """
     if shard.world == 1:
         return config
     training = config.training
+    if training.compile:
+        raise UserError(
+            f"training.compile with {shard.world} processes: BatchNorm over all of them cuts the "
+            "compiled networks at each of its layers (pytorch #161302); leave out --compile"
+        )
     for key in ("batch_size", "micro_batch"):
         if (getattr(training, key) or 0) % shard.world:
             raise UserError(

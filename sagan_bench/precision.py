@@ -1,4 +1,4 @@
-"""How float32 products are computed: as the configuration says in training, exactly in scoring."""
+"""How products are computed: as the configuration says in training, exactly in scoring."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,15 @@ def use(precision: Literal["auto", "fp32", "tf32", "bf16", "fp64"]) -> None:
     """Let a GPU compute float32 products in TF32 for ``tf32``, and in full otherwise.
 
     ``bf16`` is autocast's business (training/loop.py); what it leaves in float32 stays exact.
+
+    cuDNN's attention, torch's first choice on an H100, is left out: its backward is reported to
+    give NaN where the keys number 64 (mod 128) and the scores of a query are far below zero (the
+    logarithm of the sum of their exponentials below -88.7), with a mask (pytorch #196678) and, up
+    to cuDNN 9.26 at least, in other shapes (NVIDIA/cudnn-frontend #628, #1072).  We have 64 keys at
+    side 8 and at pooled 16, and scores that nothing divides by sqrt(D).
     """
     _allow_tf32(precision == "tf32", precision == "tf32")
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _allow_tf32(products: bool, convolutions: bool) -> None:

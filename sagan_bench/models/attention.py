@@ -19,7 +19,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from sagan_bench.config import AttentionConfig
@@ -33,16 +32,6 @@ keys are pooled as many.  Of 64 images such maps take 4 GiB and 1 GiB in fp32.""
 
 FUSED_VALUES = 128
 """Value channels up to which large maps are ``fused`` on a CPU: queries are padded to as many."""
-
-FUSED_KERNELS = [
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
-"""Those that ``fused`` may use: all but cuDNN's, torch's first choice on an H100.  Its backward is
-reported to give NaN where there are 64 keys (mod 128) and a query's scores are far below zero (the
-logarithm of the sum of their exponentials below -88.7): NVIDIA/cudnn-frontend #628, pytorch
-#196678.  We have 64 keys at side 8 and at pooled 16, and scores that nothing divides by sqrt(D)."""
 
 
 def attention_maps(query: Tensor, key: Tensor) -> Tensor:
@@ -75,13 +64,13 @@ def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return what ``plain`` returns, by torch's fused kernels; it has no double backward.
 
     Queries and keys are padded with zeros, which leave s_ij as it is, because the flash kernels
-    take only queries, keys and values of one width, whose rows are contiguous.
+    take only queries, keys and values of one width, whose rows are contiguous.  On a GPU cuDNN's
+    kernel is left out (`precision.use`).
     """
     padding = (0, value.shape[-1] - query.shape[-1])
     padded = F.pad(query, padding), F.pad(key, padding), value
     q, k, v = (rows.contiguous().unsqueeze(1) for rows in padded)
-    with sdpa_kernel(FUSED_KERNELS):
-        return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
 
 
 def recomputed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

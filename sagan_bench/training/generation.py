@@ -1,11 +1,10 @@
 """From trained weights to images: fixed noise, standing statistics, and a sampler."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from sagan_bench import host
 from sagan_bench.config import RunConfig
@@ -59,24 +58,32 @@ def in_rows(labels: Tensor) -> Labels:
     return lambda start, stop: labels[start:stop]
 
 
-class _Drawn(nn.Module):
-    """G as a function of the number of a batch, as `update_bn` wants it."""
+def _standing_inputs(config: RunConfig, batch: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield the fixed noise of one batch, and uniform classes if there are any."""
+    seed, size, classes = config.seed, config.training.batch_size, config.model.classes
+    shape, source = (size, config.model.z_dim), stream(seed, "standing", batch)
+    yield host.sent(torch.randn(shape, generator=source, dtype=torch.float64).float(), device)
+    if classes:
+        labels = torch.randint(classes, (size,), generator=stream(seed, "standing-label", batch))
+        yield host.sent(labels, device)
 
-    def __init__(self, config: RunConfig, generator: nn.Module) -> None:
-        super().__init__()
-        self.config, self.generator = config, generator
 
-    def forward(self, batch: int) -> Tensor:
-        device = next(self.generator.parameters()).device
-        return self.generator(*(host.sent(each, device) for each in self._inputs(batch)))
+def _average_statistics(network: nn.Module, batches: Iterable[Iterable[Tensor]]) -> None:
+    """Make BatchNorm's statistics the mean of those of all batches, and leave training mode on.
 
-    def _inputs(self, batch: int) -> Iterator[Tensor]:
-        seed, size = self.config.seed, self.config.training.batch_size
-        shape, source = (size, self.config.model.z_dim), stream(seed, "standing", batch)
-        yield torch.randn(shape, generator=source, dtype=torch.float64).float()
-        if classes := self.config.model.classes:
-            source = stream(seed, "standing-label", batch)
-            yield torch.randint(classes, (size,), generator=source)
+    What torch's `update_bn` computes, which asks the device in each layer how many batches it saw.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+    network.train()
+    for number, inputs in enumerate(batches, start=1):
+        for norm in norms:
+            norm.momentum = 1 / number
+        network(*inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @torch.no_grad()
@@ -94,7 +101,8 @@ def standing(config: RunConfig, generator: nn.Module, batches: int) -> nn.Module
     device = next(copied.parameters()).device
     plain = plain_generator(config, plain_state(copied), device)
     with full_precision():
-        update_bn(range(batches), _Drawn(config, plain))
+        inputs = (_standing_inputs(config, batch, device) for batch in range(batches))
+        _average_statistics(plain, inputs)
     return plain.eval().requires_grad_(False)
 
 

@@ -258,6 +258,7 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
         Feed(store.train, config.seed, size, state.device, flip=flip, part=part) as feed,
         Draws(config, state.shard, state.device) as draws,
     ):
+        state.shard.wait()  # patiently, for one that still reads images: a step waits for nobody
         yield from _steps(config, state, feed, draws)
 
 
