@@ -7,6 +7,7 @@ does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -30,6 +31,18 @@ ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
 Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
 AttentionKind = Literal["full", "icml", "pooled", "uniform", "residual", "wider"]
+
+
+def device_called(name: str) -> str:
+    """Return the name of a device.  Raises ValueError if it is none that we use."""
+    if name.partition(":")[0] == "mps":
+        raise ValueError(
+            "a Mac's GPU is not used, because torch computes wrong gradients there without an "
+            "error (docs/gpu.md); use cpu"
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return name
 
 
 def later(neutral: Any, **rest: Any) -> Any:
@@ -176,7 +189,9 @@ class RunSection(Section):
     """How far, where and with what is written: nothing here changes the result of a step."""
 
     steps: int = Field(100_000, ge=1, description="generator updates to reach")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda")
+    device: Annotated[str, AfterValidator(device_called)] = Field(
+        "auto", description="auto, cpu, cuda, cuda:N"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; none is one a core")
     cells_on_device: int = Field(1, ge=1, description="runs that share the device, set by ablate")
     sample_every: int = Field(100, ge=1, description="steps between sample grids")

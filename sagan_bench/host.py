@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sagan_bench import cpu
-from sagan_bench.config import Host, RunConfig
+from sagan_bench.config import Host, RunConfig, device_called
 from sagan_bench.errors import UserError
 
 NO_MEMORY = (
@@ -34,8 +34,12 @@ def device(name: str = "auto") -> torch.device:
     """Return the device called ``name``; ``auto`` is the first CUDA device, else the CPU.
 
     Raises:
-        UserError: CUDA was asked for and is not there, or has fewer devices.
+        UserError: CUDA was asked for and is not there, or has fewer devices; or no such device.
     """
+    try:
+        device_called(name)
+    except ValueError as error:
+        raise UserError(f"--device {name}: {error}") from error
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():

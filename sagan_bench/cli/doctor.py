@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,11 +39,41 @@ def _machine() -> Iterator[Finding]:
     yield Finding("software", True, True, versions)
     device = host.device()
     name = f"{device}: {host.device_name(device)}, {cpu.cores()} CPU cores"
+    if sys.platform == "darwin":
+        name += "; a Mac's GPU is not used (docs/gpu.md)"
     yield Finding("device", True, True, name)
+    if device.type == "cuda":
+        yield _gpus()
     if host.multiplies_bf16(device):
         yield Finding("precision", True, False, "bf16 (auto); fp32 with --precision fp32")
     else:
         yield Finding("precision", True, False, "fp32 (auto): no bf16 in this hardware")
+
+
+def _gpus() -> Finding:
+    """Say how many there are, and whether cells that share one run at the same time."""
+    service = (
+        "the Multi-Process Service runs: cells on one GPU (--jobs) run at the same time"
+        if multi_process_service_runs()
+        else "cells on one GPU (--jobs) take turns; to run them at the same time: "
+        "nvidia-cuda-mps-control -d (docs/gpu.md)"
+    )
+    return Finding("GPUs", True, False, f"{torch.cuda.device_count()}; {service}")
+
+
+def multi_process_service_runs() -> bool:
+    """Return whether NVIDIA's Multi-Process Service is there for this user's processes.
+
+    Its daemon writes its number to a file (docs.nvidia.com/deploy/mps).
+    """
+    folder = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    try:
+        os.kill(int((folder / "nvidia-cuda-mps-control.pid").read_text()), 0)
+    except PermissionError:
+        return True  # it runs, as another user
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _extractors() -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from example_runs import SMALL
+from pretended_card import card
 
 from sagan_bench import cli, experiment, records
 from sagan_bench.cell import Stopped
@@ -97,7 +98,9 @@ def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--data", "twinz"], "twins"),
         (["train", "--dataset", "cifar"], "celeb"),
         (["train", "--device", "cuda:99"], "--device cuda:99"),
-        (["train", "--device", "tpu"], "--device"),
+        (["train", "--device", "tpu"], "expected auto, cpu, cuda or cuda:N"),
+        (["train", "--device", "mps"], "a Mac's GPU is not used"),
+        (["ablate", "smoke", "--device", "mps"], "a Mac's GPU is not used"),
         (["train", "--config", "nowhere.toml"], "cannot read nowhere.toml"),
         (["train", "--image-size", "33"], "32, 64, 128 or 256"),
         (["train", "--loss", "wgan-gp"], "spectral_norm"),
@@ -245,6 +248,36 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == (0 if all(f["ok"] for f in findings.values() if f["needed"]) else 1)
     run("doctor")
     assert "data cache" in capsys.readouterr().out
+
+
+def test_doctor_says_of_gpus_whether_cells_share_one_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "nvidia-cuda-mps-control.pid"
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for content, told in (
+        (None, "2; cells on one GPU (--jobs) take turns"), ("", "take turns"),
+        (str(ended.pid), "take turns"), (str(os.getpid()), "2; the Multi-Process Service runs"),
+    ):  # fmt: skip
+        if content is not None:
+            file.write_text(content)
+        with card(count=2):
+            run("doctor", "--json")
+        found = {each["name"]: each["text"] for each in json.loads(capsys.readouterr().out)}
+        assert told in found["GPUs"]
+        assert found["device"].startswith("cuda: Pretended card")
+    run("doctor")
+    assert "GPUs" not in capsys.readouterr().out
+
+
+def test_doctor_says_that_a_mac_uses_its_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    run("doctor")
+    assert "a Mac's GPU is not used (docs/gpu.md)" in capsys.readouterr().out
 
 
 def test_doctor_tells_a_cache_that_cannot_be_written(
