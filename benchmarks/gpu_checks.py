@@ -682,7 +682,7 @@ def count_steps() -> None:
 @contextmanager
 def service() -> Iterator[dict[str, str]]:
     """Run a Multi-Process Service of our own, and yield the environment that leads to it."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         places = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
         environment = os.environ | places
         subprocess.run([SERVICE, "-d"], env=environment, check=True, timeout=30)
@@ -715,7 +715,7 @@ def context_placement(found: Figures) -> None:
 
 
 def two_cards(found: Figures) -> None:
-    """Ten steps on two cards and on one."""
+    """The first steps on two cards and on one."""
     need_cards(2)
     spread = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     for name, start in (("one", [sys.executable]), ("two", spread)):
@@ -723,7 +723,7 @@ def two_cards(found: Figures) -> None:
         done = subprocess.run([*start, *words])
         require(done.returncode == 0, f"on {name}: exit {done.returncode}")
         found[name] = record_of(Path(name))["cost"]["images_per_sec"]
-    _compare(found, rows_of(Path("one")), rows_of(Path("two")), slice(None), 1e-2)
+    _compare(found, rows_of(Path("one")), rows_of(Path("two")), slice(5), 1e-2)
 
 
 # --- The large network, and scoring ------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,10 +101,33 @@ def test_a_check_that_is_stopped_cleans_up_and_nothing_of_it_lives_on(tmp_path: 
     first_gpu.run_check(check("hangs", code, 1 / 60), tmp_path)
     assert (tmp_path / "hangs" / "clean").exists()
     child = int((tmp_path / "hangs" / "child").read_text())
+    soon(lambda: not lives(child))
+
+
+def test_a_runner_that_is_told_to_stop_takes_its_check_with_it(tmp_path: Path) -> None:
+    code = (
+        "import importlib.util, pathlib\n"
+        f"spec = importlib.util.spec_from_file_location('runner', {first_gpu.__file__!r})\n"
+        "runner = importlib.util.module_from_spec(spec); spec.loader.exec_module(runner)\n"
+        "code = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'\n"
+        "hangs = runner.Check('hangs', 5, 'to hang', (runner.sys.executable, '-c', code))\n"
+        f"runner.CHECKS, runner.machine = (hangs,), lambda: {MACHINE}\n"
+        f"runner.main(pathlib.Path({str(tmp_path)!r}))\n"
+    )
+    log = tmp_path / "hangs" / "log.txt"
+    with subprocess.Popen([sys.executable, "-c", code]) as runner:
+        soon(lambda: log.exists() and bool(log.read_text().strip()))
+        runner.terminate()
+    assert runner.returncode == 143
+    soon(lambda: not lives(int(log.read_text())))
+
+
+def soon(true: Callable[[], bool]) -> None:
+    """Fail unless something becomes true in ten seconds."""
     deadline = time.monotonic() + 10
-    while lives(child) and time.monotonic() < deadline:
+    while not true():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert not lives(child)
 
 
 def lives(process: int) -> bool:
