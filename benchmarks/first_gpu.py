@@ -8,7 +8,7 @@ one that fails, crashes or hangs does not stop the next.  Each leaves a line of 
 in ``first_gpu.jsonl``, and its output and files in a folder of its name.  One call runs what fits
 into ``--minutes`` and leaves out what has a line already.
 
-Exit: 0 all passed so far, 2 usage or no CUDA device, 3 some failed.  `gpu_checks.py` has the checks
+Exit: 0 all passed so far, 2 usage or no CUDA device, 3 some failed.  `gpu_checks` has the checks
 themselves; this file needs no torch.
 """
 
@@ -27,8 +27,9 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = Path(__file__).with_name("gpu_checks.py")
+PROGRAM = Path(__file__).with_name("gpu_checks")
 RECORDS = "first_gpu.jsonl"
+STUDY = "python cli.py ablate presence --seeds 0-4 --set run.steps=4000 --jobs 5"
 USAGE, SOME_FAILED = 2, 3
 PROBE_SEC = 180.0
 """The first import of torch on a machine may take a minute."""
@@ -48,7 +49,7 @@ class Check(NamedTuple):
     expects: str
     """What makes it pass; an estimate is only there to be compared with."""
     command: tuple[str, ...] = ()
-    """Writes ``result.json``; by default the function of this name in `gpu_checks.py`."""
+    """Writes ``result.json``; by default the function of this name in `gpu_checks`."""
 
 
 CHECKS = (
@@ -310,6 +311,8 @@ def conclude(checks: Sequence[Check], out: Path, left: Sequence[Check], only: bo
             f"python benchmarks/first_gpu.py --out {out}{asked}",
             file=sys.stderr,
         )
+    elif not only:
+        print(f"next, the study that a card is wanted for:\n{STUDY}", file=sys.stderr)
     if failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -33,7 +33,7 @@ from sagan_bench.models.build import attention_blocks
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import noise, standing
 from sagan_bench.training.loop import Step, TrainState, train
-from sagan_bench.training.timing import seconds_per_flop
+from sagan_bench.training.timing import out_of_memory, seconds_per_flop
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0", tf32=True)
 ROOT = Path(sagan_bench.__file__).parents[1]
@@ -192,6 +192,22 @@ def test_the_step_names_no_type_of_device() -> None:
 def test_a_step_is_timed_on_a_card() -> None:
     with card():
         assert seconds_per_flop(small(), torch.device("cuda:0")) > 0
+
+
+@pytest.mark.slow
+def test_what_ran_out_of_memory_in_gs_update_is_advised() -> None:
+    config = small("training.batch_size=12")
+
+    def refuse(_module: object, given: tuple[torch.Tensor, ...]) -> None:
+        if torch.is_grad_enabled() and len(given[0]) > 4:
+            raise torch.AcceleratorError("CUDA error: out of memory")
+
+    with card():
+        state = TrainState(config, torch.device("cuda:0"))
+        state.generator.register_forward_pre_hook(refuse)
+        with pytest.raises(torch.AcceleratorError):
+            list(train(config, state, images(32, 0)))
+        assert "; 4 fit: add --micro-batch 4 " in str(out_of_memory(config, state))
 
 
 # Looks
