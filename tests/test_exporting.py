@@ -113,6 +113,7 @@ def test_the_lines_that_the_command_prints(
         assert found.shape == (16, 3, 32, 32)
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11, on loading
 @pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_a_program_draws_the_pictures_of_the_run(
     with_classes: Path, weights: str, tmp_path: Path
