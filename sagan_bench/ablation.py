@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from sagan_bench import records, study
 from sagan_bench.config import Host, RunConfig, closest, flatten
@@ -19,6 +19,8 @@ from sagan_bench.data.building import Progress, prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
 from sagan_bench.errors import UserError
+from sagan_bench.files import sweep_dead
+from sagan_bench.locks import acquired
 from sagan_bench.records import Record
 from sagan_bench.run_directory import read_now
 from sagan_bench.study import Facts, Memory, Place, Study
@@ -399,16 +401,18 @@ def run(planned: Plan, engine: "Engine", watch: "StudyWatch", stop: "Stop") -> N
 def held(folder: Path) -> Iterator[None]:
     """Hold the folder of a study: one driver at a time.  Raises `UserError` if another has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = acquired(folder / ".lock", 0)
     except Timeout:
         raise UserError(
             f"another process is running the study in {folder}; wait until it ends, or choose "
             "another --name"
         ) from None
-    with lock:
+    try:
+        sweep_dead(folder)
         yield
+    finally:
+        lock.release()
 
 
 def _refuse_full_disk(planned: Plan) -> None:

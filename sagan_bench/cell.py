@@ -1,5 +1,6 @@
 """One attempt at a run, within its locked directory: train, sample, checkpoint, score, record."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from sagan_bench import cpu, host, precision, records
-from sagan_bench.config import RunConfig
+from sagan_bench.config import RunConfig, flatten
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
 from sagan_bench.errors import UserError
@@ -33,6 +34,8 @@ from sagan_bench.training.draws import dtype_of
 from sagan_bench.training.generation import Labels, balanced, in_rows, noise, sampler, standing
 from sagan_bench.training.loop import Diverged, Step, TrainState, train
 from sagan_bench.training.timing import out_of_memory
+
+_log = logging.getLogger(__name__)
 
 GRID_IMAGES = 64
 GRID_ROW = 8
@@ -164,11 +167,25 @@ class Cell:
                 f"{self.config.run.steps} asked for; choose another --name or --out"
             )
         self.directory.cut(state.step)
+        self._warn_of_lost_rows(state.step)
         self.rates = [row["images_per_sec"] for row in self.directory.rows()]
         self.scores = [score for score in self.scores if score.step <= state.step]
         self.blocks = tuple(block for block in self.blocks if block.step <= state.step)
         self.step = self.from_step = state.step
         return state
+
+    def _warn_of_lost_rows(self, step: int) -> None:
+        """Say if a power cut took rows that the checkpoint has outlived."""
+        every = self.config.run.log_every
+        before = dict(flatten(self.earlier.config)) if self.earlier else {}
+        there = max((row["step"] for row in self.directory.rows()), default=0)
+        if before.get("run.log_every") == every and there < step - step % every:
+            _log.warning(
+                "%s: rows after step %d are lost, up to step %d; the run goes on without them",
+                self.directory.metrics_file,
+                there,
+                step,
+            )
 
     # --- Training ---
 
@@ -217,9 +234,14 @@ class Cell:
         self._obey(self.shard.agreed(self.stop()))
 
     def _checkpoint(self) -> None:
+        """Save the state, after what belongs to it: rows, scores and readings up to this step.
+
+        A kill in between leaves them beyond the checkpoint before, and they are made again.
+        """
         if self.checkpoints.newest_step() != self.step:
-            self.checkpoints.save(self.step, self.state.state_dict())
+            self.directory.sync_rows()
             self.write("running")
+            self.checkpoints.save(self.step, self.state.state_dict())
 
     def _obey(self, reason: str | None) -> None:
         """Raise `Stopped`, with a checkpoint taken, if the run was asked to stop."""
@@ -412,7 +434,8 @@ class _TensorBoard:
 def save_grid(path: Path, images: Images) -> None:
     """Write uint8 images (N, 3, S, S) as one PNG, eight in a row."""
     grid = make_grid(torch.as_tensor(np.asarray(images).copy()), nrow=8, padding=2, pad_value=255)
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
+    with atomic_file(path) as file:
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, "PNG")
 
 
 def grid_labels(classes: int) -> Tensor | None:

@@ -22,7 +22,7 @@ import torch
 from sagan_bench import cpu, experiment, host
 from sagan_bench.cell import Progress, Scored, Stop, Stopped, Watch
 from sagan_bench.config import RunConfig, override
-from sagan_bench.errors import UserError
+from sagan_bench.errors import MachineError, UserError, machine_error
 from sagan_bench.records import Status
 from sagan_bench.run_directory import is_locked
 from sagan_bench.training.loop import Diverged, Step
@@ -119,6 +119,10 @@ def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
         return Ended(record.status, record.reason)
     except Stopped as stopped:
         return Ended("interrupted", str(stopped))
+    except (MachineError, OSError) as error:
+        failure = machine_error(error) if isinstance(error, OSError) else error
+        noted = experiment.note_failure(job.config, job.digest, job.path, str(failure), lost=True)
+        return Ended(noted, str(failure))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this cell's result
         reason = f"{type(error).__name__}: {error}"
         trace = "" if isinstance(error, UserError) else traceback.format_exc()
@@ -212,19 +216,18 @@ class _Worker:
                 self.job, self.asked, self.failed = None, None, what.status == "failed"
 
     def _died(self, job: Job) -> Ended:
-        """Record that the process died in a job, unless the job was over or asked to stop."""
+        """Record that the process died in a job, unless the job was over or asked to stop.
+
+        One that a signal ended was lost to the machine, which is no result.
+        """
+        self.process.join(SECONDS_TO_END)
         if self.asked:
             return Ended("interrupted", self.asked)
-        reason = f"the worker process died: {self._how_it_died()}"
-        return Ended(experiment.note_failure(job.config, job.digest, job.path, reason), reason)
-
-    def _how_it_died(self) -> str:
-        self.process.join(SECONDS_TO_END)
         code = self.process.exitcode
-        if code is None or code >= 0:
-            return f"exit code {code}"
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        return f"{signal.Signals(-code).name}{hint}"
+        killed = code is not None and code < 0
+        reason = f"the worker process died: {_how_it_died(code)}"
+        noted = experiment.note_failure(job.config, job.digest, job.path, reason, lost=killed)
+        return Ended(noted, reason)
 
     def end(self, patience_sec: float) -> None:
         """Close the connection, at which the worker stops politely; kill it if it does not."""
@@ -233,6 +236,13 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+def _how_it_died(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+    return f"{signal.Signals(-code).name}{hint}"
 
 
 class Processes:

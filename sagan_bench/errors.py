@@ -1,4 +1,6 @@
-"""The one error that a user is meant to read."""
+"""The errors that a user is meant to read."""
+
+import errno
 
 
 class UserError(Exception):
@@ -6,3 +8,27 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+class MachineError(UserError):
+    """The machine failed, not what it was asked for: no result, and the same command goes on."""
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or raise the quota",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a folder that you may use, or change its mode",
+    errno.EPERM: "choose a folder that you may use, or change its mode",
+    errno.EIO: "look at the disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def machine_error(error: OSError) -> MachineError:
+    """Return what to tell the user of an error of the operating system: what, where, what to do."""
+    what = error.strerror or str(error) or type(error).__name__
+    where = f"; {error.filename}" if error.filename else ""
+    advice = _ADVICE.get(error.errno or 0, "mend that")
+    return MachineError(f"{what}{where}; {advice}: the same command then goes on")

@@ -2,9 +2,11 @@
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ from sagan_bench.data.building import prepare
 from sagan_bench.data.checks import check
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store, known_fingerprint
-from sagan_bench.errors import UserError
+from sagan_bench.errors import UserError, machine_error
 from sagan_bench.evaluation import scoring
 from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
@@ -55,10 +57,11 @@ def plan(
     """Check the networks, prepare the data, check that it can be scored, and name the run.
 
     Raises:
-        UserError: an impossible network, or data that cannot be used.
+        UserError: an impossible network, no compiler for it, or data that cannot be used.
         Stopped: ``stop`` asked for it while data was prepared.
     """
     layers(config)  # refuses an impossible network before any data is made
+    host.refuse_compiling(config)
 
     def progress(done: int, total: int) -> None:
         watch(Progress("data", done, total))
@@ -144,6 +147,7 @@ def run(
         complete = earlier is not None and _is_complete(earlier, config.run.steps, planned.path)
         shard.told(complete)
         if earlier is not None and complete:
+            _clear_leftovers(directory, config, earlier)
             return earlier
         cell = Cell(
             config,
@@ -157,9 +161,17 @@ def run(
         )
         try:
             return cell.run()
+        except OSError as error:
+            failure = machine_error(error)
+            with suppress(
+                OSError, UserError
+            ):  # where even that cannot be written, it reads as killed
+                _end(directory, config, planned.digest, str(failure), lost=True)
+            raise failure from error
         except Exception as error:
             if is_lost_peer(error):
-                cell.write("interrupted", "another process of the run is gone")
+                gone = "another process of the run is gone"
+                _end(directory, config, planned.digest, gone, lost=True)
             elif not isinstance(error, Stopped) and not _is_over(directory):
                 cell.write("failed", f"{type(error).__name__}: {error}")
             raise
@@ -181,26 +193,64 @@ def assist(
 
 
 def note_failure(
-    config: RunConfig, digest: str, path: Path, reason: str, trace: str = ""
+    config: RunConfig, digest: str, path: Path, reason: str, trace: str = "", *, lost: bool = False
 ) -> Status:
     """Record that a run failed, if it could not do so itself; ``trace`` goes to ``failure.txt``.
 
-    A run that another process holds, or a folder that holds another run, is left alone; so is one
-    that was over before what failed.  Returns the status that the run has.
+    One that was ``lost`` to a failure of the machine is interrupted, and failed once that has
+    happened `LOSSES` times without a step gained.  A run that another process holds, or a folder
+    that holds another run, is left alone; so is one that was over before what failed.  Returns the
+    status that the run has.
     """
     dumped = config.model_dump(mode="json")
     try:
         with RunDirectory(path, digest=digest, config=dumped) as directory:
-            earlier = records.read(path) if directory.record_file.exists() else None
-            if earlier and _is_over(directory):
-                _log.warning("%s: %s, after it was over", path, reason)
-                return earlier.status
-            directory.write(_failed(earlier or _unstarted(config, digest, path), reason))
-            if trace:
+            status = _end(directory, config, digest, reason, lost=lost)
+            if trace and status == "failed":
                 atomic_write(path / "failure.txt", trace.encode())
+            return status
     except (UserError, OSError) as error:
         _log.warning("%s: that it failed could not be recorded: %s", path, error)
-    return "failed"
+    return "interrupted" if lost else "failed"
+
+
+LOSSES = 3
+"""Attempts in a row that the machine may break off without a step gained."""
+
+
+def _end(
+    directory: RunDirectory, config: RunConfig, digest: str, reason: str, *, lost: bool
+) -> Status:
+    """Record in a held directory how an attempt ended, unless the run was over before."""
+    path = directory.path
+    earlier = records.read(path) if directory.record_file.exists() else None
+    if earlier and _is_over(directory):
+        _log.warning("%s: %s, after it was over", path, reason)
+        return earlier.status
+    record = earlier or _unstarted(config, digest, path)
+    if lost and (times := _losses(record)) < LOSSES:
+        ended = record.model_copy(update={"status": "interrupted", "reason": reason})
+    else:
+        told = f"{reason} (lost {times} times without a step gained)" if lost else reason
+        ended = _failed(record, told)
+    directory.write(ended)
+    return ended.status
+
+
+def _losses(record: Record) -> int:
+    """Return how many attempts in a row, the last included, were broken off at the same step."""
+    last = record.attempts[-1] if record.attempts else None
+    same = takewhile(
+        lambda one: last and one.outcome is None and one.from_step == last.from_step,
+        reversed(record.attempts),
+    )
+    return sum(1 for _ in same)
+
+
+def _clear_leftovers(directory: RunDirectory, config: RunConfig, record: Record) -> None:
+    """Remove the checkpoints of a finished run that was killed before it did so."""
+    if record.status == "finished" and not config.run.keep_training_state:
+        Checkpoints(directory.checkpoints).clear()
 
 
 def _is_over(directory: RunDirectory) -> bool:

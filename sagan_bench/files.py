@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+_TEMP = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
 
 
 @contextmanager
@@ -17,12 +20,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     exception in the block leaves ``path`` as it was.
     """
     # Not tempfile: it makes files that only their owner may read, whatever the umask says.
-    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temp = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with synced_file(temp) as file:
             yield file
         os.replace(temp, path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename == str(temp):  # a name that tells nobody anything
+            error.filename = str(path)
+        raise
     finally:
         temp.unlink(missing_ok=True)
 
@@ -36,7 +43,29 @@ def atomic_write(path: Path, data: bytes) -> None:
 def sweep(folder: Path) -> None:
     """Remove at any depth what killed processes left half-written; nobody else may be writing."""
     for temp in folder.rglob(".*.tmp"):
-        temp.unlink(missing_ok=True)
+        if temp.is_file():
+            temp.unlink(missing_ok=True)
+
+
+def sweep_dead(folder: Path) -> None:
+    """Remove from a folder, not those below, what processes left half-written that are no more.
+
+    Others may be writing there, on this machine.
+    """
+    for temp in folder.glob(".*.tmp"):
+        named = _TEMP.search(temp.name)
+        if named and not _is_alive(int(named[1])) and temp.is_file():
+            temp.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 @contextmanager
@@ -46,9 +75,26 @@ def synced_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         FileExistsError: If ``path`` exists.
     """
-    with path.open("xb") as file:
+    with naming(path), path.open("xb") as file:
         yield file
         file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say of an error of the operating system at which file it was, where it does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Put a file's content on the disk, if there is such a file."""
+    with suppress(FileNotFoundError), naming(path), path.open("rb") as file:
         os.fsync(file.fileno())
 
 
@@ -56,7 +102,8 @@ def sync_folder(folder: Path) -> None:
     """Put the names in ``folder`` on the disk: after a rename, so that it outlives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)
 

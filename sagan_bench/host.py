@@ -1,6 +1,8 @@
 """What this machine offers, asked once, so that ``auto`` can be replaced before the digest."""
 
+import os
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,6 +108,25 @@ def forget_peak_memory(chosen: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(chosen)
     with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the process
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def refuse_compiling(config: RunConfig) -> None:
+    """Refuse to compile networks where torch finds no compiler: it would say so in the first step.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not config.training.compile:
+        return
+    by_default = "clang++" if sys.platform == "darwin" else "g++"
+    wanted = [os.environ.get("CXX", by_default)]
+    if device(config.run.device).type == "cuda":  # Triton's, which needs one for C
+        wanted = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang", "cc"]
+    if not any(map(shutil.which, wanted)):
+        raise UserError(
+            f"training.compile: torch needs a compiler, and {' or '.join(wanted)} is not to be "
+            "found; install one (Debian: apt-get install g++), or leave out --compile"
+        )
 
 
 class OutOfMemory(UserError):

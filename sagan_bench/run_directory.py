@@ -1,6 +1,5 @@
 """The directory of one run: its lock, its files, its metrics, and its status as of now."""
 
-import fcntl
 import json
 import logging
 import os
@@ -10,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 from pydantic_core import to_json
 
 from sagan_bench.config import flatten
 from sagan_bench.errors import UserError
-from sagan_bench.files import atomic_write, json_bytes, sweep
+from sagan_bench.files import atomic_write, json_bytes, naming, sweep, sync
+from sagan_bench.locks import acquired, is_held
 from sagan_bench.records import RECORD, Record, Status, damaged, read, read_object
 
 METRICS, DIAGNOSTICS = "metrics.jsonl", "diagnostics.jsonl"
@@ -129,6 +129,11 @@ class RunDirectory:
         """Return the rows of the metrics; a torn last line is left out."""
         return read_rows(self.metrics_file)
 
+    def sync_rows(self) -> None:
+        """Put the rows so far on the disk: before the checkpoint that they belong to."""
+        for file in (self.metrics_file, self.diagnostics_file):
+            sync(file)
+
     def cut(self, step: int) -> None:
         """Drop the rows after ``step`` and a torn last line, so that going on repeats no row."""
         for file in (self.metrics_file, self.diagnostics_file):
@@ -143,7 +148,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:
-    with file.open("ab") as opened:
+    with naming(file), file.open("ab") as opened:
         opened.write(to_json(row, inf_nan_mode="null") + b"\n")
 
 
@@ -170,16 +175,14 @@ def _difference(here: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return ", ".join(pairs) or "the configs read the same, but a different version digested them"
 
 
-def _acquired(path: Path) -> FileLock:
-    lock = FileLock(path / _LOCK)
+def _acquired(path: Path) -> BaseFileLock:
     try:
-        lock.acquire(timeout=_LOCK_GRACE_SEC)
+        return acquired(path / _LOCK, _LOCK_GRACE_SEC)
     except Timeout:
         raise UserError(
             f"the run directory is in use by {_holder(path)}; {path}; wait until that process "
             "ends, or choose another --name or --out"
         ) from None
-    return lock
 
 
 def _holder(path: Path) -> str:
@@ -208,18 +211,7 @@ def _move_aside(path: Path) -> None:
 
 def is_locked(path: Path) -> bool:
     """Return whether a process, this one included, has the run directory open."""
-    try:
-        handle = os.open(path / _LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        # Shared, so that two probes at a time do not take each other for a run.
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return is_held(path / _LOCK)
 
 
 def status_now(directory: Path) -> Status:

@@ -1,9 +1,12 @@
 """The command line: parse, call one function, print one path.  Nothing heavy is imported early."""
 
+import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,9 +21,11 @@ from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.report import report
 from sagan_bench.cli.sample import sample
 from sagan_bench.cli.signals import exit_stopped, stopping
-from sagan_bench.errors import UserError
+from sagan_bench.errors import UserError, machine_error
 
 INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
+PIPE_CLOSED = 141
+"""As a shell has it of a program that ends by SIGPIPE."""
 
 app = typer.Typer(
     name="sagan-bench",
@@ -44,10 +49,23 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs")]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 ok, 1 internal, 2 usage, 3 failed runs, 130, 143."""
+    """Run the command line and exit.
+
+    0 ok, 1 internal, 2 usage or machine, 3 failed runs, 130, 141, 143 by signals.
+    """
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    _open_streams()
     try:
         app(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
+        sys.exit(PIPE_CLOSED)
+    except OSError as error:
+        if debug:
+            raise
+        print(f"error: {machine_error(error)}", file=sys.stderr)
+        sys.exit(USAGE)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE)
@@ -58,6 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("add --debug directly after cli.py for the traceback", file=sys.stderr)
         sys.exit(INTERNAL)
     sys.exit(0)
+
+
+def _open_streams() -> None:
+    """Let everything be printed, whatever the streams are: closed, or without our characters."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed, as by cron
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as we run
+        elif isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_output() -> None:
+    """Let what nobody reads any more go nowhere, also at the end of the process."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(asked: bool) -> None:

@@ -221,8 +221,15 @@ def _print_plan(planned: "Plan", jobs: int, as_json: bool, per_flop: float | Non
 STATES: "tuple[State, ...]" = ("new", "resumable", "running", "done", "diverged", "failed")
 
 
+GO_ON = {
+    "resumable": "what was interrupted goes on with the same command",
+    "failed": "what failed is tried again with --retry-failed",
+}
+"""By the state of a cell: how it may yet get a result."""
+
+
 def _conclude(planned: "Plan", as_json: bool) -> None:
-    """Print what can be claimed, and end with 3 if a cell failed or diverged."""
+    """Print what can be claimed, and end with 3 if a cell has failed, diverged or stopped."""
     from sagan_bench import comparison
 
     found = comparison.of_study(planned.folder)
@@ -230,9 +237,13 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
         print(json.dumps(asdict(found), indent=2))
     else:
         print_findings(found)
-    bad = [cell for cell in planned.cells if cell.state in ("failed", "diverged")]
+    bad = [cell for cell in planned.cells if cell.state in ("failed", "diverged", "resumable")]
     for cell in bad:
-        print(f"{cell.state}: {cell.path}: {cell.reason}", file=sys.stderr)
+        told = "interrupted" if cell.state == "resumable" else cell.state
+        print(f"{told}: {cell.path}: {cell.reason}", file=sys.stderr)
+    states = {cell.state for cell in bad}
+    for advice in (text for state, text in GO_ON.items() if state in states):
+        print(advice, file=sys.stderr)
     if not as_json:
         print(f"study:   {planned.folder}\nnext:    {program()} compare {planned.folder}")
     if bad:

@@ -122,9 +122,17 @@ def _exit_if_failed(found: "Findings", confirm: bool) -> None:
         for one in found.searches
         if confirm and one.missing
     ]
-    for line in [*failed, *lost, *without]:
+    interrupted = [
+        f"trial {trial.number} of {one.id} was interrupted; the same command goes on with it"
+        for one in found.searches
+        for trial in one.trials
+        if trial.outcome == "running"
+    ]
+    for line in [*failed, *lost, *without, *interrupted]:
         print(line, file=sys.stderr)
-    if failed or lost or without:
+    if lost:
+        print("what failed on fresh seeds is tried again with --retry-failed", file=sys.stderr)
+    if failed or lost or without or interrupted:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import pickle
 import re
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,11 +31,16 @@ class _HashingWriter:
 
     def __init__(self, file: BinaryIO) -> None:
         self.hash = hashlib.sha256()
+        self.error: OSError | None = None
         self._file = file
 
     def write(self, data: bytes) -> int:
         self.hash.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error  # torch would raise another, of its own file format
+            raise
 
     def flush(self) -> None:
         self._file.flush()
@@ -53,7 +59,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
     with atomic_file(path) as file:
         file.write(MAGIC + bytes(_DIGEST_BYTES))
         payload = _HashingWriter(file)
-        torch.save(state, payload)  # type: ignore[arg-type]  # needs write and flush only
+        try:
+            torch.save(state, payload)  # type: ignore[arg-type]  # needs write and flush only
+        except RuntimeError:
+            if payload.error:
+                raise payload.error from None
+            raise
         file.seek(len(MAGIC))
         file.write(payload.hash.digest())
 
@@ -72,7 +83,10 @@ def load(path: Path) -> dict[str, Any]:
         if hashlib.file_digest(file, "sha256").digest() != digest:
             raise DamagedCheckpoint(_damage(path, "its SHA-256 is not that of its content"))
         file.seek(start)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, EOFError, ValueError) as error:
+            raise DamagedCheckpoint(_damage(path, "it was not saved here")) from error
 
 
 def _damage(path: Path, detail: str) -> str:

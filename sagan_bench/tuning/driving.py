@@ -63,6 +63,8 @@ class Searcher:
         self.asked: dict[str, optuna.Trial] = {}
         """Of the runs under way, those of trials."""
         self.resumed: deque[tuple[optuna.Trial, Cell]] = deque()
+        self.lost = False
+        """A trial was interrupted: it goes on with the next command, and no best is chosen yet."""
         self._over: dict[str, Record] = {}
         self._tried: set[str] = set()
         self._values: dict[tuple[str, int], list[float]] = {}
@@ -136,7 +138,7 @@ class Searcher:
 
     def _next_confirmed(self) -> Cell | None:
         """Return a run on fresh seeds."""
-        if not self.search.memory.confirm:
+        if self.lost or not self.search.memory.confirm:
             return None
         for cell in self.confirmation().missing:
             if cell.id not in self.running and cell.id not in self._tried:
@@ -204,6 +206,8 @@ class Searcher:
         elif ended.status == "failed":
             trial.set_user_attr("reason", ended.reason)
             self.study.tell(trial, state=TrialState.FAIL)
+        else:
+            self.lost = True
 
     def _tell(self, trial: optuna.Trial, cell: Cell, record: Record) -> None:
         """Tell how a trial ended; the attributes first, because telling closes it."""
