@@ -329,7 +329,9 @@ def test_a_killed_worker_loses_its_cell_alone_and_the_same_command_goes_on(tmp_p
     assert dead.record is not None
     assert dead.record.reason == "the worker process died: SIGKILL (out of memory?)"
     assert (dead.state, alive.state) == ("resumable", "done")
-    assert dead.record.attempts[-1].outcome == "failed"
+    assert dead.record.attempts[-1].outcome is None
+    in_processes(plan.refreshed(), [SLOT], lambda *_: None)
+    assert states(plan.refreshed())[:2] == ["done", "done"]
 
 
 def test_a_worker_killed_after_it_was_asked_to_stop_fails_no_cell(tmp_path: Path) -> None:

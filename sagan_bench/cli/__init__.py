@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -24,8 +23,6 @@ from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.errors import UserError, machine_error
 
 INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
-PIPE_CLOSED = 141
-"""As a shell has it of a program that ends by SIGPIPE."""
 
 app = typer.Typer(
     name="sagan-bench",
@@ -51,16 +48,12 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs")]
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
-    0 ok, 1 internal, 2 usage or machine, 3 failed runs, 130, 141, 143 by signals.
+    0 ok, 1 internal, 2 usage or machine, 3 failed runs, 130 and 143 by signals.
     """
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     _open_streams()
     try:
         app(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_output()
-        sys.exit(PIPE_CLOSED)
     except OSError as error:
         if debug:
             raise
@@ -86,12 +79,6 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as we run
         elif isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _forget_output() -> None:
-    """Let what nobody reads any more go nowhere, also at the end of the process."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(asked: bool) -> None:
