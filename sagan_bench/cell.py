@@ -18,7 +18,7 @@ from sagan_bench import cpu, host, precision, records
 from sagan_bench.config import RunConfig, flatten
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
-from sagan_bench.errors import UserError
+from sagan_bench.errors import MachineError, UserError
 from sagan_bench.evaluation.extractors import Images
 from sagan_bench.evaluation.metrics import NonFiniteImages, Sample, sample_images
 from sagan_bench.evaluation.scoring import Scorer, Weights
@@ -143,9 +143,9 @@ class Cell:
         except NonFiniteImages as error:
             return self.write("diverged", f"step {self.step}: {error}")
         except host.OutOfMemory as error:
-            self._checkpoint()
-            told = f"{error}; what was trained is kept, and the same command goes on from there"
-            raise host.OutOfMemory(told) from error
+            # No checkpoint here: what this step was to be looked at by would never be made.
+            kept = self.checkpoints.newest_step() or 0
+            raise MachineError(f"{error}; the same command goes on from step {kept}") from error
         record = self.write("finished")
         if not self.config.run.keep_training_state:
             self.checkpoints.clear()  # only now: a kill before the record would lose the run

@@ -19,7 +19,7 @@ from sagan_bench.data.building import prepare
 from sagan_bench.data.checks import check
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store, known_fingerprint
-from sagan_bench.errors import UserError, machine_error
+from sagan_bench.errors import MachineError, UserError, machine_error
 from sagan_bench.evaluation import scoring
 from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
@@ -161,15 +161,13 @@ def run(
         )
         try:
             return cell.run()
-        except OSError as error:
-            failure = machine_error(error)
-            with suppress(
-                OSError, UserError
-            ):  # where even that cannot be written, it reads as killed
+        except (OSError, MachineError) as error:
+            failure = machine_error(error) if isinstance(error, OSError) else error
+            with suppress(OSError, UserError):  # where that cannot be written, it reads as killed
                 _end(directory, config, planned.digest, str(failure), lost=True)
             raise failure from error
         except Exception as error:
-            if is_lost_peer(error):
+            if shard.world > 1 and is_lost_peer(error):
                 gone = "another process of the run is gone"
                 _end(directory, config, planned.digest, gone, lost=True)
             elif not isinstance(error, Stopped) and not _is_over(directory):

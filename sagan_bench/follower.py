@@ -28,9 +28,10 @@ def follow(
     torch.set_num_threads(shard.told(0))
     precision.use(config.training.precision)
     device = host.open_device(config.run.device)
-    state = TrainState(config, device, shard)
-    if step := shard.told(0):
-        state.load_state_dict(_checkpoint(checkpoints, step))
+    with host.memory_for("loading the networks", device):
+        state = TrainState(config, device, shard)
+        if step := shard.told(0):
+            state.load_state_dict(_checkpoint(checkpoints, step))
     scorer = Scorer(config, store, state.device, lambda done, total: None, shard)
     try:
         for event in train(config, state, store):

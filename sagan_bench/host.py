@@ -22,9 +22,12 @@ NO_MEMORY = (
     "CUDA ran out of memory",  # cuDNN's attention
     "Cuda failure 2 'out of memory'",  # NCCL
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",  # up to cuDNN 8; then INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    "ALLOCATION_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
     "can't allocate memory",  # the CPU's allocator
+    "std::bad_alloc",
 )
 """What errors without a class of their own say.  CUBLAS_STATUS_NOT_INITIALIZED is not among them:
 it follows other faults of a device too."""
@@ -158,9 +161,10 @@ def memory_for(doing: str, chosen: torch.device) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        elsewhere = "" if chosen.type == "cpu" else ", or use --device cpu"
         raise OutOfMemory(
-            f"out of memory on {chosen} while {doing}; let fewer runs share it (--jobs), free it, "
-            "or use --device cpu"
+            f"out of memory on {chosen} while {doing}; let fewer runs share it (--jobs), or free "
+            f"it{elsewhere}"
         ) from error
 
 

@@ -21,6 +21,9 @@ from sagan_bench.errors import UserError
 PATIENCE = timedelta(hours=24)
 """The others wait so long for one that is scoring; gloo sees a broken connection at once."""
 
+LOST_ON_CPUS = timedelta(minutes=30)
+"""CPUs wait so long for each other within a step, and every process for the first connection."""
+
 LOST = timedelta(seconds=50)
 """GPUs wait so long for each other within a step, where every process is at work.  NCCL may see
 nothing of a peer that is gone; at this time its watchdog ends the process, 60 s later (four times
@@ -152,7 +155,11 @@ def joined(device: str) -> Iterator[Shard]:
         _refuse_sharing(shard, device)
         torch.cuda.set_device(shard.local_rank)
     try:
-        talk = _connected("nccl", LOST) if on_gpus else _connected("gloo", PATIENCE)
+        talk = _connected("nccl", LOST) if on_gpus else _connected("gloo", LOST_ON_CPUS)
+    except dist.DistError as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"the processes of this run cannot be connected: {first}") from error
+    try:
         yield replace(shard, talk=talk)
     except RuntimeError as error:
         if not is_lost_peer(error):

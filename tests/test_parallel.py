@@ -181,6 +181,19 @@ def test_no_other_error_is_called_a_lost_peer(error: Exception) -> None:
     assert not parallel.is_lost_peer(error)
 
 
+def test_processes_that_cannot_be_connected_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        for name, value in (world | {"TORCHELASTIC_RUN_ID": "test"}).items():
+            monkeypatch.setenv(name, value)
+        expected = pytest.raises(UserError, match=r"cannot be connected: .*EADDRINUSE")
+        with expected, parallel.joined("cpu"):
+            pass
+
+
 def test_without_torchrun_a_process_is_alone() -> None:
     with parallel.joined("cpu") as shard:
         assert shard == parallel.ALONE

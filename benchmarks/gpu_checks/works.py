@@ -76,6 +76,8 @@ def study_in_workers(found: Figures) -> None:
     failed = {record["reason"] for record in records if record["status"] != "finished"}
     require(not failed, f"unfinished cells: {failed}")
     require(len(records) == 4 and not done.returncode, "not all 4 cells were run")
+    on_cards = all(re.fullmatch(r"cuda:\d+", device) for device in found["devices"])
+    require(on_cards, f"cells ran on {found['devices']}")
 
 
 def gpu_tests(found: Figures) -> None:

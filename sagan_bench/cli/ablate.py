@@ -175,7 +175,9 @@ def _seconds_per_flop(planned: "Plan", slot: "Slot") -> float:
     config = planned.cells[0].config
     precision.use(config.training.precision)
     torch.set_num_threads(slot.threads)
-    alone = seconds_per_flop(config, host.device(slot.device))
+    device = host.open_device(slot.device)
+    with host.memory_for("timing a step", device):
+        alone = seconds_per_flop(config, device)
     return alone if slot.device == "cpu" else alone * slot.shared_by
 
 

@@ -68,10 +68,14 @@ def multi_process_service_runs() -> bool:
     """
     folder = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
     try:
-        os.kill(int((folder / "nvidia-cuda-mps-control.pid").read_text()), 0)
+        daemon = int((folder / "nvidia-cuda-mps-control.pid").read_text())
+    except (OSError, ValueError):
+        return False
+    try:
+        os.kill(daemon, 0)
     except PermissionError:
-        return True  # it runs, as another user
-    except (OSError, ValueError, OverflowError):
+        return True  # root's, which serves others too
+    except (OSError, OverflowError):
         return False
     return True
 

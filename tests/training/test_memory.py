@@ -37,6 +37,10 @@ FORMS: list[Callable[[], Exception]] = [
     accelerator_error,
     lambda: RuntimeError("CUDA driver error: out of memory"),
     lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    lambda: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    lambda: RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+    lambda: RuntimeError("Triton Error [CUDA]: out of memory"),
+    lambda: RuntimeError("std::bad_alloc"),
     lambda: RuntimeError(
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"
     ),
@@ -96,28 +100,46 @@ def test_advice_after_either_update_names_what_fits(
 
 @pytest.mark.parametrize("form", [FORMS[0], FORMS[1]])
 @pytest.mark.parametrize(
-    ("what", "told", "at"),
-    [("_sample", "making sample images", 3), ("_score_final", "scoring", 6)],
+    ("what", "told", "step", "kept"),
+    [
+        ("_sample", "making sample images", 3, 2),
+        ("_sample", "making sample images", 6, 4),
+        ("_score", "scoring", 4, 2),
+        ("_score_final", "scoring", 6, 6),
+    ],
 )
-def test_what_was_trained_is_kept(
+def test_nothing_is_missing_after_memory_ran_out_in_a_look(
     what: str,
     told: str,
-    at: int,
+    step: int,
+    kept: int,
     form: Callable[[], Exception],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(*_: object) -> None:
-        raise form()
+    config, look = make("run.eval_every=2", "run.eval_images=8"), getattr(cell.Cell, what)
+
+    def full(self: cell.Cell, *given: object, **named: object) -> None:
+        if self.step == step:
+            raise form()
+        look(self, *given, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(cell.Cell, what, full)
-        with pytest.raises(UserError, match=f"out of memory on cpu while {told}.*goes on from"):
-            experiment.run(make(), out=tmp_path / "run")
-    assert records.read(tmp_path / "run").status == "failed"
-    record = experiment.run(make(), out=tmp_path / "run")
-    assert record.status == "finished"
-    assert [attempt.from_step for attempt in record.attempts] == [0, at]
+        with pytest.raises(UserError, match=f"memory on cpu while {told}.* from step {kept}$"):
+            experiment.run(config, out=tmp_path / "run")
+    assert records.read(tmp_path / "run").status == "interrupted"
+    record = experiment.run(config, out=tmp_path / "run")
+    whole = experiment.run(config, out=tmp_path / "whole")
+    assert [attempt.from_step for attempt in record.attempts] == [0, kept]
+    assert record.scores == whole.scores
+    assert record.blocks == whole.blocks
+    for folder in ("samples", "diagnostics"):
+        names = [
+            sorted(file.name for file in (tmp_path / run / folder).iterdir())
+            for run in ("run", "whole")
+        ]
+        assert names[0] == names[1]
 
 
 def test_scoring_again_and_making_images_say_so(
