@@ -125,7 +125,7 @@ def refuse_compiling(config: RunConfig) -> None:
     wanted = [os.environ.get("CXX", by_default)]
     if device(config.run.device).type == "cuda":  # Triton's, which needs one for C
         wanted = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang", "cc"]
-    if not any(map(shutil.which, wanted)):
+    if not any(shutil.which(command.partition(" ")[0]) for command in wanted):  # "ccache g++"
         raise UserError(
             f"training.compile: torch needs a compiler, and {' or '.join(wanted)} is not to be "
             "found; install one (Debian: apt-get install g++), or leave out --compile"
