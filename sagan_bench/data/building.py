@@ -18,8 +18,6 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
-from multiprocessing import forkserver, get_context
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +26,7 @@ from filelock import Timeout
 from pydantic import BaseModel
 
 from sagan_bench.cpu import cores
-from sagan_bench.data.decoding import RESIZE, start_worker
+from sagan_bench.data.decoding import RESIZE, decoding_processes, start_worker
 from sagan_bench.data.listing import Chunk, DataSpec, Listing, Source, Task
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.store import (
@@ -276,7 +274,7 @@ def _build(
     skip_bad: bool,
 ) -> None:
     if workers > 1 and source.geometry:
-        _start_server()  # its imports take as long as the listing does
+        decoding_processes()  # its imports take as long as the listing does
     listing = source.listing()
     folder = place.with_name(place.name + BUILDING)
     noted = _earlier(folder, source.image_size, listing, skip_bad)
@@ -382,27 +380,16 @@ def _checkpoint(folder: Path, splits: dict[str, Growing], noted: Noted) -> None:
 def _pool(source: Source, tasks: int, workers: int) -> Iterator[Executor | None]:
     """Workers for the tasks of ``source``; None where this thread alone is as quick."""
     processes = source.geometry is not None  # pictures hold Python's lock while they are decoded
-    if workers == 1 or (processes and tasks < _TASKS_WORTH_PROCESSES):
+    few = workers == 1 or (processes and tasks < _TASKS_WORTH_PROCESSES)
+    if not tasks or (few and not source.fragile):
         yield None
     elif processes:
         number = min(workers, tasks)
-        with ProcessPoolExecutor(number, _start_server(), initializer=start_worker) as pool:
+        with ProcessPoolExecutor(number, decoding_processes(), initializer=start_worker) as pool:
             yield pool
     else:
         with ThreadPoolExecutor(workers) as threads:
             yield threads
-
-
-def _start_server() -> BaseContext:
-    """Start, once, the process that decoding workers are forked from.
-
-    Not forked from this one: that would carry torch's threads, and this build's lock, along.  Nor
-    spawned: each would import everything anew.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["sagan_bench.data.sources"])
-    forkserver.ensure_running()
-    return context
 
 
 def _in_order(pool: Executor | None, tasks: Sequence[Task], ahead: int) -> Iterator[Chunk]:
