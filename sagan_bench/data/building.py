@@ -17,14 +17,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from filelock import Timeout
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 
+from sagan_bench import files
 from sagan_bench.cpu import cores
 from sagan_bench.data.decoding import RESIZE, decoding_processes, start_worker
 from sagan_bench.data.listing import Chunk, DataSpec, Listing, Source, Task
@@ -41,6 +44,7 @@ from sagan_bench.data.store import (
     place_of,
     sweep,
 )
+from sagan_bench.data.verification import SMALL_BYTES
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write, sync_folder
 
@@ -76,22 +80,39 @@ def prepare(
     """
     source = open_source(spec)
     place = place_of(source, cache)
-    store = open_store(place, skip_bad)
+    store = _whole(place, skip_bad)
     if store is None:
         with _lock(place, progress):
-            store = open_store(place, skip_bad)  # another process may have built it meanwhile
+            store = _whole(place, skip_bad)  # another process may have built it meanwhile
             if store is None:
                 sweep(place, spec.source)
-                with _explained():
+                with _explained(fragile=source.fragile):
                     _build(place, spec, source, progress, workers or cores(), skip_bad)
-                store = open_store(place, skip_bad)
+                store = _whole(place, skip_bad)
     if store is None:
         raise UserError(f"{place} was damaged right after it was written; check that disk")
+    # What is passed over may have changed without a change of the images.
+    store = replace(store, manifest=store.manifest.model_copy(update={"remarks": source.remarks}))
     _warn(store.manifest)
     return store
 
 
+def _whole(place: Path, skip_bad: bool) -> Store | None:
+    """Return the store at ``place``, if it is there and, where that is quick, found undamaged."""
+    store = open_store(place, skip_bad)
+    if store is None or store.verification.size_bytes > SMALL_BYTES:
+        return store
+    try:
+        store.verification.finish()
+    except UserError as error:
+        _logger.warning("%s", error)
+        return None
+    return store
+
+
 def _warn(manifest: Manifest) -> None:
+    for remark in manifest.remarks:
+        _logger.warning("%s", remark)
     if manifest.refused:
         _logger.warning("%d unreadable pictures are left out", manifest.refused)
     if manifest.enlarged:
@@ -130,13 +151,14 @@ def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(*, fragile: bool = False) -> Iterator[None]:
     """Turn a killed worker and a full disk into errors that say what to do."""
     try:
         yield
     except BrokenProcessPool as error:
+        why = "lack of memory" + " or damage to the database" * fragile
         raise UserError(
-            "a decoding process was killed, perhaps for lack of memory; what is done is kept: "
+            f"a decoding process was killed, perhaps for {why}; what is done is kept: "
             "the same command goes on, with --workers 1 in less memory"
         ) from error
     except OSError as error:
@@ -154,12 +176,14 @@ def _explained() -> Iterator[None]:
 class Done(BaseModel):
     """How far one split is: whole tasks, and what they yielded."""
 
-    tasks: int = 0
-    images: int = 0
+    tasks: NonNegativeInt = 0
+    images: NonNegativeInt = 0
     refused: list[str] = []
-    enlarged: int = 0
+    enlarged: NonNegativeInt = 0
     low: int = 255
     high: int = 0
+    sha256: tuple[str, str] | None = None
+    """Of the pixels and of the labels so far; builds of before have none."""
 
     def count(self, chunk: Chunk) -> None:
         """Add one more task's yield."""
@@ -188,7 +212,7 @@ class Growing:
     def __init__(self, folder: Path, name: str, side: int, done: Done) -> None:
         self.done = done
         self.row = (3, side, side)
-        self.digest = hashlib.sha256()
+        self.digest, self.labels_digest = hashlib.sha256(), hashlib.sha256()
         self.files = {
             "images": _reopened(folder / f"{name}.images.npy", "|u1", self.row, done.images),
             "labels": _reopened(folder / f"{name}.labels.npy", "<i8", (), done.images),
@@ -197,15 +221,18 @@ class Growing:
     def append(self, chunk: Chunk) -> None:
         """Add the rows of one task."""
         self.files["images"].write(chunk.images.data)
-        self.files["labels"].write(chunk.labels.astype("<i8").data)
+        labels = chunk.labels.astype("<i8").data
+        self.files["labels"].write(labels)
         self.digest.update(chunk.images.data)
+        self.labels_digest.update(labels)
         self.done.count(chunk)
 
     def sync(self) -> None:
-        """Put all rows on the disk."""
+        """Put all rows on the disk, and note what they are."""
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
+        self.done.sha256 = self.digest.hexdigest(), self.labels_digest.hexdigest()
 
     def finish(self, classes: int) -> SplitFacts:
         """Complete both files and return their facts."""
@@ -227,14 +254,26 @@ class Growing:
             file.close()
 
     def hash_what_is_there(self) -> None:
-        """Take up the digest of the rows of an earlier attempt."""
-        file = self.files["images"]
-        left = self.done.images * int(np.prod(self.row))
-        file.seek(-left, os.SEEK_END)
-        while left:
-            data = file.read(min(left, _HASHED_AT_ONCE))
-            self.digest.update(data)
-            left -= len(data)
+        """Take up the digests of the rows of an earlier attempt; `_Changed` if they are others."""
+        for what, digest, row in (
+            ("images", self.digest, int(np.prod(self.row))),
+            ("labels", self.labels_digest, 8),
+        ):
+            file, left = self.files[what], self.done.images * row
+            file.seek(-left, os.SEEK_END)
+            while left:
+                data = file.read(min(left, _HASHED_AT_ONCE))
+                digest.update(data)
+                left -= len(data)
+        if self.done.sha256 not in (
+            None,
+            (self.digest.hexdigest(), self.labels_digest.hexdigest()),
+        ):
+            raise _Changed
+
+
+class _Changed(Exception):
+    """What an earlier attempt has left is not what it wrote."""
 
 
 def _reopened(path: Path, descr: str, row: tuple[int, ...], rows: int) -> BinaryIO:
@@ -277,8 +316,35 @@ def _build(
         decoding_processes()  # its imports take as long as the listing does
     listing = source.listing()
     folder = place.with_name(place.name + BUILDING)
+    grow = partial(_grow, folder, spec, source, listing, progress, workers, skip_bad)
+    try:
+        noted, facts = grow()
+    except _Changed:
+        _logger.warning("%s has changed on the disk and is begun anew", folder)
+        shutil.rmtree(folder)
+        noted, facts = grow()
+    manifest = _manifest(source, listing, noted, facts)
+    atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+    (folder / PROGRESS).unlink()
+    files.sweep(folder)  # of killed attempts
+    sync_folder(folder)
+    shutil.rmtree(place, ignore_errors=True)  # a damaged store
+    folder.rename(place)
+    sync_folder(place.parent)
+
+
+def _grow(
+    folder: Path,
+    spec: DataSpec,
+    source: Source,
+    listing: Listing,
+    progress: Progress | None,
+    workers: int,
+    skip_bad: bool,
+) -> tuple[Noted, dict[str, SplitFacts]]:
+    """Write the arrays of a store, from where an earlier attempt has left them."""
     noted = _earlier(folder, source.image_size, listing, skip_bad)
-    _check_space(place.parent, source, listing, noted)
+    _check_space(folder.parent, source, listing, noted)
     if not any(done.tasks for done in noted.done.values()):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -286,14 +352,11 @@ def _build(
     with _open_all(folder, source.image_size, noted) as splits:
         _fill(folder, source, listing, splits, noted, progress, workers)
         _refuse_bad(noted, skip_bad)
-        facts = {name: growing.finish(len(listing.classes)) for name, growing in splits.items()}
-    manifest = _manifest(source, listing, noted, facts)
-    atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
-    (folder / PROGRESS).unlink()
-    sync_folder(folder)
-    shutil.rmtree(place, ignore_errors=True)  # a damaged store
-    folder.rename(place)
-    sync_folder(place.parent)
+        for name, part in listing.parts.items():
+            if noted.done[name].images + len(noted.done[name].refused) != part.images:
+                raise _Changed  # a damaged note
+        classes = len(listing.classes)
+        return noted, {name: growing.finish(classes) for name, growing in splits.items()}
 
 
 @contextmanager

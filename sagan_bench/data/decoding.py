@@ -13,7 +13,8 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing import forkserver
@@ -36,15 +37,15 @@ Picture = str | bytes | Image.Image
 RESIZE = "bicubic, antialiased (Pillow)"
 """How pictures are resized, for the manifest and the fingerprint."""
 
-_FORMATS = tuple(  # not EPS: its reader starts a program
-    ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM"]
-    + ["JPEG2000"]
-    + ["AVIF"] * (importlib.util.find_spec("PIL.AvifImagePlugin") is not None)
+_HAS_AVIF = importlib.util.find_spec("PIL.AvifImagePlugin") is not None  # not before Pillow 11.3
+_FORMATS = (  # not EPS: its reader starts a program
+    *("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000"),
+    *(["AVIF"] if _HAS_AVIF else []),
 )
 
 _BEGINNINGS = (
-    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
-    b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0",
+    b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
 )  # fmt: skip
 """What files of pictures begin with, where that is said by more than two letters."""
 
@@ -113,13 +114,11 @@ def _open_rgb(picture: Picture) -> Image.Image:
         return picture
     try:
         return _read(picture)
-    except Exception as error:
-        if (plain := _without_remarks(picture)) is None:
-            raise
-        try:
-            return _read(plain)
-        except Exception:  # noqa: BLE001 - the first says better what is wrong
-            raise error from None
+    except Exception:
+        for plain in _without_remarks(picture):
+            with suppress(Exception):  # the first error says better what is wrong
+                return _read(plain)
+        raise
 
 
 def _read(picture: str | bytes) -> Image.Image:
@@ -131,13 +130,13 @@ def _read(picture: str | bytes) -> Image.Image:
         return to_rgb(image if turn is None else image.transpose(turn))
 
 
-def _without_remarks(picture: str | bytes) -> bytes | None:
+def _without_remarks(picture: str | bytes) -> Iterator[bytes]:
     if isinstance(picture, str):
         path = Path(picture)
         if not path.is_file() or path.stat().st_size > _LARGEST_REMARKED:
-            return None
+            return
         picture = path.read_bytes()
-    return without_remarks(picture)
+    yield from without_remarks(picture)
 
 
 _TURNS = {
@@ -170,7 +169,7 @@ def looks_like_a_picture(path: Path) -> bool:
     if head.startswith(_BEGINNINGS) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP"):
         return True
     if head[4:12] in (b"ftypavif", b"ftypavis"):
-        return "AVIF" in _FORMATS
+        return _HAS_AVIF
     # Two letters of a text can be those of a bitmap: let Pillow read its header.
     return head.startswith((b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")) and _opens(path)
 

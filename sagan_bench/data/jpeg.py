@@ -70,7 +70,7 @@ def _ends_in_grey(image: Image.Image) -> bool:
     block = image.crop((width - 1 - (width - 1) % 8, height - 1 - (height - 1) % 8, width, height))
     levels = block.getextrema()
     pairs = levels if isinstance(levels[0], tuple) else (levels,)
-    return all(low in _GREY and high in _GREY for low, high in pairs)  # type: ignore[misc]
+    return all(low in _GREY and high in _GREY for low, high in pairs)
 
 
 def _changes(image: Image.Image, data: bytes) -> bool:

@@ -1,21 +1,25 @@
 """Pictures without their remarks: what stands in a file beside the pixels and may be damaged."""
 
 import zlib
+from collections.abc import Iterator
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
-_PNG_KEPT = frozenset((b"tRNS", b"eXIf"))  # of those that a reader may leave out
-_JPEG_DROPPED = frozenset((0xE1, *range(0xE2, 0xEE), 0xEF, 0xFE))  # not JFIF's and not Adobe's
-_SCAN = 0xDA
+_PNG_KEPT = frozenset((b"tRNS", b"eXIf"))  # of the chunks that a reader may leave out
+_JPEG_DROPPED = frozenset((*range(0xE2, 0xEE), 0xEF, 0xFE))  # not JFIF's, EXIF's and Adobe's
+_EXIF, _FILL, _SCAN = 0xE1, 0xFF, 0xDA
 
 
-def without_remarks(data: bytes) -> bytes | None:
-    """Return a PNG or JPEG file without texts, profiles and dates; None for any other."""
+def without_remarks(data: bytes) -> Iterator[bytes]:
+    """Yield what is left of a PNG or JPEG file: the pixels and how to turn them, then the pixels.
+
+    Of any other file nothing.
+    """
     if data.startswith(_PNG):
-        return _plain_png(data)
+        yield _plain_png(data)
     if data.startswith(_JPEG):
-        return _plain_jpeg(data)
-    return None
+        yield _plain_jpeg(data, _JPEG_DROPPED)
+        yield _plain_jpeg(data, _JPEG_DROPPED | {_EXIF})
 
 
 def _plain_png(data: bytes) -> bytes:
@@ -31,18 +35,18 @@ def _plain_png(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _plain_jpeg(data: bytes) -> bytes:
-    """Drop the segments of applications and comments before the first scan."""
-    kept, place = [_JPEG], 2
+def _plain_jpeg(data: bytes, dropped: frozenset[int]) -> bytes:
+    """Drop segments before the first scan by their marks."""
+    kept, place = [_JPEG], len(_JPEG)
     while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
         mark = data[place + 1]
         if mark == _SCAN:
             break
-        if mark == 0xFF:  # a byte that fills
+        if mark == _FILL:
             place += 1
             continue
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if mark not in _JPEG_DROPPED:
+        if mark not in dropped:
             kept.append(data[place:end])
         place = end
     return b"".join([*kept, data[place:]])

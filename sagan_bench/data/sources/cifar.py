@@ -101,8 +101,10 @@ def _listing(spec: DataSpec, layout: _Layout, folder: Path) -> Listing:
 def _class_names(path: Path, key: bytes) -> tuple[str, ...]:
     """Return the names of the classes, which other programs may have written as text."""
     names = _unpickled(path).get(key)
-    if not isinstance(names, list) or not names or not all(
-        isinstance(name, str | bytes) for name in names
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str | bytes) for name in names)
     ):
         raise UserError(f"{path} names no classes; fetch the archive again")
     return tuple(

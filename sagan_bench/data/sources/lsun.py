@@ -99,7 +99,9 @@ def _keys(directory: Path) -> list[str]:
         with ProcessPoolExecutor(1, decoding_processes(), initializer=start_worker) as pool:
             keys = pool.submit(read_keys, str(directory)).result()
     except BrokenProcessPool as error:
-        raise UserError(f"{directory} is damaged: reading it fails; fetch it again") from error
+        raise UserError(
+            f"{directory} is damaged: a process that reads it is killed; fetch it again"
+        ) from error
     except (lmdb.Error, OSError) as error:
         raise UserError(f"{directory} is damaged: {error}; fetch it again") from error
     if not keys:
@@ -108,7 +110,7 @@ def _keys(directory: Path) -> list[str]:
 
 
 def read_keys(directory: str) -> list[str]:
-    """Return the keys of a database in its order; bytes that are no text as file names have them."""
+    """Return the keys of a database in its order, as if they were names of files."""
     with _open(directory).begin() as transaction:
         return [os.fsdecode(bytes(key)) for key in transaction.cursor().iternext(values=False)]
 
@@ -149,7 +151,9 @@ def _needed(file: BinaryIO) -> int | None:
     if page not in _PAGE_SIZES:
         return None
     file.seek(page)
-    metas = [_META.unpack(part) for part in (head, file.read(_META.size)) if len(part) == _META.size]
+    metas = [
+        _META.unpack(part) for part in (head, file.read(_META.size)) if len(part) == _META.size
+    ]
     if any(meta[0] != _MAGIC or meta[1] not in _VERSIONS for meta in metas):
         return None
     newest = max(metas, key=lambda meta: meta[5])

@@ -20,18 +20,18 @@ EXTENSIONS = frozenset(
 )
 """File names that count as pictures, in any case."""
 
-_RARER_EXTENSIONS = frozenset(
-    (".jpe", ".jfif", ".jif", ".jfi", ".mpo", ".apng", ".dib", ".pbm", ".pnm")
-    + (".avif", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx")
-)
+_RARER_EXTENSIONS = frozenset((
+    ".jpe", ".jfif", ".jif", ".jfi", ".mpo", ".apng", ".dib", ".pbm", ".pnm", ".avif", ".jp2",
+    ".j2k", ".jpc", ".jpf", ".jpx",
+))  # fmt: skip
 """Pictures too, of which a remark is made: other programs pass them over."""
 
 _ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"))
 
-_NOT_DATA = frozenset(
-    ("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx")
-    + ("$recycle.bin", "system volume information", "lost+found", "_vti_cnf", "__pycache__")
-)
+_NOT_DATA = frozenset((
+    "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx",
+    "$recycle.bin", "system volume information", "lost+found", "_vti_cnf", "__pycache__",
+))  # fmt: skip
 """Folders, in small letters, in which file servers and systems keep thumbnails and rubbish."""
 
 _LOOKED_INTO = 8  # files of an unusual ending, before all of it are passed over
