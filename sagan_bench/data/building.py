@@ -139,10 +139,11 @@ def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
                 _logger.info("waiting for another process that is preparing %s", place.name)
                 if progress:
                     progress(0, 1)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
+        why = getattr(error, "strerror", None) or error
         raise UserError(
-            f"cannot write to the cache {place.parent}: {error.strerror}; "
-            "set SAGAN_BENCH_CACHE to a folder that can be written"
+            f"cannot write to the cache {place.parent}: {why}; "
+            "set SAGAN_BENCH_CACHE to a folder that can be written and locked"
         ) from error
     try:
         yield

@@ -180,9 +180,12 @@ def _alone(root: Path) -> Iterator[None]:
         held = FileLock(root / ".download.lock").acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"another process is downloading into {root}; wait for it") from error
-    except OSError as error:
-        raise UserError(f"cannot write to {root}: {error.strerror}") from error
+    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {root}: {why}") from error
     with held:
+        for litter in root.glob(f".{RECORD}.*.tmp"):  # of a killed process
+            litter.unlink(missing_ok=True)
         yield
 
 

@@ -5,9 +5,10 @@ of the end, are passed over by a decoder that has all its blocks, and decoded by
 So a file is whole if they change no pixel, whatever its kind.
 
 What cannot be told: bytes that were changed, not lost; less than some 8 x 8 blocks at the end; and
-zeros in a file whose own tables code flat blocks by zeros, or in a progressive one.
+zeros in a file whose own tables code flat blocks by zeros, or that has more than one scan.
 """
 
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def refuse_half(image: Image.Image, picture: str | bytes) -> None:
     ):
         raise ValueError("the picture ends in the middle: its data stop before its last block")
     zeros = picture.find(_ZEROS, scan, end)
-    if zeros < 0 or progressive or _zeros_are_flat(picture, scan):
+    if zeros < 0 or picture.find(_SCAN, scan + 2, end) >= 0 or _zeros_are_flat(picture, scan):
         return
     if _changes(image, picture[:zeros] + picture[end:]):
         raise ValueError("the picture ends in the middle: zeros stand for some of its data")
@@ -80,24 +81,22 @@ def _changes(image: Image.Image, data: bytes) -> bool:
 
 
 def _zeros_are_flat(data: bytes, scan: int) -> bool:
-    """Return whether a table codes the end of a block by zeros, as flat pictures have it.
-
-    A table begins with 16 counts and the symbols in the order of their codes: the first is all
-    zeros.
-    """
-    place = 2
+    """Return whether all tables code the end of a block by zeros, as flat pictures may have it."""
+    place, flat = 2, []
     while place < scan:
         length = 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if data[place : place + 2] == _TABLES and _has_flat_table(data[place + 4 : place + length]):
-            return True
+        if data[place : place + 2] == _TABLES:
+            flat += _flat_tables(data[place + 4 : place + length])
         place += 1 if data[place + 1 : place + 2] == b"\xff" else length
-    return False
+    return all(flat)
 
 
-def _has_flat_table(tables: bytes) -> bool:
+def _flat_tables(tables: bytes) -> Iterator[bool]:
+    """Yield of each table for all but mean levels whether its first code, all zeros, ends a block.
+
+    A table is a byte that tells its kind, 16 counts, and the symbols in the order of their codes.
+    """
     while len(tables) > 17:
-        is_ac, symbols = tables[0] >= 16, sum(tables[1:17])
-        if is_ac and tables[17] == 0:
-            return True
-        tables = tables[17 + symbols :]
-    return False
+        if tables[0] >= 16:
+            yield tables[17] == 0
+        tables = tables[17 + sum(tables[1:17]) :]

@@ -263,6 +263,9 @@ def _taken(place: Path) -> AbstractContextManager[object]:
         return lock_of(place.with_name(place.name.removesuffix(BUILDING))).acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"{place.name} is being prepared; end that process first") from error
+    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{place.name} cannot be locked: {why}; remove {place} by hand") from error
 
 
 def sweep(place: Path, source: str) -> None:
@@ -276,6 +279,8 @@ def sweep(place: Path, source: str) -> None:
                 shutil.rmtree(one.place, ignore_errors=True)
         except Timeout:
             _logger.info("%s is being built by another process", one.place.name)
+        except (OSError, NotImplementedError) as error:
+            _logger.info("%s cannot be locked and stays: %s", one.place.name, error)
 
 
 def _unfinished(stores: Path) -> Iterator[Prepared]:

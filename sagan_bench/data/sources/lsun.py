@@ -97,22 +97,26 @@ def _keys(directory: Path) -> list[str]:
     check_database(directory / _DATA)
     try:
         with ProcessPoolExecutor(1, decoding_processes(), initializer=start_worker) as pool:
-            keys = pool.submit(read_keys, str(directory)).result()
+            keys, entries = pool.submit(read_keys, str(directory)).result()
     except BrokenProcessPool as error:
         raise UserError(
             f"{directory} is damaged: a process that reads it is killed; fetch it again"
         ) from error
     except (lmdb.Error, OSError) as error:
         raise UserError(f"{directory} is damaged: {error}; fetch it again") from error
+    if len(keys) != entries:
+        said = f"of its {entries} entries {len(keys)} are found"
+        raise UserError(f"{directory} is damaged: {said}; fetch it again")
     if not keys:
         raise UserError(f"{directory} holds no pictures")
     return keys
 
 
-def read_keys(directory: str) -> list[str]:
-    """Return the keys of a database in its order, as if they were names of files."""
+def read_keys(directory: str) -> tuple[list[str], int]:
+    """Return the keys of a database as if they were names of files, and how many it says it has."""
     with _open(directory).begin() as transaction:
-        return [os.fsdecode(bytes(key)) for key in transaction.cursor().iternext(values=False)]
+        keys = [os.fsdecode(bytes(key)) for key in transaction.cursor().iternext(values=False)]
+        return keys, transaction.stat()["entries"]
 
 
 # --- the file of a database, before it is mapped ------------------------------------------------

@@ -105,10 +105,10 @@ class _Walk:
 
     def __init__(self) -> None:
         self.files: list[File] = []
-        self.unusual: defaultdict[str, list[File]] = defaultdict(list)
-        """Files that are read, by an ending that other programs may pass over."""
-        self.others: defaultdict[str, list[File]] = defaultdict(list)
-        """Files of which the name does not say what they are, by ending."""
+        self.unusual: defaultdict[str, list[str]] = defaultdict(list)
+        """Names of pictures, by an ending for which other programs may pass them over."""
+        self.others: defaultdict[str, list[str]] = defaultdict(list)
+        """Names that do not say what they are, by ending."""
         self.hidden: list[str] = []
         self.not_data: list[str] = []
 
@@ -132,55 +132,54 @@ class _Walk:
     def _meet(self, entry: os.DirEntry[str], name: str) -> None:
         if not (entry.is_file() or entry.is_symlink()):
             return  # a pipe or a device: even a look at it may wait for ever
+        ending = os.path.splitext(entry.name)[1].lower()
+        if ending in _RARER_EXTENSIONS:
+            self.unusual[ending].append(name)
+        elif ending not in EXTENSIONS:
+            self.others[ending].append(name)
+            return
         # A broken link is listed too: reading it refuses it by name.
         facts = entry.stat(follow_symlinks=entry.is_file())
-        file = File(name, facts.st_size, facts.st_mtime_ns)
-        ending = os.path.splitext(entry.name)[1].lower()
-        if ending in EXTENSIONS:
-            self.files.append(file)
-        elif ending in _RARER_EXTENSIONS:
-            self.files.append(file)
-            self.unusual[ending].append(file)
-        else:
-            self.others[ending].append(file)
+        self.files.append(File(name, facts.st_size, facts.st_mtime_ns))
 
     def look_into_the_rest(self, root: Path) -> None:
         """Take the pictures among the files of other endings, and keep what is passed over."""
-        for ending, files in self.others.items():
-            files.sort()
-            first, rest = files[:_LOOKED_INTO], files[_LOOKED_INTO:]
-            pictures = _pictures(root, first)
+        for ending, names in self.others.items():
+            names.sort()
+            pictures = _pictures(root, names[:_LOOKED_INTO])
             if pictures or not ending:  # names without an ending say nothing of one another
-                pictures += _pictures(root, rest)
+                pictures += _pictures(root, names[_LOOKED_INTO:])
             self.files += pictures
-            self.unusual[ending] += pictures
-            kept = set(pictures)
-            self.others[ending] = [file for file in files if file not in kept]
+            self.unusual[ending] += [file.name for file in pictures]
+            self.others[ending] = sorted(set(names) - set(self.unusual[ending]))
 
     def remarks(self) -> tuple[str, ...]:
         """Say what was read and what was passed over though a reader may not expect it."""
-        packed = {end: files for end, files in self.others.items() if end in _ARCHIVES}
-        other = {end: files for end, files in self.others.items() if end not in _ARCHIVES}
+        packed = {end: names for end, names in self.others.items() if end in _ARCHIVES}
+        other = {end: names for end, names in self.others.items() if end not in _ARCHIVES}
         folders = _counted(self.not_data, "folders of file servers and systems")
-        hidden = _counted(self.hidden, "hidden")
         found = {
             "read under unusual endings": _by_ending(self.unusual),
             "passed over, no pictures by ending or content": _by_ending(other),
             "passed over, archives left packed": _by_ending(packed),
-            "passed over": [*folders, *hidden],
+            "passed over": [*folders, *_counted(self.hidden, "hidden")],
         }
         return tuple(f"{what}: {', '.join(words)}" for what, words in found.items() if words)
 
 
-def _pictures(root: Path, files: Sequence[File]) -> list[File]:
-    return [file for file in files if looks_like_a_picture(root / file.name)]
+def _pictures(root: Path, names: Sequence[str]) -> list[File]:
+    """Return those of the files that are pictures by their content."""
+    found = [(name, (root / name).stat()) for name in names if looks_like_a_picture(root / name)]
+    return [File(name, facts.st_size, facts.st_mtime_ns) for name, facts in found]
 
 
-def _by_ending(files: dict[str, list[File]]) -> list[str]:
-    named = sorted((len(met), ending, met) for ending, met in files.items() if met)
+def _by_ending(files: dict[str, list[str]]) -> list[str]:
+    """Count names by ending, the most first."""
+    order = sorted(files.items(), key=lambda item: (-len(item[1]), item[0]))
     return [
-        f"{count} {printable(ending) or 'without an ending'} (as {printable(met[0].name)})"
-        for count, ending, met in reversed(named)
+        f"{len(names)} {printable(ending) or 'without an ending'} (as {printable(min(names))})"
+        for ending, names in order
+        if names
     ]
 
 
