@@ -379,7 +379,10 @@ def _earlier(folder: Path, side: int, listing: Listing, skip_bad: bool) -> Noted
     plan = {name: (part.images, len(part.tasks)) for name, part in listing.parts.items()}
     try:
         noted = Noted.model_validate_json((folder / PROGRESS).read_bytes())
-        whole = all(_is_there(folder, name, side, done) for name, done in noted.done.items())
+        whole = all(
+            _is_there(folder, name, side, done) and (done.tasks or not done.images)
+            for name, done in noted.done.items()
+        )
     except (OSError, ValueError):
         whole = False
     if whole and noted.listing == plan and (skip_bad or not _refused(noted)):

@@ -82,7 +82,8 @@ def _changes(image: Image.Image, data: bytes) -> bool:
 
 def _zeros_are_flat(data: bytes, scan: int) -> bool:
     """Return whether all tables code the end of a block by zeros, as flat pictures may have it."""
-    place, flat = 2, []
+    place = 2
+    flat: list[bool] = []
     while place < scan:
         length = 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         if data[place : place + 2] == _TABLES:

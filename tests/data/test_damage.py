@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ SQUARE = Geometry(8, None, "centre-crop")
 END = b"\xff\xd9"
 
 
-def encoded(image: Image.Image, kind: str = "JPEG", **how: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **how: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **how)
     return file.getvalue()
@@ -32,13 +33,18 @@ def refused(path: Path, content: bytes) -> tuple[str, ...]:
     return read_files(str(path.parent), [path.name], [0], SQUARE).refused
 
 
-KINDS = ({}, {"optimize": True}, {"progressive": True}, {"restart_marker_rows": 1})
+KINDS: tuple[dict[str, Any], ...] = (
+    {},
+    {"optimize": True},
+    {"progressive": True},
+    {"restart_marker_rows": 1},
+)
 
 
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize("share", [0.4, 0.5, 0.7, 0.9])
 def test_jpeg_that_ends_in_the_middle_is_refused(
-    tmp_path: Path, how: dict[str, object], share: float
+    tmp_path: Path, how: dict[str, Any], share: float
 ) -> None:
     whole = encoded(noise(), **how)
     half = int(len(whole) * share)
@@ -56,7 +62,7 @@ def test_jpeg_whose_second_half_is_zeros_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_flat_pictures_are_whole(tmp_path: Path, how: dict[str, object], mode: str) -> None:
+def test_flat_pictures_are_whole(tmp_path: Path, how: dict[str, Any], mode: str) -> None:
     for level in (0, 127, 128, 255):
         flat = Image.new(mode, (515, 515), (level,) * len(mode) if mode != "L" else level)
         assert refused(tmp_path / "a.jpg", encoded(flat, **how)) == ()

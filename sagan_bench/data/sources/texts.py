@@ -25,12 +25,12 @@ def read_lines(path: Path) -> list[str]:
         UserError: It cannot be read, is empty, a web page, or no text at all.
     """
     content = read_table(path)
-    if not content.strip(b"\0 \r\n\t"):
-        raise UserError(f"{path} is empty; fetch it again")
     try:
         text = content.decode(_encoding(content))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8 ({error.reason}); fetch it again") from error
+    if not text.strip("\0 \r\n\t"):
+        raise UserError(f"{path} is empty; fetch it again")
     if text.lstrip()[:1] == "<":
         raise UserError(f"{path} is a web page, not the table it should be; fetch it again")
     if "\0" in text:
