@@ -89,6 +89,17 @@ def test_half_a_split_is_refused_in_words(
         listing(tmp_path)
 
 
+def test_test_pictures_without_classes_are_refused_in_words(tmp_path: Path) -> None:
+    save(tmp_path, "train/a/1.png", "train/b/2.png", "test/5.png")
+    with pytest.raises(UserError, match="test holds 1 pictures in no class folders; sort them"):
+        listing(tmp_path)
+
+
+def test_images_may_be_a_class_of_its_own(tmp_path: Path) -> None:
+    save(tmp_path, "train/images/1.png", "valid/images/2.png")
+    assert listing(tmp_path).classes == ("images",)
+
+
 def test_lone_folder_of_a_split_is_no_class(tmp_path: Path) -> None:
     save(tmp_path, *(f"Training/{number}.png" for number in range(9)))
     found = listing(tmp_path)

@@ -76,16 +76,23 @@ def _classes(splits: Splits, root: Path) -> tuple[str, ...]:
         return _class_names(splits.train + splits.test, root, "")
     classes = _class_names(splits.train, root, splits.train_folder)
     test_classes = _class_names(splits.test, root, splits.test_folder) if splits.test else ()
-    if unknown := sorted(set(test_classes) - set(classes)):
+    train, test = root / splits.train_folder, root / splits.test_folder
+    unknown = sorted(set(test_classes) - set(classes))
+    if unknown and not heads(_inner(splits.test, splits.test_folder)):
         raise UserError(
-            f"{root / splits.test_folder} holds {some(unknown)}, which "
-            f"{root / splits.train_folder} does not; give both the same class folders"
+            f"{test} holds {len(splits.test)} pictures in no class folders; sort them into those "
+            f"of {train}, or move them away"
+        )
+    if unknown:
+        raise UserError(
+            f"{test} holds {some(unknown)}, which {train} does not; give both the same class "
+            "folders"
         )
     return classes
 
 
 def _class_names(names: list[str], root: Path, prefix: str) -> tuple[str, ...]:
-    inner = [name.removeprefix(prefix) for name in names]
+    inner = _inner(names, prefix)
     folders = heads(inner)
     loose = sum("/" not in name for name in inner)
     where = root / prefix
@@ -100,6 +107,11 @@ def _class_names(names: list[str], root: Path, prefix: str) -> tuple[str, ...]:
         _refuse_level_too_many(inner, where)
     _refuse_empty_class(folders, where)
     return tuple(folders)
+
+
+def _inner(names: list[str], prefix: str) -> list[str]:
+    """Return the names below the folder ``prefix``, in which all of them lie."""
+    return [name.removeprefix(prefix) for name in names]
 
 
 def _refuse_level_too_many(names: list[str], where: Path) -> None:
