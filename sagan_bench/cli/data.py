@@ -171,6 +171,8 @@ def _print_manifest(store: "Store") -> None:
     }
     for key, value in lines.items():
         print(f"{key:<13} {value}")
+    for remark in manifest.remarks:
+        print(f"{'remark':<13} {remark}")
 
 
 def _counted(store: "Store", most: int = 10) -> str:

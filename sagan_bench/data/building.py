@@ -17,18 +17,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
-from multiprocessing import forkserver, get_context
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from filelock import Timeout
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 
+from sagan_bench import files
 from sagan_bench.cpu import cores
-from sagan_bench.data.decoding import RESIZE, start_worker
+from sagan_bench.data.decoding import RESIZE, decoding_processes, start_worker
 from sagan_bench.data.listing import Chunk, DataSpec, Listing, Source, Task
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.store import (
@@ -43,6 +44,7 @@ from sagan_bench.data.store import (
     place_of,
     sweep,
 )
+from sagan_bench.data.verification import SMALL_BYTES
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write, sync_folder
 
@@ -78,22 +80,39 @@ def prepare(
     """
     source = open_source(spec)
     place = place_of(source, cache)
-    store = open_store(place, skip_bad)
+    store = _whole(place, skip_bad)
     if store is None:
         with _lock(place, progress):
-            store = open_store(place, skip_bad)  # another process may have built it meanwhile
+            store = _whole(place, skip_bad)  # another process may have built it meanwhile
             if store is None:
                 sweep(place, spec.source)
-                with _explained():
+                with _explained(fragile=source.fragile):
                     _build(place, spec, source, progress, workers or cores(), skip_bad)
-                store = open_store(place, skip_bad)
+                store = _whole(place, skip_bad)
     if store is None:
         raise UserError(f"{place} was damaged right after it was written; check that disk")
+    # What is passed over may have changed without a change of the images.
+    store = replace(store, manifest=store.manifest.model_copy(update={"remarks": source.remarks}))
     _warn(store.manifest)
     return store
 
 
+def _whole(place: Path, skip_bad: bool) -> Store | None:
+    """Return the store at ``place``, if it is there and, where that is quick, found undamaged."""
+    store = open_store(place, skip_bad)
+    if store is None or store.verification.size_bytes > SMALL_BYTES:
+        return store
+    try:
+        store.verification.finish()
+    except UserError as error:
+        _logger.warning("%s", error)
+        return None
+    return store
+
+
 def _warn(manifest: Manifest) -> None:
+    for remark in manifest.remarks:
+        _logger.warning("%s", remark)
     if manifest.refused:
         _logger.warning("%d unreadable pictures are left out", manifest.refused)
     if manifest.enlarged:
@@ -120,10 +139,11 @@ def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
                 _logger.info("waiting for another process that is preparing %s", place.name)
                 if progress:
                     progress(0, 1)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
+        why = getattr(error, "strerror", None) or error
         raise UserError(
-            f"cannot write to the cache {place.parent}: {error.strerror}; "
-            "set SAGAN_BENCH_CACHE to a folder that can be written"
+            f"cannot write to the cache {place.parent}: {why}; "
+            "set SAGAN_BENCH_CACHE to a folder that can be written and locked"
         ) from error
     try:
         yield
@@ -132,13 +152,14 @@ def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(*, fragile: bool = False) -> Iterator[None]:
     """Turn a killed worker and a full disk into errors that say what to do."""
     try:
         yield
     except BrokenProcessPool as error:
+        why = "lack of memory" + " or damage to the database" * fragile
         raise UserError(
-            "a decoding process was killed, perhaps for lack of memory; what is done is kept: "
+            f"a decoding process was killed, perhaps for {why}; what is done is kept: "
             "the same command goes on, with --workers 1 in less memory"
         ) from error
     except OSError as error:
@@ -156,12 +177,14 @@ def _explained() -> Iterator[None]:
 class Done(BaseModel):
     """How far one split is: whole tasks, and what they yielded."""
 
-    tasks: int = 0
-    images: int = 0
+    tasks: NonNegativeInt = 0
+    images: NonNegativeInt = 0
     refused: list[str] = []
-    enlarged: int = 0
+    enlarged: NonNegativeInt = 0
     low: int = 255
     high: int = 0
+    sha256: tuple[str, str] | None = None
+    """Of the pixels and of the labels so far; builds of before have none."""
 
     def count(self, chunk: Chunk) -> None:
         """Add one more task's yield."""
@@ -190,7 +213,7 @@ class Growing:
     def __init__(self, folder: Path, name: str, side: int, done: Done) -> None:
         self.done = done
         self.row = (3, side, side)
-        self.digest = hashlib.sha256()
+        self.digest, self.labels_digest = hashlib.sha256(), hashlib.sha256()
         self.files = {
             "images": _reopened(folder / f"{name}.images.npy", "|u1", self.row, done.images),
             "labels": _reopened(folder / f"{name}.labels.npy", "<i8", (), done.images),
@@ -199,15 +222,18 @@ class Growing:
     def append(self, chunk: Chunk) -> None:
         """Add the rows of one task."""
         self.files["images"].write(chunk.images.data)
-        self.files["labels"].write(chunk.labels.astype("<i8").data)
+        labels = chunk.labels.astype("<i8").data
+        self.files["labels"].write(labels)
         self.digest.update(chunk.images.data)
+        self.labels_digest.update(labels)
         self.done.count(chunk)
 
     def sync(self) -> None:
-        """Put all rows on the disk."""
+        """Put all rows on the disk, and note what they are."""
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
+        self.done.sha256 = self.digest.hexdigest(), self.labels_digest.hexdigest()
 
     def finish(self, classes: int) -> SplitFacts:
         """Complete both files and return their facts."""
@@ -229,14 +255,26 @@ class Growing:
             file.close()
 
     def hash_what_is_there(self) -> None:
-        """Take up the digest of the rows of an earlier attempt."""
-        file = self.files["images"]
-        left = self.done.images * int(np.prod(self.row))
-        file.seek(-left, os.SEEK_END)
-        while left:
-            data = file.read(min(left, _HASHED_AT_ONCE))
-            self.digest.update(data)
-            left -= len(data)
+        """Take up the digests of the rows of an earlier attempt; `_Changed` if they are others."""
+        for what, digest, row in (
+            ("images", self.digest, int(np.prod(self.row))),
+            ("labels", self.labels_digest, 8),
+        ):
+            file, left = self.files[what], self.done.images * row
+            file.seek(-left, os.SEEK_END)
+            while left:
+                data = file.read(min(left, _HASHED_AT_ONCE))
+                digest.update(data)
+                left -= len(data)
+        if self.done.sha256 not in (
+            None,
+            (self.digest.hexdigest(), self.labels_digest.hexdigest()),
+        ):
+            raise _Changed
+
+
+class _Changed(Exception):
+    """What an earlier attempt has left is not what it wrote."""
 
 
 def _reopened(path: Path, descr: str, row: tuple[int, ...], rows: int) -> BinaryIO:
@@ -276,11 +314,38 @@ def _build(
     skip_bad: bool,
 ) -> None:
     if workers > 1 and source.geometry:
-        _start_server()  # its imports take as long as the listing does
+        decoding_processes()  # its imports take as long as the listing does
     listing = source.listing()
     folder = place.with_name(place.name + BUILDING)
+    grow = partial(_grow, folder, spec, source, listing, progress, workers, skip_bad)
+    try:
+        noted, facts = grow()
+    except _Changed:
+        _logger.warning("%s has changed on the disk and is begun anew", folder)
+        shutil.rmtree(folder)
+        noted, facts = grow()
+    manifest = _manifest(source, listing, noted, facts)
+    atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
+    (folder / PROGRESS).unlink()
+    files.sweep(folder)  # of killed attempts
+    sync_folder(folder)
+    shutil.rmtree(place, ignore_errors=True)  # a damaged store
+    folder.rename(place)
+    sync_folder(place.parent)
+
+
+def _grow(
+    folder: Path,
+    spec: DataSpec,
+    source: Source,
+    listing: Listing,
+    progress: Progress | None,
+    workers: int,
+    skip_bad: bool,
+) -> tuple[Noted, dict[str, SplitFacts]]:
+    """Write the arrays of a store, from where an earlier attempt has left them."""
     noted = _earlier(folder, source.image_size, listing, skip_bad)
-    _check_space(place.parent, source, listing, noted)
+    _check_space(folder.parent, source, listing, noted)
     if not any(done.tasks for done in noted.done.values()):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -288,14 +353,11 @@ def _build(
     with _open_all(folder, source.image_size, noted) as splits:
         _fill(folder, source, listing, splits, noted, progress, workers)
         _refuse_bad(noted, skip_bad)
-        facts = {name: growing.finish(len(listing.classes)) for name, growing in splits.items()}
-    manifest = _manifest(source, listing, noted, facts)
-    atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
-    (folder / PROGRESS).unlink()
-    sync_folder(folder)
-    shutil.rmtree(place, ignore_errors=True)  # a damaged store
-    folder.rename(place)
-    sync_folder(place.parent)
+        for name, part in listing.parts.items():
+            if noted.done[name].images + len(noted.done[name].refused) != part.images:
+                raise _Changed  # a damaged note
+        classes = len(listing.classes)
+        return noted, {name: growing.finish(classes) for name, growing in splits.items()}
 
 
 @contextmanager
@@ -317,7 +379,10 @@ def _earlier(folder: Path, side: int, listing: Listing, skip_bad: bool) -> Noted
     plan = {name: (part.images, len(part.tasks)) for name, part in listing.parts.items()}
     try:
         noted = Noted.model_validate_json((folder / PROGRESS).read_bytes())
-        whole = all(_is_there(folder, name, side, done) for name, done in noted.done.items())
+        whole = all(
+            _is_there(folder, name, side, done) and (done.tasks or not done.images)
+            for name, done in noted.done.items()
+        )
     except (OSError, ValueError):
         whole = False
     if whole and noted.listing == plan and (skip_bad or not _refused(noted)):
@@ -382,27 +447,16 @@ def _checkpoint(folder: Path, splits: dict[str, Growing], noted: Noted) -> None:
 def _pool(source: Source, tasks: int, workers: int) -> Iterator[Executor | None]:
     """Workers for the tasks of ``source``; None where this thread alone is as quick."""
     processes = source.geometry is not None  # pictures hold Python's lock while they are decoded
-    if workers == 1 or (processes and tasks < _TASKS_WORTH_PROCESSES):
+    few = workers == 1 or (processes and tasks < _TASKS_WORTH_PROCESSES)
+    if not tasks or (few and not source.fragile):
         yield None
     elif processes:
         number = min(workers, tasks)
-        with ProcessPoolExecutor(number, _start_server(), initializer=start_worker) as pool:
+        with ProcessPoolExecutor(number, decoding_processes(), initializer=start_worker) as pool:
             yield pool
     else:
         with ThreadPoolExecutor(workers) as threads:
             yield threads
-
-
-def _start_server() -> BaseContext:
-    """Start, once, the process that decoding workers are forked from.
-
-    Not forked from this one: that would carry torch's threads, and this build's lock, along.  Nor
-    spawned: each would import everything anew.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["sagan_bench.data.sources"])
-    forkserver.ensure_running()
-    return context
 
 
 def _in_order(pool: Executor | None, tasks: Sequence[Task], ahead: int) -> Iterator[Chunk]:

@@ -7,19 +7,27 @@ crop, fit and resize (:class:`Geometry`).
 Decoding workers import this module, so it never imports torch.
 """
 
+import importlib.util
 import multiprocessing
 import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from sagan_bench.data.jpeg import refuse_half
+from sagan_bench.data.plain import without_remarks
 
 Fit = Literal["centre-crop", "squash"]
 Pixels = NDArray[np.uint8]
@@ -29,15 +37,19 @@ Picture = str | bytes | Image.Image
 RESIZE = "bicubic, antialiased (Pillow)"
 """How pictures are resized, for the manifest and the fingerprint."""
 
-_FORMATS = (
-    "JPEG",
-    "PNG",
-    "BMP",
-    "WEBP",
-    "TIFF",
-    "GIF",
-    "PPM",
-)  # not EPS: its reader starts a program
+_HAS_AVIF = importlib.util.find_spec("PIL.AvifImagePlugin") is not None  # not before Pillow 11.3
+_FORMATS = (  # not EPS: its reader starts a program
+    *("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000"),
+    *(["AVIF"] if _HAS_AVIF else []),
+)
+
+_BEGINNINGS = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0",
+    b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+"""What files of pictures begin with, where that is said by more than two letters."""
+
+_LARGEST_REMARKED = 2**28  # bytes of a file that is read once more without its remarks
 
 
 @dataclass(frozen=True)
@@ -97,12 +109,79 @@ def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geomet
 
 
 def _open_rgb(picture: Picture) -> Image.Image:
+    """Return a picture as RGB, without its remarks where those are what cannot be read."""
     if isinstance(picture, Image.Image):
         return picture
+    try:
+        return _read(picture)
+    except Exception:
+        for plain in _without_remarks(picture):
+            with suppress(Exception):  # the first error says better what is wrong
+                return _read(plain)
+        raise
+
+
+def _read(picture: str | bytes) -> Image.Image:
     file = BytesIO(picture) if isinstance(picture, bytes) else picture
     with Image.open(file, formats=_FORMATS) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        return to_rgb(image)
+        image.load()
+        refuse_half(image, picture)
+        turn = _TURNS.get(_orientation(image))
+        return to_rgb(image if turn is None else image.transpose(turn))
+
+
+def _without_remarks(picture: str | bytes) -> Iterator[bytes]:
+    if isinstance(picture, str):
+        path = Path(picture)
+        if not path.is_file() or path.stat().st_size > _LARGEST_REMARKED:
+            return
+        picture = path.read_bytes()
+    yield from without_remarks(picture)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""From EXIF's tag to what undoes it, as Pillow's ImageOps has them."""
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how a picture is to be turned; 1, not at all, where its EXIF cannot be read."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # noqa: BLE001 - damaged remarks make their readers raise anything
+        return 1
+
+
+def looks_like_a_picture(path: Path) -> bool:
+    """Return whether a file is a picture by its content, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    if head.startswith(_BEGINNINGS) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP"):
+        return True
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return _HAS_AVIF
+    # Two letters of a text can be those of a bitmap: let Pillow read its header.
+    return head.startswith((b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")) and _opens(path)
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(path, formats=_FORMATS).close()
+    except Exception:  # noqa: BLE001 - texts make decoders raise anything
+        return False
+    return True
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -135,6 +214,18 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
+
+
+def decoding_processes() -> BaseContext:
+    """Start, once, the process that decoding workers are forked from.
+
+    Not forked from this one: that would carry torch's threads, and this build's lock, along.  Nor
+    spawned: each would import everything anew.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sagan_bench.data.sources"])
+    forkserver.ensure_running()
+    return context
 
 
 def start_worker() -> None:

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -38,6 +38,9 @@ PAUSE_SEC = 2.0
 TIMEOUT_SEC = 60.0
 
 _BLOCK = 2**20
+_SMALL, _MOST_TIMES = 2**30, 20
+"""Bytes that an archive may unpack to whatever its size, and else how many times that."""
+_MOST_MEMBERS = 5_000_000
 _REFUSALS = range(400, 500)
 _REPEATABLE = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
@@ -177,9 +180,12 @@ def _alone(root: Path) -> Iterator[None]:
         held = FileLock(root / ".download.lock").acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"another process is downloading into {root}; wait for it") from error
-    except OSError as error:
-        raise UserError(f"cannot write to {root}: {error.strerror}") from error
+    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {root}: {why}") from error
     with held:
+        for litter in root.glob(f".{RECORD}.*.tmp"):  # of a killed process
+            litter.unlink(missing_ok=True)
         yield
 
 
@@ -379,8 +385,7 @@ def _unpack(archive: Archive, file: Path, root: Path, by_hand: bool) -> None:
         if archive.name.endswith(".zip"):
             _unzip(file, temporary)
         else:
-            with tarfile.open(file, "r:gz") as packed:
-                packed.extractall(temporary, filter="data")
+            _untar(file, temporary)
         if not (temporary / archive.holds).is_dir():
             raise tarfile.ReadError(f"it holds no folder {archive.holds}")
         (temporary / archive.holds).rename(root / archive.holds)
@@ -399,14 +404,43 @@ def _unzip(file: Path, into: Path) -> None:
             path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts:
                 raise zipfile.BadZipFile(f"{name} would lie outside of the folder")
+        _check_sizes((member.file_size for member in packed.infolist()), file, into.parent)
         packed.extractall(into)
+
+
+def _untar(file: Path, into: Path) -> None:
+    with tarfile.open(file, "r:gz") as packed:
+        _check_sizes((member.size for member in packed), file, into.parent)
+        packed.extractall(into, filter="data")
+
+
+def _check_sizes(sizes: Iterable[int], file: Path, root: Path) -> None:
+    """Raise before anything is written if an archive would unpack to more than can be meant.
+
+    Raises:
+        tarfile.ReadError: It is a decompression bomb.
+        OSError: The disk has no room for it.
+    """
+    total, free = 0, shutil.disk_usage(root).free
+    most = max(_SMALL, _MOST_TIMES * file.stat().st_size)
+    for count, size in enumerate(sizes, 1):
+        total += size
+        if count > _MOST_MEMBERS or total > most:
+            raise tarfile.ReadError(
+                f"it would unpack to more than {most >> 20} MiB or {_MOST_MEMBERS} files, a "
+                "decompression bomb"
+            )
+    if total > free:
+        raise OSError(errno.ENOSPC, f"{total >> 20} MiB do not fit")
 
 
 def _record(archive: Archive, root: Path, size: int, sums: dict[str, str], by_hand: bool) -> None:
     path = root / RECORD
     try:
         records = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        records = {}
+    if not isinstance(records, dict):
         records = {}
     if not archive.md5:
         _logger.warning("%s is unverified: its source publishes no checksum", archive.name)

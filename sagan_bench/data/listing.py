@@ -130,7 +130,8 @@ class Source:
     ``listing`` lists it. ``geometry`` is None where images are made at the wanted size; threads are
     then enough to make them, while pictures are decoded by processes. ``definition`` holds all that
     determines the images where that is known without reading any. ``selection`` is the category or
-    attribute that was asked for.
+    attribute that was asked for. ``remarks`` say what was passed over where the source was found.
+    ``fragile`` is a source whose reader damage may end by a signal: other processes read it.
     """
 
     kind: str
@@ -140,6 +141,8 @@ class Source:
     geometry: Geometry | None
     definition: dict[str, int] | None = None
     selection: str | None = None
+    remarks: tuple[str, ...] = ()
+    fragile: bool = False
 
 
 def digest16(value: object) -> str:

@@ -18,11 +18,19 @@ import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from sagan_bench.data.decoding import Fit
 from sagan_bench.data.listing import DataSpec, Labels, Source, digest16
 from sagan_bench.data.sources import open_source
+from sagan_bench.data.verification import DAMAGED, Verification, verification_of
 from sagan_bench.errors import UserError
 
 MANIFEST, SOURCE = "manifest.json", "source.txt"
@@ -50,6 +58,7 @@ class Manifest(BaseModel):
     ``selection`` is the category or attribute asked for. ``pixel_range`` is the least and greatest
     value of the training images; ``enlarged`` counts the pictures smaller than ``image_size``.
     ``refused_first`` names the first of the ``refused`` unreadable pictures that were left out.
+    ``remarks`` say what else lay there: passed over, or read under unusual names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +79,12 @@ class Manifest(BaseModel):
     enlarged: NonNegativeInt
     refused: NonNegativeInt
     refused_first: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_empty_remarks(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Where there are none, a manifest is what it was before there could be any.
+        return {key: value for key, value in write(self).items() if key != "remarks" or value}
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of the definition, else of the content and how it was made."""
@@ -97,11 +112,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Store:
-    """A prepared data set."""
+    """A prepared data set; ``verification`` finds out whether its content has changed."""
 
     manifest: Manifest
     train: Split
     test: Split | None
+    verification: Verification
 
 
 def cache_root() -> Path:
@@ -144,27 +160,48 @@ def open_store(place: Path, skip_bad: bool) -> Store | None:
     if not place.exists():
         return None
     try:
+        if (place / DAMAGED).exists():
+            raise ValueError((place / DAMAGED).read_text(errors="replace").strip())
         manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
-        side = manifest.image_size
-        train = _open_split(place, "train", manifest.train, side)
-        test = _open_split(place, "test", manifest.test, side) if manifest.test else None
-    except (OSError, ValueError, EOFError) as error:
+        store = _open(place, manifest)
+    except (OSError, ValueError) as error:
         _logger.warning("%s is damaged and will be built again: %s", place, error)
         return None
     if manifest.refused and not skip_bad:
         return None
-    return Store(manifest, train, test)
+    return store
 
 
-def _open_split(place: Path, name: str, facts: SplitFacts, side: int) -> Split:
+def _open(place: Path, manifest: Manifest) -> Store:
+    """Open what the manifest names; ValueError where its files or labels are not as it says."""
+    facts = {"train": manifest.train} | ({"test": manifest.test} if manifest.test else {})
+    splits = {name: _open_split(place, name, one, manifest) for name, one in facts.items()}
+    sums = {
+        name: (facts[name].content_sha256, split.images.nbytes, split.labels.nbytes)
+        for name, split in splits.items()
+    }
+    return Store(manifest, splits["train"], splits.get("test"), verification_of(place, sums))
+
+
+def _open_split(place: Path, name: str, facts: SplitFacts, manifest: Manifest) -> Split:
+    side, classes = manifest.image_size, len(manifest.classes)
     images = _map(place / f"{name}.images.npy", np.uint8, (facts.images, 3, side, side))
     labels = _map(place / f"{name}.labels.npy", np.int64, (facts.images,))
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"{name}.labels.npy holds labels beyond the {classes} classes")
+    if tuple(np.bincount(labels, minlength=classes).tolist()) != facts.images_per_class:
+        raise ValueError(f"{name}.labels.npy holds other numbers of images of each class")
     return Split(images, labels)
 
 
 def _map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Any:
     """Map an array read-only; ValueError unless file and header are what the manifest says."""
-    array = np.load(path, mmap_mode="r")
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # damaged headers make their reader raise anything
+        raise ValueError(f"{path.name} is no array: {error}") from error
     if (array.dtype, array.shape) != (np.dtype(dtype), shape):
         raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, not {shape}")
     if path.stat().st_size != array.offset + array.nbytes:
@@ -194,7 +231,7 @@ def prepared(cache: Path | None = None) -> list[Prepared]:
 def _prepared(place: Path) -> Prepared | None:
     try:
         size = sum(path.stat().st_size for path in place.iterdir())
-        source = (place / SOURCE).read_text().strip()
+        source = (place / SOURCE).read_text(errors="replace").strip()
     except OSError:  # another process has just removed it, or it is of an older version
         source, size = "?", 0
     try:
@@ -226,6 +263,9 @@ def _taken(place: Path) -> AbstractContextManager[object]:
         return lock_of(place.with_name(place.name.removesuffix(BUILDING))).acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"{place.name} is being prepared; end that process first") from error
+    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{place.name} cannot be locked: {why}; remove {place} by hand") from error
 
 
 def sweep(place: Path, source: str) -> None:
@@ -239,6 +279,8 @@ def sweep(place: Path, source: str) -> None:
                 shutil.rmtree(one.place, ignore_errors=True)
         except Timeout:
             _logger.info("%s is being built by another process", one.place.name)
+        except (OSError, NotImplementedError) as error:
+            _logger.info("%s cannot be locked and stays: %s", one.place.name, error)
 
 
 def _unfinished(stores: Path) -> Iterator[Prepared]:

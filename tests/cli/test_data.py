@@ -176,3 +176,16 @@ def test_data_verbs_import_no_torch(tmp_path: Path) -> None:
     for verb in (("show", "twins", *SMALL), ("list",), ("remove", "twins")):
         command = [sys.executable, "-c", code, "data", *verb]
         assert subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_prepare_says_what_was_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = pictures(tmp_path / "mine", 12)
+    (tmp_path / "mine/a/x.heic").touch()
+    (tmp_path / "mine/more.zip").touch()
+    assert run("prepare", source) == 0
+    said = capsys.readouterr().out
+    assert "remark        passed over, archives left packed: 1 .zip (as more.zip)" in said
+    assert run("prepare", source, "--json") == 0
+    assert "1 .heic (as a/x.heic)" in json.loads(capsys.readouterr().out)["remarks"][0]

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -176,3 +177,77 @@ def test_nothing_there(tmp_path: Path, made: bool) -> None:
         (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match="no pictures in" if made else "there is no folder"):
         listing(tmp_path / "data")
+
+
+def partition(count: int = 18) -> str:
+    return "".join(f"{n + 1:06d}.jpg {layouts.part_of(n)}\n" for n in range(count))
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "ascii"]
+)
+@pytest.mark.parametrize("name", ["list_eval_partition.txt", "list_attr_celeba.txt"])
+def test_text_files_are_read_in_any_encoding(tmp_path: Path, encoding: str, name: str) -> None:
+    root = layouts.celeba(tmp_path / "data")
+    plain = listing(root, "#Smiling")
+    text = (root / name).read_text()
+    (root / name).write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    other = listing(root, "#Smiling")
+    for split in ("train", "test"):
+        assert names(other, split) == names(plain, split)
+        assert labels(other, split) == labels(plain, split)
+
+
+@pytest.mark.parametrize("name", ["list_eval_partition", "list_attr_celeba"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b"18\n",
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        b"\xff\xfe",
+        b"\x89PNG\r\n\x1a\n\0\0\xff",
+        b"PK\x03\x04\xff\xff",
+        b"000001.jpg \0\0\0\0\0\0",
+        b"18\n5_o_Clock_Shadow Male Smiling Young\n",
+        b"18\n5_o_Clock_Shadow Male Smiling Young\n000001.jpg -1 1",
+        b"000001.jpg 0\n000002.jpg 0\n",
+        b"000001.jpg 1e400\n",
+    ],
+)
+@pytest.mark.parametrize("layout", ["torchvision", "kaggle"])
+def test_damaged_text_file_is_refused_by_name(
+    tmp_path: Path, layout: str, name: str, content: bytes
+) -> None:
+    root = layouts.celeba(tmp_path / "data", layout=layout)
+    (text,) = root.glob(f"{name}.*")
+    text.write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        listing(root, "#Smiling")
+
+
+def test_partition_that_lacks_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = layouts.celeba(tmp_path / "data")
+    text = root / "list_eval_partition.txt"
+    text.write_text(partition(17))
+    assert "unused: 1 pictures that it does not name" in listing(root).split_rule
+    assert "says nothing of 1 of the 18 pictures (000018.jpg)" in caplog.text
+    text.write_text(partition(3))  # cut before the first that is for testing
+    with pytest.raises(UserError, match="it may be cut short; fetch it again"):
+        listing(root)
+
+
+def test_header_with_more_names_than_values(tmp_path: Path) -> None:
+    root = layouts.celeba(tmp_path / "data")
+    text = root / "list_attr_celeba.txt"
+    text.write_text(text.read_text().replace("Male", "Male Bald"))
+    with pytest.raises(UserError, match=r"line 3: expected NAME and numbers \(5\)"):
+        listing(root, "#Young")
+
+
+def test_table_beyond_all_size_is_not_read(tmp_path: Path) -> None:
+    root = layouts.celeba(tmp_path / "data")
+    os.truncate(root / "list_eval_partition.txt", 2**40)
+    with pytest.raises(UserError, match=r"list_eval_partition\.txt has 1099511627776 bytes"):
+        listing(root)

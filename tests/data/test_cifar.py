@@ -144,3 +144,50 @@ def test_odd_content(tmp_path: Path, change: dict[str, object], said: str) -> No
     (root / BATCHES / "data_batch_4").write_bytes(layouts.python2_pickle(content))
     with pytest.raises(UserError, match=said):
         prepare(spec(root), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [("d", "d"), (b"d\xc3\xa9", "d\u00e9"), (b"d\xe9", "d\\xe9"), ("d\u00e9", "d\u00e9")],
+)
+def test_names_of_classes_are_bytes_or_text(
+    tmp_path: Path, written: str | bytes, shown: str
+) -> None:
+    root = layouts.cifar10(tmp_path / "data")
+    content = {b"label_names": [written] * 10}
+    (root / BATCHES / "batches.meta").write_bytes(pickle.dumps(content))
+    assert open_source(spec(root)).listing().classes == (shown,) * 10
+
+
+@pytest.mark.parametrize("names", [[], [1] * 10, [None], "abcdefghij", {"a": 1}])
+def test_names_that_are_no_names(tmp_path: Path, names: object) -> None:
+    root = layouts.cifar10(tmp_path / "data")
+    (root / BATCHES / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}))
+    with pytest.raises(UserError, match=r"batches\.meta names no classes"):
+        open_source(spec(root)).listing()
+
+
+def test_batches_with_text_as_keys(tmp_path: Path) -> None:
+    root = layouts.cifar10(tmp_path / "data")
+    images, labels = layouts.cifar_batch(9, 20, 10)
+    (root / BATCHES / "data_batch_2").write_bytes(pickle.dumps({"data": images, "labels": labels}))
+    (root / BATCHES / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    data = prepare(spec(root), tmp_path / "cache")
+    assert np.array_equal(data.train.images[20:40].reshape(20, -1), images)
+
+
+@pytest.mark.parametrize("labels", [None, "x", ["a"] * 20, [[1], [1, 2]], 5, [2**70] * 20, [{}]])
+def test_labels_that_are_none(tmp_path: Path, labels: object) -> None:
+    root = layouts.cifar10(tmp_path / "data")
+    images, _ = layouts.cifar_batch(0, 20, 10)
+    content = pickle.dumps({b"data": images, b"labels": labels})
+    (root / BATCHES / "data_batch_4").write_bytes(content)
+    with pytest.raises(UserError, match="data_batch_4 holds"):
+        prepare(spec(root), tmp_path / "cache")
+
+
+def test_batch_beyond_all_size_is_not_read(tmp_path: Path) -> None:
+    root = layouts.cifar10(tmp_path / "data")
+    os.truncate(root / BATCHES / "data_batch_4", 2**40)
+    with pytest.raises(UserError, match="data_batch_4 cannot be read: it is larger than any batch"):
+        prepare(spec(root), tmp_path / "cache")

@@ -446,3 +446,38 @@ def test_killed_download_goes_on(
     download("things", tmp_path)
     assert unpacked(tmp_path) == FILES
     assert int(server.asked[-1]["Range"][6:-1]) > 10_000
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_decompression_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, kind: str
+) -> None:
+    monkeypatch.setattr(module, "_SMALL", 2**20, raising=False)
+    zeros, file = bytes(2**22), io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("things/zeros", zeros)
+    content = file.getvalue() if kind == "zip" else tarred({"things/zeros": zeros})
+    publish(monkeypatch, server, content, name=f"things.{kind}", md5=None)
+    with pytest.raises(UserError, match=r"more than 1 MiB or 5000000 files, a decompression bomb"):
+        download("things", tmp_path)
+    assert not (tmp_path / "things").exists()
+
+
+def test_archive_of_too_many_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setattr(module, "_MOST_MEMBERS", 3, raising=False)
+    publish(monkeypatch, server, zipped(FILES), md5=None)
+    with pytest.raises(UserError, match="or 3 files, a decompression bomb"):
+        download("things", tmp_path)
+
+
+def test_record_of_another_shape_and_litter_of_killed_writers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    (tmp_path / "downloads.json").write_text("[1]")
+    (tmp_path / ".downloads.json.0a1b2c3d.tmp").touch()
+    publish(monkeypatch, server, zipped(FILES))
+    download("things", tmp_path)
+    assert list(json.loads((tmp_path / "downloads.json").read_text())) == ["things.zip"]
+    assert not list(tmp_path.glob(".*.tmp"))

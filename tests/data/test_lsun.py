@@ -136,3 +136,45 @@ def test_bad_picture_is_refused_by_key(tmp_path: Path, root: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 13 .*\n  f{40}: not a picture"):
         prepare(spec, tmp_path / "cache")
     assert prepare(spec, tmp_path / "cache", skip_bad=True).manifest.refused == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_database_that_lacks_its_end_is_refused_before_it_is_mapped(
+    root: Path, share: float
+) -> None:
+    file = root / "cat_lmdb/data.mdb"
+    os.truncate(file, int(file.stat().st_size * share))
+    with pytest.raises(UserError, match=r"cat_lmdb is damaged: data\.mdb (has|is no LMDB)"):
+        listing(root, "cat")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<!DOCTYPE html>" + b" " * 9000, b"PK\x03\x04" * 5000, bytes(9000), b"\xff\xfe<\0" * 5000],
+)
+def test_what_is_no_database(root: Path, content: bytes) -> None:
+    (root / "cat_lmdb/data.mdb").write_bytes(content)
+    with pytest.raises(UserError, match=r"cat_lmdb is damaged: data\.mdb is no LMDB file"):
+        listing(root, "cat")
+
+
+def test_pages_of_zeros_end_no_process_but_their_readers(tmp_path: Path, root: Path) -> None:
+    file = root / "cat_lmdb/data.mdb"
+    content = file.read_bytes()
+    for page in range(2, len(content) // 4096):
+        damaged = bytearray(content)
+        damaged[page * 4096 : (page + 1) * 4096] = bytes(4096)
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"cat_lmdb is damaged|cannot be read"):
+            prepare(DataSpec(f"lsun:{root}#cat", 16), tmp_path / f"cache{page}", workers=1)
+        if page == 4:
+            break
+
+
+def test_keys_of_any_bytes(tmp_path: Path) -> None:
+    root = layouts.lsun(tmp_path / "data", own=3)
+    with lmdb.open(str(root / "own_lmdb")) as database, database.begin(write=True) as transaction:
+        for key in (b"\xff\xfe", "\u00e9".encode(), b"a b"):
+            transaction.put(key, layouts.encoded(1, (16, 16)))
+    data = prepare(DataSpec(f"lsun:{root}#own", 16), tmp_path / "cache")
+    assert len(data.train) + len(data.test or ()) == 6

@@ -596,3 +596,162 @@ def test_classes_and_range_are_counted(tmp_path: Path) -> None:
     assert data.manifest.train.images_per_class == tuple(counts.tolist())
     low, high = data.train.images.min(), data.train.images.max()
     assert data.manifest.pixel_range == (low, high)
+
+
+# --- content that has changed on the disk ------------------------------------------------------
+
+
+def flip(path: Path, place: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["train.images.npy", "test.images.npy", "test.labels.npy"])
+def test_one_flipped_bit_is_found_and_the_store_built_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    whole = prepare(TWINS, tmp_path)
+    expected = whole.train.images.copy()
+    flip(only_store(tmp_path) / name, -8)
+    progress = Count()
+    again = prepare(TWINS, tmp_path, progress)
+    assert progress.calls
+    assert np.array_equal(again.train.images, expected)
+    assert "is damaged" in caplog.text
+
+
+def set_label(place: Path, label: int) -> None:
+    path = place / "train.labels.npy"
+    content = bytearray(path.read_bytes())
+    content[-8:] = label.to_bytes(8, "little", signed=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("label", [10, -1, 2**62, -(2**62)])
+def test_labels_are_checked_whatever_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: int
+) -> None:
+    monkeypatch.setattr(building, "SMALL_BYTES", 0, raising=False)
+    prepare(TWINS, tmp_path)
+    set_label(only_store(tmp_path), label)
+    assert store.open_store(only_store(tmp_path), False) is None
+    assert prepare(TWINS, tmp_path).train.labels.min() >= 0
+
+
+def test_labels_of_another_class_are_counted(tmp_path: Path) -> None:
+    last = int(prepare(TWINS, tmp_path).train.labels[-1])
+    set_label(only_store(tmp_path), (last + 1) % 10)
+    assert store.open_store(only_store(tmp_path), False) is None
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"\x93NUMPY\x01\x00\x76\x00{[", b"\x80\x04N."])
+def test_file_of_another_type_is_no_internal_error(tmp_path: Path, content: bytes) -> None:
+    whole = prepare(TWINS, tmp_path).manifest
+    path = only_store(tmp_path) / "train.images.npy"
+    path.write_bytes(content + path.read_bytes()[len(content) :])
+    assert prepare(TWINS, tmp_path).manifest == whole
+    with path.open("wb") as file:
+        np.savez(file, a=np.zeros(3))
+    assert prepare(TWINS, tmp_path).manifest == whole
+
+
+def check_until_it_fails(data: store.Store) -> None:
+    for _ in range(1000):
+        data.verification.check()
+        time.sleep(0.01)
+
+
+def test_large_store_is_verified_beside_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "SMALL_BYTES", 0)
+    whole = prepare(TWINS, tmp_path)
+    whole.verification.finish()
+    flip(only_store(tmp_path) / "train.images.npy")
+    damaged = prepare(TWINS, tmp_path)  # opened unseen, and read by nobody yet
+    assert not np.array_equal(damaged.train.images, shapes.draw(np.arange(96), seed=0, size=16)[0])
+    with pytest.raises(UserError, match="is damaged: the train images are not those"):
+        check_until_it_fails(damaged)
+    with pytest.raises(UserError, match="same command prepares them anew"):
+        damaged.verification.finish()
+    mended = prepare(TWINS, tmp_path)
+    mended.verification.finish()
+    assert np.array_equal(mended.train.images, shapes.draw(np.arange(96), seed=0, size=16)[0])
+
+
+def test_a_store_is_hashed_once_a_process(tmp_path: Path) -> None:
+    first = prepare(TWINS, tmp_path)
+    assert prepare(TWINS, tmp_path).verification is first.verification
+
+
+def test_store_that_cannot_be_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "SMALL_BYTES", 0)
+    data = prepare(TWINS, tmp_path)
+    (only_store(tmp_path) / "test.images.npy").unlink()
+    with pytest.raises(UserError, match="it cannot be read: No such file"):
+        data.verification.finish()
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize("name", ["train.images.npy", "train.labels.npy"])
+def test_what_changed_between_two_attempts_is_begun_anew(tmp_path: Path, name: str) -> None:
+    place = break_off(TWINS, tmp_path / "cache", 48)
+    flip(place / name, -300)
+    prepare(TWINS, tmp_path / "cache")
+    prepare(TWINS, tmp_path / "other")
+    assert contents(only_store(tmp_path / "cache")) == contents(only_store(tmp_path / "other"))
+
+
+@pytest.mark.usefixtures("small_tasks")
+@pytest.mark.parametrize(("what", "value"), [("tasks", 4), ("tasks", 0), ("images", 16)])
+def test_note_with_other_numbers_is_begun_anew(tmp_path: Path, what: str, value: int) -> None:
+    place = break_off(TWINS, tmp_path / "cache", 48)
+    note = json.loads((place / "progress.json").read_text())
+    note["done"]["train"] |= {what: value, "sha256": None}
+    (place / "progress.json").write_text(json.dumps(note))
+    prepare(TWINS, tmp_path / "cache")
+    prepare(TWINS, tmp_path / "other")
+    assert contents(only_store(tmp_path / "cache")) == contents(only_store(tmp_path / "other"))
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_build_of_a_version_before_goes_on(tmp_path: Path) -> None:
+    place = break_off(TWINS, tmp_path / "cache", 48)
+    note = json.loads((place / "progress.json").read_text())
+    for done in note["done"].values():
+        done.pop("sha256", None)
+    (place / "progress.json").write_text(json.dumps(note))
+    progress = Count()
+    prepare(TWINS, tmp_path / "cache", progress)
+    assert progress.calls[0] == (64, 128)
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_litter_of_killed_writers_is_swept(tmp_path: Path) -> None:
+    place = break_off(TWINS, tmp_path / "cache", 48)
+    (place / ".manifest.json.0a1b2c3d.tmp").write_bytes(b"{")
+    prepare(TWINS, tmp_path / "cache")
+    assert sorted(contents(only_store(tmp_path / "cache"))) == [
+        "manifest.json",
+        "source.txt",
+        "test.images.npy",
+        "test.labels.npy",
+        "train.images.npy",
+        "train.labels.npy",
+    ]
+
+
+def test_list_shows_stores_whose_source_is_no_text(tmp_path: Path) -> None:
+    prepare(TWINS, tmp_path)
+    (only_store(tmp_path) / "source.txt").write_bytes(b"\xff\xfe\n")
+    (one,) = store.prepared(tmp_path)
+    assert one.manifest is not None
+
+
+def test_manifest_of_before_is_read(tmp_path: Path) -> None:
+    written = json.loads(prepare(TWINS, tmp_path).manifest.model_dump_json())
+    assert "remarks" not in written
+    assert Manifest.model_validate(written).remarks == ()

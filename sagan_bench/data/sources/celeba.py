@@ -1,6 +1,6 @@
 """CelebA by its text files, in the layouts that its users have on disk."""
 
-from collections.abc import Iterator
+import logging
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -14,21 +14,18 @@ from sagan_bench.data.listing import (
     ranked,
     some,
 )
-from sagan_bench.data.sources.folder import (
-    check_folder,
-    files_key,
-    files_part,
-    folder_listing,
-    heads,
-    scan,
-)
+from sagan_bench.data.sources.folder import files_part, folder_listing
+from sagan_bench.data.sources.scanning import check_folder, files_key, scan
+from sagan_bench.data.sources.splitting import heads
+from sagan_bench.data.sources.texts import read_lines, read_table
 from sagan_bench.errors import UserError
 
 _PICTURES = "img_align_celeba"
 _PARTITION = "list_eval_partition"
 _ATTRIBUTES = "list_attr_celeba"
 _FOLDERS = ("", "Eval", "Anno", "celeba", "CelebA")
-_TRAIN, _TEST = 0, 2  # in the partition file; 1 is for validation
+_TRAIN, _TEST = "0", "2"  # in the partition file; 1 is for validation
+_logger = logging.getLogger(__name__)
 
 
 def celeba(spec: DataSpec) -> Source:
@@ -42,9 +39,9 @@ def celeba(spec: DataSpec) -> Source:
     check_folder(root, "celeba")
     partition, attributes = (_text_file(root, name) for name in (_PARTITION, _ATTRIBUTES))
     pictures = _pictures(root)
-    files = scan(pictures)
-    texts = [path.read_bytes() for path in (partition, attribute and attributes) if path]
-    names = [file.name for file in files]
+    found = scan(pictures)
+    texts = [read_table(path) for path in (partition, attribute and attributes) if path]
+    names = found.names
     if attribute is None and partition is None and heads(names):
         listing = partial(folder_listing, spec, pictures, names)
     else:
@@ -52,10 +49,13 @@ def celeba(spec: DataSpec) -> Source:
     return Source(
         kind="celeba",
         image_size=spec.image_size,
-        key=files_key(spec, pictures, files, attribute or "", sha256(b"".join(texts)).hexdigest()),
+        key=files_key(
+            spec, pictures, found.files, attribute or "", sha256(b"".join(texts)).hexdigest()
+        ),
         listing=listing,
         geometry=spec.geometry,
         selection=attribute,
+        remarks=found.remarks,
     )
 
 
@@ -83,13 +83,7 @@ def _listing(
     attribute: str | None,
 ) -> Listing:
     if partition:
-        part = {name: int(values[0]) for name, values in _rows(partition)}
-        train, test = (
-            ranked([name for name, number in part.items() if number == wanted])
-            for wanted in (_TRAIN, _TEST)
-        )
-        rule = f"{partition.name}: 0 for training, 2 for testing"
-        _refuse_missing(pictures, names, train + test, partition)
+        train, test, rule = _partitioned(partition, pictures, names)
     else:
         train, test, rule = hold_out(names)
     train = train[: at_most(len(train), spec.train_images, "training", str(pictures))]
@@ -106,6 +100,27 @@ def _listing(
         test=files_part(pictures, test, labels(test), geometry) if test else None,
         split_rule=rule,
     )
+
+
+def _partitioned(
+    partition: Path, pictures: Path, names: list[str]
+) -> tuple[list[str], list[str], str]:
+    part = {name: values[0] for name, values in _rows(partition, 1)}
+    train, test = (
+        ranked([name for name, number in part.items() if number == wanted])
+        for wanted in (_TRAIN, _TEST)
+    )
+    _refuse_missing(pictures, names, train + test, partition)
+    rule = f"{partition.name}: {_TRAIN} for training, {_TEST} for testing"
+    if unnamed := sorted(set(names) - set(part)):
+        said = f"{partition} says nothing of {len(unnamed)} of the {len(names)} pictures"
+        if not test:  # the last of its rows are for testing
+            raise UserError(f"{said} ({some(unnamed)}), it may be cut short; fetch it again")
+        _logger.warning("%s (%s): they are not used", said, some(unnamed))
+        rule += f"; unused: {len(unnamed)} pictures that it does not name"
+    if not train:
+        raise UserError(f"{partition} names no picture for training; fetch it again")
+    return train, test, rule
 
 
 def _refuse_missing(pictures: Path, names: list[str], wanted: list[str], text: Path) -> None:
@@ -129,24 +144,35 @@ def _has_attribute(
     if attribute not in known:
         raise UserError(f"{attributes} knows no attribute {attribute}; known: {', '.join(known)}")
     column = known.index(attribute)
-    has = {name: values[column] == "1" for name, values in _rows(attributes)}
+    has = {name: values[column] == "1" for name, values in _rows(attributes, len(known))}
     if unnamed := sorted(set(names) - set(has)):
         raise UserError(f"{attributes} says nothing of {len(unnamed)} pictures ({some(unnamed)})")
     return has
 
 
 def _header(path: Path) -> list[str]:
-    lines = path.read_text().splitlines()
-    return lines[0].strip().split(",")[1:] if path.suffix == ".csv" else lines[1].split()
+    lines = read_lines(path)
+    first = lines[0].strip().split(",")[1:] if path.suffix == ".csv" else lines[1:2]
+    known = first if path.suffix == ".csv" else "".join(first).split()
+    if not known or "." in known[0]:
+        raise UserError(f"{path} names no attributes in its header; fetch it again")
+    return known
 
 
-def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield (picture, values) for each line that has values: headers and counts have none."""
+def _rows(path: Path, count: int) -> list[tuple[str, list[str]]]:
+    """Return (picture, ``count`` values) for each line that has values: headers have none."""
     separator = "," if path.suffix == ".csv" else None
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
         name, *values = line.strip().split(separator) or [""]
         if "." not in name:
             continue
-        if not values or any(value not in ("-1", "0", "1", "2") for value in values):
-            raise UserError(f"{path}, line {number}: expected NAME and numbers, found {line!r}")
-        yield name, values
+        if len(values) != count or any(value not in ("-1", "0", "1", "2") for value in values):
+            raise UserError(
+                f"{path}, line {number}: expected NAME and numbers ({count}), found {line[:80]!r}; "
+                "fetch it again"
+            )
+        rows.append((name, values))
+    if not rows:
+        raise UserError(f"{path} names no pictures; fetch it again")
+    return rows

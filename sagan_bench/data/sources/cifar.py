@@ -12,11 +12,12 @@ from PIL import Image
 
 from sagan_bench.data.decoding import Geometry, Pixels, decode
 from sagan_bench.data.listing import Chunk, DataSpec, Labels, Listing, Part, Source, at_most
-from sagan_bench.data.sources.folder import File, check_folder, files_key
+from sagan_bench.data.sources.scanning import File, check_folder, files_key
 from sagan_bench.errors import UserError
 
 _SIDE = 32
 _IMAGES_A_TASK = 500
+_LARGEST = 2**30  # bytes of a batch; the largest published one has 154 million
 
 
 class _Layout(NamedTuple):
@@ -86,10 +87,7 @@ def _facts(path: Path) -> File:
 
 
 def _listing(spec: DataSpec, layout: _Layout, folder: Path) -> Listing:
-    names = _unpickled(folder / layout.meta).get(layout.names)
-    if not isinstance(names, list):
-        raise UserError(f"{folder / layout.meta} names no classes; fetch the archive again")
-    classes = tuple(name.decode() for name in names)
+    classes = _class_names(folder / layout.meta, layout.names)
     part = partial(_part, layout=layout, folder=folder, classes=len(classes), spec=spec)
     test = part((layout.test,), limit=spec.test_images, split="test")
     return Listing(
@@ -97,6 +95,21 @@ def _listing(spec: DataSpec, layout: _Layout, folder: Path) -> Listing:
         train=part(layout.train, limit=spec.train_images, split="training"),
         test=test if test.images else None,
         split_rule=f"{', '.join(layout.train)} for training, {layout.test} for testing",
+    )
+
+
+def _class_names(path: Path, key: bytes) -> tuple[str, ...]:
+    """Return the names of the classes, which other programs may have written as text."""
+    names = _unpickled(path).get(key)
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str | bytes) for name in names)
+    ):
+        raise UserError(f"{path} names no classes; fetch the archive again")
+    return tuple(
+        name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
+        for name in names
     )
 
 
@@ -136,8 +149,11 @@ def read_batch(path: str, key: bytes, classes: int, rows: slice, geometry: Geome
 def _batch(path: str, key: bytes, classes: int) -> tuple[Pixels, Labels]:
     """Return the uint8 (n, 3, 32, 32) images and the labels of a batch file."""
     content = _unpickled(Path(path))
-    pixels, labels = np.asarray(content.get(b"data")), np.array(content.get(key, []), np.int64)
-    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * _SIDE**2):
+    try:
+        pixels, labels = np.asarray(content.get(b"data")), np.array(content.get(key, []), np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} holds odd images or labels: {error}; fetch it again") from error
+    if labels.ndim != 1 or pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * _SIDE**2):
         raise UserError(f"{path} holds no batch of images with {key.decode()}; fetch it again")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise UserError(f"{path} holds labels beyond its {classes} classes; fetch it again")
@@ -162,10 +178,16 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickled(path: Path) -> dict[bytes, Any]:
+    """Return the content of a batch, its keys as Python 2 wrote them."""
     try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError("it is larger than any batch")
         content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except Exception as error:
         raise UserError(f"{path} cannot be read: {error}; fetch the archive again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no batch; fetch the archive again")
-    return content
+    return {
+        key.encode(errors="replace") if isinstance(key, str) else key: value
+        for key, value in content.items()
+    }

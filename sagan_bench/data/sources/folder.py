@@ -5,16 +5,14 @@ ImageFolder has them (a test holds the two to that); why its listing is not used
 docs/adr/0005-real-data.md.
 """
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from sagan_bench.data.decoding import RESIZE, Geometry, decode
+from sagan_bench.data.decoding import Geometry, decode
 from sagan_bench.data.listing import (
     Chunk,
     DataSpec,
@@ -22,61 +20,38 @@ from sagan_bench.data.listing import (
     Part,
     Source,
     at_most,
-    digest16,
-    hold_out,
     printable,
-    ranked,
     some,
 )
+from sagan_bench.data.sources.scanning import files_key, is_not_data, scan
+from sagan_bench.data.sources.splitting import Splits, heads, split
 from sagan_bench.errors import UserError
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")
-)
-"""File names that count as pictures, in any case."""
-
 _FILES_A_TASK = 64
-
-
-class File(NamedTuple):
-    """A file below a root: its relative name with ``/``, its bytes, its time of change."""
-
-    name: str
-    size: int
-    mtime_ns: int
-
-
-class Splits(NamedTuple):
-    """Names of the files of each split, and the folder (``train/``) that each lies in, if any."""
-
-    train: list[str]
-    test: list[str]
-    train_folder: str
-    test_folder: str
-    rule: str
 
 
 def folder(spec: DataSpec) -> Source:
     """Find a folder of pictures, with or without a subfolder for each class.
 
-    Without subfolders there is one class, ``images``. ``train/`` with ``test/`` or ``val/`` are
-    splits; else a picture is held out for testing where the hash of its name falls in the lowest
-    tenth. Names that start with a dot are skipped. The order is that of the hashes: the first n of
+    Without subfolders there is one class, ``images``. ``train/`` with ``test/`` or ``val/``, or
+    what else the two are usually called, are splits; else a picture is held out for testing where
+    the hash of its name falls in the lowest tenth. The order is that of the hashes: the first n of
     a split are a fair sample of it.
     """
-    files = scan(spec.path)
+    found = scan(spec.path)
     return Source(
         kind=spec.kind,
         image_size=spec.image_size,
-        key=files_key(spec, spec.path, files),
-        listing=partial(folder_listing, spec, spec.path, [file.name for file in files]),
+        key=files_key(spec, spec.path, found.files),
+        listing=partial(folder_listing, spec, spec.path, found.names),
         geometry=spec.geometry,
+        remarks=found.remarks,
     )
 
 
 def folder_listing(spec: DataSpec, root: Path, names: list[str]) -> Listing:
     """List the pictures ``names`` below ``root`` by the rules of `folder`."""
-    return listed(spec, root, split(names, ("test", "val")))
+    return listed(spec, root, split(names, root))
 
 
 def listed(spec: DataSpec, root: Path, splits: Splits) -> Listing:
@@ -93,94 +68,6 @@ def listed(spec: DataSpec, root: Path, splits: Splits) -> Listing:
     )
 
 
-# --- finding ---------------------------------------------------------------------------------
-
-
-def scan(root: Path) -> list[File]:
-    """Return every picture below ``root``, sorted by name.
-
-    Raises:
-        UserError: There is no such folder, it cannot be read, or it holds no picture.
-    """
-    check_folder(root)
-    try:
-        files = sorted(_walk(str(root), "", ()))
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if not files:
-        kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
-        raise UserError(f"no pictures in {root} or below it; looked for {kinds}")
-    return files
-
-
-def check_folder(root: Path, fetched_as: str | None = None) -> None:
-    """Raise `UserError` unless ``root`` is a folder; ``fetched_as`` is what can be downloaded."""
-    if not root.exists():
-        fetch = f", or fetch it: data download {fetched_as} {root}" if fetched_as else ""
-        raise UserError(f"there is no folder {root}; check the path after the colon{fetch}")
-    if not root.is_dir():
-        raise UserError(f"{root} is a file; give the folder that holds the data")
-
-
-def _walk(path: str, prefix: str, above: tuple[str, ...]) -> Iterator[File]:
-    here = os.path.realpath(path)
-    if here in above:  # a link that leads back up
-        return
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
-            elif _is_picture(entry):
-                # A broken link is listed too: reading it refuses it by name.
-                facts = entry.stat(follow_symlinks=entry.is_file())
-                yield File(prefix + entry.name, facts.st_size, facts.st_mtime_ns)
-
-
-def _is_picture(entry: os.DirEntry[str]) -> bool:
-    suffix = os.path.splitext(entry.name)[1].lower()
-    return suffix in EXTENSIONS and (entry.is_file() or entry.is_symlink())
-
-
-def files_key(spec: DataSpec, root: Path, files: Iterable[File], *more: str) -> str:
-    """Return a key that changes with the place, names, sizes and times of files, and the wish."""
-    # The path is in the key, though in no fingerprint: unpacked archives can agree in names, sizes
-    # and times and still hold other pictures.
-    listing = hashlib.sha256(os.fsencode(root.resolve()))
-    for file in files:
-        listing.update(os.fsencode(f"\0{file.name}\0{file.size}\0{file.mtime_ns}"))
-    return digest16([spec.kind, listing.hexdigest(), RESIZE, *spec.wish, *more])
-
-
-# --- splits ----------------------------------------------------------------------------------
-
-
-def split(names: list[str], others: Sequence[str]) -> Splits:
-    """Split by ``train/`` and the first of ``others`` that is there, else by hashes."""
-    folders = heads(names)
-    other = next((name for name in others if name in folders), None)
-    if "train" not in folders or other is None:
-        train, test, rule = hold_out(names)
-        return Splits(train, test, "", "", rule)
-    train, test = below(names, "train/"), below(names, f"{other}/")
-    unused = len(names) - len(train) - len(test)
-    rule = f"train/ and {other}/ of the folder" + (
-        f"; unused beside them: {unused}" if unused else ""
-    )
-    return Splits(ranked(train), ranked(test), "train/", f"{other}/", rule)
-
-
-def below(names: Iterable[str], prefix: str) -> list[str]:
-    """Return those of ``names`` that lie in the folder ``prefix``."""
-    return [name for name in names if name.startswith(prefix)]
-
-
-def heads(names: Iterable[str]) -> list[str]:
-    """Return the first-level folders of ``names``, sorted."""
-    return sorted({name.partition("/")[0] for name in names if "/" in name})
-
-
 # --- classes ---------------------------------------------------------------------------------
 
 
@@ -189,16 +76,23 @@ def _classes(splits: Splits, root: Path) -> tuple[str, ...]:
         return _class_names(splits.train + splits.test, root, "")
     classes = _class_names(splits.train, root, splits.train_folder)
     test_classes = _class_names(splits.test, root, splits.test_folder) if splits.test else ()
-    if unknown := sorted(set(test_classes) - set(classes)):
+    train, test = root / splits.train_folder, root / splits.test_folder
+    unknown = sorted(set(test_classes) - set(classes))
+    if unknown and not heads(_inner(splits.test, splits.test_folder)):
         raise UserError(
-            f"{root / splits.test_folder} holds {some(unknown)}, which "
-            f"{root / splits.train_folder} does not; give both the same class folders"
+            f"{test} holds {len(splits.test)} pictures in no class folders; sort them into those "
+            f"of {train}, or move them away"
+        )
+    if unknown:
+        raise UserError(
+            f"{test} holds {some(unknown)}, which {train} does not; give both the same class "
+            "folders"
         )
     return classes
 
 
 def _class_names(names: list[str], root: Path, prefix: str) -> tuple[str, ...]:
-    inner = [name.removeprefix(prefix) for name in names]
+    inner = _inner(names, prefix)
     folders = heads(inner)
     loose = sum("/" not in name for name in inner)
     where = root / prefix
@@ -213,6 +107,11 @@ def _class_names(names: list[str], root: Path, prefix: str) -> tuple[str, ...]:
         _refuse_level_too_many(inner, where)
     _refuse_empty_class(folders, where)
     return tuple(folders)
+
+
+def _inner(names: list[str], prefix: str) -> list[str]:
+    """Return the names below the folder ``prefix``, in which all of them lie."""
+    return [name.removeprefix(prefix) for name in names]
 
 
 def _refuse_level_too_many(names: list[str], where: Path) -> None:
@@ -231,7 +130,7 @@ def _refuse_level_too_many(names: list[str], where: Path) -> None:
 
 def _refuse_empty_class(folders: Sequence[str], where: Path) -> None:
     with os.scandir(where) as entries:
-        there = [entry.name for entry in entries if entry.is_dir() and entry.name[0] != "."]
+        there = [entry.name for entry in entries if entry.is_dir() and not is_not_data(entry.name)]
     if empty := sorted(set(there) - set(folders)):
         raise UserError(
             f"{where} holds {len(folders)} folders of images ({some(folders)}), and beside them "

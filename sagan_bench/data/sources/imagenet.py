@@ -5,16 +5,10 @@ import re
 from functools import partial
 from pathlib import Path
 
-from sagan_bench.data.listing import DataSpec, Listing, Source, ranked, some
-from sagan_bench.data.sources.folder import (
-    Splits,
-    below,
-    files_key,
-    heads,
-    listed,
-    scan,
-    split,
-)
+from sagan_bench.data.listing import DataSpec, Listing, Source, hold_out, ranked, some
+from sagan_bench.data.sources.folder import listed
+from sagan_bench.data.sources.scanning import files_key, scan
+from sagan_bench.data.sources.splitting import Splits, below, folder_of, heads
 from sagan_bench.errors import UserError
 
 _WNID = re.compile(r"n\d{8}")
@@ -30,32 +24,42 @@ def imagenet(spec: DataSpec) -> Source:
     the folder itself holds the class folders, and a tenth is held out.
     """
     root = spec.path
-    files = scan(root)
+    found = scan(root)
     return Source(
         kind="imagenet",
         image_size=spec.image_size,
-        key=files_key(spec, root, files),
-        listing=partial(_listing, spec, root, [file.name for file in files]),
+        key=files_key(spec, root, found.files),
+        listing=partial(_listing, spec, root, found.names),
         geometry=spec.geometry,
+        remarks=found.remarks,
     )
 
 
 def _listing(spec: DataSpec, root: Path, names: list[str]) -> Listing:
-    prefix = "train/" if "train" in heads(names) else ""
+    folder = folder_of("train", heads(names), root)
+    prefix = f"{folder}/" if folder else ""
     train = below(names, prefix)
     folders = heads(name.removeprefix(prefix) for name in train)
     if other := [name for name in folders if not _WNID.fullmatch(name)] or not folders:
         raise UserError(_unlike(root, prefix, other if isinstance(other, list) else []))
     if not prefix:
-        return listed(spec, root, split(train, ()))
-    val = below(names, "val/")
-    if all(name.count("/") > 1 for name in val) and val:
-        return listed(spec, root, split(train + val, ("val",)))
-    rule = "train/ of the folder, all for training"
+        train, test, rule = hold_out(train)
+        return listed(spec, root, Splits(train, test, "", "", rule))
+    return listed(spec, root, _split(names, ranked(train), prefix, root))
+
+
+def _split(names: list[str], train: list[str], prefix: str, root: Path) -> Splits:
+    """Take the folder of validation for testing, if its pictures lie in class folders."""
+    folder = folder_of("val", heads(names), root)
+    val = below(names, f"{folder}/") if folder else []
+    if val and all(name.count("/") > 1 for name in val):
+        rule = f"{prefix} and {folder}/ of the folder"
+        return Splits(train, ranked(val), prefix, f"{folder}/", rule)
+    rule = f"{prefix} of the folder, all for training"
     if val:
-        rule += f"; unused: val/, whose {len(val)} images lie in no class folders"
-        _logger.warning("%s is not used: sort its images into class folders", root / "val")
-    return listed(spec, root, Splits(ranked(train), [], prefix, "", rule))
+        rule += f"; unused: {folder}/, whose {len(val)} images lie in no class folders"
+        _logger.warning("%s is not used: sort its images into class folders", root / str(folder))
+    return Splits(train, [], prefix, "", rule)
 
 
 def _unlike(root: Path, prefix: str, other: list[str]) -> str:

@@ -1,13 +1,17 @@
 """LSUN as its authors publish it: one LMDB directory of encoded pictures for each category."""
 
-from collections.abc import Iterator
+import os
+import struct
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import BinaryIO
 
 import lmdb
 import numpy as np
 
-from sagan_bench.data.decoding import Geometry, decode
+from sagan_bench.data.decoding import Geometry, decode, decoding_processes, start_worker
 from sagan_bench.data.listing import (
     Chunk,
     DataSpec,
@@ -16,10 +20,11 @@ from sagan_bench.data.listing import (
     Source,
     at_most,
     hold_out,
+    printable,
     ranked,
     some,
 )
-from sagan_bench.data.sources.folder import File, check_folder, files_key
+from sagan_bench.data.sources.scanning import File, check_folder, files_key
 from sagan_bench.errors import UserError
 
 _DATA = "data.mdb"
@@ -45,6 +50,7 @@ def lsun(spec: DataSpec) -> Source:
         listing=partial(_listing, spec, train, test),
         geometry=spec.geometry,
         selection=category,
+        fragile=True,
     )
 
 
@@ -67,10 +73,10 @@ def _facts(directory: Path) -> File:
 
 def _listing(spec: DataSpec, train: Path, test: Path | None) -> Listing:
     if test:
-        train_keys, test_keys = ranked(list(_keys(train))), ranked(list(_keys(test)))
+        train_keys, test_keys = ranked(_keys(train)), ranked(_keys(test))
         rule = f"{train.name} for training, {test.name} for testing"
     else:
-        train_keys, test_keys, rule = hold_out(list(_keys(train)))
+        train_keys, test_keys, rule = hold_out(_keys(train))
     train_keys = train_keys[: at_most(len(train_keys), spec.train_images, "training", str(train))]
     test_keys = test_keys[: at_most(len(test_keys), spec.test_images, "test", str(test or train))]
     name = train.name.removesuffix("_lmdb").removesuffix("_train")
@@ -82,15 +88,83 @@ def _listing(spec: DataSpec, train: Path, test: Path | None) -> Listing:
     )
 
 
-def _keys(directory: Path) -> Iterator[str]:
+def _keys(directory: Path) -> list[str]:
+    """Return the keys of a database, read by a process of its own: damage may end that by a signal.
+
+    Raises:
+        UserError: The database is damaged or empty.
+    """
+    check_database(directory / _DATA)
     try:
-        with _open(str(directory)).begin() as transaction:
-            keys = [key.decode("ascii") for key in transaction.cursor().iternext(values=False)]
-    except (lmdb.Error, UnicodeDecodeError) as error:
+        with ProcessPoolExecutor(1, decoding_processes(), initializer=start_worker) as pool:
+            keys, entries = pool.submit(read_keys, str(directory)).result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{directory} is damaged: a process that reads it is killed; fetch it again"
+        ) from error
+    except (lmdb.Error, OSError) as error:
         raise UserError(f"{directory} is damaged: {error}; fetch it again") from error
+    if len(keys) != entries:
+        said = f"of its {entries} entries {len(keys)} are found"
+        raise UserError(f"{directory} is damaged: {said}; fetch it again")
     if not keys:
         raise UserError(f"{directory} holds no pictures")
-    yield from keys
+    return keys
+
+
+def read_keys(directory: str) -> tuple[list[str], int]:
+    """Return the keys of a database as if they were names of files, and how many it says it has."""
+    with _open(directory).begin() as transaction:
+        keys = [os.fsdecode(bytes(key)) for key in transaction.cursor().iternext(values=False)]
+        return keys, transaction.stat()["entries"]
+
+
+# --- the file of a database, before it is mapped ------------------------------------------------
+
+_META = struct.Struct("=16x II QQ 48x 48x QQ")  # of a 64-bit LMDB, behind the header of the page
+_PAGE_SIZE_AT = 40  # where the first of the two 48-byte tables begins
+_MAGIC, _VERSIONS = 0xBEEFC0DE, (1, 999)
+_PAGE_SIZES = [2**power for power in range(8, 17)]
+
+
+def check_database(path: Path) -> None:
+    """Raise `UserError` unless ``path`` is an LMDB file, and as long as it says itself.
+
+    A map that goes beyond the end of its file ends the process by a signal when it is read.
+    """
+    try:
+        with path.open("rb") as file:
+            size, needed = os.fstat(file.fileno()).st_size, _needed(file)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if needed is None:
+        raise UserError(f"{path.parent} is damaged: {path.name} is no LMDB file; fetch it again")
+    if size < needed:
+        raise UserError(
+            f"{path.parent} is damaged: {path.name} has {size} bytes, its database {needed}; fetch "
+            "it again, or look whether the disk was full when it was copied"
+        )
+
+
+def _needed(file: BinaryIO) -> int | None:
+    """Return the bytes of the newest database in a file; None if there is none."""
+    head = file.read(_META.size)
+    if len(head) < _META.size:
+        return None
+    page = struct.unpack_from("=I", head, _PAGE_SIZE_AT)[0]
+    if page not in _PAGE_SIZES:
+        return None
+    file.seek(page)
+    metas = [
+        _META.unpack(part) for part in (head, file.read(_META.size)) if len(part) == _META.size
+    ]
+    if any(meta[0] != _MAGIC or meta[1] not in _VERSIONS for meta in metas):
+        return None
+    newest = max(metas, key=lambda meta: meta[5])
+    return (newest[4] + 1) * page
+
+
+# --- reading ------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=2)
@@ -109,7 +183,9 @@ def _part(directory: Path, keys: list[str], geometry: Geometry) -> Part:
 def read_lmdb(directory: str, keys: list[str], geometry: Geometry) -> Chunk:
     """Decode the pictures of ``keys``; those that cannot be read are named with the reason."""
     with _open(directory).begin(buffers=False) as transaction:
-        pictures = ((key, transaction.get(key.encode(), default=b"")) for key in keys)
+        pictures = (
+            (printable(key), transaction.get(os.fsencode(key), default=b"")) for key in keys
+        )
         done = decode(pictures, len(keys), geometry)
     labels = np.zeros(len(done.images), np.int64)
     return Chunk(done.images, labels, done.refused, done.enlarged)
