@@ -5,7 +5,7 @@ import shutil
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,7 @@ from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
 from sagan_bench.errors import UserError
 from sagan_bench.files import sweep_dead
-from sagan_bench.locks import acquired
+from sagan_bench.locks import holding
 from sagan_bench.records import Record
 from sagan_bench.run_directory import read_now
 from sagan_bench.study import Facts, Memory, Place, Study
@@ -401,18 +401,16 @@ def run(planned: Plan, engine: "Engine", watch: "StudyWatch", stop: "Stop") -> N
 def held(folder: Path) -> Iterator[None]:
     """Hold the folder of a study: one driver at a time.  Raises `UserError` if another has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = acquired(folder / ".lock", 0)
-    except Timeout:
-        raise UserError(
-            f"another process is running the study in {folder}; wait until it ends, or choose "
-            "another --name"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(holding(folder / ".lock"))
+        except Timeout:
+            raise UserError(
+                f"another process is running the study in {folder}; wait until it ends, or choose "
+                "another --name"
+            ) from None
         sweep_dead(folder)
         yield
-    finally:
-        lock.release()
 
 
 def _refuse_full_disk(planned: Plan) -> None:

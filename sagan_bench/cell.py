@@ -138,6 +138,7 @@ class Cell:
         try:
             if diverged := self._train():
                 return self.write("diverged", f"step {diverged.step}: {diverged.reason}")
+            self._verify(self.store.verification.finish)
             with host.memory_for("scoring", self.device):
                 self._score_final()
         except NonFiniteImages as error:
@@ -220,7 +221,22 @@ class Cell:
         # Only here is what the error's frames held free again.
         raise out_of_memory(self.config, self.state)
 
+    def _verify(self, check: Callable[[], None]) -> None:
+        """Check that the images are those that were prepared.
+
+        Raises:
+            UserError: they are not, and no checkpoint is left to go on from.
+        """
+        try:
+            check()
+        except MachineError:  # they could not be read just now
+            raise
+        except UserError:
+            self.checkpoints.clear()
+            raise
+
     def _after_step(self, step: int) -> None:
+        self._verify(self.store.verification.check)
         rate, last = self.config.run, step == self.config.run.steps
         if step % rate.sample_every == 0 or last:
             with host.memory_for("making sample images", self.device):

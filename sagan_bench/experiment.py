@@ -361,6 +361,7 @@ def evaluate(
             for score in scorer.scores(
                 samples, step=exported["step"], n_fake=config.evaluation.n_fake, final=True
             ):
+                store.verification.finish()
                 record = record.model_copy(update={"scores": _with(record.scores, score)})
                 directory.write(record)
                 watch(Scored(score))

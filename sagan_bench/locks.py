@@ -4,6 +4,8 @@ import errno
 import fcntl
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
@@ -36,6 +38,16 @@ def acquired(path: Path, timeout_sec: float) -> BaseFileLock:
             _stand_in(path).name,
         )
     return _taken(SoftFileLock(_stand_in(path)), timeout_sec)
+
+
+@contextmanager
+def holding(path: Path, timeout_sec: float = 0) -> Iterator[None]:
+    """Hold the lock at ``path`` within.  Raises as `acquired`."""
+    lock = acquired(path, timeout_sec)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _taken(lock: BaseFileLock, timeout_sec: float) -> BaseFileLock:

@@ -17,7 +17,7 @@ from example_runs import SMALL
 
 from sagan_bench import cli, experiment, files, records, run_directory
 from sagan_bench.config import Host, RunConfig, resolve
-from sagan_bench.errors import MachineError, machine_error
+from sagan_bench.errors import MachineError, UserError, machine_error
 from sagan_bench.run_directory import read_now
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints, DamagedCheckpoint
@@ -214,6 +214,28 @@ def test_an_error_says_what_where_and_what_to_do(number: int, advice: str) -> No
     assert told.startswith(f"{os.strerror(number)}; /a/file; ")
     assert advice in told
     assert told.endswith("the same command then goes on")
+
+
+def test_images_that_change_beside_the_training_stop_it_and_leave_nothing_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagan_bench.data import building
+    from sagan_bench.data.verification import Verification
+
+    monkeypatch.setattr(building, "SMALL_BYTES", 0)  # not before training
+
+    def finish(self: Verification) -> None:
+        self.failure = UserError("the store is damaged")
+        self.check()
+
+    config = make("run.steps=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(Verification, "finish", finish)
+        with pytest.raises(UserError, match="the store is damaged"):
+            experiment.run(config, out=tmp_path / "run")
+    record = records.read(tmp_path / "run")
+    assert (record.status, record.step) == ("failed", 4)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 # Streams, as scripts and services leave them

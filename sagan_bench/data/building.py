@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from filelock import Timeout
+from filelock import BaseFileLock, Timeout
 from pydantic import BaseModel, NonNegativeInt
 
 from sagan_bench import files
@@ -47,6 +47,7 @@ from sagan_bench.data.store import (
 from sagan_bench.data.verification import SMALL_BYTES
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write, sync_folder
+from sagan_bench.locks import acquired
 
 Progress = Callable[[int, int], None]
 """Called with the images done so far and the images in all."""
@@ -129,21 +130,20 @@ def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
 
     ``progress`` is told of no progress meanwhile, so that it can end the waiting by raising.
     """
-    lock = lock_of(place)
+    lock: BaseFileLock | None = None
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        while not lock.is_locked:
+        while lock is None:
             try:
-                lock.acquire(timeout=0.5)
+                lock = acquired(lock_of(place), 0.5)
             except Timeout:
                 _logger.info("waiting for another process that is preparing %s", place.name)
                 if progress:
                     progress(0, 1)
-    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
-        why = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise UserError(
-            f"cannot write to the cache {place.parent}: {why}; "
-            "set SAGAN_BENCH_CACHE to a folder that can be written and locked"
+            f"cannot write to the cache {place.parent}: {error.strerror or error}; "
+            "set SAGAN_BENCH_CACHE to a folder that can be written"
         ) from error
     try:
         yield

@@ -17,15 +17,16 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write, json_bytes
+from sagan_bench.locks import holding
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done so far and the bytes in all of one archive."""
@@ -175,15 +176,14 @@ def download(
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        held = FileLock(root / ".download.lock").acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"another process is downloading into {root}; wait for it") from error
-    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write to {root}: {why}") from error
-    with held:
+    with ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(holding(root / ".download.lock"))
+        except Timeout as error:
+            raise UserError(f"another process is downloading into {root}; wait for it") from error
+        except OSError as error:
+            raise UserError(f"cannot write to {root}: {error.strerror or error}") from error
         for litter in root.glob(f".{RECORD}.*.tmp"):  # of a killed process
             litter.unlink(missing_ok=True)
         yield

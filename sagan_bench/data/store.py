@@ -9,14 +9,14 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import platformdirs
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
@@ -32,6 +32,7 @@ from sagan_bench.data.listing import DataSpec, Labels, Source, digest16
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.verification import DAMAGED, Verification, verification_of
 from sagan_bench.errors import UserError
+from sagan_bench.locks import holding
 
 MANIFEST, SOURCE = "manifest.json", "source.txt"
 BUILDING = ".building"
@@ -123,7 +124,12 @@ class Store:
 def cache_root() -> Path:
     """Return ``$SAGAN_BENCH_CACHE``, else the platform's cache folder of this program."""
     given = os.environ.get("SAGAN_BENCH_CACHE")
-    return Path(given).expanduser() if given else platformdirs.user_cache_path("sagan_bench")
+    try:
+        return Path(given).expanduser() if given else platformdirs.user_cache_path("sagan_bench")
+    except RuntimeError as error:  # a user without a home
+        raise UserError(
+            f"{error}; or set SAGAN_BENCH_CACHE to a folder for prepared data"
+        ) from error
 
 
 def place_of(source: Source, cache: Path | None) -> Path:
@@ -132,9 +138,9 @@ def place_of(source: Source, cache: Path | None) -> Path:
     return root / "stores" / f"{source.kind}-{source.image_size}px-{source.key}"
 
 
-def lock_of(place: Path) -> FileLock:
-    """Return the lock that whoever changes ``place`` must hold."""
-    return FileLock(f"{place}.lock")
+def lock_of(place: Path) -> Path:
+    """Return the file whose lock whoever changes ``place`` must hold."""
+    return Path(f"{place}.lock")
 
 
 def known_fingerprint(spec: DataSpec, cache: Path | None = None) -> str | None:
@@ -258,14 +264,18 @@ def remove(wanted: str, cache: Path | None = None) -> list[Prepared]:
     return found
 
 
-def _taken(place: Path) -> AbstractContextManager[object]:
-    try:
-        return lock_of(place.with_name(place.name.removesuffix(BUILDING))).acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"{place.name} is being prepared; end that process first") from error
-    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"{place.name} cannot be locked: {why}; remove {place} by hand") from error
+@contextmanager
+def _taken(place: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            lock = lock_of(place.with_name(place.name.removesuffix(BUILDING)))
+            stack.enter_context(holding(lock))
+        except Timeout as error:
+            raise UserError(f"{place.name} is being prepared; end that process first") from error
+        except OSError as error:
+            told = f"{place.name} cannot be locked: {error.strerror}; remove {place} by hand"
+            raise UserError(told) from error
+        yield
 
 
 def sweep(place: Path, source: str) -> None:
@@ -273,13 +283,12 @@ def sweep(place: Path, source: str) -> None:
     for one in _unfinished(place.parent):
         if one.source != source or one.place == place.with_name(place.name + BUILDING):
             continue
-        lock = lock_of(one.place.with_suffix(""))
         try:
-            with lock.acquire(timeout=0):
+            with holding(lock_of(one.place.with_suffix(""))):
                 shutil.rmtree(one.place, ignore_errors=True)
         except Timeout:
             _logger.info("%s is being built by another process", one.place.name)
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             _logger.info("%s cannot be locked and stays: %s", one.place.name, error)
 
 

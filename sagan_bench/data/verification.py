@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from sagan_bench.errors import UserError
+from sagan_bench.errors import UserError, machine_error
 
 DAMAGED = "damaged.txt"
 """A note in a store that was found to be damaged, so that it is built again."""
@@ -38,7 +38,7 @@ class Verification:
 
     def __init__(self, place: Path, splits: Mapping[str, tuple[str, int, int]]) -> None:
         self.place, self.splits = place, splits
-        self.failure: str | None = None
+        self.failure: UserError | None = None
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class Verification:
                 self._thread = threading.Thread(target=self._run, name="verify", daemon=True)
                 self._thread.start()
         if self.failure:
-            raise UserError(self.failure)
+            raise self.failure
 
     def finish(self) -> None:
         """Hash what is left, at full speed.
@@ -77,16 +77,17 @@ class Verification:
         began = time.perf_counter()
         try:
             changed = [name for name in self.splits if self._digest(name) != self.splits[name][0]]
-            said = f"the {' and '.join(changed)} images are not those that were prepared"
         except OSError as error:
-            changed, said = ["?"], f"it cannot be read: {error.strerror or error}"
+            self.failure = machine_error(error)
+            return
         if not changed:
             took = time.perf_counter() - began
             _logger.debug("%s: %d bytes are verified, %.1f s", self.place, self.size_bytes, took)
             return
-        self.failure = (
-            f"{self.place} is damaged: {said}. The same command prepares them anew; a run that was "
-            "trained on them is not to be trusted: remove it and begin it again, and check the disk"
+        said = f"the {' and '.join(changed)} images are not those that were prepared"
+        self.failure = UserError(
+            f"{self.place} is damaged: {said}. The same command prepares them anew, and begins "
+            "again what was being trained on them; check the disk"
         )
         with suppress(OSError):  # a disk that cannot be written; it will be found again
             (self.place / DAMAGED).write_text(f"{said}\n")

@@ -23,7 +23,7 @@ from sagan_bench.data.decoding import Geometry
 from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part, Source
 from sagan_bench.data.sources import folder, twins
 from sagan_bench.data.store import Manifest, SplitFacts, known_fingerprint
-from sagan_bench.errors import UserError
+from sagan_bench.errors import MachineError, UserError
 
 TWINS = DataSpec("twins", 16, train_images=96, test_images=32)
 
@@ -691,7 +691,7 @@ def test_store_that_cannot_be_read_to_its_end(
     monkeypatch.setattr(building, "SMALL_BYTES", 0)
     data = prepare(TWINS, tmp_path)
     (only_store(tmp_path) / "test.images.npy").unlink()
-    with pytest.raises(UserError, match="it cannot be read: No such file"):
+    with pytest.raises(MachineError, match=r"No such file or directory; .*test\.images\.npy"):
         data.verification.finish()
 
 
