@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from sagan_bench import study
-from sagan_bench.config import Host, flatten, load_toml, variant_settings
+from sagan_bench.config import Host, flatten, variant_settings
 from sagan_bench.errors import UserError
+from sagan_bench.stored import load_toml
 from sagan_bench.study import Measure, Memory, Study
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")

@@ -1,6 +1,5 @@
 """The verb ``report``: one page of what a study's, or a tuning's, runs say."""
 
-import sys
 import time
 import webbrowser
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sagan_bench.cli.console import say
 from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _watched(render: Render) -> tuple["AnyDocument", Path]:
             if "no run is finished yet" not in text:
                 raise
         if text != told:
-            print(text, file=sys.stderr)
+            say(text, error=True)
         told = text
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -159,10 +159,10 @@ def _latest(runs: Path) -> Path:
 def _tell(document: "AnyDocument", page: Path) -> None:
     from sagan_bench.report.words import answer, sentences
 
-    print(f"{document.name}: {document.question}")
-    print(answer(document)[1])
+    say(f"{document.name}: {document.question}")
+    say(answer(document)[1])
     for sentence in sentences(document):
-        print(f"  {sentence}")
+        say(f"  {sentence}")
     for warning in document.warnings:
-        print(f"  note: {warning}")
-    print(f"report: {page}")
+        say(f"  note: {warning}")
+    say(f"report: {page}")
