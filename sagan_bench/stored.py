@@ -62,7 +62,7 @@ def parsed(content: bytes) -> Any:
     """Return the value of JSON.  Raises ValueError, for whatever reason it is none."""
     whole = _short_int if _LONG.search(content) else None  # a hook that costs time
     try:
-        value = json.loads(content, parse_int=whole)
+        value = json.loads(content, parse_int=whole, parse_constant=_refuse_constant)
     except (RecursionError, MemoryError):
         raise ValueError("nested too deeply") from None
     return _not_deep(value)
@@ -155,6 +155,10 @@ def _text(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line} is not UTF-8; save it as UTF-8") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _short_int(digits: str) -> int:

@@ -36,7 +36,7 @@ from sagan_bench.config import (
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import BETTER
 from sagan_bench.files import atomic_write, json_bytes
-from sagan_bench.stored import fitting, json_object, load_toml, table_of
+from sagan_bench.stored import first_trouble, fitting, json_object, load_toml, table_of
 
 MEMORY = "study.json"
 DEFAULT_STUDY = "quick"
@@ -304,15 +304,16 @@ class Kept(BaseModel):
     data_fingerprint: str
     looks: int = 0
 
-    @model_validator(mode="after")
-    def _of_a_host(self) -> Self:
-        _HOST.validate_python(self.auto)
-        return self
-
     @property
     def auto(self) -> Host:
-        """What ``auto`` means here."""
-        return Host(**self.host)
+        """What ``auto`` means here.  Raises `UserError` if that is damaged."""
+        try:
+            return _HOST.validate_python(self.host)
+        except ValidationError as error:
+            raise UserError(
+                f"damaged {self.FILE} (host: {first_trouble(error)}); restore it from a copy, or "
+                f"give the {self.WHAT} another --name"
+            ) from error
 
     def write(self, folder: Path) -> None:
         """Store it, in one step."""

@@ -131,7 +131,7 @@ def test_a_folder_remembers_its_study(tmp_path: Path) -> None:
 
 def test_a_damaged_memory_is_told(tmp_path: Path) -> None:
     (tmp_path / study.MEMORY).write_text("{")
-    with pytest.raises(UserError, match=r"study\.json cannot be read"):
+    with pytest.raises(UserError, match=r"damaged study\.json .*; restore it"):
         study.Memory.of(tmp_path)
 
 

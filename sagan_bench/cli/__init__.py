@@ -266,12 +266,14 @@ def show(
     else:
         from sagan_bench.cli.display import print_record
         from sagan_bench.outcomes import scored
+        from sagan_bench.records import RECORD
+        from sagan_bench.stored import fitting
 
-        record = scored(find_run(what, runs)).record
+        run = scored(find_run(what, runs))
         if as_json:
-            print(record.to_json().decode(), end="")
+            print(fitting(run.record.to_json, run.path / RECORD).decode(), end="")
         else:
-            print_record(record)
+            print_record(run.record)
 
 
 @app.command()
