@@ -73,8 +73,13 @@ class Parameter(Section):
         return json.dumps(value) if self.kind == "categorical" else value
 
     def read(self, stored: Any) -> Any:
-        """Return the value behind what Optuna keeps."""
-        return json.loads(stored) if self.kind == "categorical" else stored
+        """Return the value behind what Optuna keeps.  Raises ValueError if it is no choice."""
+        if self.kind != "categorical":
+            return stored
+        value = json.loads(stored)
+        if value not in self.choices:
+            raise ValueError(f"{stored} is none of the choices")
+        return value
 
     def contains(self, value: Any) -> bool:
         """Return whether the sampler could propose this value."""
