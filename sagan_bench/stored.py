@@ -24,7 +24,8 @@ MOST_DIGITS = 40
 """Of a whole number: enough for any that was ever accepted, and a float can hold it."""
 _LONG = re.compile(rb"\d{%d}" % (MOST_DIGITS + 1))
 UNFIT = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError,
 )  # fmt: skip
 """What code meets that takes a value for what it is not; `ValidationError` is a ValueError."""
 

@@ -343,7 +343,8 @@ def test_one_bad_record_hides_no_other(tmp_path: Path, caplog: pytest.LogCapture
     "line",
     [
         "[]", "1", "{}", '{"step": null}', '{"step": true}', '{"step": 1.5}',
-        '{"step": 2, "a": "x"}', '{"step": 2, "a": [1]}', '{"step": 2, "a": NaN}', '{"step": 2, "a": 1e999}',
+        '{"step": 2, "a": "x"}', '{"step": 2, "a": [1]}', '{"step": 2, "a": NaN}',
+        '{"step": 2, "a": 1e999}',
         "[" * 100_000, '{"step": ' + "9" * 5000 + "}",
     ],
     ids=lambda line: line[:24],
