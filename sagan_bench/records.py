@@ -198,18 +198,19 @@ def read(path: Path) -> Record:
         UserError: If there is none, it is damaged, or a newer sagan-bench wrote it.
     """
     file = path / RECORD if os.path.isdir(path) else path  # of no file: False
-    stored = _upgraded(read_object(file), file)
+    # The schema refuses what is nested too deeply, and 2,000 records are read at a time.
+    stored = _upgraded(read_object(file, of_any_depth=True), file)
     return fitting(lambda: Record.model_validate(stored), file)
 
 
-def read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path, *, of_any_depth: bool = False) -> dict[str, Any]:
     """Return the JSON object in a file of a run directory.
 
     Raises:
         UserError: If the file is not there, or not a JSON object.
     """
     try:
-        return json_object(file)
+        return json_object(file, of_any_depth=of_any_depth)
     except FileNotFoundError:
         raise UserError(
             f"no {file.name}; in {file.parent}; name a run directory that was started"

@@ -5,7 +5,6 @@ error, and none of it takes all memory.
 """
 
 import json
-import re
 import stat
 import tomllib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
@@ -22,7 +21,7 @@ MOST_BYTES = 256 * 2**20
 MOST_DEPTH = 64
 MOST_DIGITS = 40
 """Of a whole number: enough for any that was ever accepted, and a float can hold it."""
-_LONG = re.compile(rb"\d{%d}" % (MOST_DIGITS + 1))
+_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 UNFIT = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
     ValueError,
@@ -40,22 +39,27 @@ def damaged(file: Path, detail: str) -> UserError:
     )
 
 
-def json_value(file: Path) -> Any:
+def json_value(file: Path, *, of_any_depth: bool = False) -> Any:
     """Return what a file of JSON holds.
+
+    Args:
+        file: its path.
+        of_any_depth: whoever takes the value looks at how deeply it is nested.
 
     Raises:
         FileNotFoundError: There is none.
         UserError: It cannot be read, or is not JSON.
     """
     try:
-        return parsed(_content(file))
+        value = parsed(_content(file))
+        return value if of_any_depth else _not_deep(value)
     except ValueError as error:
         raise damaged(file, str(error)) from error
 
 
-def json_object(file: Path) -> dict[str, Any]:
+def json_object(file: Path, *, of_any_depth: bool = False) -> dict[str, Any]:
     """Return the JSON object in a file.  Raises as `json_value`, and if it is something else."""
-    value = json_value(file)
+    value = json_value(file, of_any_depth=of_any_depth)
     if not isinstance(value, dict):
         raise damaged(file, "not a JSON object")
     return value
@@ -63,12 +67,11 @@ def json_object(file: Path) -> dict[str, Any]:
 
 def parsed(content: bytes) -> Any:
     """Return the value of JSON.  Raises ValueError, for whatever reason it is none."""
-    whole = _short_int if _LONG.search(content) else None  # a hook that costs time
+    whole = _short_int if _has_long_number(content) else None  # a hook that costs time
     try:
-        value = json.loads(content, parse_int=whole, parse_constant=_refuse_constant)
+        return json.loads(content, parse_int=whole, parse_constant=_refuse_constant)
     except (RecursionError, MemoryError):
         raise ValueError("nested too deeply") from None
-    return _not_deep(value)
 
 
 def load_toml(file: Path) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def load_toml(file: Path) -> dict[str, Any]:
 
 def parsed_toml(text: str) -> dict[str, Any]:
     """Return the table of TOML.  Raises ValueError, for whatever reason it is none."""
-    if _LONG.search(text.encode(errors="replace")):
+    if _has_long_number(text.encode(errors="replace")):
         raise ValueError(f"a number of more than {MOST_DIGITS} digits")
     try:
         table = tomllib.loads(text)
@@ -158,6 +161,10 @@ def _text(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line} is not UTF-8; save it as UTF-8") from error
+
+
+def _has_long_number(content: bytes) -> bool:
+    return b"0" * (MOST_DIGITS + 1) in content.translate(_AS_ZERO)
 
 
 def _refuse_constant(name: str) -> NoReturn:

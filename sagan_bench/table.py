@@ -83,10 +83,12 @@ def frame(paths: Iterable[Path]) -> "pd.DataFrame":
 
     def column(name: str) -> Any:
         measured = "." not in name or name.startswith("floor.")
-        values: Any = [_fits(row.get(name)) for row in rows]
+        values: Any = [row.get(name) for row in rows]
         dtype: Any = _COLUMNS.get(name, "Float64" if measured else None)
-        too_long = dtype == "Int64" and any(isinstance(value, str) for value in values)
-        return pd.array(values, dtype=None if too_long else dtype)
+        if dtype == "Int64" and any(_fits(value) is not value for value in values):
+            dtype = object  # pandas would wrap it around
+        made = pd.array(values, dtype=dtype)
+        return pd.array(list(map(_fits, values))) if made.dtype == object else made
 
     return pd.DataFrame({name: column(name) for name in (*_COLUMNS, *others)})
 

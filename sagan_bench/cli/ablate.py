@@ -16,7 +16,7 @@ from sagan_bench.cli.compare import print_findings
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
-from sagan_bench.cli.tables import changes, number, print_table
+from sagan_bench.cli.tables import changes, duration, number, print_table
 from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _announce(planned: "Plan", jobs: int) -> None:
     for variant, lines in _differences(planned).items():
         say(f"  {variant} against {dict(study.pairs)[variant]}: {lines}", error=True)
     left = planned.seconds_left(jobs)
-    about = f", about {timedelta(seconds=round(left))}" if left else ""
+    about = f", about {duration(left)}" if left else ""
     print(
         f"{len(planned.missing)} of {len(planned.cells)} cells to run, {jobs} at a time{about}",
         file=sys.stderr,
@@ -210,7 +210,7 @@ def _print_plan(planned: "Plan", jobs: int, as_json: bool, per_flop: float | Non
         rows.append([variant, *(str(count or "") for count in states), to_run, apart])
     print_table("", ("variant", *STATES, "to run", "against"), rows)
     unknown = "unknown until a cell is finished; --measure times a step"
-    time_left = unknown if left is None else timedelta(seconds=round(left))
+    time_left = unknown if left is None else duration(left)
     if left and per_flop and not any(cell.state == "done" for cell in planned.cells):
         alone = (planned.seconds_left(1, per_flop) or 0) / 3600
         time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"

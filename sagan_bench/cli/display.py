@@ -1,13 +1,12 @@
 """What a person sees while and after a run: bars, lines, tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 
 from sagan_bench.cell import Progress as Phase
 from sagan_bench.cell import Scored
 from sagan_bench.cli.bars import Bars
 from sagan_bench.cli.console import say
-from sagan_bench.cli.tables import number, print_table
+from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.records import Record, Score
 from sagan_bench.training.loop import Diverged, Step
 
@@ -43,7 +42,7 @@ def _training_text(row: Mapping[str, float]) -> str:
 
 def print_record(record: Record) -> None:
     """Print a run's scores beside the real-against-real floor, its cost and its warnings."""
-    seconds = _duration(record.cost.train_sec or 0)
+    seconds = duration(record.cost.train_sec or 0)
     state = f"{record.status}, step {record.step} of {record.steps}"
     if record.reason:
         state += f" ({record.reason})"
@@ -57,13 +56,6 @@ def print_record(record: Record) -> None:
         print_table("", header, _score_rows(scores))
     for warning in dict.fromkeys(text for score in latest for text in score.warnings):
         say(f"note: {warning}")
-
-
-def _duration(seconds: float) -> str:
-    try:
-        return str(timedelta(seconds=round(seconds)))
-    except OverflowError:
-        return f"{seconds:.3g} s"
 
 
 def _comparable(scores: Sequence[Score]) -> list[list[Score]]:

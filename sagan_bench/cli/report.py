@@ -143,17 +143,24 @@ def _latest(runs: Path) -> Path:
     """Return the study or tuning with the newest record.  Raises `UserError` if there is none."""
     from sagan_bench import study
     from sagan_bench.records import RECORD
+    from sagan_bench.run_directory import find_runs
     from sagan_bench.tuning import definition
 
     def newest(memory: Path) -> float:
-        files = [memory, *memory.parent.rglob(RECORD)]
-        return max(file.stat().st_mtime for file in files)
+        return max(map(_changed, [memory, *(run / RECORD for run in find_runs(memory.parent))]))
 
     names = (study.MEMORY, definition.MEMORY)
     memories = [file for name in names for file in runs.glob(f"*/{name}")]
     if not memories:
         raise UserError(f"no study is in {runs}; begin one with `ablate`, or name runs")
     return max(memories, key=newest).parent
+
+
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _tell(document: "AnyDocument", page: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from rich.cells import cell_len, chop_cells
@@ -107,6 +108,14 @@ def number(value: Any) -> str:
     if value is None or value != value:
         return "—"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``1:02:03``; those of a damaged record may be more than a calendar has."""
+    try:
+        return str(timedelta(seconds=round(seconds)))
+    except OverflowError:
+        return f"{seconds:.3g} s"
 
 
 def changes(found: Iterable[tuple[str, Any, Any]]) -> str:

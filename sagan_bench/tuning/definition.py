@@ -252,7 +252,7 @@ def masked(url: str | None) -> str | None:
         return None
     try:
         return make_url(url).set(query={}).render_as_string(hide_password=True)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # such as a port that is no number
         raise UserError(
             "--storage: that is no URL of a database; expected such as sqlite:///trials.db"
         ) from error

@@ -11,7 +11,7 @@ from example_tunings import Scripted, planned, small_tuning
 
 from sagan_bench.errors import UserError
 from sagan_bench.tuning import planning, storage
-from sagan_bench.tuning.definition import Memory
+from sagan_bench.tuning.definition import Memory, masked
 from sagan_bench.tuning.findings import of_tuning
 
 Change = Callable[[dict[str, Any]], object]
@@ -97,4 +97,11 @@ def test_an_error_of_a_database_keeps_its_password(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(storage, "RDBStorage", refuses)
     with pytest.raises(UserError) as told:
         storage.opened(Path(), "postgresql://user:S3CRET@host/db")
+    assert "S3CRET" not in str(told.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:S3CRET@host:port/db", "no URL", ""])
+def test_what_is_no_url_is_refused_without_it(url: str) -> None:
+    with pytest.raises(UserError, match="that is no URL of a database") as told:
+        masked(url)
     assert "S3CRET" not in str(told.value)
