@@ -85,10 +85,9 @@ def frame(paths: Iterable[Path]) -> "pd.DataFrame":
         measured = "." not in name or name.startswith("floor.")
         values: Any = [row.get(name) for row in rows]
         dtype: Any = _COLUMNS.get(name, "Float64" if measured else None)
-        if dtype == "Int64" and any(_fits(value) is not value for value in values):
+        if dtype == "Int64" and any(map(_is_long, values)):
             dtype = object  # pandas would wrap it around
-        made = pd.array(values, dtype=dtype)
-        return pd.array(list(map(_fits, values))) if made.dtype == object else made
+        return pd.array(values, dtype=dtype)
 
     return pd.DataFrame({name: column(name) for name in (*_COLUMNS, *others)})
 
@@ -99,10 +98,8 @@ def listed(record: Record) -> list[Score | None]:
     return [*(finals or record.scores[-1:])] or [None]
 
 
-def _fits(value: Any) -> Any:
-    """Return a value that a column can hold: a whole number of more than 64 bits as text."""
-    is_long = isinstance(value, int) and not -(2**63) <= value < 2**63
-    return str(value) if is_long else value
+def _is_long(value: Any) -> bool:
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
 def _rows_of(path: Path, record: Record) -> Iterator[dict[str, Any]]:
