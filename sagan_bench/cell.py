@@ -169,7 +169,8 @@ class Cell:
             )
         self.directory.cut(state.step)
         self._warn_of_lost_rows(state.step)
-        self.rates = [row["images_per_sec"] for row in self.directory.rows()]
+        rates = (row.get("images_per_sec") for row in self.directory.rows())
+        self.rates = [rate for rate in rates if isinstance(rate, float)]
         self.scores = [score for score in self.scores if score.step <= state.step]
         self.blocks = tuple(block for block in self.blocks if block.step <= state.step)
         self.step = self.from_step = state.step

@@ -18,6 +18,7 @@ from sagan_bench.evaluation.protocol import BETTER
 from sagan_bench.outcomes import Run, Runs, differences, gather
 from sagan_bench.run_directory import find_runs
 from sagan_bench.statistics import Comparison, Metric, Pair, Summary, settled
+from sagan_bench.stored import damaged
 from sagan_bench.study import Facts, Measure, Memory, Paper, PaperRow
 
 ENGAGED = 0.02
@@ -156,7 +157,10 @@ def of_study(folder: Path) -> Findings:
     memory = study.Memory.of(folder)
     if memory is None:
         raise UserError(f"no study is in {folder}; begin one with `ablate`")
-    return findings(gather(find_runs(folder)), _question(memory))
+    runs = gather(find_runs(folder))
+    if memory.study.paper and (bare := runs.variants.keys() - memory.facts.keys()):
+        raise damaged(folder / study.MEMORY, f"facts: {min(bare)} is missing")
+    return findings(runs, _question(memory))
 
 
 def _question(memory: Memory) -> Question:

@@ -20,10 +20,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sagan_bench.errors import UserError
+from sagan_bench.stored import load_toml, parsed_toml, shortened, table_of
 
 DIGEST_SCHEMA = 1
 CELEBA_CROP = 160
 """Side of the centre crop of CelebA's 178 x 218 pictures (heykeetae/Self-Attention-GAN)."""
+
+MOST_WHOLE = 2**63 - 1
+"""The largest whole number that can be asked for, a seed among them: what tables can hold.
+
+Records of before may have larger ones, and are read.
+"""
+MOST_NAMED = 30
+"""Known names in a hint on an unknown one."""
 
 Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp64"]
@@ -351,16 +360,6 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else package.parent / folder
 
 
-def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.  Raises `UserError` that names the file and the line."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from error
-
-
 @cache
 def presets() -> dict[str, dict[str, Any]]:
     """Return the shipped presets by name; one that ``extends`` another has its settings too."""
@@ -377,13 +376,21 @@ def presets() -> dict[str, dict[str, Any]]:
 @cache
 def variants() -> dict[str, dict[str, Any]]:
     """Return the shipped variants by name; ``says`` is each one's description in words."""
-    return load_toml(shipped("ablations") / "variants.toml")
+    file = shipped("ablations") / "variants.toml"
+    table = load_toml(file)
+    for name, settings in table.items():
+        if not isinstance(table_of(settings, f"{file}: {name}").get("says"), str):
+            raise UserError(f"{file}: {name}: says is missing: what the variant is, in words")
+    return table
 
 
 def closest(word: str, known: Sequence[str]) -> str:
     """Return a hint such as ``did you mean 'seed'?``, else the known words."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
+    if near:
+        return f"did you mean '{near[0]}'?"
+    more = f" and {len(known) - MOST_NAMED:,} more" if len(known) > MOST_NAMED else ""
+    return f"known are: {', '.join(known[:MOST_NAMED])}{more}"
 
 
 def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -417,9 +424,11 @@ def parse_set(text: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"--set {text}: expected section.key=value, e.g. --set training.lr_g=2e-4")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return key.strip(), parsed_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    except ValueError as error:
+        raise UserError(f"--set {key.strip()}: {error}") from error
 
 
 def read(
@@ -445,6 +454,9 @@ def read(
         UserError: an unknown key or name, or a value out of range: what, who set it, the closest.
     """
     written = load_toml(file) if file else {}
+    for key in LABELS[:2]:
+        if not isinstance(written.get(key, ""), str):
+            raise UserError(f"{file}: {key} = {shortened(written[key])}: expected a name")
     preset = preset or written.get("preset") or "quick"
     variant = variant or written.get("variant") or "sagan"
     written = {key: value for key, value in written.items() if key not in LABELS[:2]}
@@ -545,15 +557,30 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfig:
+    for key, value in values.items():
+        if any(not -MOST_WHOLE <= number <= MOST_WHOLE for number in _whole_numbers(value)):
+            raise UserError(
+                f"{key} = {shortened(value)} ({origins.get(key, 'default')}): whole numbers go up "
+                f"to {MOST_WHOLE} (63 bits)"
+            )
     try:
         return RunConfig.model_validate(_nested(values))
     except ValidationError as error:
         lines = []
         for problem in error.errors():
             key = _setting(problem["loc"])
-            where = f"{key} = {problem['input']!r} ({origins.get(key, 'default')}): " if key else ""
+            given = f"{key} = {shortened(problem['input'])}"
+            where = f"{given} ({origins.get(key, 'default')}): " if key else ""
             lines.append(where + problem["msg"].removeprefix("Value error, "))
         raise UserError("\n".join(lines)) from error
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(one, list | tuple):
+            yield from _whole_numbers(one)
+        elif isinstance(one, int):
+            yield one
 
 
 def _setting(loc: tuple[int | str, ...]) -> str:

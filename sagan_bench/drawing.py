@@ -13,6 +13,7 @@ from sagan_bench.config import RunConfig, closest
 from sagan_bench.data.pixels import quantise
 from sagan_bench.errors import UserError
 from sagan_bench.models.build import plain_generator
+from sagan_bench.outcomes import Run
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import draw, noise
 
@@ -128,7 +129,7 @@ def load(path: Path, weights: str, device: str = "auto") -> Exported:
     file = path / "weights.pt"
     if not file.exists():
         raise UserError(f"{path} has no exported weights; finish the run first")
-    config = RunConfig.model_validate(record.config)
+    config = Run(path, record).config
     state = checkpoint.load(file)
     chosen = host.open_device(device)
     with host.memory_for("loading the generator", chosen):

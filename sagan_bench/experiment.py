@@ -26,6 +26,7 @@ from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
 from sagan_bench.files import atomic_write
 from sagan_bench.follower import follow
 from sagan_bench.models.build import flops_per_step, layers, plain_generator
+from sagan_bench.outcomes import Run
 from sagan_bench.parallel import ALONE, Shard, is_lost_peer
 from sagan_bench.records import RESULTS, Record, Score, Status
 from sagan_bench.run_directory import RunDirectory, read_now
@@ -328,7 +329,7 @@ def evaluate(
     """
     record = records.read(path)
     chosen = host.open_device(config.run.device)
-    exported_with = RunConfig.model_validate(record.config).evaluation.bn_batches
+    exported_with = Run(path, record).config.evaluation.bn_batches
     if config.evaluation.bn_batches != exported_with:
         raise UserError(
             f"evaluation.bn_batches = {config.evaluation.bn_batches}: the weights of {path} were "

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from sagan_bench.config import RunConfig, flatten
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.records import Record, Score
-from sagan_bench.run_directory import read_now
+from sagan_bench.records import RECORD, Record, Score
+from sagan_bench.run_directory import read_now, readable
+from sagan_bench.stored import fitting
 
 Weights = Literal["ema", "raw"]
 Curve = list[tuple[int, float]]
@@ -48,8 +49,8 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        """Its configuration."""
-        return RunConfig.model_validate(self.record.config)
+        """Its configuration.  Raises `UserError` if its record is damaged there."""
+        return fitting(lambda: RunConfig.model_validate(self.record.config), self.path / RECORD)
 
     def final(self, weights: Weights) -> list[Score]:
         """Return the scores of its end."""
@@ -132,6 +133,31 @@ class Runs:
         return value
 
 
+def whole(path: Path) -> Run:
+    """Return a run whose record was looked at in all its parts, the nested ones too.
+
+    Raises:
+        UserError: See :func:`sagan_bench.records.read`.
+    """
+    run = scored(path)
+    run.config  # noqa: B018  # refuses a damaged one
+    return run
+
+
+def scored(path: Path) -> Run:
+    """Return a run, the protocols of whose final scores were looked at.  Raises as `whole`."""
+    run = Run(path, read_now(path))
+    for score in run.record.scores:
+        if score.final:
+            protocol_of(score, path)
+    return run
+
+
+def protocol_of(score: Score, path: Path) -> Protocol:
+    """Return the protocol of a score in the record of ``path``.  Raises `UserError` if damaged."""
+    return fitting(lambda: Protocol.model_validate(score.protocol), path / RECORD)
+
+
 def gather(paths: Iterable[Path], *, loose: bool = False) -> Runs:
     """Read runs and check that they may be compared.
 
@@ -140,11 +166,13 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> Runs:
         loose: no study names them: where variants clash, runs go by the name that their user gave
             them, else by the folder they are in.
 
+    A run whose record cannot be read is left out, and that is logged.
+
     Raises:
-        UserError: a run twice, two configurations of one variant, different budgets, or figures
-            of different protocols; with the difference.
+        UserError: no record can be read; a run twice, two configurations of one variant, different
+            budgets, or figures of different protocols, with the difference.
     """
-    runs = [Run(path, read_now(path)) for path in dict.fromkeys(paths)]
+    runs = [run for _, run in readable(dict.fromkeys(paths), whole)]
     over = [run for run in runs if run.record.status in OVER]
     over.sort(key=lambda run: run.seed)
     if loose:

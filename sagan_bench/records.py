@@ -1,6 +1,5 @@
 """What a run left behind: the record, its schema, its reading, and where the run ran."""
 
-import json
 import math
 import os
 import platform
@@ -13,6 +12,7 @@ from importlib import metadata
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -21,13 +21,13 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    ValidationError,
     model_validator,
 )
 
 from sagan_bench import cpu
 from sagan_bench.errors import UserError
 from sagan_bench.files import json_bytes
+from sagan_bench.stored import damaged, fitting, json_object, shortened
 
 SCHEMA_VERSION = 1
 """Version of the layout of ``record.json`` that this package writes."""
@@ -197,46 +197,30 @@ def read(path: Path) -> Record:
     Raises:
         UserError: If there is none, it is damaged, or a newer sagan-bench wrote it.
     """
-    file = path / RECORD if path.is_dir() else path
-    try:
-        return Record.model_validate(_upgraded(read_object(file), file))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise damaged(file, f"{where}: {first['msg']}") from error
+    file = path / RECORD if os.path.isdir(path) else path  # of no file: False
+    # The schema refuses what is nested too deeply, and 2,000 records are read at a time.
+    stored = _upgraded(read_object(file, of_any_depth=True), file)
+    return fitting(lambda: Record.model_validate(stored), file)
 
 
-def read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path, *, of_any_depth: bool = False) -> dict[str, Any]:
     """Return the JSON object in a file of a run directory.
 
     Raises:
         UserError: If the file is not there, or not a JSON object.
     """
     try:
-        stored = json.loads(file.read_bytes())
+        return json_object(file, of_any_depth=of_any_depth)
     except FileNotFoundError:
         raise UserError(
             f"no {file.name}; in {file.parent}; name a run directory that was started"
         ) from None
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise damaged(file, str(error)) from error
-    if not isinstance(stored, dict):
-        raise damaged(file, "not a JSON object")
-    return stored
-
-
-def damaged(file: Path, detail: str) -> UserError:
-    """Return the error that says that a file of a run directory cannot be used."""
-    return UserError(
-        f"damaged {file.name} ({detail}); {file}; restore it from a copy, or move its folder away "
-        "and give the same command again"
-    )
 
 
 def _upgraded(stored: dict[str, Any], file: Path) -> dict[str, Any]:
     version = stored.get("schema_version")
     if not isinstance(version, int) or version < min(UPGRADES, default=SCHEMA_VERSION):
-        raise damaged(file, f"schema_version {version!r}")
+        raise damaged(file, f"schema_version {shortened(version)}")
     if version > SCHEMA_VERSION:
         raise UserError(
             f"a newer sagan-bench wrote this record (schema {version}, this one reads up to "
@@ -259,7 +243,8 @@ def environment(
 ) -> Environment:
     """Return where this process runs; what only torch knows comes from the caller."""
     commit, dirty = _git_state(Path(__file__).resolve().parent)
-    command = shlex.join(sys.argv).encode(errors="backslashreplace").decode()
+    words = map(without_secrets, sys.argv)
+    command = shlex.join(words).encode(errors="backslashreplace").decode()
     return Environment(
         python=platform.python_version(),
         sagan_bench=_version("sagan-bench"),
@@ -277,6 +262,21 @@ def environment(
         git_dirty=dirty,
         command=command,
     )
+
+
+def without_secrets(word: str) -> str:
+    """Return a word of a command line; of a URL in it, the password and all options are masked.
+
+    Too much is masked rather than too little: what stands before the last ``@`` may be a password.
+    """
+    if "://" not in word and "://" in (decoded := unquote(word)):
+        word = decoded
+    before, scheme, rest = word.partition("://")
+    who, at, place = rest.rpartition("@")
+    place, options, _ = place.partition("?")
+    user, colon, _ = who.partition(":")
+    masked = (f"{user}:***@" if colon else "***@") if at else ""
+    return f"{before}{scheme}{masked}{place}{'?***' if options else ''}" if scheme else word
 
 
 def _version(distribution: str) -> str | None:

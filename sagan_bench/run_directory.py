@@ -2,12 +2,13 @@
 
 import json
 import logging
+import math
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from filelock import BaseFileLock, Timeout
 from pydantic_core import to_json
@@ -16,13 +17,18 @@ from sagan_bench.config import flatten
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write, json_bytes, naming, sweep, sync
 from sagan_bench.locks import acquired, is_held
-from sagan_bench.records import RECORD, Record, Status, damaged, read, read_object
+from sagan_bench.records import RECORD, Record, Status, read, read_object
+from sagan_bench.stored import damaged, parsed
 
 METRICS, DIAGNOSTICS = "metrics.jsonl", "diagnostics.jsonl"
 _LOCK = ".lock"
 _HOLDER = ".holder.json"
 _LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
 _MOVED_ASIDE = re.compile(r"\.old-\d+$")
+MOST_FOLDERS = 20_000
+"""Without a run of their own, that are looked into for runs."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +106,7 @@ class RunDirectory:
         """Return digest and config of the run that is in the directory, null if it is empty."""
         if self.config_file.exists():
             stored = read_object(self.config_file)
-            if stored.keys() != {"digest", "config"}:
+            if stored.keys() != {"digest", "config"} or not isinstance(stored["config"], dict):
                 raise damaged(self.config_file, "digest and config expected")
             return stored["digest"], stored["config"]
         if self.record_file.exists():
@@ -143,7 +149,11 @@ class RunDirectory:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics or diagnostics; none if there is no such file."""
+    """Return the rows of metrics or diagnostics; none if there is no such file.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
     return [row for _, row in _lines(file)]
 
 
@@ -153,14 +163,43 @@ def _append(file: Path, row: Mapping[str, Any]) -> None:
 
 
 def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    """Yield the sound lines and their rows; whatever else there is, is left out and said."""
+    lines = _content(file).splitlines(keepends=True)
+    bad = []
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
-            return  # torn by a kill, or being written just now
+            break  # torn by a kill, or being written just now
         try:
-            yield line, json.loads(line)
+            row = parsed(line)
         except ValueError:
-            _log.warning("%s: line %d is damaged and left out", file, number)
+            row = None
+        if _is_row(row):
+            yield line, row
+        else:
+            bad.append(number)
+    if bad:
+        more = f" and {len(bad) - 1:,} others are" if len(bad) > 1 else " is"
+        _log.warning("%s: line %d%s damaged and left out", file, bad[0], more)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _is_row(row: Any) -> bool:
+    """Return whether a value is a row: a step, and numbers or nulls, which may be grouped."""
+    return isinstance(row, dict) and type(row.get("step")) is int and _is_numbers(row)
+
+
+def _is_numbers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_numbers, value.values()))
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def _difference(here: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
@@ -240,12 +279,111 @@ def read_now(directory: Path) -> Record:
     return record.model_copy(update=ended)
 
 
+def read_all(paths: Iterable[Path]) -> list[tuple[Path, Record]]:
+    """Return the runs that can be read, with their records as of now; how many cannot is logged.
+
+    Raises:
+        UserError: None of them can: why the first cannot.
+    """
+    return readable(paths, read_now)
+
+
+def readable(
+    paths: Iterable[Path], read_one: Callable[[Path], T], *, told: bool = False
+) -> list[tuple[Path, T]]:
+    """Return each path with what ``read_one`` returns; those that it refuses are left out.
+
+    One damaged record never hides the others, and is never passed over untold: that is logged,
+    unless the user was ``told`` of the same paths before.
+
+    Raises:
+        UserError: It refuses all of them: why the first.
+    """
+    found, refused = list[tuple[Path, T]](), list[UserError]()
+    for path in paths:
+        try:
+            found.append((path, read_one(path)))
+        except UserError as error:
+            refused.append(error)
+    if refused and not found:
+        raise refused[0]
+    if refused and not told:
+        count = "1 run is" if len(refused) == 1 else f"{len(refused):,} runs are"
+        _log.warning("%s left out, because of: %s", count, refused[0])
+    return found
+
+
 def find_runs(root: Path) -> list[Path]:
-    """Return the run directories at or below ``root``, sorted; those moved aside are left out."""
-    runs = []
-    for folder, below, files in os.walk(root):
-        if RECORD in files:
-            runs.append(Path(folder))
-            below.clear()
-        below[:] = [name for name in below if name[0] != "." and not _MOVED_ASIDE.search(name)]
-    return sorted(runs)
+    """Return the run directories at or below ``root``, sorted; those moved aside are left out.
+
+    Linked folders are looked into, and a run that two names lead to is found once.
+
+    Raises:
+        UserError: There are too many folders to look into.
+    """
+    plain, linked = list[Path](), list[Path]()
+    for path, is_linked in _walk(root):
+        (linked if is_linked else plain).append(path)
+    if linked:
+        known = {os.path.realpath(path): path for path in sorted(linked, reverse=True)}
+        for path in plain:
+            known.pop(os.path.realpath(path), None)
+        plain += known.values()
+    return sorted(plain)
+
+
+def holds_runs(root: Path) -> bool:
+    """Return whether a run is at or below ``root``.  Raises `UserError` as `find_runs`."""
+    return next(_walk(root), None) is not None
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield each run directory, and whether a link below ``root`` led to it.
+
+    A link is followed unless it leads back: to where one has been followed to, or above ``root``.
+    """
+    top = os.path.realpath(root)
+    followed = set[str]()
+    waiting, looked = [(str(root), False)], 0
+    while waiting:
+        folder, is_linked = waiting.pop()
+        entries = _entries(folder)
+        if any(entry.name == RECORD for entry in entries):
+            yield Path(folder), is_linked
+            continue
+        looked += 1
+        if looked > MOST_FOLDERS:
+            raise UserError(
+                f"more than {MOST_FOLDERS:,} folders without a run are below {root}; name the "
+                "folder of the runs"
+            )
+        for entry in entries:
+            if not _is_folder(entry):
+                continue
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                if target in followed or f"{top}/".startswith(f"{target.rstrip('/')}/"):
+                    continue
+                followed.add(target)
+            waiting.append((entry.path, is_linked or entry.is_symlink()))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        _log.warning("not looked into: %s: %s", folder, error.strerror)
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether runs may be in it."""
+    if entry.name[0] == "." or _MOVED_ASIDE.search(entry.name):
+        return False
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -5,14 +5,23 @@ goes on as it began.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from sagan_bench.config import (
+    MOST_WHOLE,
     Host,
     Resolved,
     Section,
@@ -20,7 +29,6 @@ from sagan_bench.config import (
     closest,
     decide,
     flatten,
-    load_toml,
     presets,
     shipped,
     variant_settings,
@@ -28,10 +36,13 @@ from sagan_bench.config import (
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import BETTER
 from sagan_bench.files import atomic_write, json_bytes
+from sagan_bench.stored import first_trouble, fitting, json_object, load_toml, table_of
 
 MEMORY = "study.json"
 DEFAULT_STUDY = "quick"
+MOST_SEEDS = 10_000
 M = TypeVar("M", bound=BaseModel)
+_HOST = TypeAdapter(Host)
 Settings = dict[str, Any]
 """Dotted key of the configuration -> value."""
 
@@ -198,17 +209,34 @@ def load(study: str, **changed: Any) -> Study:
         raise UserError(
             f"no study is called '{study}'; {closest(study, list(known))}; or give a TOML file"
         )
-    written = load_toml(file)
-    for table in (written, *written.get("on", {}).values()):
-        table["set"] = dict(flatten(table.get("set", {})))
+    written = flattened(load_toml(file), file, "set")
     settings = written["set"] | changed.pop("set", {})
     return validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
+
+
+def flattened(written: dict[str, Any], file: Path, settings: str) -> dict[str, Any]:
+    """Return what a file says with its tables of settings as dotted keys: its own, and of data.
+
+    Raises:
+        UserError: one of them is no table.
+    """
+    own = dict(flatten(table_of(written.get(settings, {}), f"{file}: {settings}")))
+    measures = {}
+    for kind, value in table_of(written.get("on", {}), f"{file}: on").items():
+        measure = table_of(value, f"{file}: on.{kind}")
+        told = table_of(measure.get("set", {}), f"{file}: on.{kind}.set")
+        measures[kind] = {**measure, "set": dict(flatten(told))}
+    return {**written, settings: own} | ({"on": measures} if "on" in written else {})
 
 
 def validated(kind: type[M], file: Path, fields: Mapping[str, Any]) -> M:
     """Return what a file defines.  Raises `UserError` that names the file and each bad field."""
     try:
         return kind.model_validate(fields)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except OverflowError as error:
+        raise UserError(f"{file}: a number beyond all bounds") from error
     except ValidationError as error:
         lines = [
             f"{'.'.join(map(str, problem['loc'])) or f'the {kind.__name__.lower()}'}: "
@@ -222,14 +250,19 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds in ``0-4`` or ``0,2,7-9``, in the order given.
 
     Raises:
-        UserError: anything else, or one twice.
+        UserError: anything else, one twice, or more than a study could run.
     """
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not first.strip().isdigit() or (dash and not last.strip().isdigit()):
+        found = re.fullmatch(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?", part)
+        if not found:
             raise UserError(f"--seeds {text}: expected numbers and ranges, e.g. 0-4 or 0,2,5-7")
-        seeds += range(int(first), int(last or first) + 1)
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last > MOST_WHOLE or len(seeds) + last - first >= MOST_SEEDS:
+            raise UserError(
+                f"--seeds {text}: at most {MOST_SEEDS:,} seeds, each up to {MOST_WHOLE} (63 bits)"
+            )
+        seeds += range(first, last + 1)
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text}: expected different seeds, e.g. 0-4")
     return tuple(seeds)
@@ -273,8 +306,14 @@ class Kept(BaseModel):
 
     @property
     def auto(self) -> Host:
-        """What ``auto`` means here."""
-        return Host(**self.host)
+        """What ``auto`` means here.  Raises `UserError` if that is damaged."""
+        try:
+            return _HOST.validate_python(self.host)
+        except ValidationError as error:
+            raise UserError(
+                f"damaged {self.FILE} (host: {first_trouble(error)}); restore it from a copy, or "
+                f"give the {self.WHAT} another --name"
+            ) from error
 
     def write(self, folder: Path) -> None:
         """Store it, in one step."""
@@ -290,14 +329,10 @@ class Kept(BaseModel):
         """
         file = folder / cls.FILE
         try:
-            return cls.model_validate(json.loads(file.read_bytes()))
-        except FileNotFoundError:
+            stored = json_object(file)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError as error:
-            raise UserError(
-                f"{file} cannot be read ({str(error).splitlines()[0]}); restore it from a copy, or "
-                f"give the {cls.WHAT} another --name"
-            ) from error
+        return fitting(lambda: cls.model_validate(stored), file)
 
 
 class Memory(Kept):

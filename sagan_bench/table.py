@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sagan_bench.config import flatten
-from sagan_bench.records import Score
-from sagan_bench.run_directory import read_now
+from sagan_bench.records import Record, Score
+from sagan_bench.run_directory import read_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,12 +70,14 @@ def frame(paths: Iterable[Path]) -> "pd.DataFrame":
     ``protocol.<key>`` and ``config.<section>.<key>``, lists there as comma-joined text. Status is
     as of now. Missing is ``pandas.NA``.
 
+    A run whose record cannot be read is left out, and that is logged.
+
     Raises:
-        UserError: See :func:`sagan_bench.records.read`.
+        UserError: No record can be read.
     """
     import pandas as pd  # not at the top: --help need not wait for it
 
-    rows = [row for path in paths for row in _rows_of(path)]
+    rows = [row for path, record in read_all(paths) for row in _rows_of(path, record)]
     found = {name for row in rows for name in row} - set(_COLUMNS)
     others = sorted(found, key=lambda name: ("." in name, name))  # metrics first
 
@@ -83,13 +85,24 @@ def frame(paths: Iterable[Path]) -> "pd.DataFrame":
         measured = "." not in name or name.startswith("floor.")
         values: Any = [row.get(name) for row in rows]
         dtype: Any = _COLUMNS.get(name, "Float64" if measured else None)
+        if dtype == "Int64" and any(map(_is_long, values)):
+            dtype = object  # pandas would wrap it around
         return pd.array(values, dtype=dtype)
 
     return pd.DataFrame({name: column(name) for name in (*_COLUMNS, *others)})
 
 
-def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    record = read_now(path)
+def listed(record: Record) -> list[Score | None]:
+    """Return the scores by which a run is listed: the final ones, else its last, else None."""
+    finals = [score for score in record.scores if score.final]
+    return [*(finals or record.scores[-1:])] or [None]
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def _rows_of(path: Path, record: Record) -> Iterator[dict[str, Any]]:
     of_run = {
         **record.model_dump(include=set(_OF_RUN)),
         "path": str(path),
@@ -110,7 +123,7 @@ def _of_score(score: Score) -> dict[str, Any]:
         **score.model_dump(include=set(_OF_SCORE)),
         "score_step": score.step,
         "warnings": "; ".join(score.warnings),
-        **score.metrics,
+        **{name: value for name, value in score.metrics.items() if name not in _COLUMNS},
         **_factors("floor", score.floor),
         **_factors("protocol", score.protocol),
     }

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagan_bench import config
-from sagan_bench.config import Host, RunConfig, TrainingConfig, later, neutral_values, resolve
+from sagan_bench.config import (
+    Host,
+    RunConfig,
+    TrainingConfig,
+    closest,
+    later,
+    neutral_values,
+    read,
+    resolve,
+)
 from sagan_bench.errors import UserError
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0")
@@ -267,3 +276,48 @@ def test_the_shipped_tables_are_data_with_descriptions() -> None:
     for path in (folder / "presets.toml", config.shipped("ablations") / "variants.toml"):
         for name, entry in tomllib.loads(path.read_text()).items():
             assert entry["says"], name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed=9223372036854775808",
+        "run.steps=100000000000000000000",
+        "evaluation.sampling_seeds=[0, 9223372036854775808]",
+    ],
+)
+def test_whole_numbers_that_nothing_holds_are_refused_with_the_range(text: str) -> None:
+    with pytest.raises(UserError, match=r"\(--set\): whole numbers go up to 9223372036854775807"):
+        read(sets=[text])
+    assert read(sets=["seed=9223372036854775807"]).config.seed == 2**63 - 1
+
+
+def test_a_seed_of_before_is_read() -> None:
+    assert RunConfig.model_validate({"seed": 10**20}).seed == 10**20
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [("[" * 3000, "nested too deeply"), ("9" * 5000, "more than 40 digits")]
+)
+def test_values_without_end_are_refused(value: str, says: str) -> None:
+    with pytest.raises(UserError, match=f"--set seed: .*{says}"):
+        read(sets=[f"seed={value}"])
+
+
+@pytest.mark.parametrize("text", ["preset = []", "preset = 0", "variant = 1", "variant = {a = 1}"])
+def test_a_name_of_another_type_is_refused_with_the_file(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"c\.toml: (preset|variant) = .*: expected a name"):
+        read(file=file)
+
+
+def test_a_long_value_is_shown_short() -> None:
+    with pytest.raises(UserError) as told:
+        read(sets=[f"training.loss={'x' * 5000}"])
+    assert len(str(told.value)) < 300
+
+
+def test_a_hint_names_no_more_than_can_be_read() -> None:
+    hint = closest("zzz", [f"run-{number}" for number in range(2000)])
+    assert hint.endswith("run-29 and 1,970 more")

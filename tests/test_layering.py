@@ -9,9 +9,9 @@ import sagan_bench
 
 ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
-    "errors", "files", "locks", "cpu", "config", "records", "run_directory", "table", "statistics",
-    "host", "precision", "parallel", "data", "models", "evaluation", "study", "outcomes",
-    "comparison", "training", "cell", "follower", "experiment", "drawing", "exporting", "engine",
+    "errors", "stored", "files", "locks", "cpu", "config", "records", "run_directory", "table",
+    "statistics", "host", "precision", "parallel", "data", "models", "evaluation", "study",
+    "outcomes", "comparison", "training", "cell", "follower", "experiment", "drawing", "exporting", "engine",
     "ablation", "tuning", "report", "cli",
 ]  # fmt: skip
 UPWARDS = {("host", "evaluation")}

@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -225,3 +226,26 @@ def test_environment_without_git_and_with_an_odd_command(monkeypatch: pytest.Mon
     assert found.torch[0].isdigit()
     assert found.cpu
     record(environment=found).to_json()
+
+
+@pytest.mark.parametrize(
+    ("word", "stored_as"),
+    [
+        ("postgresql://user:S3CRET@host/db", "postgresql://user:***@host/db"),
+        ("--storage=mysql+pymysql://user:S3C%40RET@host:3306/db", "--storage=mysql+pymysql://user:***@host:3306/db"),
+        ("redis://:S3CRET@host", "redis://:***@host"),
+        ("https://S3CRET@host/x", "https://***@host/x"),
+        ("postgresql://u:S3@C/RE?T@host", "postgresql://u:***@host"),
+        ("postgresql://u:S3 CRET@host", "postgresql://u:***@host"),
+        ("sqlite:///file:x.db?uri=true&password=S3CRET", "sqlite:///file:x.db?***"),
+        ("postgresql%3A%2F%2Fuser%3AS3CRET%40host", "postgresql://user:***@host"),
+        ("sqlite:///trials.db", "sqlite:///trials.db"),
+        ("--set", "--set"),
+        ("data.source=lsun:a@b?c", "data.source=lsun:a@b?c"),
+    ],
+)  # fmt: skip
+def test_secrets_of_urls_are_masked_in_the_command(
+    monkeypatch: pytest.MonkeyPatch, word: str, stored_as: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cli.py", "tune", word])
+    assert shlex.split(records.environment("cpu").command) == ["cli.py", "tune", stored_as]

@@ -17,7 +17,7 @@ from example_records import CONFIG, contents, no_constant, record, stored
 from sagan_bench import run_directory
 from sagan_bench.errors import UserError
 from sagan_bench.records import read
-from sagan_bench.run_directory import RunDirectory, find_runs, is_locked, status_now
+from sagan_bench.run_directory import RunDirectory, find_runs, is_locked, read_all, status_now
 
 HOLD = """
 import sys, time
@@ -302,3 +302,61 @@ def test_find_runs_is_sorted_nested_and_leaves_out_what_was_moved_aside(tmp_path
     assert find_runs(tmp_path) == [tmp_path / "a", tmp_path / "b", tmp_path / "study/c"]
     assert find_runs(runs[0]) == [runs[0]]
     assert find_runs(tmp_path / "none") == []
+
+
+def test_linked_runs_are_found_once_and_loops_end(tmp_path: Path) -> None:
+    runs, scratch = tmp_path / "runs", tmp_path / "scratch"
+    a, b, c = (stored(path) for path in (runs / "a", scratch / "b", scratch / "study" / "c"))
+    for name, target in {
+        "b": b, "disk": scratch, "again": a, "up": tmp_path, "self": runs, "gone": tmp_path / "x"
+    }.items():  # fmt: skip
+        (runs / name).symlink_to(target)
+    (runs / "round").symlink_to(runs / "round")
+    (scratch / "back").symlink_to(runs)
+    (scratch / "study" / "twice").symlink_to(scratch)
+    found = find_runs(runs)
+    assert len(found) == 3
+    assert {path.resolve() for path in found} == {a, b, c}
+    assert a in found
+    assert find_runs(runs / "b") == [runs / "b"]
+
+
+def test_too_many_folders_are_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_directory, "MOST_FOLDERS", 3)
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="more than 3 folders without a run"):
+        find_runs(tmp_path)
+
+
+def test_one_bad_record_hides_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    a, b, c = paths = [stored(tmp_path / name) for name in "abc"]
+    (b / "record.json").write_bytes(b"")
+    assert [path for path, _ in read_all(paths)] == [a, c]
+    assert "1 run is left out, because of: damaged record.json" in caplog.text
+    assert str(b) in caplog.text
+    with pytest.raises(UserError, match=r"damaged record\.json"):
+        read_all([b])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]", "1", "{}", '{"step": null}', '{"step": true}', '{"step": 1.5}',
+        '{"step": 2, "a": "x"}', '{"step": 2, "a": [1]}', '{"step": 2, "a": NaN}',
+        '{"step": 2, "a": 1e999}',
+        "[" * 100_000, '{"step": ' + "9" * 5000 + "}",
+    ],
+    ids=lambda line: line[:24],
+)  # fmt: skip
+def test_a_line_that_is_no_row_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str
+) -> None:
+    with directory(tmp_path / "a") as run:
+        run.metrics_file.write_text(
+            f'{{"step": 1}}\n{line}\n{{"step": 3, "gamma": {{"a": 0.5}}}}\n'
+        )
+        assert [row["step"] for row in run.rows()] == [1, 3]
+        assert "line 2 is damaged" in caplog.text
+        run.cut(3)
+        assert [row["step"] for row in run.rows()] == [1, 3]

@@ -1,12 +1,14 @@
 """Studies as data: what ships, what is refused, and what a folder remembers."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from sagan_bench import study
-from sagan_bench.config import Host, flatten, load_toml, variant_settings
+from sagan_bench.config import Host, flatten, variant_settings
 from sagan_bench.errors import UserError
+from sagan_bench.stored import load_toml
 from sagan_bench.study import Measure, Memory, Study
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
@@ -130,7 +132,7 @@ def test_a_folder_remembers_its_study(tmp_path: Path) -> None:
 
 def test_a_damaged_memory_is_told(tmp_path: Path) -> None:
     (tmp_path / study.MEMORY).write_text("{")
-    with pytest.raises(UserError, match=r"study\.json cannot be read"):
+    with pytest.raises(UserError, match=r"damaged study\.json .*; restore it"):
         study.Memory.of(tmp_path)
 
 
@@ -167,3 +169,45 @@ def test_no_paper_table_is_wider_than_what_was_published() -> None:
 def test_toml_of_every_study_is_data_only() -> None:
     for file in study.studies().values():
         assert set(load_toml(file)) <= set(Study.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[on.twins]", "on = 1\n[x]", "on: expected a table, found 1"),
+        ("[on.twins]", "on.twins = 1\n[x]", "on.twins: expected a table, found 1"),
+        ("[on.twins]", "[on.twins]\nset = 1", "on.twins.set: expected a table, found 1"),
+        ("question", "set = 1\nquestion", "set: expected a table, found 1"),
+        ("question", "preset = []\nquestion", "preset: "),
+        ("question", "preset = 'qick'\nquestion", "did you mean"),
+        ("question", "variants = ['x']\nquestion", "no variant is called 'x'"),
+    ],
+)
+def test_a_file_of_the_wrong_shape_is_refused_with_file_and_field(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    file = tmp_path / "s.toml"
+    text = 'question = "?"\nbaseline = "sagan"\nseeds = [0]\n'
+    text += '[on.twins]\nmetric = "fid"\nmin_effect = 1\n'
+    text = text if "variants" in new else f'variants = ["no-attention"]\n{text}'
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=re.escape(str(file)) + f": (.|\n)*{re.escape(says)}"):
+        study.load(str(file))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0-99999999999",
+        "0-9999,10000",
+        "9223372036854775808",
+        "9" * 5000,
+        "\N{SUPERSCRIPT TWO}",
+        "1-",
+        "-1",
+        "3-1",
+    ],
+)
+def test_seeds_are_bounded_before_they_are_made(text: str) -> None:
+    with pytest.raises(UserError, match="--seeds"):
+        study.parse_seeds(text)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -56,6 +57,23 @@ def test_missing_is_na_and_never_nan(tmp_path: Path) -> None:
 def test_the_table_states_the_status_as_of_now(tmp_path: Path) -> None:
     table = frame([stored(tmp_path / "a", status="running")])
     assert (table.status[0], table.reason[0]) == ("interrupted", "the process was killed")
+
+
+def test_numbers_beyond_64_bits_are_kept(tmp_path: Path) -> None:
+    config = {"seed": 2**63, "run": {"steps": 10**30}}
+    runs = [stored(tmp_path / "a"), stored(tmp_path / "b", seed=2**63, step=10**20, config=config)]
+    table = frame(runs)
+    assert list(table.seed) == [0, 2**63]
+    rows = json.loads(table.to_json(orient="records"))
+    assert [row["seed"] for row in rows] == [0, 2**63]
+    assert [row["step"] for row in rows] == [100, 10**20]
+    assert rows[1]["config.run.steps"] == 10**30
+
+
+def test_a_metric_called_like_a_column_takes_no_place(tmp_path: Path) -> None:
+    one = score(metrics={"path": 1.0, "seed": 7.0, "fid": 2.0})
+    table = frame([stored(tmp_path / "a", scores=(one,))])
+    assert (table.path[0], table.seed[0], table.fid[0]) == (str(tmp_path / "a"), 0, 2.0)
 
 
 def test_the_import_is_quick() -> None:

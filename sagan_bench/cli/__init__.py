@@ -15,6 +15,7 @@ from sagan_bench import __version__
 from sagan_bench.cli import data, tune
 from sagan_bench.cli.ablate import ablate
 from sagan_bench.cli.compare import compare
+from sagan_bench.cli.console import ShownFormatter, say, shown
 from sagan_bench.cli.export import export
 from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.report import report
@@ -57,18 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if debug:
             raise
-        print(f"error: {machine_error(error)}", file=sys.stderr)
+        _say_error(f"error: {machine_error(error)}")
         sys.exit(USAGE)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say_error(f"error: {error}")
         sys.exit(USAGE)
     except Exception as error:
         if debug:
             raise
-        print(f"internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        _say_error(f"internal error: {type(error).__name__}: {error}")
         print("add --debug directly after cli.py for the traceback", file=sys.stderr)
         sys.exit(INTERNAL)
     sys.exit(0)
+
+
+def _say_error(text: str) -> None:
+    print(shown(text, lines=True), file=sys.stderr)
 
 
 def _open_streams() -> None:
@@ -96,7 +101,9 @@ def root(
 ) -> None:
     """Does self-attention help this GAN, where, and how sure are we?"""
     level = logging.INFO if debug else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ShownFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 @app.command()
@@ -167,6 +174,7 @@ def evaluate(
     from sagan_bench.cell import Stopped
     from sagan_bench.cli.display import Display, print_record
     from sagan_bench.cli.options import rescored
+    from sagan_bench.outcomes import Run
 
     path = find_run(run, runs)
     flags = {
@@ -178,7 +186,7 @@ def evaluate(
         "evaluation.sampling_seeds": ("--seeds", _numbers(seeds) if seeds else None),
         "run.inception_weights": ("--inception-weights", inception_weights),
     }
-    config = rescored(records.read(path).config, flags, sets or ())
+    config = rescored(Run(path, records.read(path)).config, flags, sets or ())
     with stopping() as stop, Display(0) as display:
         try:
             record = experiment.evaluate(path, config, watch=display, stop=stop)
@@ -235,30 +243,33 @@ def _list_studies(as_json: bool) -> None:
 def _print_words(header: str, words: dict[str, str]) -> None:
     width = max(map(len, [header, *words]))
     for name, text in words.items():
-        print(f"{name:<{width}}  {text}")
+        say(f"{name:<{width}}  {text}")
 
 
 def _list_runs(runs: Path, as_json: bool) -> None:
-    from sagan_bench.run_directory import find_runs
-    from sagan_bench.table import frame
+    from sagan_bench.run_directory import find_runs, read_all
+    from sagan_bench.table import frame, listed
 
-    table = frame(find_runs(runs))
+    found = find_runs(runs)
     if as_json:
-        print(table.to_json(orient="records", indent=2))
+        print(frame(found).to_json(orient="records", indent=2))
         return
     from sagan_bench.cli.tables import number, print_table
 
-    if table.empty:
-        print(f"no runs in {runs}; begin with: {program()} train --variant sagan")
+    if not found:
+        say(f"no runs in {runs}; begin with: {program()} train --variant sagan")
         return
-    # A run that has no final score yet is shown by its last row, never left out.
-    final = table["final"].fillna(False).astype(bool)
-    unscored = ~table["path"].isin(table.loc[final, "path"]) & ~table["path"].duplicated("last")
-    columns = {"protocol.extractor": "extractor", "isc_mean": "is"}
-    shown = ["run", "status", "step", "weights", "extractor", "n_fake", "fid", "is", "twin_rate"]
-    rows = table[final | unscored].rename(columns=columns).reindex(columns=shown).astype(object)
-    rows = rows.where(rows.notna(), None)
-    print_table("", shown, ([number(cell) for cell in row] for row in rows.itertuples(index=False)))
+    header = ("run", "status", "step", "weights", "extractor", "n_fake", "fid", "is", "twin_rate")
+    rows = []
+    for _, record in read_all(found):
+        for score in listed(record):
+            row: list[Any] = [record.run, record.status, record.step]
+            row += [score and score.weights, score and score.protocol.get("extractor")]
+            row += [score and score.n_fake]
+            metrics = score.metrics if score else {}
+            row += [metrics.get(name) for name in ("fid", "isc_mean", "twin_rate")]
+            rows.append([number(cell) for cell in row])
+    print_table("", header, rows)
 
 
 @app.command()
@@ -280,13 +291,15 @@ def show(
         _show_model(choice, as_json)
     else:
         from sagan_bench.cli.display import print_record
-        from sagan_bench.run_directory import read_now
+        from sagan_bench.outcomes import scored
+        from sagan_bench.records import RECORD
+        from sagan_bench.stored import fitting
 
-        record = read_now(find_run(what, runs))
+        run = scored(find_run(what, runs))
         if as_json:
-            print(record.to_json().decode(), end="")
+            print(fitting(run.record.to_json, run.path / RECORD).decode(), end="")
         else:
-            print_record(record)
+            print_record(run.record)
 
 
 @app.command()
@@ -357,7 +370,7 @@ def _show_variant(choice: Choice, name: str, baseline: str, as_json: bool) -> No
         return
     from sagan_bench.cli.tables import print_table
 
-    print(f"{name}: {'; '.join(says)}")
+    say(f"{name}: {'; '.join(says)}")
     rows = [[key, json.dumps(old), json.dumps(new)] for key, old, new in changes]
     rows.append(["parameters", *(f"{f.parameters_g + f.parameters_d:,}" for f in facts.values())])
     rows.append(["FLOPs a step", *(f"{f.flops_per_step:,}" for f in facts.values())])
@@ -406,7 +419,7 @@ def _print_plan(config: Any, out: Path | None, fresh: bool, as_json: bool) -> No
         print(json.dumps(planned, indent=2))
         return
     for key, value in planned.items():
-        print(f"{key:<16} {value}")
+        say(f"{key:<16} {value}")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

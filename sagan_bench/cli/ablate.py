@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from sagan_bench.cli.compare import print_findings
+from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
-from sagan_bench.cli.tables import changes, number, print_table
+from sagan_bench.cli.tables import changes, duration, number, print_table
 from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -147,11 +148,11 @@ def _run(planned: "Plan", jobs: int | None, device: str, in_process: bool) -> "P
 
 def _announce(planned: "Plan", jobs: int) -> None:
     study = planned.memory.study
-    print(f"{study.name}: {study.question}", file=sys.stderr)
+    say(f"{study.name}: {study.question}", error=True)
     for variant, lines in _differences(planned).items():
-        print(f"  {variant} against {dict(study.pairs)[variant]}: {lines}", file=sys.stderr)
+        say(f"  {variant} against {dict(study.pairs)[variant]}: {lines}", error=True)
     left = planned.seconds_left(jobs)
-    about = f", about {timedelta(seconds=round(left))}" if left else ""
+    about = f", about {duration(left)}" if left else ""
     print(
         f"{len(planned.missing)} of {len(planned.cells)} cells to run, {jobs} at a time{about}",
         file=sys.stderr,
@@ -199,7 +200,7 @@ def _print_plan(planned: "Plan", jobs: int, as_json: bool, per_flop: float | Non
         }
         print(json.dumps(plan, indent=2))
         return
-    print(f"{study.name}: {study.question}")
+    say(f"{study.name}: {study.question}")
     differences, baselines = _differences(planned), dict(study.pairs)
     missing = planned.missing
     rows = []
@@ -211,11 +212,11 @@ def _print_plan(planned: "Plan", jobs: int, as_json: bool, per_flop: float | Non
         rows.append([variant, *(str(count or "") for count in states), to_run, apart])
     print_table("", ("variant", *STATES, "to run", "against"), rows)
     unknown = "unknown until a cell is finished; --measure times a step"
-    time_left = unknown if left is None else timedelta(seconds=round(left))
+    time_left = unknown if left is None else duration(left)
     if left and per_flop and not any(cell.state == "done" for cell in planned.cells):
         alone = (planned.seconds_left(1, per_flop) or 0) / 3600
         time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
-    print(f"cells:  {len(missing)} of {len(planned.cells)} to run, in {planned.folder}")
+    say(f"cells:  {len(missing)} of {len(planned.cells)} to run, in {planned.folder}")
     print(f"time:   {time_left} (with {jobs} at a time)")
     print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
 
@@ -242,12 +243,13 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
     bad = [cell for cell in planned.cells if cell.state in ("failed", "diverged", "resumable")]
     for cell in bad:
         told = "interrupted" if cell.state == "resumable" else cell.state
-        print(f"{told}: {cell.path}: {cell.reason}", file=sys.stderr)
+        say(f"{told}: {cell.path}: {cell.reason}", error=True)
     states = {cell.state for cell in bad}
     for advice in (text for state, text in GO_ON.items() if state in states):
-        print(advice, file=sys.stderr)
+        say(advice, error=True)
     if not as_json:
-        print(f"study:   {planned.folder}\nnext:    {program()} compare {planned.folder}")
+        say(f"study:   {planned.folder}")
+        say(f"next:    {program()} compare {planned.folder}")
     if bad:
         raise typer.Exit(SOME_FAILED)
 
@@ -312,7 +314,8 @@ class Grid:
         if not self.on_terminal or what.status == "failed":
             done = f"{self.to_run - self.left}/{self.to_run}"
             text = f"{self.metric} {self.texts[cell.id]}" if finished else what.reason
-            self.live.console.print(f"{done} {cell.id}: {what.status}, {text}", markup=False)
+            told = shown(f"{done} {cell.id}: {what.status}, {text}")
+            self.live.console.print(told, markup=False)
 
     def _line(self) -> None:
         now = time.monotonic()
@@ -321,7 +324,7 @@ class Grid:
         self.last_line = now
         under_way = [f"{name} {text}" for name, text in self.texts.items() if "%" in text]
         if under_way:
-            print(f"{self.left} of {self.to_run} left: {', '.join(under_way)}", file=sys.stderr)
+            say(f"{self.left} of {self.to_run} left: {', '.join(under_way)}", error=True)
 
     def _of_record(self, cell: "Cell") -> str:
         if cell.state != "done" or cell.record is None:
@@ -330,14 +333,13 @@ class Grid:
         return next((number(one.metrics.get(self.metric)) for one in finals), "done")
 
     def _table(self) -> "RenderableType":
-        from rich.markup import escape
         from rich.table import Table
 
         study = self.planned.memory.study
         elapsed = timedelta(seconds=round(time.monotonic() - self.began))
         done = self.to_run - self.left
         table = Table(
-            title=escape(f"{study.name}: {self.metric} by variant and seed"),
+            title=_cell(f"{study.name}: {self.metric} by variant and seed"),
             caption=f"{done}/{self.to_run} cells, {elapsed} elapsed",
             title_justify="left",
             caption_justify="left",
@@ -346,6 +348,12 @@ class Grid:
         for seed in study.seeds:
             table.add_column(str(seed), justify="right", no_wrap=True)
         for variant in study.all_variants:
-            texts = (escape(self.texts.get(f"{variant}-s{seed}", "")) for seed in study.seeds)
-            table.add_row(escape(variant), *texts)
+            texts = (_cell(self.texts.get(f"{variant}-s{seed}", "")) for seed in study.seeds)
+            table.add_row(_cell(variant), *texts)
         return table
+
+
+def _cell(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(shown(text))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.tables import changes, number, print_table
 from sagan_bench.errors import UserError
 
@@ -40,11 +41,11 @@ def compare(
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     elif as_csv:
-        print(frame(found).to_csv(index=False), end="")
+        print(shown(frame(found).to_csv(index=False), lines=True), end="")
     elif as_latex:
-        print(_latex(found))
+        print(shown(_latex(found), lines=True))
     elif as_markdown:
-        print(_markdown(found))
+        print(shown(_markdown(found), lines=True))
     else:
         print_findings(found)
 
@@ -78,9 +79,9 @@ def place(name: str, runs: Path) -> Path:
 
 
 def _holds_runs(path: Path) -> bool:
-    from sagan_bench.run_directory import find_runs
+    from sagan_bench.run_directory import holds_runs
 
-    return path.is_dir() and bool(find_runs(path))
+    return path.is_dir() and holds_runs(path)
 
 
 def _runs_in(places: Iterable[Path]) -> list[Path]:
@@ -103,21 +104,22 @@ def _effect(text: str | None) -> float | str | None:
 
 def print_findings(found: "Findings") -> None:
     """Print what can be claimed first, then the figures behind it."""
-    print(f"{found.name}: {found.question}\n")
+    say(f"{found.name}: {found.question}")
+    say()
     for sentence in found.headline:
-        print(sentence)
-    print()
+        say(sentence)
+    say()
     for variant, differs in found.differences.items():
-        print(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")
+        say(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")
     _print_variants(found)
     _print_comparisons(found.primary)
     _print_blocks(found)
     _print_paper(found)
-    print("Secondary readings:")
+    say("Secondary readings:")
     for reading in found.secondary:
-        print(f"  {reading.title}: {reading.absent or ''}".rstrip())
+        say(f"  {reading.title}: {reading.absent or ''}".rstrip())
         for sentence in reading.sentences:
-            print(f"    {sentence}")
+            say(f"    {sentence}")
     _print_notes(found)
 
 
@@ -202,17 +204,17 @@ def _print_paper(found: "Findings") -> None:
 
 def _print_notes(found: "Findings") -> None:
     protocol = found.protocol
-    print(
+    say(
         f"Budget: {found.budget}. Scored with {protocol.get('n_fake', 0):,} generated and "
         f"{protocol.get('n_real', 0):,} real images; smallest difference that matters: "
         f"{found.primary.min_effect:.3g}."
     )
     if not found.declared:
-        print("Metric and smallest difference were chosen now, not before the runs.")
+        say("Metric and smallest difference were chosen now, not before the runs.")
     if any(variant.shared_device for variant in found.variants):
-        print("* Several runs shared the device: times are those of a busy one.")
+        say("* Several runs shared the device: times are those of a busy one.")
     for path in found.unfinished:
-        print(f"not finished: {path}")
+        say(f"not finished: {path}")
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

@@ -1,12 +1,12 @@
 """What a person sees while and after a run: bars, lines, tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 
 from sagan_bench.cell import Progress as Phase
 from sagan_bench.cell import Scored
 from sagan_bench.cli.bars import Bars
-from sagan_bench.cli.tables import number, print_table
+from sagan_bench.cli.console import say
+from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.records import Record, Score
 from sagan_bench.training.loop import Diverged, Step
 
@@ -42,11 +42,11 @@ def _training_text(row: Mapping[str, float]) -> str:
 
 def print_record(record: Record) -> None:
     """Print a run's scores beside the real-against-real floor, its cost and its warnings."""
-    seconds = timedelta(seconds=round(record.cost.train_sec or 0))
+    seconds = duration(record.cost.train_sec or 0)
     state = f"{record.status}, step {record.step} of {record.steps}"
     if record.reason:
         state += f" ({record.reason})"
-    print(f"{record.run}: {state}; trained {seconds}")
+    say(f"{record.run}: {state}; trained {seconds}")
     final = [score for score in record.scores if score.final]
     step = max((score.step for score in final), default=None)
     latest = [score for score in final if score.step == step] or list(record.scores[-1:])
@@ -55,7 +55,7 @@ def print_record(record: Record) -> None:
         header = (f"step {scores[0].step}, n = {scores[0].n_fake}", *columns, "real v real")
         print_table("", header, _score_rows(scores))
     for warning in dict.fromkeys(text for score in latest for text in score.warnings):
-        print(f"note: {warning}")
+        say(f"note: {warning}")
 
 
 def _comparable(scores: Sequence[Score]) -> list[list[Score]]:
@@ -69,9 +69,9 @@ def _comparable(scores: Sequence[Score]) -> list[list[Score]]:
 
 
 def _score_rows(scores: Sequence[Score]) -> Iterable[Sequence[str]]:
-    from sagan_bench.evaluation.protocol import Protocol
+    from sagan_bench.evaluation.protocol import label
 
-    protocol = Protocol.model_validate(scores[0].protocol)
+    extractor = str(scores[0].protocol.get("extractor"))
     for metric in scores[0].metrics:
         values = [number(score.metrics.get(metric)) for score in scores]
-        yield protocol.label(metric), *values, number(scores[0].floor.get(metric))
+        yield label(metric, extractor), *values, number(scores[0].floor.get(metric))

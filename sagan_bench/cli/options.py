@@ -181,7 +181,7 @@ def _seed_dataset(
 
 
 def rescored(
-    stored: Mapping[str, Any], flags: Mapping[str, tuple[str, Any]], sets: Sequence[str]
+    stored: "RunConfig", flags: Mapping[str, tuple[str, Any]], sets: Sequence[str]
 ) -> "RunConfig":
     """Return a run's own configuration with another evaluation.
 
@@ -197,7 +197,7 @@ def rescored(
         if not key.startswith("evaluation."):
             raise UserError(f"--set {text}: only evaluation.* can change for a trained run")
         given[key] = ("--set", value)
-    changed = config.override(config.RunConfig.model_validate(stored), given)
+    changed = config.override(stored, given)
     return config.decide(config.Resolved(changed, {}), host.of(changed)).config
 
 

@@ -1,6 +1,5 @@
 """The verb ``report``: one page of what a study's, or a tuning's, runs say."""
 
-import sys
 import time
 import webbrowser
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sagan_bench.cli.console import say
 from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _watched(render: Render) -> tuple["AnyDocument", Path]:
             if "no run is finished yet" not in text:
                 raise
         if text != told:
-            print(text, file=sys.stderr)
+            say(text, error=True)
         told = text
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -143,11 +143,11 @@ def _latest(runs: Path) -> Path:
     """Return the study or tuning with the newest record.  Raises `UserError` if there is none."""
     from sagan_bench import study
     from sagan_bench.records import RECORD
+    from sagan_bench.run_directory import find_runs
     from sagan_bench.tuning import definition
 
     def newest(memory: Path) -> float:
-        files = [memory, *memory.parent.rglob(RECORD)]
-        return max(file.stat().st_mtime for file in files)
+        return max(map(_changed, [memory, *(run / RECORD for run in find_runs(memory.parent))]))
 
     names = (study.MEMORY, definition.MEMORY)
     memories = [file for name in names for file in runs.glob(f"*/{name}")]
@@ -156,13 +156,20 @@ def _latest(runs: Path) -> Path:
     return max(memories, key=newest).parent
 
 
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _tell(document: "AnyDocument", page: Path) -> None:
     from sagan_bench.report.words import answer, sentences
 
-    print(f"{document.name}: {document.question}")
-    print(answer(document)[1])
+    say(f"{document.name}: {document.question}")
+    say(answer(document)[1])
     for sentence in sentences(document):
-        print(f"  {sentence}")
+        say(f"  {sentence}")
     for warning in document.warnings:
-        print(f"  note: {warning}")
-    print(f"report: {page}")
+        say(f"  note: {warning}")
+    say(f"report: {page}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.cli.tables import number
@@ -43,11 +44,13 @@ def tune(
     variants: Annotated[
         str | None, typer.Option(help="Several, tuned equally well: sagan,no-attention")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Of each search, in all")] = 30,
+    trials: Annotated[int, typer.Option(min=1, max=1_000_000, help="Of each search, in all")] = 30,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds after which no trial begins")
     ] = None,
-    searches: Annotated[int, typer.Option(min=1, help="Independent searches a variant")] = 1,
+    searches: Annotated[
+        int, typer.Option(min=1, max=1_000, help="Independent searches a variant")
+    ] = 1,
     preset: Annotated[str, typer.Option(help="What every trial begins with")] = "quick",
     space: Annotated[
         str | None, typer.Option(help="A space's name or TOML file [default: the preset's]")
@@ -129,9 +132,9 @@ def _exit_if_failed(found: "Findings", confirm: bool) -> None:
         if trial.outcome == "running"
     ]
     for line in [*failed, *lost, *without, *interrupted]:
-        print(line, file=sys.stderr)
+        say(line, error=True)
     if lost:
-        print("what failed on fresh seeds is tried again with --retry-failed", file=sys.stderr)
+        say("what failed on fresh seeds is tried again with --retry-failed", error=True)
     if failed or lost or without or interrupted:
         raise typer.Exit(SOME_FAILED)
 
@@ -276,11 +279,11 @@ class Lines:
             print(f"under way: {texts}", file=sys.stderr, flush=True)
 
     def _ended(self, searcher: Any, cell: Any, what: Any) -> None:
-        shown = self.final.get(cell.id, "—")
-        ended = f"{self.objective} {shown}" if what.status == "finished" else what.reason
+        value = self.final.get(cell.id, "—")
+        ended = f"{self.objective} {value}" if what.status == "finished" else what.reason
         of_trial = cell.seed == searcher.search.seeds.search
         part = f"{cell.number + 1}/{searcher.total}" if of_trial else "fresh seed"
-        print(f"{cell.id} ({part}): {ended}", file=sys.stderr, flush=True)
+        print(shown(f"{cell.id} ({part}): {ended}"), file=sys.stderr, flush=True)
 
 
 # --- What is found -----------------------------------------------------------------------------
@@ -323,14 +326,14 @@ def best(
     if text is None:
         raise UserError(f"{folder}: no winner of {of} is confirmed yet; run the tuning on")
     if as_config:
-        print(text, end="")
+        print(shown(text, lines=True), end="")
         return
     one = found.first(of)
     if as_json:
         print(json.dumps(asdict(one.winner) | {"reported": one.reported}, indent=2))  # type: ignore[arg-type]
         return
-    print(verdict(found, one))
-    print(f"next: {program()} train --from-study {folder.name}")
+    say(verdict(found, one))
+    say(f"next: {program()} train --from-study {folder.name}")
 
 
 def find_tuning(name: str, runs: Path) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sagan_bench.cli.console import say
 from sagan_bench.cli.options import program
 from sagan_bench.cli.tables import number, print_table
 
@@ -23,24 +24,26 @@ def print_tuning(found: "Findings", folder: Path, as_json: bool) -> None:
         return
     from sagan_bench.tuning.findings import looked
 
-    print(
+    say(
         f"{found.name}: {', '.join(found.variants)} in space {found.space}, preset "
         f"{found.preset}; {found.steps} steps a trial, sampler {found.sampler}, pruner "
-        f"{found.pruner}\n"
+        f"{found.pruner}"
     )
+    say()
     for one in found.searches:
         _print_search(found, one)
     if found.standing:
-        print(f"Equal tuning; the unit is a search; {found.standing}:")
+        say(f"Equal tuning; the unit is a search; {found.standing}:")
     for sentence in found.sentences:
-        print(f"  {sentence}")
+        say(f"  {sentence}")
     if found.looks:
-        print(looked(found.looks))
-    print(f"tuning:    {folder}\ndashboard: optuna-dashboard {found.storage}")
+        say(looked(found.looks))
+    say(f"tuning:    {folder}")
+    say(f"dashboard: optuna-dashboard {found.storage}")
     for one in found.searches:
         if one.reported is not None and one.index == 0:
             extra = f" --variant {one.variant}" if len(found.variants) > 1 else ""
-            print(f"next:      {program()} train --from-study {folder.name}{extra}")
+            say(f"next:      {program()} train --from-study {folder.name}{extra}")
 
 
 def verdict(found: "Findings", one: "SearchFindings") -> str:
@@ -66,9 +69,9 @@ def verdict(found: "Findings", one: "SearchFindings") -> str:
 def _print_search(found: "Findings", one: "SearchFindings") -> None:
     budget = one.budget
     counts = ", ".join(f"{count} {outcome}" for outcome, count in budget.trials.items() if count)
-    print(verdict(found, one))
+    say(verdict(found, one))
     saved = 1 - budget.steps / budget.steps_unpruned if budget.steps_unpruned else 0.0
-    print(
+    say(
         f"budget: {sum(budget.trials.values())} of {budget.asked_for} trials ({counts}); "
         f"{budget.steps:,} steps, {saved:.0%} saved by pruning; {budget.seconds:.0f} seconds"
     )
@@ -76,7 +79,8 @@ def _print_search(found: "Findings", one: "SearchFindings") -> None:
     _print_candidates(found, one)
     weighed = one.importance
     if weighed.shares is None:
-        print(f"importance ({weighed.evaluator}): not said: {weighed.absent}\n")
+        say(f"importance ({weighed.evaluator}): not said: {weighed.absent}")
+        say()
         return
     rows = [[key, f"{share:.0%}"] for key, share in weighed.shares.items()]
     print_table("", (f"importance ({weighed.evaluator})", "share"), rows)
@@ -103,7 +107,7 @@ def _print_trials(found: "Findings", one: "SearchFindings") -> None:
     names = (axis.key.rpartition(".")[2] for axis in one.axes)
     print_table("", ("trial", "outcome", *found.labels, "best so far", "steps", *names), rows)
     if len(order) > SHOWN:
-        print(f"{len(order) - SHOWN} more trials: --json has them all")
+        say(f"{len(order) - SHOWN} more trials: --json has them all")
 
 
 def _print_candidates(found: "Findings", one: "SearchFindings") -> None:

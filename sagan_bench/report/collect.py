@@ -13,11 +13,11 @@ from sagan_bench.comparison import Findings
 from sagan_bench.config import RunConfig, assemble, flatten, variant_settings, variants
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.outcomes import Run, gather
+from sagan_bench.outcomes import Run, gather, whole
 from sagan_bench.records import Record
 from sagan_bench.report.document import Document, Placed, RunRow, Series
 from sagan_bench.report.pictures import Files, chosen
-from sagan_bench.run_directory import DIAGNOSTICS, METRICS, find_runs, read_now, read_rows
+from sagan_bench.run_directory import DIAGNOSTICS, METRICS, find_runs, read_rows, readable
 from sagan_bench.statistics import CONFIRMATORY_N
 from sagan_bench.study import Memory
 
@@ -82,7 +82,7 @@ def _document(
         findings=_named(found),
         labels=_labels(found, runs),
         floor=_floor(runs),
-        warnings=tuple(_warnings(found, runs)),
+        warnings=(*unread(len(paths) - len(runs)), *_warnings(found, runs)),
         says=_says(found),
         placed={run.variant: _placed(run) for run in runs},
         runs=tuple(_row(run) for run in runs),
@@ -100,7 +100,8 @@ def _document(
 def _ordered(found: Findings, paths: Iterable[Path], labels: Mapping[Path, str]) -> list[Run]:
     """Return the runs in the order of their variants and seeds; those of no variant yet last."""
     order = {variant.name: number for number, variant in enumerate(found.variants)}
-    runs = (Run(path, read_now(path), labels.get(path, "")) for path in paths)
+    there = readable(paths, whole, told=True)  # by `gather`
+    runs = (replace(run, label=labels.get(path, "")) for path, run in there)
     return sorted(runs, key=lambda run: (order.get(run.variant, len(order)), run.variant, run.seed))
 
 
@@ -152,6 +153,13 @@ def _warnings(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
         yield "Metric and smallest difference that matters were chosen after the runs."
     scores = (score for run in runs for score in run.final("ema"))
     yield from dict.fromkeys(f"{text}." for score in scores for text in score.warnings)
+
+
+def unread(count: int) -> Iterator[str]:
+    """Yield that so many runs are not in the report."""
+    if count:
+        runs = "1 run is" if count == 1 else f"{count:,} runs are"
+        yield f"{runs} left out: what is stored there cannot be read."
 
 
 def of_place(protocol: Mapping[str, Any], records: Iterable[Record]) -> Iterator[str]:
@@ -337,13 +345,21 @@ def _curves(run: Run, metrics: Iterable[str]) -> Iterator[tuple[str, Sequence[tu
     rows = read_rows(run.path / METRICS)
     gammas = [name for name in rows[-1] if name.startswith("gamma.")] if rows else []
     for name in (*LOSSES, *gammas) if rows else ():
-        yield name, [(row["step"], row.get(name)) for row in rows]
+        yield name, [(row["step"], _figure(row.get(name))) for row in rows]
     looks = read_rows(run.path / DIAGNOSTICS)
     for block in [name for name in looks[-1] if name != "step"] if looks else []:
         for reading in READINGS:
-            points = [(row["step"], row[block].get(reading)) for row in looks if block in row]
+            there = ((row["step"], row.get(block)) for row in looks)
+            points = [
+                (step, _figure(of.get(reading))) for step, of in there if isinstance(of, dict)
+            ]
             if any(value is not None for _, value in points):
                 yield f"{reading}.{block}", points
+
+
+def _figure(value: Any) -> float | None:
+    """Return a value of a row if it is one number."""
+    return value if isinstance(value, int | float) else None
 
 
 def _thinned(points: Sequence[tuple[int, Any]], most: int) -> Sequence[tuple[int, Any]]:

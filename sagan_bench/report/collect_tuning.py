@@ -9,9 +9,9 @@ from typing import Any
 from sagan_bench.errors import UserError
 from sagan_bench.outcomes import Run
 from sagan_bench.records import Record
-from sagan_bench.report.collect import environments, of_place, toml
+from sagan_bench.report.collect import environments, of_place, toml, unread
 from sagan_bench.report.document import TuningDocument
-from sagan_bench.run_directory import find_runs, read_now
+from sagan_bench.run_directory import find_runs, read_all
 from sagan_bench.tuning import findings, space
 from sagan_bench.tuning.definition import Memory
 from sagan_bench.tuning.findings import Findings, SearchFindings
@@ -33,7 +33,8 @@ def of_tuning(folder: Path, url: str | None = None) -> TuningDocument:
     memory, found = Memory.of(folder), findings.of_tuning(folder, url)
     if memory is None:
         raise UserError(f"no tuning is in {folder}; begin one with `tune`")
-    runs = [Run(path, read_now(path)) for path in find_runs(folder)]
+    paths = find_runs(folder)
+    runs = [Run(path, record) for path, record in read_all(paths)]
     records = [run.record for run in runs]
     ended = [a.ended for record in records for a in record.attempts if a.ended]
     winners = {of: best(memory, found, of) for of in memory.tuning.variants}
@@ -45,7 +46,10 @@ def of_tuning(folder: Path, url: str | None = None) -> TuningDocument:
         made_with=_version(records),
         finished_at=max(ended).isoformat(timespec="seconds") if ended else None,
         status="complete" if is_over(memory, found) else "partial",
-        warnings=tuple(_warnings(memory, found, records, protocol)),
+        warnings=(
+            *unread(len(paths) - len(runs)),
+            *_warnings(memory, found, records, protocol),
+        ),
         config=first.model_dump(mode="json"),
         data=next((record.data.manifest for record in records if record.data), {}),
         environments=tuple(environments(records)),

@@ -3,15 +3,15 @@
 Stored as ``data/report.json`` beside the page, so that the page can be made again.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from sagan_bench.comparison import Findings
 from sagan_bench.errors import UserError
+from sagan_bench.stored import UNFIT, first_trouble, json_value, shortened
 from sagan_bench.tuning.findings import Findings as TuningFindings
 
 SCHEMA_VERSION = 2
@@ -21,6 +21,12 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda stored: {k: v for k, v in stored.items() if k != "tuning"} | {"kind": "study"},
 }
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
+
+
+PictureName = Annotated[str, Field(pattern=r"^\w[\w.+-]*\.png$", max_length=200)]
+"""Of a file in the folder of the data, and nowhere else."""
+VariantName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
+"""From which names of files are made."""
 
 
 class _Part(BaseModel):
@@ -66,7 +72,7 @@ class Picture(_Part):
     variant: str | None = Field(description="null for real images")
     seed: int | None
     block: str | None = Field(None, description="network.block whose maps are shown")
-    file: str = Field(description="its name in the folder of the data")
+    file: PictureName = Field(description="its name in the folder of the data")
     alt: str
     caption: str
 
@@ -134,7 +140,9 @@ class TuningDocument(Report):
     kind: Literal["tuning"] = "tuning"
     findings: TuningFindings
     confirm: bool = Field(description="whether the best were to be trained again on fresh seeds")
-    winners: dict[str, str] = Field(description="variant -> its winner, for `train --config`")
+    winners: dict[VariantName, str] = Field(
+        description="variant -> its winner, for `train --config`"
+    )
     protocol: dict[str, Any] = Field(description="of the final scores; empty before any")
     runs_over: int = Field(description="of trials and on fresh seeds")
 
@@ -162,18 +170,22 @@ def read(file: Path) -> AnyDocument:
         UserError: it is not there or damaged, or a newer sagan-bench wrote it.
     """
     try:
-        return _ANY.validate_python(_upgraded(json.loads(file.read_bytes()), file))
-    except OSError as error:
+        return _ANY.validate_python(_upgraded(json_value(file), file))
+    except FileNotFoundError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{file} is not a report ({first}); render it again from runs") from error
+    except UNFIT as error:
+        raise not_a_report(file, error) from error
+
+
+def not_a_report(file: Path, error: Exception) -> UserError:
+    """Return the error that says that a page cannot be made of a file."""
+    return UserError(f"{file} is not a report ({first_trouble(error)}); render it again from runs")
 
 
 def _upgraded(stored: Any, file: Path) -> Any:
     version = stored.get("schema_version") if isinstance(stored, dict) else None
     if not isinstance(version, int) or version < min(UPGRADES, default=SCHEMA_VERSION):
-        raise ValueError(f"schema_version {version!r}")
+        raise ValueError(f"schema_version {shortened(version)}")
     if version > SCHEMA_VERSION:
         raise UserError(
             f"a newer sagan-bench wrote this report (schema {version}, this one reads up to "

@@ -140,8 +140,9 @@ def _cells(document: Document) -> tuple[list[str], list[list[str]]]:
 
 def _latex(document: Document) -> str:
     header, rows = _cells(document)
-    lines = [" & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in (header, *rows)]
-    comment = f"{document.name}: {document.findings.budget}".replace("\n", " ")
+    cells = [[" ".join(cell.split()).translate(LATEX) for cell in row] for row in (header, *rows)]
+    lines = [" & ".join(row) + r" \\" for row in cells]
+    comment = " ".join(f"{document.name}: {document.findings.budget}".split())
     return "\n".join([
         f"% {comment}",
         "% needs \\usepackage{booktabs}",
@@ -165,7 +166,8 @@ def _markdown(document: Document) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is."""
+    """Return text that Markdown shows as it is, on one line."""
+    text = " ".join(text.split())
     return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text) if text.strip("-:") else text
 
 

@@ -1,7 +1,10 @@
 """Which pictures a report shows, chosen by rule, and how they get into the page."""
 
 import io
+import logging
 import re
+import zipfile
+import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +19,12 @@ from PIL import Image, ImageDraw, ImageOps
 from sagan_bench.comparison import Findings
 from sagan_bench.outcomes import Run
 from sagan_bench.report.document import Picture
+from sagan_bench.stored import UNFIT, first_trouble
+
+UNREADABLE = (*UNFIT, OSError, EOFError, SyntaxError, MemoryError, zlib.error)
+"""What pictures and arrays raise that are cut, or something else."""
+
+_log = logging.getLogger(__name__)
 
 Files = Mapping[str, bytes]
 """Name in the folder of the data -> content."""
@@ -43,16 +52,16 @@ def chosen(found: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], F
     for number, variant in enumerate(found.variants):
         seed, why = _seed_of(variant.values, shared)
         run = by_key.get((variant.name, seed))
-        if run is None or not (grid := _last_grid(run)):
+        if run is None or not (grid := _content(_last_grid(run))):
             continue
         value = variant.values.get(seed)
         told = "no figure" if value is None else f"{found.primary.label} {value:.3g}"
         stem = f"{number:02d}-{_slug(variant.name)}-s{seed}"
-        if not pictures and (real := run.path / "samples" / "real.png").exists():
-            files["real.png"] = real.read_bytes()
+        if not pictures and (real := _content(run.path / "samples" / "real.png")):
+            files["real.png"] = real
             pictures.append(_real())
         name = f"samples-{stem}.png"
-        files[name] = grid.read_bytes()
+        files[name] = grid
         pictures.append(
             Picture(
                 kind="samples",
@@ -122,6 +131,31 @@ def _last_grid(run: Run) -> Path | None:
     return max((run.path / "samples").glob("step-*.png"), default=None)
 
 
+def _content(file: Path | None) -> bytes | None:
+    """Return a picture of a run; None if there is none, or, which is logged, a damaged one."""
+    try:
+        content = file.read_bytes() if file else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _log.warning("%s: left out of the report: %s", file, error.strerror)
+        return None
+    if content is not None and (why := unshowable(content)):
+        _log.warning("%s: left out of the report: %s", file, why)
+        return None
+    return content
+
+
+def unshowable(content: bytes) -> str | None:
+    """Return why the content of a file is no picture; None if it is one."""
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.load()
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        return first_trouble(error)
+    return None
+
+
 # --- Maps --------------------------------------------------------------------------------------
 
 
@@ -130,15 +164,24 @@ def _maps(run: Run, images: int) -> Iterator[tuple[str, Image.Image]]:
     last = max((run.path / "diagnostics").glob("step-*.npz"), default=None)
     if last is None:
         return
-    with np.load(last) as arrays:
-        for key in arrays.files:
-            kind, _, block = key.partition(".")
-            if kind != "beta":
-                continue
-            shown, beta = arrays[block.partition(".")[0]], arrays[key]
-            if beta.shape[2] == beta.shape[3]:  # a discriminator of halves has maps of halves
-                queries = arrays[f"queries.{block}"]
-                yield block, _sheet(shown[:images], beta[:images], queries)
+    try:
+        with np.load(last) as arrays:
+            sheets = list(_sheets(arrays, images))
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
+        _log.warning("%s: left out of the report: %s", last, first_trouble(error))
+        return
+    yield from sheets
+
+
+def _sheets(arrays: Mapping[str, NDArray[Any]], images: int) -> Iterator[tuple[str, Image.Image]]:
+    for key in arrays:
+        kind, _, block = key.partition(".")
+        if kind != "beta":
+            continue
+        shown, beta = arrays[block.partition(".")[0]], arrays[key]
+        if beta.shape[2] == beta.shape[3]:  # a discriminator of halves has maps of halves
+            queries = arrays[f"queries.{block}"]
+            yield block, _sheet(shown[:images], beta[:images], queries)
 
 
 def _sheet(images: Pixels, beta: NDArray[Any], queries: NDArray[Any]) -> Image.Image:

@@ -6,8 +6,10 @@ from urllib.parse import quote
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write
 from sagan_bench.report import exports, page, page_tuning, words
-from sagan_bench.report.document import AnyDocument, Document, read
-from sagan_bench.report.pictures import Files
+from sagan_bench.report.document import AnyDocument, Document, not_a_report, read
+from sagan_bench.report.pictures import Files, unshowable
+from sagan_bench.run_directory import readable
+from sagan_bench.stored import UNFIT
 
 PAGE, DATA, JSON = "index.html", "data", "report.json"
 
@@ -22,16 +24,17 @@ def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     """
     data = folder / DATA
     _refuse_other(folder)
+    contents = {**pictures, **exports.files(document)}  # all of it before anything is written
+    if isinstance(document, Document):
+        html = page.render(document, lambda name: pictures[name])
+    else:
+        html = page_tuning.render(document)
     data.mkdir(parents=True, exist_ok=True)
     for old in data.glob("*.png"):
         if old.name not in pictures:
             old.unlink()
-    for name, content in {**pictures, **exports.files(document)}.items():
+    for name, content in contents.items():
         atomic_write(data / name, content)
-    if isinstance(document, Document):
-        html = page.render(document, lambda name: (data / name).read_bytes())
-    else:
-        html = page_tuning.render(document)
     atomic_write(folder / PAGE, html.encode())
     return folder / PAGE
 
@@ -45,14 +48,23 @@ def again(file: Path) -> tuple[AnyDocument, Path]:
     document = read(file)
     shown = document.pictures if isinstance(document, Document) else ()
     pictures = {picture.file: _content(file.parent / picture.file) for picture in shown}
-    return document, publish(document, pictures, file.resolve().parent.parent)
+    try:
+        return document, publish(document, pictures, file.resolve().parent.parent)
+    except UNFIT as error:
+        raise not_a_report(file, error) from error
 
 
 def _content(file: Path) -> bytes:
+    """Return a picture; a link would be a picture of elsewhere."""
+    if file.is_symlink():
+        raise UserError(f"a picture of the report is a link: {file}; put the picture there")
     try:
-        return file.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
         raise UserError(f"a picture of the report is missing: {file}: {error.strerror}") from error
+    if why := unshowable(content):
+        raise UserError(f"a picture of the report is damaged: {file}: {why}")
+    return content
 
 
 def _refuse_other(folder: Path) -> None:
@@ -62,7 +74,8 @@ def _refuse_other(folder: Path) -> None:
 
 def list_reports(root: Path) -> Path:
     """Write ``index.html`` of the reports in a folder, the newest first; return its path."""
-    found = [(file.parent.parent.name, read(file)) for file in root.glob(f"*/{DATA}/{JSON}")]
+    files = sorted(root.glob(f"*/{DATA}/{JSON}"))
+    found = [(file.parent.parent.name, document) for file, document in readable(files, read)]
     found.sort(key=lambda one: (one[1].finished_at or "", one[0]), reverse=True)
     atomic_write(root / PAGE, page.render_list(map(_listed, found)).encode())
     return root / PAGE

@@ -28,6 +28,7 @@ from sagan_bench.tuning.space import Parameter, Space
 
 MEMORY = "tuning.json"
 OBJECTIVES: dict[str, Literal["lower", "higher"]] = {**BETTER, "images_per_sec": "higher"}
+MOST_SEARCHES, MOST_TRIALS = 1_000, 1_000_000
 TOP = 3
 """Trials of a search that are trained again."""
 HYPERBAND_TRIALS = 10
@@ -56,14 +57,14 @@ class Tuning(Section):
 
     preset: str
     variants: tuple[str, ...] = Field(min_length=1)
-    searches: int = Field(1, ge=1)
+    searches: int = Field(1, ge=1, le=MOST_SEARCHES)
     space: Space
     objectives: tuple[str, ...] = Field(min_length=1)
     sampler: Sampler = "tpe"
     pruner: Pruner = "median"
     settings: Settings = Field(default={}, description="settings that the user adds to all trials")
-    seeds_a: int = Field(2, ge=1)
-    seeds_b: int = Field(2, ge=1)
+    seeds_a: int = Field(2, ge=1, le=MOST_SEARCHES)
+    seeds_b: int = Field(2, ge=1, le=MOST_SEARCHES)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -223,8 +224,14 @@ class Memory(Kept):
 
     tuning: Tuning
     storage: str | None = Field(None, description="URL without its password; null: the journal")
-    trials: int = Field(ge=1, description="of each search, in all")
+    trials: int = Field(ge=1, le=MOST_TRIALS, description="of each search, in all")
     confirm: bool = True
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        for variant in self.tuning.variants:
+            self.tuning.asked(variant, 0)  # refuses settings that cannot be
+        return self
 
     @classmethod
     def begun(cls, tuning: Tuning, host: Host, **rest: Any) -> Self:
@@ -245,7 +252,7 @@ def masked(url: str | None) -> str | None:
         return None
     try:
         return make_url(url).set(query={}).render_as_string(hide_password=True)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # such as a port that is no number
         raise UserError(
             "--storage: that is no URL of a database; expected such as sqlite:///trials.db"
         ) from error

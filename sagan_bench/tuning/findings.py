@@ -1,5 +1,6 @@
 """Searches -> what can be said of them: plain data for the terminal and the report."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from sagan_bench.tuning.trials import (
     searches,
     trials,
 )
+
+_log = logging.getLogger(__name__)
 
 IMPORTANCE_TRIALS = 30
 """Completed trials from which the importance of parameters is given."""
@@ -176,7 +179,13 @@ def of_tuning(folder: Path, url: str | None = None) -> Findings:
 
 def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
     study = kept.read(opened, search.study_name)
-    found = trials(study, search.parameters) if study else []
+    found = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
+    stored = max((one.number + 1 for one in found), default=0)
+    if stored < search.begun:
+        _log.warning(
+            "%s: %d trials of %s have begun and the storage knows %d: part of it is lost",
+            search.folder, search.begun, search.id, stored,
+        )  # fmt: skip
     again = confirmation(search, found, Cell.record)
     return search_findings(search, found, again, importance(study, found))
 

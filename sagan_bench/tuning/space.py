@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sagan_bench.config import (
+    MOST_WHOLE,
     RunConfig,
     Section,
     closest,
     field_types,
     flatten,
-    load_toml,
     presets,
     shipped,
     variant_settings,
 )
 from sagan_bench.errors import UserError
-from sagan_bench.study import Measure, Settings, validated
+from sagan_bench.stored import load_toml, shortened
+from sagan_bench.study import Measure, Settings, flattened, validated
 
 if TYPE_CHECKING:
     import optuna
@@ -72,8 +73,13 @@ class Parameter(Section):
         return json.dumps(value) if self.kind == "categorical" else value
 
     def read(self, stored: Any) -> Any:
-        """Return the value behind what Optuna keeps."""
-        return json.loads(stored) if self.kind == "categorical" else stored
+        """Return the value behind what Optuna keeps.  Raises ValueError if it is no choice."""
+        if self.kind != "categorical":
+            return stored
+        value = json.loads(stored)
+        if value not in self.choices:
+            raise ValueError(f"{stored} is none of the choices")
+        return value
 
     def contains(self, value: Any) -> bool:
         """Return whether the sampler could propose this value."""
@@ -114,6 +120,9 @@ class Space(Section):
                 raise ValueError(f"{key} is how a trial is run and scored, not what is searched")
         if "run.steps" not in self.budget:
             raise ValueError("budget: run.steps is missing")
+        steps = self.budget["run.steps"]
+        if type(steps) is not int or not 1 <= steps <= MOST_WHOLE:
+            raise ValueError(f"budget: run.steps = {shortened(steps)}: expected a number from 1")
         for preset in self.presets:
             if preset not in presets():
                 raise ValueError(f"presets: {preset}; {closest(preset, list(presets()))}")
@@ -190,8 +199,5 @@ def load(space: str) -> Space:
         raise UserError(
             f"no space is called '{space}'; {closest(space, list(known))}; or give a TOML file"
         )
-    written = {"name": file.stem, **load_toml(file)}
-    written["budget"] = dict(flatten(written.get("budget", {})))
-    for measure in written.get("on", {}).values():
-        measure["set"] = dict(flatten(measure.get("set", {})))
-    return validated(Space, file, written)
+    written = flattened(load_toml(file), file, "budget")
+    return validated(Space, file, {"name": file.stem, **written})

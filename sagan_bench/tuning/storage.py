@@ -6,9 +6,9 @@ in its record.
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import optuna
@@ -18,8 +18,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
 from sagan_bench.errors import UserError
+from sagan_bench.records import without_secrets
+from sagan_bench.stored import UNFIT, damaged, first_trouble, fitting, parsed
 from sagan_bench.tuning.definition import OBJECTIVES, Tuning
 
+T = TypeVar("T")
 JOURNAL = "optuna.journal.log"
 PRUNER_STARTUP = 5
 """Finished trials before any is pruned, and values at a step before one is compared with them."""
@@ -44,11 +47,36 @@ def opened(folder: Path, url: str | None, *, writing: bool = False) -> BaseStora
             _mend(journal)
         elif not journal.exists():
             raise UserError(f"{journal} is missing; give --storage URL, or begin with `tune`")
-        return JournalStorage(JournalFileBackend(str(journal)))
+        if journal.exists():
+            _refuse_damaged(journal)
+        backend = JournalFileBackend(str(journal))
+        return fitting(lambda: JournalStorage(backend), journal)  # which replays all of it
     try:
         return RDBStorage(url)
     except Exception as error:  # of any database driver
-        raise UserError(f"--storage: {type(error).__name__}: {error}") from error
+        text = " ".join(map(without_secrets, str(error).split(" ")))
+        raise UserError(f"--storage: {type(error).__name__}: {text}") from error
+
+
+def _refuse_damaged(journal: Path) -> None:
+    """Refuse a journal in which a line before the last is no entry.
+
+    Optuna takes the first such line for the end, or fails on it.
+
+    Raises:
+        UserError: which line.
+    """
+    try:
+        lines = journal.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot read {journal}: {error.strerror}") from error
+    for number, line in enumerate(lines[:-1], start=1):  # the last one may be being written
+        try:
+            entry = parsed(line)
+        except ValueError as error:
+            raise damaged(journal, f"line {number}: {error}") from error
+        if not isinstance(entry, dict) or not isinstance(entry.get("op_code"), int):
+            raise damaged(journal, f"line {number}: no entry of a journal")
 
 
 def _mend(journal: Path) -> None:
@@ -103,6 +131,21 @@ def read(storage: BaseStorage, name: str) -> optuna.Study | None:
         return optuna.load_study(storage=storage, study_name=name)
     except KeyError:
         return None
+
+
+def sound(read_it: Callable[[], T], name: str) -> T:
+    """Return what is read of a search.
+
+    Raises:
+        UserError: the storage is damaged there.
+    """
+    try:
+        return read_it()
+    except UNFIT as error:
+        raise UserError(
+            f"the trials of {name} cannot be read ({first_trouble(error)}); restore the storage "
+            "from a copy, or choose another --name"
+        ) from error
 
 
 def sampler(tuning: Tuning, search: int, existing: int) -> optuna.samplers.BaseSampler:

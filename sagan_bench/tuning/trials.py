@@ -1,6 +1,7 @@
 """One search: its trials, the runs behind them, which of them are trained again, which is best."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -75,6 +76,12 @@ class Search:
     def parameters(self) -> dict[str, Parameter]:
         """What is searched."""
         return self.memory.tuning.parameters(self.variant, self.memory.auto)
+
+    @property
+    def begun(self) -> int:
+        """How many trials have begun, by the folders of their runs."""
+        names = (re.match(r"t(\d{4,9})-", path.name) for path in (self.folder / self.id).glob("t*"))
+        return max((int(found[1]) + 1 for found in names if found), default=0)
 
     @property
     def definition(self) -> dict[str, str]:

@@ -3,17 +3,21 @@
 import json
 import re
 import shlex
+import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from example_records import contents
 from example_reports import CLEAR, Example, leave_run, leave_study, score, settings
 
 from sagan_bench import cli
 from sagan_bench.config import read as read_config
 from sagan_bench.errors import UserError
 from sagan_bench.records import read as read_record
-from sagan_bench.report import collect, tables, words
+from sagan_bench.report import collect, publish, tables, words
 from sagan_bench.report.document import SCHEMA_VERSION, Document, read
 
 
@@ -140,12 +144,18 @@ def test_runs_that_may_not_be_compared_are_refused_with_the_difference(tmp_path:
         collect.of_runs(paths, "runs", None)
 
 
-def test_a_record_of_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_record_of_a_newer_schema_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = leave_study(tmp_path / "study", CLEAR, pictures=False)
     file = next(folder.glob("sagan-s0-*")) / "record.json"
     file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 99', 1))
-    with pytest.raises(UserError, match=re.escape(str(file))):
-        collect.of_study(folder)
+    document, _ = collect.of_study(folder)
+    assert "1 run is left out, because of: a newer sagan-bench wrote this" in caplog.text
+    assert str(file) in caplog.text
+    assert document.warnings[0] == "1 run is left out: what is stored there cannot be read."
+    assert document.status == "partial"
+    assert len(document.runs) == 2 * len(CLEAR["sagan"]) - 1
 
 
 def test_a_report_is_read_back_as_it_was(clear: Example) -> None:
@@ -157,7 +167,7 @@ def test_a_report_is_read_back_as_it_was(clear: Example) -> None:
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "report.json"
     file.write_text(text)
-    with pytest.raises(UserError, match="is not a report"):
+    with pytest.raises(UserError, match=r"is not a report|damaged report\.json"):
         read(file)
 
 
@@ -179,3 +189,78 @@ def test_help_names_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["report", "--help"])
     assert exit_.value.code == 0
     assert "--watch" in capsys.readouterr().out
+
+
+def changed_report(
+    clear: Example, folder: Path, change: Callable[[dict[str, Any]], object]
+) -> Path:
+    """Leave a copy of a report from elsewhere, changed."""
+    shutil.copytree(clear.page.parent, folder)
+    file = folder / "data" / "report.json"
+    stored = json.loads(file.read_text())
+    change(stored)
+    file.write_text(json.dumps(stored))
+    return file
+
+
+@pytest.mark.parametrize(
+    "name", ["../../key.png", "/etc/key.png", "..", ".png", "a/b.png", "a\\b.png", "key", "a.png\n"]
+)
+def test_a_picture_is_a_file_of_the_report_only(clear: Example, tmp_path: Path, name: str) -> None:
+    file = changed_report(clear, tmp_path / "r", lambda d: d["pictures"][0].update(file=name))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"not a report \(study\.pictures\.0\.file"):
+        publish.again(file)
+    assert contents(tmp_path) == before
+
+
+def test_a_picture_that_is_a_link_or_none_is_refused(clear: Example, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("PRIVATE")
+    file = changed_report(clear, tmp_path / "r", lambda d: d)
+    picture = next(file.parent.glob("*.png"))
+    picture.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="picture of the report is damaged"):
+        publish.again(file)
+    picture.unlink()
+    picture.symlink_to(key)
+    with pytest.raises(UserError, match="picture of the report is a link"):
+        publish.again(file)
+    assert picture.is_symlink()
+
+
+def test_a_report_that_contradicts_itself_is_refused_and_nothing_written(
+    clear: Example, tmp_path: Path
+) -> None:
+    file = changed_report(clear, tmp_path / "r", lambda d: d["findings"]["variants"].clear())
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"report\.json is not a report"):
+        publish.again(file)
+    assert contents(tmp_path) == before
+
+
+def test_one_bad_report_hides_no_other(
+    clear: Example, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        shutil.copytree(clear.page.parent, tmp_path / name)
+    (tmp_path / "a/data/report.json").write_text("{")
+    text = publish.list_reports(tmp_path).read_text()
+    assert 'href="b/index.html"' in text
+    assert "a/data/report.json" in caplog.text
+
+
+def test_what_a_run_left_damaged_is_left_out_of_its_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = leave_study(tmp_path / "study", CLEAR)
+    for file in (*folder.glob("*/samples/*.png"), *folder.glob("*/diagnostics/*.npz")):
+        file.write_bytes(file.read_bytes()[:40])
+    for run in folder.glob("*-s*"):
+        with (run / "metrics.jsonl").open("a") as metrics:
+            metrics.write('{"step": 100, "loss_d": {"a": 1}}\n')
+    document, pictures = collect.of_study(folder)
+    assert not document.pictures
+    assert not pictures
+    assert "left out of the report" in caplog.text
+    publish.publish(document, pictures, tmp_path / "page")

@@ -3,12 +3,14 @@
 import csv
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from example_records import contents
 from example_tunings import Scripted, planned, small_tuning, tune
 from playwright.sync_api import Browser
 from test_page import HOSTILE, _Parts, column, opened
@@ -298,3 +300,18 @@ def test_a_tuning_without_its_storage_is_refused(tmp_path: Path) -> None:
     (one.folder / "tuning.json").write_text(json.dumps(kept | {"storage": "sqlite:///x.db"}))
     with pytest.raises(UserError, match="give --storage"):
         collect_tuning.of_tuning(one.folder)
+
+
+@pytest.mark.parametrize("key", ["x/../../../pwned", "..", "/etc/x", "x\n", "", "x" * 300])
+def test_a_winner_is_a_file_of_the_report_only(tmp_path: Path, both: Tuned, key: str) -> None:
+    folder = tmp_path / "report"
+    shutil.copytree(both.page.parent, folder)
+    (folder / "data" / "best-x").mkdir()
+    file = folder / "data" / "report.json"
+    stored = json.loads(file.read_text())
+    stored["winners"][key] = "evil = 1\n"
+    file.write_text(json.dumps(stored))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="is not a report"):
+        publish.again(file)
+    assert contents(tmp_path) == before

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from example_tunings import FILE, here, planned, small_tuning
 
-from sagan_bench.config import RunConfig, load_toml, read
+from sagan_bench.config import RunConfig, read
 from sagan_bench.errors import UserError
+from sagan_bench.stored import load_toml
 from sagan_bench.tuning import definition
 from sagan_bench.tuning.definition import Memory, Tuning
 

@@ -1,0 +1,124 @@
+"""Files of any content: a value, or one error with the file's name."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from example_records import record
+
+from sagan_bench import records, stored, study
+from sagan_bench.errors import UserError
+from sagan_bench.report import document
+from sagan_bench.tuning import definition
+
+DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+NO_JSON = {
+    "empty": b"",
+    "cut": b'{"a": ',
+    "garbage": b"\xff\xfe\x00\x01",
+    "page": b"<!DOCTYPE html><title>404</title>",
+    "deep": DEEP,
+    "nested": b'{"a": ' * 100 + b"1" + b"}" * 100,
+    "digits": b'{"schema_version": ' + b"9" * 5000 + b"}",
+    "NaN": b'{"schema_version": NaN}',
+    "list": b"[]",
+    "number": b"1",
+    "null": b"null",
+}
+READERS: dict[str, Callable[[Path], object]] = {
+    records.RECORD: records.read,
+    study.MEMORY: lambda file: study.Memory.of(file.parent),
+    definition.MEMORY: lambda file: definition.Memory.of(file.parent),
+    "report.json": document.read,
+}
+
+
+@pytest.mark.parametrize("content", NO_JSON.values(), ids=NO_JSON)
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_json_is_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        READERS[name](file)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=name):
+        READERS[name](tmp_path / name)
+    (tmp_path / name).rmdir()
+    os.mkfifo(tmp_path / name)  # opened, it would wait for ever
+    with pytest.raises(UserError, match=name):
+        READERS[name](tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / records.RECORD
+    file.write_bytes(record().to_json())
+    file.chmod(0)
+    with pytest.raises(UserError, match=r"record\.json: Permission denied"):
+        records.read(tmp_path)
+
+
+def test_a_file_too_large_for_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "MOST_BYTES", 1 << 20)
+    file = tmp_path / "record.json"
+    with file.open("wb") as opened:
+        opened.truncate((1 << 20) + 1)
+    with pytest.raises(UserError, match=r"record\.json: it has more than 1 MiB"):
+        records.read(tmp_path)
+
+
+def test_a_number_that_a_record_may_have_had_is_read() -> None:
+    assert stored.parsed(b'{"seed": 100000000000000000000}') == {"seed": 10**20}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"cost": {"train_sec": 10**39}, "blocks": [1]}, "TypeError"),
+        ({"scores": [{"metrics": {"fid": float(10**300)}, "warnings": 1}]}, "scores.0"),
+        ({"attempts": [{"started": "9999-12-31T23:59:59-23:00", "from_step": 1}]}, "date value"),
+        ({"cost": 1}, "cost: "),
+    ],
+)
+def test_a_record_of_another_shape_is_refused_by_name(
+    tmp_path: Path, changed: dict[str, object], says: str
+) -> None:
+    whole = json.loads(record().to_json())
+    (tmp_path / "record.json").write_text(json.dumps(whole | changed))
+    with pytest.raises(UserError, match=f"damaged record.json .*{says}"):
+        records.read(tmp_path)
+
+
+# --- TOML --------------------------------------------------------------------------------------
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b"\xef\xbb\xbf[training]\r\nlr_g = 0.0002\r\n")
+    assert stored.load_toml(file) == {"training": {"lr_g": 0.0002}}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("seed = 1".encode("utf-16"), "it is in UTF-16; save it as UTF-8"),
+        (b'a = 1\nname = "\xe9"', "line 2 is not UTF-8; save it as UTF-8"),
+        (b"x = " + b"[" * 3000 + b"]" * 3000, "nested too deeply"),
+        (b"x = " + b"[" * 100 + b"]" * 100, "nested more than 64 deep"),
+        (b"x = " + b"9" * 5000, "a number of more than 40 digits"),
+        (b"x = \n", "line 1"),
+    ],
+)
+def test_what_is_no_toml_is_refused_by_name(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.toml is not valid TOML: .*{says}"):
+        stored.load_toml(file)
