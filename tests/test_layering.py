@@ -11,8 +11,8 @@ ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
     "errors", "stored", "files", "locks", "cpu", "config", "records", "run_directory", "table",
     "statistics", "host", "precision", "parallel", "data", "models", "evaluation", "study",
-    "outcomes", "comparison", "training", "cell", "follower", "experiment", "drawing", "exporting", "engine",
-    "ablation", "tuning", "report", "cli",
+    "outcomes", "comparison", "training", "cell", "follower", "experiment", "drawing", "exporting",
+    "engine", "ablation", "tuning", "report", "cli",
 ]  # fmt: skip
 UPWARDS = {("host", "evaluation")}
 """`host.host` asks, inside a function, which extractor's weights are at hand."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sagan_bench.errors import UserError
-from sagan_bench.files import atomic_write
+from sagan_bench.files import atomic_write, sweep_dead
 from sagan_bench.report import exports, page, page_tuning, words
 from sagan_bench.report.document import AnyDocument, Document, not_a_report, read
 from sagan_bench.report.pictures import Files, unshowable
@@ -33,8 +33,10 @@ def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     for old in data.glob("*.png"):
         if old.name not in pictures:
             old.unlink()
-    for name, content in contents.items():
-        atomic_write(data / name, content)
+    for swept in (folder, data):
+        sweep_dead(swept)
+    for name in sorted(contents, key=lambda name: name != JSON):  # by which the folder is known
+        atomic_write(data / name, contents[name])
     atomic_write(folder / PAGE, html.encode())
     return folder / PAGE
 
@@ -68,8 +70,16 @@ def _content(file: Path) -> bytes:
 
 
 def _refuse_other(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / DATA / JSON).exists():
+    if _is_foreign(folder):
         raise UserError(f"{folder} holds files that no report left; choose another --out")
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Return whether a folder holds files, and not those of a report or of one that was begun."""
+    if not folder.is_dir() or (folder / DATA / JSON).exists():
+        return False
+    begun = {DATA} if not any((folder / DATA).glob("[!.]*")) else set()
+    return any(file.name not in begun for file in folder.iterdir())
 
 
 def list_reports(root: Path) -> Path:
@@ -77,6 +87,7 @@ def list_reports(root: Path) -> Path:
     files = sorted(root.glob(f"*/{DATA}/{JSON}"))
     found = [(file.parent.parent.name, document) for file, document in readable(files, read)]
     found.sort(key=lambda one: (one[1].finished_at or "", one[0]), reverse=True)
+    sweep_dead(root)
     atomic_write(root / PAGE, page.render_list(map(_listed, found)).encode())
     return root / PAGE
 
