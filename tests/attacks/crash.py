@@ -137,7 +137,7 @@ class _Disk:
 
         sys.addaudithook(self._audited)
         self._open = io.open
-        builtins.open = io.open = self._opened  # type: ignore[assignment]
+        builtins.open = io.open = self._opened
         os.fsync = lambda handle: self.meet("fsync", None)  # type: ignore[assignment]
         os.fdatasync = os.fsync
 
@@ -169,8 +169,9 @@ class _Disk:
             path, _, flags = arguments
             if flags & WRITING and self.is_ours(path):
                 self.meet("open", path)
-        elif event in TARGETS and self.is_ours(path := arguments[TARGETS[event]]):
-            if not _is_vain(event, path, arguments[-1]):
+        elif event in TARGETS:
+            path = arguments[TARGETS[event]]
+            if self.is_ours(path) and not _is_vain(event, path, arguments[-1]):
                 self.meet(event, path)
 
     def _opened(
@@ -195,8 +196,10 @@ def _is_vain(event: str, path: Any, folder: Any) -> bool:
     """Return whether an operation will fail by itself: on what is there, or is not."""
     if isinstance(path, int) or folder != -1:  # a handle; or a name in an open folder (rmtree)
         return False
-    return os.path.lexists(path) if event == "os.mkdir" else (
-        event in FREEING and not os.path.lexists(path)
+    return (
+        os.path.lexists(path)
+        if event == "os.mkdir"
+        else (event in FREEING and not os.path.lexists(path))
     )
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -87,8 +88,7 @@ PREPARE = ("data", "prepare", "folder:pictures", "--image-size", "32", "--worker
 def made_quick() -> Iterator[None]:
     """Make what takes time, and is not attacked, take little."""
     from sagan_bench.data import building
-    from sagan_bench.evaluation import metrics, scoring
-    from sagan_bench.evaluation.extractors import EfficientNetLite0
+    from sagan_bench.evaluation import extractors, metrics, scoring
     from sagan_bench.report import figures
     from sagan_bench.tuning import storage, trials
 
@@ -96,8 +96,8 @@ def made_quick() -> Iterator[None]:
         return {metrics.KEYS["fid"]: float(((fake["mu"] - real["mu"]) ** 2).sum())}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EfficientNetLite0, "SIDE", 32)
-        patch.setattr(scoring, "build_extractor", functools.cache(scoring.build_extractor))
+        patch.setattr(extractors.EfficientNetLite0, "SIDE", 32)
+        patch.setattr(scoring, "build_extractor", functools.cache(extractors.build_extractor))
         patch.setattr(metrics, "fid_statistics_to_metric", distance)
         patch.setattr(figures, "svg", lambda *args, **kwargs: "<svg/>")
         patch.setattr(building, "_SECONDS_BETWEEN_CHECKPOINTS", 0)
@@ -292,8 +292,8 @@ class Trials:
     def end(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Print the figures, which pytest shows in any case, and fail if a trial did."""
         with capsys.disabled():
-            print(f"\n{self.name}: {self.count} trials, {len(self.failures)} failures", flush=True)
+            told = f"{self.count} trials, {len(self.failures)} failures"
+            print(f"\n{self.name}: {told}", file=sys.stderr, flush=True)  # xdist passes it on
         assert self.count
         told = "".join(f"\n  {id_}: {what}" for id_, what in self.failures.items())
         assert not self.failures, f"{len(self.failures)} of {self.count} trials failed{told}"
-

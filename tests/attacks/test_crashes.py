@@ -52,8 +52,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
         prepared = ran(renewed(begun, made / "prepared"), subjects.TRAIN, subjects.PREPARE)
         subjects.damage_store(prepared)
         yield {
-            "train": subjects.without_runs(renewed(trained, made / "train")), "evaluate": trained, "report": begun,
-            "prepare": begun, "rebuild": prepared, "ablate": begun, "tune": begun,
+            "train": subjects.without_runs(renewed(trained, made / "train")), "evaluate": trained,
+            "report": begun, "prepare": begun, "rebuild": prepared, "ablate": begun, "tune": begun,
         }  # fmt: skip
 
 

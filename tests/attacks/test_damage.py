@@ -33,10 +33,10 @@ class Verb(NamedTuple):
 
 
 class World(NamedTuple):
-    """A folder, the files in it that are damaged, and the verbs that read them."""
+    """A folder, the files in it that are damaged, by pattern, and the verbs that read them."""
 
     folder: Path
-    files: tuple[str, ...]
+    files: dict[str, tuple[str, ...]]
     verbs: dict[str, Verb]
 
 
@@ -96,15 +96,36 @@ READING = {
         "train": Verb(subjects.TRAIN, left(RUN)),
     },
 }
-FILES = {
-    "study": ("record.json", "config.json", "metrics.jsonl", "diagnostics.jsonl", "*.npz",
-              "step-*.png", "weights.pt", "study.json"),
-    "run": ("record.json", "config.json", "metrics.jsonl", "diagnostics.jsonl", "*.ckpt"),
-    "tuning": ("tuning.json", "optuna.journal.log", "record.json", "best-*.toml"),
-    "report": ("quick/data/report.json", "other/data/report.json", "quick/data/*.csv",
-               "quick/data/*.png"),
-    "store": ("manifest.json", "train.images.npy", "train.labels.npy", "features/*.npz"),
+ALL = ()
+FILES: dict[str, dict[str, tuple[str, ...]]] = {
+    "study": {
+        "record.json": ALL,
+        "config.json": ("show", "evaluate", "ablate"),
+        "metrics.jsonl": ("compare", "report", "ablate"),
+        "diagnostics.jsonl": ("report", "ablate"),
+        "*.npz": ("report",),
+        "step-*.png": ("report",),
+        "weights.pt": ("sample", "export", "evaluate", "ablate"),
+        "study.json": ("list", "compare", "dry run", "report", "ablate"),
+    },
+    "run": dict.fromkeys(
+        ("record.json", "config.json", "metrics.jsonl", "diagnostics.jsonl", "*.ckpt"), ALL
+    ),
+    "tuning": {
+        "tuning.json": ALL,
+        "optuna.journal.log": ALL,
+        "record.json": ALL,
+        "best-*.toml": ("tune best", "tune"),
+    },
+    "report": dict.fromkeys(
+        ("quick/data/report.json", "other/data/report.json", "quick/data/*.csv",
+         "quick/data/*.png"), ALL
+    ),
+    "store": dict.fromkeys(
+        ("manifest.json", "train.images.npy", "train.labels.npy", "features/*.npz"), ALL
+    ),
 }  # fmt: skip
+"""The files that are damaged, and which verbs read them."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +133,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, World
     made = tmp_path_factory.mktemp("damaged")
     with subjects.made_quick():
         begun = subjects.files(made / "begun")
-        commands = (subjects.TRAIN, subjects.ABLATE, subjects.TUNE)
+        shutil.rmtree(begun / "pictures")
+        verbs = (verb.command for name in ("study", "tuning") for verb in READING[name].values())
+        commands = (subjects.TRAIN, subjects.ABLATE, subjects.TUNE, *verbs)
         subjects.warm(renewed(begun, made / "warm"), *commands)
         subjects.frozen()
         places = {"study": ran(renewed(begun, made / "study"), subjects.TRAIN, subjects.ABLATE)}
@@ -136,10 +159,12 @@ def interrupted(folder: Path) -> Path:
 
 def world(name: str, folder: Path) -> World:
     root = folder / (CACHE if name == "store" else "reports" if name == "report" else "the-runs")
-    found = [sorted(root.rglob(pattern)) for pattern in FILES[name]]
-    assert all(found), dict(zip(FILES[name], found, strict=True))
-    paths = tuple(str(path.relative_to(folder)) for group in found for path in group)
-    return World(folder, paths, READING[name])
+    files = {}
+    for pattern in FILES[name]:
+        found = sorted(root.rglob(pattern))
+        assert found, pattern
+        files[pattern] = tuple(str(path.relative_to(folder)) for path in found)
+    return World(folder, files, READING[name])
 
 
 # --- Damage ------------------------------------------------------------------------------------
@@ -148,29 +173,21 @@ def world(name: str, folder: Path) -> World:
 def damaged(data: bytes, sibling: bytes, how: str, draw: random.Random) -> bytes:
     """Return what a file becomes."""
     at = draw.randrange(len(data)) if data else 0
-    match how:
-        case "cut":
-            return data[:at]
-        case "empty":
-            return b""
-        case "bit":
-            return data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :]
-        case "byte":
-            return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-        case "nulls":
-            return data[:at] + bytes(min(64, len(data) - at)) + data[at + 64 :]
-        case "html":
-            return HTML
-        case "swapped":
-            return sibling
-        case "shape":
-            return reshaped(data, json.dumps(draw.choice(SHAPES)), draw)
-        case "other":
-            return json.dumps(draw.choice(SHAPES)).encode()
-        case "deep":
-            return reshaped(data, DEEP, draw)
-        case _:
-            return reshaped(data, LONG, draw)
+    shape = json.dumps(draw.choice(SHAPES))
+    changed: dict[str, Callable[[], bytes]] = {
+        "cut": lambda: data[:at],
+        "empty": bytes,
+        "bit": lambda: data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :],
+        "byte": lambda: data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :],
+        "nulls": lambda: data[:at] + bytes(min(64, len(data) - at)) + data[at + 64 :],
+        "html": lambda: HTML,
+        "swapped": lambda: sibling,
+        "other": shape.encode,
+        "shape": lambda: reshaped(data, shape, draw),
+        "deep": lambda: reshaped(data, DEEP, draw),
+        "long": lambda: reshaped(data, LONG, draw),
+    }
+    return changed[how]()
 
 
 DAMAGES = (
@@ -228,39 +245,44 @@ class Damage(NamedTuple):
         return f"{self.seed}: {self.file} {self.how}"
 
 
-def damages(worlds: dict[str, World]) -> Iterator[Damage]:
-    """Yield the trials: every kind of file by every damage in turn, then again with other draws."""
-    kinds = [(world, pattern) for world in FILES for pattern in FILES[world]]
+def damages(worlds: dict[str, World]) -> Iterator[tuple[Damage, list[str]]]:
+    """Yield the trials: every kind of file by every damage in turn, then again with other draws.
+
+    With each come the verbs that read the file.
+    """
+    kinds = [(name, pattern) for name in FILES for pattern in FILES[name]]
     for seed in range(TRIALS):
-        world, pattern = kinds[seed % len(kinds)]
+        name, pattern = kinds[seed % len(kinds)]
         how = DAMAGES[(seed + seed // len(kinds)) % len(DAMAGES)]
-        there = [file for file in worlds[world].files if Path(file).match(pattern)]
+        there = worlds[name].files[pattern]
         draw = random.Random(seed)
-        file = draw.choice(there)
+        file = draw.choice([one for one in there if "no-attention" not in one])
         others = [one for one in there if one != file] or [
-            one for one in worlds[world].files if one != file
+            files[0] for other, files in worlds[name].files.items() if other != pattern
         ]
-        yield Damage(world, file, how, draw.choice(others), seed)
+        damage = Damage(name, file, how, draw.choice(others), seed)
+        yield damage, [*(FILES[name][pattern] or READING[name])]
 
 
 @pytest.mark.parametrize("part", range(2))
 def test_damage(part: int, worlds: dict[str, World], tmp_path: Path, capsys: Out) -> None:
     here = tmp_path / "here"
-    sound: dict[str, dict[str, Any]] = {name: {} for name in worlds}
+    sound: dict[tuple[str, str], Any] = {}
     for name, world in worlds.items():
         for verb, how in world.verbs.items():
             ended = cli(*how.command, cwd=renewed(world.folder, here))
             assert ended.code == 0, (name, verb, ended)
-            sound[name][verb] = how.figures(ended, here)
+            sound[name, verb] = how.figures(ended, here)
     trials = Trials("damaged files")
-    for damage in list(damages(worlds))[part::2]:
+    for damage, verbs in [*damages(worlds)][part::2]:
         if trials.wants(str(damage.seed)):
-            world = worlds[damage.world]
-            told = [
-                f"{verb}: {wrong}"
-                for verb, how in world.verbs.items()
-                if (wrong := read(damage, world, how, sound[damage.world][verb], here))
-            ]
+            world, told = worlds[damage.world], []
+            damage.to(world.folder, here)
+            for verb in verbs:
+                if wrong := read(damage, world, world.verbs[verb], sound[damage.world, verb], here):
+                    told.append(f"{verb}: {wrong}")
+                if world.verbs[verb].figures is not printed:  # it writes
+                    damage.to(world.folder, here)
             trials.add(str(damage), "; ".join(told))
     trials.end(capsys)
 
@@ -273,7 +295,7 @@ def is_as_damaged(damage: Damage, world: World, here: Path) -> bool:
 
 def read(damage: Damage, world: World, verb: Verb, sound: Any, here: Path) -> str | None:
     """Return what is wrong with how a verb reads a damaged folder."""
-    ended = cli(*verb.command, cwd=damage.to(world.folder, here))
+    ended = cli(*verb.command, cwd=here)
     file = Path(damage.file)
     if ended.code not in (0, 2, 3):
         return str(ended)
@@ -283,7 +305,9 @@ def read(damage: Damage, world: World, verb: Verb, sound: Any, here: Path) -> st
         return None
     figures = verb.figures(ended, here)
     if isinstance(figures, dict) and is_as_damaged(damage, world, here):
-        figures, sound = ({k: v for k, v in of.items() if k != damage.file} for of in (figures, sound))
+        figures, sound = (
+            {k: v for k, v in of.items() if k != damage.file} for of in (figures, sound)
+        )
     if figures == sound:
         return None
     what = differences(figures, sound) if isinstance(figures, dict) else "what it shows"

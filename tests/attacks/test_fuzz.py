@@ -9,6 +9,7 @@ import resource
 import signal
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ TOO_LONG = 98
 WORDS = (
     "", " ", "0", "-1", "1", "2", "3.5", "1e309", "-0.0", "nan", "inf", "-inf", "true", "none",
     "None", "auto", "[]", "{}", "[[8]]", "[8, 16]", "{a = 1}", '"x"', "'", '"', "\\", "=", ".",
-    "..", "../..", "/", "/dev/null", "/proc/self/mem", "~", "\x00", "\x1b[31m", "\u202e", "é",
+    "..", "/dev/null", "/proc/self/mem", "\x00", "\x1b[31m", "\u202e", "é",
     "²", "٣", "日本", "\ud83d".encode("utf-8", "replace").decode(), "a" * 5000, "9" * 5000,
     "-" + "9" * 400, "[" * 3000, "{a=" * 500, "0x10", "1_000", "1979-05-27", "07:32:00", "sagan",
     "no-attention", "sagan+wider", "+", "quick", "twins", "folder:", "folder:.", "folder:/nowhere",
@@ -54,7 +55,10 @@ def fuzzed_set(draw: random.Random) -> tuple[list[str], str | None]:
     settings = []
     for _ in range(draw.randint(1, 3)):
         value = draw.choice(WORDS) if draw.random() < 0.7 else toml(draw.choice(VALUES))
-        settings += ["--set", f"{draw.choice(keys())}{draw.choice(['=', '=', '=', ' = ', ''])}{value}"]
+        settings += [
+            "--set",
+            f"{draw.choice(keys())}{draw.choice(['=', '=', '=', ' = ', ''])}{value}",
+        ]
     verb = draw.choice((["show", "config"], ["train", "--dry-run"], ["show", "model"]))
     return [*verb, *settings], None
 
@@ -179,7 +183,7 @@ def test_fuzz(name: str, folder: Path, capsys: Out) -> None:
     trials = Trials(f"fuzzed: {name}")
     ids = [number for number in range(count) if trials.wants(f"{name}:{number}")]
     while ids:  # one process for all; another for the rest where one died
-        ended = forked(lambda: _run(name, fuzzer, ids), cwd=folder)
+        ended = forked(partial(_run, name, fuzzer, ids), cwd=folder)
         done = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith('{"id')]
         for one in done:
             trials.add(f"{one['id']} {one['line']!r:.200}", one["wrong"])
