@@ -12,18 +12,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 from zipfile import BadZipFile
 
 import numpy as np
 import optuna
 import pytest
 import torch
-from crash import CACHE, cli
+from crash import CACHE, Ended, Trouble, cli
 from example_reports import leave_study
 from layouts import picture
 
@@ -87,24 +87,46 @@ PREPARE = ("data", "prepare", "folder:pictures", "--image-size", "32", "--worker
 @contextmanager
 def made_quick() -> Iterator[None]:
     """Make what takes time, and is not attacked, take little."""
+    from sagan_bench import cell, experiment
     from sagan_bench.data import building
     from sagan_bench.evaluation import extractors, metrics, scoring
     from sagan_bench.report import figures
     from sagan_bench.tuning import storage, trials
 
+    def mean(features: Any) -> Any:
+        return features.double().mean(0)
+
     def distance(fake: Any, real: Any, verbose: bool) -> dict[str, float]:
-        return {metrics.KEYS["fid"]: float(((fake["mu"] - real["mu"]) ** 2).sum())}
+        return {metrics.KEYS["fid"]: float(((fake - real) ** 2).sum())}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extractors.EfficientNetLite0, "SIDE", 32)
         patch.setattr(scoring, "build_extractor", functools.cache(extractors.build_extractor))
+        patch.setattr(metrics, "fid_features_to_statistics", mean)
         patch.setattr(metrics, "fid_statistics_to_metric", distance)
+        for function in ("layers", "flops_per_step"):  # of the same networks, again and again
+            counted = _once(getattr(cell, function))
+            patch.setattr(cell, function, counted)
+            patch.setattr(experiment, function, counted)
         patch.setattr(figures, "svg", lambda *args, **kwargs: "<svg/>")
         patch.setattr(building, "_SECONDS_BETWEEN_CHECKPOINTS", 0)
         patch.setattr(trials, "TOP", 1)
         patch.setattr(storage, "sampler", lambda *args: ByNumber())
         torch.set_num_threads(1)
         yield
+
+
+def _once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function of a configuration that remembers what it found for its networks."""
+    found: dict[str, Any] = {}
+
+    def remembered(config: Any) -> Any:
+        key = config.model_dump_json(include={"data", "model", "training"})
+        if key not in found:
+            found[key] = function(config)
+        return found[key]
+
+    return remembered
 
 
 class ByNumber(optuna.samplers.BaseSampler):
@@ -149,10 +171,15 @@ def ran(folder: Path, *commands: tuple[str, ...]) -> Path:
 
 
 def files(folder: Path) -> Path:
-    """Leave what the commands name: a study, a space, and pictures in two splits."""
+    """Leave what the commands name: a study and a space."""
     folder.mkdir(parents=True)
     (folder / "small.toml").write_text(STUDY)
     (folder / "space.toml").write_text(SPACE)
+    return folder
+
+
+def pictures(folder: Path) -> Path:
+    """Leave pictures in two splits."""
     for number in range(80):
         part = folder / "pictures" / ("test" if number % 5 == 0 else "train")
         part.mkdir(parents=True, exist_ok=True)
@@ -168,10 +195,11 @@ def studies(folder: Path) -> Path:
     return folder
 
 
-def damage_store(folder: Path) -> None:
+def damage_store(folder: Path) -> Path:
     """Cut an array of the prepared pictures."""
     (array,) = folder.glob(f"{CACHE}/stores/folder-*/train.images.npy")
     array.write_bytes(array.read_bytes()[:-1])
+    return folder
 
 
 def without_runs(folder: Path, *, features: bool = True) -> Path:
@@ -270,6 +298,66 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
             keys = ": " + ", ".join(k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k))
         told.append(f"{name} differs{keys}")
     return "; ".join(told)
+
+
+# --- Attacked commands -------------------------------------------------------------------------
+
+COMMANDS = {
+    "train": TRAIN, "evaluate": EVALUATE, "report": REPORT, "prepare": PREPARE, "rebuild": PREPARE,
+    "ablate": ABLATE, "tune": TUNE,
+}  # fmt: skip
+
+
+@contextmanager
+def beginnings(made: Path) -> Iterator[dict[str, Path]]:
+    """Make the folders in which the commands begin, by what is attacked; all is imported."""
+    with made_quick():
+        begun = files(made / "begun")
+        pictured, reported = pictures(made / "pictured"), studies(made / "reported")
+        for folder, commands in (
+            (begun, (TRAIN, EVALUATE, ABLATE, TUNE)), (pictured, (PREPARE,)), (reported, (REPORT,)),
+        ):  # fmt: skip
+            warm(renewed(folder, made / "warm"), *commands)
+        frozen()
+        trained = ran(renewed(begun, made / "trained"), TRAIN)
+        yield {
+            "train": without_runs(renewed(trained, made / "train")), "evaluate": trained,
+            "ablate": begun, "tune": begun, "report": reported, "prepare": pictured,
+            "rebuild": damage_store(ran(renewed(pictured, made / "prepared"), PREPARE)),
+        }  # fmt: skip
+
+
+class Subject(NamedTuple):
+    """A command in a folder, and what it leaves there and does when nothing disturbs it."""
+
+    folder: Path
+    command: tuple[str, ...]
+    here: Path
+    left: dict[str, Any]
+    operations: tuple[str, ...]
+
+    @classmethod
+    def undisturbed(cls, name: str, folders: dict[str, Path], here: Path) -> Self:
+        """Run the command to its end, twice: what it leaves is always the same."""
+        folder, command = folders[name], COMMANDS[name]
+        left = []
+        for _ in range(2):
+            ended = cli(*command, cwd=renewed(folder, here), trouble=Trouble())
+            assert ended.code == 0, ended
+            left.append(facts(here))
+        assert differences(*left) == ""
+        return cls(folder, command, here, left[0], ended.operations)
+
+    def troubled(self, trouble: Trouble) -> Ended:
+        """Run the command in trouble, from the beginning."""
+        return cli(*self.command, cwd=renewed(self.folder, self.here), trouble=trouble)
+
+    def gone_on(self) -> str | None:
+        """Return what is wrong with the same command again."""
+        again = cli(*self.command, cwd=self.here)
+        if again.code:
+            return f"the same command again: {again}"
+        return differences(facts(self.here), self.left) or None
 
 
 class Trials:
