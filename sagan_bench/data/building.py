@@ -87,7 +87,7 @@ def prepare(
             store = _whole(place, skip_bad)  # another process may have built it meanwhile
             if store is None:
                 sweep(place, spec.source)
-                with _explained(fragile=source.fragile):
+                with _explained(place, fragile=source.fragile):
                     _build(place, spec, source, progress, workers or cores(), skip_bad)
                 store = _whole(place, skip_bad)
     if store is None:
@@ -152,10 +152,11 @@ def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(*, fragile: bool = False) -> Iterator[None]:
+def _explained(place: Path, *, fragile: bool = False) -> Iterator[None]:
     """Turn a killed worker and a full disk into errors that say what to do."""
     try:
-        yield
+        with files.naming(place):
+            yield
     except BrokenProcessPool as error:
         why = "lack of memory" + " or damage to the database" * fragile
         raise UserError(
@@ -166,8 +167,8 @@ def _explained(*, fragile: bool = False) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            "the disk of the cache is full; what is done is kept: make room and give the same "
-            "command again, or set SAGAN_BENCH_CACHE to a larger disk"
+            f"the disk of the cache is full; {error.filename}; what is done is kept: make room and "
+            "give the same command again, or set SAGAN_BENCH_CACHE to a larger disk"
         ) from error
 
 

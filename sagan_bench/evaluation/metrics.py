@@ -28,7 +28,7 @@ from sagan_bench.data.seeding import generator
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.extractors import Features, Images, extract
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.files import atomic_file
+from sagan_bench.files import atomic_file, sweep_dead
 from sagan_bench.precision import full_precision
 
 KEYS = {
@@ -337,6 +337,7 @@ def _cached(path: Path, make: Callable[[], Floats], chosen: _Chosen, progress: P
     made = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep_dead(path.parent)
         with atomic_file(path) as new:
             np.savez(new, values=made)
     except OSError as error:

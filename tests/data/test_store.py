@@ -572,7 +572,10 @@ def test_killed_worker_is_explained(tmp_path: Path) -> None:
     geometry = Geometry(8, None, "squash")
     listing = Listing(("a",), Part(8, [die] * 8), None, "")
     source = Source("folder", 8, "0", lambda: listing, geometry)
-    with pytest.raises(UserError, match="decoding process was killed"), building._explained():
+    with (
+        pytest.raises(UserError, match="decoding process was killed"),
+        building._explained(tmp_path),
+    ):
         building._build(tmp_path / "store", DataSpec("folder:x", 8), source, None, 2, False)
 
 
