@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -243,6 +244,32 @@ def _move_aside(path: Path) -> None:
     finally:
         lock.release()
     _log.info("%s moved to %s", path, target)
+
+
+def tidy(root: Path) -> None:
+    """Remove what a kill at the very end of a run left, in every run at or below ``root``.
+
+    That is the note of who held it, and of a finished one the checkpoints that its settings do not
+    keep.  A run that another process holds is left alone.
+    """
+    for path in find_runs(root):
+        note, kept = path / _HOLDER, list((path / "checkpoints").glob("*.ckpt"))
+        if (note.exists() or kept) and not is_locked(path):
+            with suppress(UserError):  # its record is damaged, or somebody has just begun with it
+                _tidied(path, kept)
+
+
+def _tidied(path: Path, kept: list[Path]) -> None:
+    lock = _acquired(path)
+    try:
+        record = read(path)
+        run = record.config.get("run")
+        keeps = not isinstance(run, dict) or run.get("keep_training_state") is not False
+        for checkpoint in kept if record.status == "finished" and not keeps else []:
+            checkpoint.unlink(missing_ok=True)
+        (path / _HOLDER).unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 # --- Seen from outside -------------------------------------------------------------------------

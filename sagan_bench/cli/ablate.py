@@ -63,6 +63,7 @@ def ablate(
     The same command again runs only what is missing.
     """
     from sagan_bench import ablation
+    from sagan_bench.run_directory import tidy
     from sagan_bench.study import parse_seeds
 
     if measure and not dry_run:
@@ -87,6 +88,7 @@ def ablate(
         return
     if planned.missing:
         planned = _run(planned, jobs, device, in_process)
+    tidy(planned.folder)
     _conclude(planned, as_json)
 
 

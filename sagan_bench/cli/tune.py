@@ -85,6 +85,7 @@ def tune(
     """
     if context.invoked_subcommand:
         return
+    from sagan_bench.run_directory import tidy
     from sagan_bench.tuning import planning
     from sagan_bench.tuning.definition import Memory, folder_of
     from sagan_bench.tuning.findings import of_tuning
@@ -101,6 +102,9 @@ def tune(
         planning.refuse_impossible(memory, folder)
         memory = _run(memory, folder, storage, jobs, device, in_process, timeout, retry_failed)
     found = of_tuning(folder, storage)
+    if planning.is_over(memory, found):
+        planning.write_best(memory, folder, found)
+    tidy(folder)
     print_tuning(found, folder, as_json)
     _exit_if_failed(found, memory.confirm)
 

@@ -180,10 +180,11 @@ def _is_more(memory: Memory, before: Memory) -> bool:
 
 
 def write_best(memory: Memory, folder: Path, found: Findings) -> None:
-    """Write ``best-<variant>.toml`` for each variant with a confirmed winner."""
+    """Write ``best-<variant>.toml``, where it is not there, for each variant with a winner."""
     for variant in memory.tuning.variants:
-        if text := best(memory, found, variant):
-            atomic_write(folder / best_name(variant), text.encode())
+        file, text = folder / best_name(variant), best(memory, found, variant)
+        if text and not file.exists():
+            atomic_write(file, text.encode())
 
 
 def best_name(variant: str) -> str:

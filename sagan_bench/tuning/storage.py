@@ -86,6 +86,8 @@ def _mend(journal: Path) -> None:
     symbolic link to it.  Whatever were appended to a torn line would make the journal unreadable.
     """
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    for renamed in journal.parent.glob(f"{journal.name}.lock*.rename"):  # just before its removal
+        renamed.unlink(missing_ok=True)
     whole = journal.read_bytes().rpartition(b"\n") if journal.exists() else ()
     if whole and whole[2]:
         os.truncate(journal, len(whole[0]) + len(whole[1]))
