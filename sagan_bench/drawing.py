@@ -133,7 +133,7 @@ def load(path: Path, weights: str, device: str = "auto") -> Exported:
     state = checkpoint.load(file)
     chosen = host.open_device(device)
     with host.memory_for("loading the generator", chosen):
-        generator = plain_generator(config, state[weights], chosen)
+        generator = plain_generator(config, state[weights], chosen, file)
     classes = record.data.manifest["classes"] if record.data else ()
     known = classes if config.model.classes and isinstance(classes, list) else ()
     names = tuple(map(str, known))

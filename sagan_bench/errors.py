@@ -32,3 +32,13 @@ def machine_error(error: OSError) -> MachineError:
     where = f"; {error.filename}" if error.filename else ""
     advice = _ADVICE.get(error.errno or 0, "mend that")
     return MachineError(f"{what}{where}; {advice}: the same command then goes on")
+
+
+def machine_cause(error: BaseException) -> OSError | None:
+    """Return the failure of the machine that an error of a library came of, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _ADVICE:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None

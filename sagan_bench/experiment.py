@@ -357,7 +357,7 @@ def evaluate(
         exported = checkpoint.load(directory.weights)
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
         with host.memory_for("scoring", chosen):
-            samples = _samplers(config, exported, chosen)
+            samples = _samplers(config, exported, chosen, directory.weights)
             scorer = Scorer(config, store, chosen, partial(progress, "score"))
             for score in scorer.scores(
                 samples, step=exported["step"], n_fake=config.evaluation.n_fake, final=True
@@ -370,12 +370,12 @@ def evaluate(
 
 
 def _samplers(
-    config: RunConfig, exported: dict[str, Any], device: torch.device
+    config: RunConfig, exported: dict[str, Any], device: torch.device, file: Path
 ) -> dict[Weights, Sample]:
-    """Return the samplers of exported weights, by which they are."""
+    """Return the samplers of the weights exported to a file, by which they are."""
     return {
         weights: sampler(
-            plain_generator(config, exported[weights], device).eval(),
+            plain_generator(config, exported[weights], device, file).eval(),
             config.model.z_dim,
             labels=balanced(config.model.classes),
             truncation=config.evaluation.truncation,

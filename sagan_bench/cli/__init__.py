@@ -21,7 +21,7 @@ from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.report import report
 from sagan_bench.cli.sample import sample
 from sagan_bench.cli.signals import exit_stopped, stopping
-from sagan_bench.errors import UserError, machine_error
+from sagan_bench.errors import UserError, machine_cause, machine_error
 
 INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
 
@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if debug:
             raise
+        if cause := machine_cause(error):
+            _say_error(f"error: {machine_error(cause)}")
+            sys.exit(USAGE)
         _say_error(f"internal error: {type(error).__name__}: {error}")
         print("add --debug directly after cli.py for the traceback", file=sys.stderr)
         sys.exit(INTERNAL)

@@ -242,7 +242,10 @@ def _prepared(place: Path) -> Prepared | None:
         source, size = "?", 0
     try:
         manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+    except OSError:
+        manifest = None
+    except ValueError:
+        _logger.warning("%s is damaged; it is made anew when it is needed", place / MANIFEST)
         manifest = None
     return Prepared(place, source, manifest, size) if place.exists() else None
 

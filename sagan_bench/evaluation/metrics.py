@@ -284,7 +284,8 @@ def reference(
     def seen() -> Floats:
         return chosen.features(extractor, progress).pool.numpy()
 
-    pool = torch.from_numpy(_cached(cache / f"real-{chosen.key}.npz", seen, chosen, progress))
+    stored = cache / f"real-{chosen.key}.npz"
+    pool = torch.from_numpy(_cached(stored, seen, (2, protocol.n_real), chosen, progress))
     n_floor = min(n_floor or protocol.n_fake, 0 if held_out is None else len(held_out))
     if held_out is None or n_floor < protocol.least_images:
         return Reference(pool, floor={}, n_floor=0, rows=chosen.rows)
@@ -297,7 +298,8 @@ def reference(
 
     names = "isc_splits", "kid_subsets", "kid_subset_size", "prc_neighborhood"
     key = _key(chosen.key, against.key, *(getattr(settings, name) for name in names))
-    values = _cached(cache / f"floor-{key}.npz", measured, against, progress)
+    stored = cache / f"floor-{key}.npz"
+    values = _cached(stored, measured, (1, len(KEYS)), against, progress)
     scores = dict(zip(KEYS, map(_finite, values.tolist()), strict=True))
     return Reference(pool, scores, n_floor, rows=chosen.rows)
 
@@ -323,11 +325,23 @@ def _key(*parts: str | int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _cached(path: Path, make: Callable[[], Floats], chosen: _Chosen, progress: Progress) -> Floats:
-    """Return the array in ``path``, made and stored there if it is missing or damaged."""
+def _cached(
+    path: Path,
+    make: Callable[[], Floats],
+    expected: tuple[int, int],
+    chosen: _Chosen,
+    progress: Progress,
+) -> Floats:
+    """Return the array in ``path``, made and stored there if it is missing or damaged.
+
+    ``expected``: its dimensions, and the length of the first.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             found = stored["values"]
+            key = str(stored["key"]) if "key" in stored else path.stem
+        if (found.ndim, *found.shape[:1], key) != (*expected, path.stem):
+            raise ValueError(f"an array {found.shape} of {key}")
         progress(len(chosen.rows))
         return found
     except FileNotFoundError:
@@ -339,7 +353,7 @@ def _cached(path: Path, make: Callable[[], Floats], chosen: _Chosen, progress: P
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_dead(path.parent)
         with atomic_file(path) as new:
-            np.savez(new, values=made)
+            np.savez(new, values=made, key=np.array(path.stem))
     except OSError as error:
         _log.warning("cannot keep %s for the next time: %s", path, error)
     return made

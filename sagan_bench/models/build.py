@@ -1,6 +1,7 @@
 """From a configuration to two initialised networks, and the table of their layers."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sagan_bench.config import RunConfig
+from sagan_bench.errors import UserError
 from sagan_bench.models import families
 from sagan_bench.models.attention import Block
 from sagan_bench.models.layers import ConditionalBatchNorm2d, Weighted, initialise
@@ -56,15 +58,28 @@ def build(config: RunConfig) -> Networks:
 
 
 def plain_generator(
-    config: RunConfig, state: Mapping[str, Tensor], device: torch.device
+    config: RunConfig,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    origin: Path | None = None,
 ) -> nn.Module:
     """Return G without spectral norms, in fp32 on a device, with the weights and buffers ``state``.
 
     They are laid out where they will be, and nothing is drawn only to be replaced.
+
+    Raises:
+        UserError: what comes from the file ``origin`` is of other networks.
     """
     generator = skeleton(without_spectral_norm(config)).generator
     generator.to_empty(device=device).to(memory_format=torch.channels_last)
-    generator.load_state_dict(state)
+    try:
+        generator.load_state_dict(state)
+    except RuntimeError as error:
+        if origin is None or "state_dict" not in str(error):
+            raise
+        raise UserError(
+            f"{origin} holds the weights of other networks; look for its own"
+        ) from error
     return generator
 
 

@@ -182,9 +182,10 @@ def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
     found = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
     stored = max((one.number + 1 for one in found), default=0)
     if stored < search.begun:
+        storage = "its storage" if search.memory.storage else kept.JOURNAL
         _log.warning(
-            "%s: %d trials of %s have begun and the storage knows %d: part of it is lost",
-            search.folder, search.begun, search.id, stored,
+            "%s: %d trials of %s have begun and %s knows %d: part of it is lost",
+            search.folder, search.begun, search.id, storage, stored,
         )  # fmt: skip
     again = confirmation(search, found, Cell.record)
     return search_findings(search, found, again, importance(study, found))

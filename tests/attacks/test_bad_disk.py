@@ -21,8 +21,8 @@ FAULTS = (
     Trouble(0, errno.EIO, lasting=True),
 )
 EVERY = {
-    "train": (1, 1), "evaluate": (1, 2), "report": (1, 1), "prepare": (1, 2), "rebuild": (1, 1),
-    "ablate": (7, 1), "tune": (35, 1),
+    "train": (3, 1), "evaluate": (2, 1), "report": (2, 1), "prepare": (3, 1), "rebuild": (3, 1),
+    "ablate": (21, 1), "tune": (105, 1),
 }  # fmt: skip
 """What is failed at every so many operations, and by how many of the `FAULTS` there, in turn."""
 

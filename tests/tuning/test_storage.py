@@ -61,7 +61,7 @@ def test_a_journal_cut_at_a_line_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:3]))
     assert len(of_tuning(folder).searches[0].trials) < 2
-    assert "2 trials of sagan-0 have begun and the storage knows" in caplog.text
+    assert "2 trials of sagan-0 have begun and optuna.journal.log knows" in caplog.text
 
 
 @pytest.mark.parametrize(
