@@ -68,10 +68,14 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks
 
 
 @needs_proc
-@pytest.mark.parametrize("name", [".ckpt", "record.json", "weights.pt", "metrics.jsonl", ".png"])
 @pytest.mark.parametrize(
-    ("number", "told"),
-    [(errno.ENOSPC, "No space left on device"), (errno.EIO, "Input/output error")],
+    ("name", "number", "told"),
+    [
+        (".ckpt", errno.ENOSPC, "No space left on device"),
+        ("record.json", errno.EIO, "Input/output error"),
+        ("weights.pt", errno.ENOSPC, "No space left on device"),
+        ("metrics.jsonl", errno.EIO, "Input/output error"),
+    ],
 )
 def test_a_disk_that_fails_breaks_a_run_off_and_the_same_command_goes_on(
     name: str, number: int, told: str, tmp_path: Path, capsys: Out,
