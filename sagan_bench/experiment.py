@@ -166,6 +166,8 @@ def run(
             failure = machine_error(error) if isinstance(error, OSError) else error
             with suppress(OSError, UserError):  # where that cannot be written, it reads as killed
                 _end(directory, config, planned.digest, str(failure), lost=True)
+            if failure is error:
+                raise
             raise failure from error
         except Exception as error:
             if shard.world > 1 and is_lost_peer(error):

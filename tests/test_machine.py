@@ -17,7 +17,7 @@ from example_runs import SMALL
 
 from sagan_bench import cli, experiment, files, records, run_directory
 from sagan_bench.config import Host, RunConfig, resolve
-from sagan_bench.errors import MachineError, UserError, machine_error
+from sagan_bench.errors import MachineError, UserError, machine_cause, machine_error
 from sagan_bench.run_directory import read_now
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints, DamagedCheckpoint
@@ -240,6 +240,14 @@ def test_images_that_change_beside_the_training_stop_it_and_leave_nothing_to_go_
     record = records.read(tmp_path / "run")
     assert (record.status, record.step) == ("failed", 4)
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_an_error_of_a_library_that_came_of_the_disk_is_the_disks() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file")
+    error = RuntimeError("did not possess lock")
+    error.__cause__ = full
+    assert machine_cause(error) is full
+    assert machine_cause(RuntimeError("a bug")) is None
 
 
 # Streams, as scripts and services leave them
