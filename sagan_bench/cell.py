@@ -25,8 +25,17 @@ from sagan_bench.evaluation.scoring import Scorer, Weights
 from sagan_bench.files import atomic_file
 from sagan_bench.models.build import flops_per_step, layers
 from sagan_bench.parallel import ALONE, Shard
-from sagan_bench.records import Attempt, BlockReading, Cost, DataSummary, Record, Score, Status
-from sagan_bench.run_directory import RunDirectory
+from sagan_bench.records import (
+    Attempt,
+    BlockReading,
+    Cost,
+    DataSummary,
+    Record,
+    Score,
+    Seal,
+    Status,
+)
+from sagan_bench.run_directory import ROWS, RunDirectory
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.diagnostics import diagnose
@@ -158,8 +167,10 @@ class Cell:
         Raises:
             UserError: the run is already beyond the steps asked for.
         """
-        state = TrainState(self.config, self.device, self.shard)
+        state, seals = TrainState(self.config, self.device, self.shard), dict[str, Seal]()
         if found := self.checkpoints.latest():
+            rows = found[1].pop("rows", {})  # not before they were stored
+            seals = {name: Seal.model_validate(one) for name, one in rows.items()}
             state.load_state_dict(found[1])
         self.shard.told(state.step)
         if state.step > self.config.run.steps:
@@ -167,7 +178,7 @@ class Cell:
                 f"{self.directory.path} is already at step {state.step}, beyond the "
                 f"{self.config.run.steps} asked for; choose another --name or --out"
             )
-        self.directory.cut(state.step)
+        self.directory.cut(state.step, seals)
         self._warn_of_lost_rows(state.step)
         rates = (row.get("images_per_sec") for row in self.directory.rows())
         self.rates = [rate for rate in rates if isinstance(rate, float)]
@@ -257,8 +268,9 @@ class Cell:
         """
         if self.checkpoints.newest_step() != self.step:
             self.directory.sync_rows()
-            self.write("running")
-            self.checkpoints.save(self.step, self.state.state_dict())
+            seals = self.write("running").files
+            rows = {name: seals[name].model_dump() for name in ROWS if name in seals}
+            self.checkpoints.save(self.step, {**self.state.state_dict(), "rows": rows})
 
     def _obey(self, reason: str | None) -> None:
         """Raise `Stopped`, with a checkpoint taken, if the run was asked to stop."""
@@ -409,6 +421,7 @@ class Cell:
             cost=self._cost(),
             environment=self.environment,
             attempts=(*before, attempt),
+            files=self.directory.seals(),
         )
         self.directory.write(record)
         return record

@@ -2,14 +2,20 @@
 
 import json
 import os
+import platform
 import re
 import secrets
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_TEMP = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
+_TEMP = re.compile(r"\.(?:(?P<host>[0-9a-f]{8})-)?(?P<pid>\d+)-[0-9a-f]{8}\.tmp$")
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_LONG_SEC = 24 * 3600
+"""After which a half-written file of another machine is one that nobody writes any more."""
 
 
 @contextmanager
@@ -17,10 +23,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that takes the name ``path`` when the block ends, and never before.
 
     A reader sees the old content or the whole new one, through a kill or a power cut too. An
-    exception in the block leaves ``path`` as it was.
+    exception in the block leaves ``path`` as it was. What killed processes left half-written of
+    the same file is removed.
     """
+    sweep_dead(path.parent, path.name)
     # Not tempfile: it makes files that only their owner may read, whatever the umask says.
-    temp = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    own = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    temp = path.with_name(f".{path.name}.{own}.tmp")
     try:
         with synced_file(temp) as file:
             yield file
@@ -47,15 +56,37 @@ def sweep(folder: Path) -> None:
             temp.unlink(missing_ok=True)
 
 
-def sweep_dead(folder: Path) -> None:
+def sweep_dead(folder: Path, name: str = "") -> None:
     """Remove from a folder, not those below, what processes left half-written that are no more.
 
-    Others may be writing there, on this machine.
+    Others may be writing there, on this machine or another.
+
+    Args:
+        folder: where.
+        name: of this file only.
     """
-    for temp in folder.glob(".*.tmp"):
-        named = _TEMP.search(temp.name)
-        if named and not _is_alive(int(named[1])) and temp.is_file():
-            temp.unlink(missing_ok=True)
+    begin = f".{name}." if name else "."
+    for entry in _entries(folder):
+        if entry.startswith(begin) and (named := _TEMP.search(entry)):
+            temp = folder / entry
+            if not _may_be_written(temp, named) and temp.is_file():
+                temp.unlink(missing_ok=True)
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # whoever writes there says it better
+        return []
+
+
+def _may_be_written(temp: Path, named: re.Match[str]) -> bool:
+    if named["host"] in (None, _HOST):
+        return _is_alive(int(named["pid"]))
+    try:
+        return time.time() - temp.stat().st_mtime < _LONG_SEC
+    except OSError:
+        return True
 
 
 def _is_alive(pid: int) -> bool:

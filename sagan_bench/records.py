@@ -1,5 +1,6 @@
 """What a run left behind: the record, its schema, its reading, and where the run ran."""
 
+import hashlib
 import math
 import os
 import platform
@@ -11,7 +12,7 @@ from datetime import UTC
 from importlib import metadata
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote
 
 from pydantic import (
@@ -27,7 +28,7 @@ from pydantic import (
 from sagan_bench import cpu
 from sagan_bench.errors import UserError
 from sagan_bench.files import json_bytes
-from sagan_bench.stored import damaged, fitting, json_object, shortened
+from sagan_bench.stored import SEAL, damaged, fitting, json_object, shortened
 
 SCHEMA_VERSION = 1
 """Version of the layout of ``record.json`` that this package writes."""
@@ -35,7 +36,7 @@ SCHEMA_VERSION = 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
-RECORD = "record.json"
+RECORD, CONFIG = "record.json", "config.json"
 
 Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
 RESULTS = ("finished", "diverged")
@@ -153,6 +154,23 @@ class BlockReading(_Stored):
         return {**given, **dict.fromkeys(_not_finite(given))}
 
 
+class Seal(_Stored):
+    """What the beginning of a file was when the record was written."""
+
+    length: int = Field(ge=0, description="Length of that beginning, in bytes")
+    sha256: str = Field(description="SHA-256 of that beginning")
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Return the seal of what a file holds."""
+        return cls(length=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    def fits(self, content: bytes, *, whole: bool) -> bool:
+        """Return whether content begins as it did; if ``whole``, whether that is all of it."""
+        begin = content[: self.length]
+        return Seal.of(begin) == self and not (whole and len(content) > self.length)
+
+
 class Attempt(_Stored):
     """One process's part of a run."""
 
@@ -185,6 +203,9 @@ class Record(_Stored):
     cost: Cost = Field(default=Cost(), description="Time, memory and size")
     environment: Environment = Field(description="Software and hardware of the last attempt")
     attempts: tuple[Attempt, ...] = Field(default=(), description="One entry per process")
+    files: dict[str, Seal] = Field(
+        default_factory=dict, description="Of rows, grids and maps beside it, by their path"
+    )
 
     def to_json(self) -> bytes:
         """Return the JSON text; raises ValueError for a NaN or infinity in a free-form field."""
@@ -200,7 +221,22 @@ def read(path: Path) -> Record:
     file = path / RECORD if os.path.isdir(path) else path  # of no file: False
     # The schema refuses what is nested too deeply, and 2,000 records are read at a time.
     stored = _upgraded(read_object(file, of_any_depth=True), file)
-    return fitting(lambda: Record.model_validate(stored), file)
+    record = fitting(lambda: Record.model_validate(stored), file)
+    _refuse_another(record, file)
+    return record
+
+
+def _refuse_another(record: Record, file: Path) -> None:
+    """Raise `UserError` if a sound configuration beside a record is that of another run."""
+    beside = file.with_name(CONFIG)
+    try:
+        content = beside.read_bytes()
+        if record.config_digest.encode() in content or SEAL.encode() not in content:
+            return
+        json_object(beside)
+    except (OSError, UserError):  # said by whoever needs it
+        return
+    raise damaged(file, f"{CONFIG} beside it is of another run")
 
 
 def read_object(file: Path, *, of_any_depth: bool = False) -> dict[str, Any]:

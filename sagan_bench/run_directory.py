@@ -18,10 +18,19 @@ from sagan_bench.config import flatten
 from sagan_bench.errors import UserError
 from sagan_bench.files import atomic_write, json_bytes, naming, sweep, sync
 from sagan_bench.locks import acquired, is_held
-from sagan_bench.records import RECORD, Record, Status, read, read_object
-from sagan_bench.stored import damaged, parsed
+from sagan_bench.records import (
+    CONFIG,
+    RECORD,
+    RESULTS,
+    Record,
+    Seal,
+    Status,
+    read,
+    read_object,
+)
+from sagan_bench.stored import damaged, parsed, sealed
 
-METRICS, DIAGNOSTICS = "metrics.jsonl", "diagnostics.jsonl"
+ROWS = METRICS, DIAGNOSTICS = "metrics.jsonl", "diagnostics.jsonl"
 _LOCK = ".lock"
 _HOLDER = ".holder.json"
 _LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
@@ -56,7 +65,7 @@ class RunDirectory:
     ) -> None:
         self.path = path
         self.record_file = path / RECORD
-        self.config_file = path / "config.json"
+        self.config_file = path / CONFIG
         self.metrics_file = path / METRICS
         self.diagnostics_file = path / DIAGNOSTICS
         self.diagnostics = path / "diagnostics"
@@ -66,6 +75,7 @@ class RunDirectory:
         self._digest = digest
         self._config: dict[str, Any] = json.loads(json_bytes(config))
         self._fresh = fresh
+        self._seals: dict[tuple[str, int], Seal] = {}
 
     def __enter__(self) -> Self:
         if self._fresh and self.path.exists():
@@ -90,7 +100,7 @@ class RunDirectory:
         atomic_write(self.path / _HOLDER, json_bytes(holder))
         sweep(self.path)
         # Before the folders: files without it would be refused, had a kill come between.
-        atomic_write(self.config_file, json_bytes({"digest": self._digest, "config": self._config}))
+        atomic_write(self.config_file, sealed({"digest": self._digest, "config": self._config}))
         for folder in (self.checkpoints, self.samples):
             folder.mkdir(exist_ok=True)
 
@@ -122,7 +132,30 @@ class RunDirectory:
 
     def write(self, record: Record) -> None:
         """Store the record, in one step."""
-        atomic_write(self.record_file, record.to_json())
+        atomic_write(self.record_file, sealed(record.model_dump(mode="json")))
+
+    def seals(self) -> dict[str, Seal]:
+        """Return the seals of rows, grids and maps as they are, by their path in the directory."""
+        rows = [file for file in self._rows_files if file.exists()]
+        pictures = [
+            *self.samples.glob("real.png"), *self.samples.glob("step-*.png"),
+            *self.diagnostics.glob("step-*.npz"),
+        ]  # fmt: skip
+        return {
+            **{file.name: Seal.of(file.read_bytes()) for file in rows},
+            **{str(file.relative_to(self.path)): self._seal(file) for file in sorted(pictures)},
+        }
+
+    def _seal(self, picture: Path) -> Seal:
+        """Return the seal of a picture, which is written as a whole: read once."""
+        key = (str(picture), picture.stat().st_mtime_ns)
+        if key not in self._seals:
+            self._seals[key] = Seal.of(picture.read_bytes())
+        return self._seals[key]
+
+    @property
+    def _rows_files(self) -> tuple[Path, Path]:
+        return self.metrics_file, self.diagnostics_file
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row, which holds ``step``, to the metrics; NaN and infinities become null."""
@@ -134,28 +167,59 @@ class RunDirectory:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the metrics; a torn last line is left out."""
-        return read_rows(self.metrics_file)
+        return [row for _, row in _lines(self.metrics_file, _content(self.metrics_file))]
 
     def sync_rows(self) -> None:
         """Put the rows so far on the disk: before the checkpoint that they belong to."""
-        for file in (self.metrics_file, self.diagnostics_file):
+        for file in self._rows_files:
             sync(file)
 
-    def cut(self, step: int) -> None:
-        """Drop the rows after ``step`` and a torn last line, so that going on repeats no row."""
-        for file in (self.metrics_file, self.diagnostics_file):
-            if file.exists():
-                kept = [line for line, row in _lines(file) if row["step"] <= step]
+    def cut(self, step: int, seals: Mapping[str, Seal]) -> None:
+        """Drop the rows after ``step`` and a torn last line, so that going on repeats no row.
+
+        A file of rows that does not begin as it did is moved aside, which is said; one that is
+        shorter has lost rows, and whoever knows the settings can say which.
+
+        Args:
+            step: of the checkpoint from which the run goes on.
+            seals: of the rows that belong to it, where they are known.
+        """
+        for file in self._rows_files:
+            content, seal = _content(file), seals.get(file.name)
+            if seal and len(content) >= seal.length and not seal.fits(content, whole=False):
+                aside = file.with_suffix(".damaged")
+                _log.warning("%s is not what was written; moved to %s", file, aside.name)
+                os.replace(file, aside)
+            elif file.exists():
+                kept = [line for line, row in _lines(file, content) if row["step"] <= step]
                 atomic_write(file, b"".join(kept))
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics or diagnostics; none if there is no such file.
+def read_rows(path: Path, name: str, record: Record) -> list[dict[str, Any]]:
+    """Return the rows of metrics or diagnostics of a run; none if there is no such file.
 
     Raises:
-        UserError: The file cannot be read.
+        UserError: The file cannot be read, or is not what was written.
     """
-    return [row for _, row in _lines(file)]
+    file = path / name
+    return [row for _, row in _lines(file, read_sealed(path, name, record))]
+
+
+def read_sealed(path: Path, name: str, record: Record) -> bytes:
+    """Return what a file of a run holds, by its path in it; nothing if there is none.
+
+    Raises:
+        UserError: It cannot be read, or is not what was written.
+    """
+    file, seal = path / name, record.files.get(name)
+    content = _content(file)
+    if seal is None or not file.exists():
+        return content
+    is_over = record.status in RESULTS
+    # A run that was killed may have been cut back behind its record, by an attempt killed in turn.
+    if (is_over or len(content) >= seal.length) and not seal.fits(content, whole=is_over):
+        raise damaged(file, "it is not what was written: its SHA-256 is another")
+    return content
 
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:
@@ -163,9 +227,9 @@ def _append(file: Path, row: Mapping[str, Any]) -> None:
         opened.write(to_json(row, inf_nan_mode="null") + b"\n")
 
 
-def _lines(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def _lines(file: Path, content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yield the sound lines and their rows; whatever else there is, is left out and said."""
-    lines = _content(file).splitlines(keepends=True)
+    lines = content.splitlines(keepends=True)
     bad = []
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):

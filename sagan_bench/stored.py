@@ -1,9 +1,11 @@
 """Files as a disk gives them back: a value, or one `UserError` with the file's name.
 
 Cut, empty, in another encoding, of another shape, nested without end: none of it is an internal
-error, and none of it takes all memory.
+error, and none of it takes all memory.  What this package stores as a JSON object carries a seal,
+so that a change that fits the shape is seen too.
 """
 
+import hashlib
 import json
 import stat
 import tomllib
@@ -15,7 +17,10 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from sagan_bench.errors import UserError
+from sagan_bench.files import json_bytes
 
+SEAL = "sha256"
+"""Key of a JSON object: the SHA-256 of the rest, as JSON with sorted keys and without spaces."""
 MOST_BYTES = 256 * 2**20
 """Of a file of JSON or TOML; a report of 1,000 runs has 3 MiB."""
 MOST_DEPTH = 64
@@ -39,8 +44,33 @@ def damaged(file: Path, detail: str) -> UserError:
     )
 
 
+def sealed(value: Mapping[str, Any]) -> bytes:
+    """Return an object as indented JSON with its seal.  Raises ValueError for a NaN or infinity."""
+    return json_bytes({SEAL: seal(value), **value})
+
+
+def seal(value: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of an object, whatever its order and its spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unsealed(value: Any) -> Any:
+    """Return a value without its seal, if it has one.  Raises ValueError if that is broken."""
+    if not isinstance(value, dict) or SEAL not in value:
+        return value
+    told = value.pop(SEAL)
+    try:
+        whole = seal(value) == told
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not whole:
+        raise ValueError("it is not what was written: its sha256 is another")
+    return value
+
+
 def json_value(file: Path, *, of_any_depth: bool = False) -> Any:
-    """Return what a file of JSON holds.
+    """Return what a file of JSON holds, without its seal.
 
     Args:
         file: its path.
@@ -48,11 +78,11 @@ def json_value(file: Path, *, of_any_depth: bool = False) -> Any:
 
     Raises:
         FileNotFoundError: There is none.
-        UserError: It cannot be read, or is not JSON.
+        UserError: It cannot be read, is not JSON, or not what was written.
     """
     try:
         value = parsed(_content(file))
-        return value if of_any_depth else _not_deep(value)
+        return _unsealed(value if of_any_depth else _not_deep(value))
     except ValueError as error:
         raise damaged(file, str(error)) from error
 

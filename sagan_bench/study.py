@@ -35,8 +35,8 @@ from sagan_bench.config import (
 )
 from sagan_bench.errors import UserError
 from sagan_bench.evaluation.protocol import BETTER
-from sagan_bench.files import atomic_write, json_bytes
-from sagan_bench.stored import first_trouble, fitting, json_object, load_toml, table_of
+from sagan_bench.files import atomic_write
+from sagan_bench.stored import first_trouble, fitting, json_object, load_toml, sealed, table_of
 
 MEMORY = "study.json"
 DEFAULT_STUDY = "quick"
@@ -318,7 +318,7 @@ class Kept(BaseModel):
     def write(self, folder: Path) -> None:
         """Store it, in one step."""
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / self.FILE, json_bytes(self.model_dump(mode="json")))
+        atomic_write(folder / self.FILE, sealed(self.model_dump(mode="json")))
 
     @classmethod
     def of(cls, folder: Path) -> Self | None:

@@ -20,6 +20,7 @@ from sagan_bench.records import Attempt, BlockReading, Cost, DataSummary, Enviro
 from sagan_bench.report import collect, publish
 from sagan_bench.report.document import Document
 from sagan_bench.report.pictures import Files
+from sagan_bench.run_directory import RunDirectory
 from sagan_bench.study import Facts, Memory, Place, Study
 
 Values = Mapping[str, Sequence[float | None]]
@@ -110,10 +111,11 @@ def leave_run(
             outcome=over, threads=1,
         ),),
     )  # fmt: skip
-    (path / "record.json").write_bytes(record.to_json())
     _leave_curves(path, step, blocks, random)
     if pictures:
         _leave_pictures(path, step, config.seed, blocks, random)
+    directory = RunDirectory(path, digest=record.config_digest, config=record.config)
+    directory.write(record.model_copy(update={"files": directory.seals()}))
     return path
 
 

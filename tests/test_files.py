@@ -1,5 +1,6 @@
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,31 @@ def test_json_without_nan() -> None:
     assert files.json_bytes({"a": [1, None]}) == b'{\n  "a": [\n    1,\n    null\n  ]\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.json_bytes({"a": float("inf")})
+
+
+def dead() -> int:
+    """Return the number of a process that is no more."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+@pytest.mark.parametrize("host", ["", f"{files._HOST}-"])
+def test_a_file_written_again_takes_what_a_kill_left_of_it(tmp_path: Path, host: str) -> None:
+    mine, other = (f".{name}.{host}{dead()}-0a1b2c3d.tmp" for name in ("a.json", "b.json"))
+    alive = f".a.json.{host}{os.getpid()}-0a1b2c3d.tmp"
+    for name in (mine, other, alive):
+        (tmp_path / name).touch()
+    files.atomic_write(tmp_path / "a.json", b"")
+    assert contents(tmp_path).keys() == {"a.json", other, alive}
+    files.sweep_dead(tmp_path)
+    assert contents(tmp_path).keys() == {"a.json", alive}
+
+
+def test_what_another_machine_may_be_writing_is_left_for_a_day(tmp_path: Path) -> None:
+    new, old = (tmp_path / f".a.{host}-{dead()}-0a1b2c3d.tmp" for host in ("00000000", "00000001"))
+    for file in (new, old):
+        file.touch()
+    os.utime(old, (0, 0))
+    files.sweep_dead(tmp_path)
+    assert contents(tmp_path).keys() == {new.name}

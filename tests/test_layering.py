@@ -9,7 +9,7 @@ import sagan_bench
 
 ROOT = Path(sagan_bench.__file__).parent
 ORDER = [
-    "errors", "stored", "files", "locks", "cpu", "config", "records", "run_directory", "table",
+    "errors", "files", "stored", "locks", "cpu", "config", "records", "run_directory", "table",
     "statistics", "host", "precision", "parallel", "data", "models", "evaluation", "study",
     "outcomes", "comparison", "training", "cell", "follower", "experiment", "drawing", "exporting",
     "engine", "ablation", "tuning", "report", "cli",

@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_records import CONFIG, contents, no_constant, record, stored
+from example_records import CONFIG, contents, no_constant, record, stored, unsealed
 
 from sagan_bench import run_directory
 from sagan_bench.errors import UserError
-from sagan_bench.records import read
-from sagan_bench.run_directory import RunDirectory, find_runs, is_locked, read_all, status_now
+from sagan_bench.records import Status, read
+from sagan_bench.run_directory import (
+    METRICS,
+    RunDirectory,
+    find_runs,
+    is_locked,
+    read_all,
+    read_rows,
+    read_sealed,
+    status_now,
+)
 
 HOLD = """
 import sys, time
@@ -189,7 +198,7 @@ def test_a_record_alone_also_tells_the_digest(tmp_path: Path) -> None:
         pass
     assert contents(tmp_path) == before
     with directory(run):
-        assert json.loads((run / "config.json").read_bytes()) == {"digest": "d1", "config": CONFIG}
+        assert unsealed(run / "config.json") == {"digest": "d1", "config": CONFIG}
 
 
 @pytest.mark.parametrize(
@@ -272,14 +281,14 @@ def test_cut_drops_later_rows_and_a_torn_last_line(tmp_path: Path, torn: str) ->
         with run.metrics_file.open("a") as file:
             file.write(torn)
         assert [row["step"] for row in run.rows()] == [1, 2, 3]
-        run.cut(2)
+        run.cut(2, {})
         run.log({"step": 3})
         assert run.metrics_file.read_text() == '{"step":1}\n{"step":2}\n{"step":3}\n'
 
 
 def test_cut_before_the_first_row(tmp_path: Path) -> None:
     with directory(tmp_path / "a") as run:
-        run.cut(0)
+        run.cut(0, {})
         assert run.rows() == []
 
 
@@ -358,5 +367,79 @@ def test_a_line_that_is_no_row_is_left_out_and_said(
         )
         assert [row["step"] for row in run.rows()] == [1, 3]
         assert "line 2 is damaged" in caplog.text
-        run.cut(3)
+        run.cut(3, {})
         assert [row["step"] for row in run.rows()] == [1, 3]
+
+
+# --- Seals -------------------------------------------------------------------------------------
+
+
+def left(path: Path, status: Status = "finished") -> Path:
+    """Leave a run with two rows and a grid, and their seals in its record."""
+    with directory(path) as run:
+        for step in (1, 2):
+            run.log({"step": step, "loss": 0.25})
+        (run.samples / "step-00000002.png").write_bytes(b"a picture")
+        run.write(record(run="a", status=status, files=run.seals()))
+    return path
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged", "failed", "interrupted"])
+def test_a_changed_row_or_grid_is_refused(tmp_path: Path, status: Status) -> None:
+    run = left(tmp_path / "a", status)
+    there = read(run)
+    assert set(there.files) == {METRICS, "samples/step-00000002.png"}
+    assert [row["loss"] for row in read_rows(run, METRICS, there)] == [0.25, 0.25]
+    for name in there.files:
+        whole = (run / name).read_bytes()
+        assert read_sealed(run, name, there) == whole
+        (run / name).write_bytes(whole.replace(b"2", b"3").replace(b"a", b"b"))
+        with pytest.raises(UserError, match=rf"damaged {Path(name).name} \(it is not what was"):
+            read_sealed(run, name, there)
+
+
+def test_a_run_that_is_over_has_no_more_rows_and_none_less(tmp_path: Path) -> None:
+    run = left(tmp_path / "a")
+    whole = (run / METRICS).read_bytes()
+    for content in (whole + b'{"step": 3}\n', whole[:-1], b""):
+        (run / METRICS).write_bytes(content)
+        with pytest.raises(UserError, match="not what was written"):
+            read_rows(run, METRICS, read(run))
+
+
+def test_a_run_that_was_killed_may_have_more_rows_or_less(tmp_path: Path) -> None:
+    run = left(tmp_path / "a", "interrupted")
+    whole = (run / METRICS).read_bytes()
+    for content, rows in ((whole + b'{"step": 3}\n', 3), (whole.splitlines(True)[0], 1)):
+        (run / METRICS).write_bytes(content)
+        assert len(read_rows(run, METRICS, read(run))) == rows
+
+
+def test_rows_that_do_not_belong_to_the_checkpoint_are_moved_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = left(tmp_path / "a", "interrupted")
+    whole = (run / METRICS).read_text()
+    with directory(run) as held:
+        seals = read(run).files
+        held.log({"step": 3})
+        held.cut(2, seals)
+        assert held.metrics_file.read_text() == whole
+        held.metrics_file.write_text(whole.replace("0.25", "0.26"))
+        held.cut(2, seals)
+        assert held.rows() == []
+    assert "metrics.jsonl is not what was written; moved to metrics.damaged" in caplog.text
+    assert (run / "metrics.damaged").read_text() == whole.replace("0.25", "0.26")
+
+
+def test_a_record_of_another_run_is_refused(tmp_path: Path) -> None:
+    a, b = left(tmp_path / "a"), tmp_path / "b"
+    with directory(b, digest="d2") as run:
+        run.write(record(run="b", config_digest="d2"))
+    moved = a.rename(tmp_path / "moved")
+    assert read(moved).run == "a"
+    (b / "record.json").write_bytes((moved / "record.json").read_bytes())
+    with pytest.raises(UserError, match=r"damaged record\.json \(config\.json beside it is of"):
+        read(b)
+    (b / "config.json").write_bytes(b"{")
+    assert read(b).run == "a"  # whoever needs the configuration says what is wrong with it

@@ -122,3 +122,22 @@ def test_what_is_no_toml_is_refused_by_name(tmp_path: Path, content: bytes, says
     file.write_bytes(content)
     with pytest.raises(UserError, match=rf"a\.toml is not valid TOML: .*{says}"):
         stored.load_toml(file)
+
+
+def test_a_seal_tells_a_change_that_fits_and_no_other_order_or_spaces(tmp_path: Path) -> None:
+    file, value = tmp_path / "a.json", {"b": [1, 0.1, None], "a": {"é": "x"}}
+    file.write_bytes(stored.sealed(value))
+    assert stored.json_object(file) == value
+    whole = json.loads(file.read_bytes())
+    file.write_text(json.dumps(whole, sort_keys=True, ensure_ascii=False))
+    assert stored.json_object(file) == value
+    for change in ({"b": [1, 0.2, None]}, {"c": 0}, {"sha256": None}):
+        file.write_text(json.dumps(whole | change))
+        with pytest.raises(UserError, match=r"damaged a\.json \(it is not what was written"):
+            stored.json_object(file)
+
+
+def test_what_was_stored_without_a_seal_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"a": 1}')
+    assert stored.json_object(file) == {"a": 1}

@@ -24,6 +24,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
 )
 
@@ -33,6 +34,7 @@ from sagan_bench.data.sources import open_source
 from sagan_bench.data.verification import DAMAGED, Verification, verification_of
 from sagan_bench.errors import UserError
 from sagan_bench.locks import holding
+from sagan_bench.stored import first_trouble
 
 MANIFEST, SOURCE = "manifest.json", "source.txt"
 BUILDING = ".building"
@@ -180,13 +182,19 @@ def open_store(place: Path, skip_bad: bool) -> Store | None:
 
 def _open(place: Path, manifest: Manifest) -> Store:
     """Open what the manifest names; ValueError where its files or labels are not as it says."""
-    facts = {"train": manifest.train} | ({"test": manifest.test} if manifest.test else {})
-    splits = {name: _open_split(place, name, one, manifest) for name, one in facts.items()}
+    splits = {
+        name: _open_split(place, name, facts, manifest) for name, facts in _splits_of(manifest)
+    }
     sums = {
-        name: (facts[name].content_sha256, split.images.nbytes, split.labels.nbytes)
-        for name, split in splits.items()
+        name: (facts.content_sha256, splits[name].images.nbytes, splits[name].labels.nbytes)
+        for name, facts in _splits_of(manifest)
     }
     return Store(manifest, splits["train"], splits.get("test"), verification_of(place, sums))
+
+
+def _splits_of(manifest: Manifest) -> list[tuple[str, SplitFacts]]:
+    splits = {"train": manifest.train, "test": manifest.test}
+    return [(name, facts) for name, facts in splits.items() if facts]
 
 
 def _open_split(place: Path, name: str, facts: SplitFacts, manifest: Manifest) -> Split:
@@ -240,13 +248,17 @@ def _prepared(place: Path) -> Prepared | None:
         source = (place / SOURCE).read_text(errors="replace").strip()
     except OSError:  # another process has just removed it, or it is of an older version
         source, size = "?", 0
+    manifest, damage = None, "is damaged (%s); it is made anew when it is needed"
     try:
         manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
-    except OSError:
-        manifest = None
-    except ValueError:
-        _logger.warning("%s is damaged; it is made anew when it is needed", place / MANIFEST)
-        manifest = None
+        for name, facts in _splits_of(manifest):
+            _open_split(place, name, facts, manifest)
+    except OSError:  # unfinished, or another process has just removed it
+        pass
+    except ValidationError as error:
+        _logger.warning(f"%s {damage}", place / MANIFEST, first_trouble(error))
+    except ValueError as error:
+        _logger.warning(f"%s {damage}", place, error)
     return Prepared(place, source, manifest, size) if place.exists() else None
 
 

@@ -1,6 +1,7 @@
 """Records of runs -> the document of a report, and the pictures that go with it."""
 
 import json
+import logging
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,8 @@ from sagan_bench.report.pictures import Files, chosen
 from sagan_bench.run_directory import DIAGNOSTICS, METRICS, find_runs, read_rows, readable
 from sagan_bench.statistics import CONFIRMATORY_N
 from sagan_bench.study import Memory
+
+_log = logging.getLogger(__name__)
 
 POINTS = (25, 200)
 """Of a curve at least and at most; more cannot be told apart on a page."""
@@ -342,11 +345,11 @@ def _curves(run: Run, metrics: Iterable[str]) -> Iterator[tuple[str, Sequence[tu
     for metric in metrics:
         if curve := run.curve(metric):
             yield metric, curve
-    rows = read_rows(run.path / METRICS)
+    rows = _rows(run, METRICS)
     gammas = [name for name in rows[-1] if name.startswith("gamma.")] if rows else []
     for name in (*LOSSES, *gammas) if rows else ():
         yield name, [(row["step"], _figure(row.get(name))) for row in rows]
-    looks = read_rows(run.path / DIAGNOSTICS)
+    looks = _rows(run, DIAGNOSTICS)
     for block in [name for name in looks[-1] if name != "step"] if looks else []:
         for reading in READINGS:
             there = ((row["step"], row.get(block)) for row in looks)
@@ -355,6 +358,15 @@ def _curves(run: Run, metrics: Iterable[str]) -> Iterator[tuple[str, Sequence[tu
             ]
             if any(value is not None for _, value in points):
                 yield f"{reading}.{block}", points
+
+
+def _rows(run: Run, name: str) -> list[dict[str, Any]]:
+    """Return rows of a run; none, which is logged, if they are damaged."""
+    try:
+        return read_rows(run.path, name, run.record)
+    except UserError as error:
+        _log.warning("left out of the report: %s", error)
+        return []
 
 
 def _figure(value: Any) -> float | None:

@@ -3,6 +3,7 @@
 Stored as ``data/report.json`` beside the page, so that the page can be made again.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from sagan_bench.comparison import Findings
 from sagan_bench.errors import UserError
-from sagan_bench.stored import UNFIT, first_trouble, json_value, shortened
+from sagan_bench.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
 from sagan_bench.tuning.findings import Findings as TuningFindings
 
 SCHEMA_VERSION = 2
@@ -98,6 +99,9 @@ class Report(_Part):
     data: dict[str, Any]
     environments: tuple[dict[str, Any], ...] = Field(description="distinct ones, of all runs")
     repeat: str | None = Field(description="command that repeats it all; null if none is known")
+    pictured: dict[PictureName, str] = Field(
+        default_factory=dict, description="picture -> SHA-256 of its file"
+    )
 
     @property
     def question(self) -> str:
@@ -105,8 +109,9 @@ class Report(_Part):
         raise NotImplementedError
 
     def to_json(self) -> str:
-        """Return it as JSON."""
-        return self.model_dump_json() + "\n"
+        """Return it as JSON in a line, with its seal."""
+        value = self.model_dump(mode="json")
+        return json.dumps({SEAL: seal(value), **value}, ensure_ascii=False) + "\n"
 
 
 class Document(Report):

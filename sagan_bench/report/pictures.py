@@ -7,7 +7,6 @@ import zipfile
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,8 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from sagan_bench.comparison import Findings
+from sagan_bench.errors import UserError
 from sagan_bench.outcomes import Run
 from sagan_bench.report.document import Picture
+from sagan_bench.run_directory import read_sealed
 from sagan_bench.stored import UNFIT, first_trouble
 
 UNREADABLE = (*UNFIT, OSError, EOFError, SyntaxError, MemoryError, zlib.error)
@@ -52,12 +53,12 @@ def chosen(found: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], F
     for number, variant in enumerate(found.variants):
         seed, why = _seed_of(variant.values, shared)
         run = by_key.get((variant.name, seed))
-        if run is None or not (grid := _content(_last_grid(run))):
+        if run is None or not (grid := _content(run, _last(run, "samples/step-*.png"))):
             continue
         value = variant.values.get(seed)
         told = "no figure" if value is None else f"{found.primary.label} {value:.3g}"
         stem = f"{number:02d}-{_slug(variant.name)}-s{seed}"
-        if not pictures and (real := _content(run.path / "samples" / "real.png")):
+        if not pictures and (real := _content(run, "samples/real.png")):
             files["real.png"] = real
             pictures.append(_real())
         name = f"samples-{stem}.png"
@@ -127,23 +128,26 @@ def _seed_of(values: Mapping[int, float | None], shared: int | None) -> tuple[in
     return own, "its median run: other noise than the rest"
 
 
-def _last_grid(run: Run) -> Path | None:
-    return max((run.path / "samples").glob("step-*.png"), default=None)
+def _last(run: Run, pattern: str) -> str:
+    """Return the path within the run of the last of its files of a kind; empty if it has none."""
+    return str(max((p.relative_to(run.path) for p in run.path.glob(pattern)), default=""))
 
 
-def _content(file: Path | None) -> bytes | None:
-    """Return a picture of a run; None if there is none, or, which is logged, a damaged one."""
-    try:
-        content = file.read_bytes() if file else None
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        _log.warning("%s: left out of the report: %s", file, error.strerror)
-        return None
-    if content is not None and (why := unshowable(content)):
-        _log.warning("%s: left out of the report: %s", file, why)
-        return None
+def _content(run: Run, name: str) -> bytes:
+    """Return a picture of a run; nothing if there is none, or, which is logged, a damaged one."""
+    content = _sealed(run, name)
+    if content and (why := unshowable(content)):
+        _log.warning("%s: left out of the report: %s", run.path / name, why)
+        return b""
     return content
+
+
+def _sealed(run: Run, name: str) -> bytes:
+    try:
+        return read_sealed(run.path, name, run.record) if name else b""
+    except UserError as error:
+        _log.warning("left out of the report: %s", error)
+        return b""
 
 
 def unshowable(content: bytes) -> str | None:
@@ -161,14 +165,14 @@ def unshowable(content: bytes) -> str | None:
 
 def _maps(run: Run, images: int) -> Iterator[tuple[str, Image.Image]]:
     """Yield each block's maps at the last look, as a picture."""
-    last = max((run.path / "diagnostics").glob("step-*.npz"), default=None)
-    if last is None:
+    name = _last(run, "diagnostics/step-*.npz")
+    if not (content := _sealed(run, name)):
         return
     try:
-        with np.load(last) as arrays:
+        with np.load(io.BytesIO(content)) as arrays:
             sheets = list(_sheets(arrays, images))
     except (*UNREADABLE, zipfile.BadZipFile) as error:
-        _log.warning("%s: left out of the report: %s", last, first_trouble(error))
+        _log.warning("%s: left out of the report: %s", run.path / name, first_trouble(error))
         return
     yield from sheets
 

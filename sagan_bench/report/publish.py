@@ -1,5 +1,6 @@
 """A document and its pictures -> the folder of a report, and the list of all reports."""
 
+import hashlib
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     """
     data = folder / DATA
     _refuse_other(folder)
+    document = document.model_copy(update={"pictured": _digests(pictures)})
     contents = {**pictures, **exports.files(document)}  # all of it before anything is written
     if isinstance(document, Document):
         html = page.render(document, lambda name: pictures[name])
@@ -50,10 +52,18 @@ def again(file: Path) -> tuple[AnyDocument, Path]:
     document = read(file)
     shown = document.pictures if isinstance(document, Document) else ()
     pictures = {picture.file: _content(file.parent / picture.file) for picture in shown}
+    for name, digest in _digests(pictures).items():
+        if document.pictured.get(name, digest) != digest:
+            where = file.parent / name
+            raise UserError(f"a picture of the report is not what was written: {where}")
     try:
         return document, publish(document, pictures, file.resolve().parent.parent)
     except UNFIT as error:
         raise not_a_report(file, error) from error
+
+
+def _digests(pictures: Files) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in pictures.items()}
 
 
 def _content(file: Path) -> bytes:

@@ -225,8 +225,8 @@ def renewed(template: Path, folder: Path) -> Path:
 
 # --- What is true of them ----------------------------------------------------------------------
 
-NEVER_EQUAL = ("cost", "environment", "attempts")
-"""Of a record: times and places."""
+NEVER_EQUAL = ("cost", "environment", "attempts", "files", "sha256")
+"""Of a record: times and places, and what is digested of files with such in them."""
 SPEED = ("images_per_sec", "peak_memory_gib")
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from example_records import CONFIG, record, stored
+from example_records import CONFIG, record, stored, unsealed
 from example_reports import CLEAR, leave_study
 
 from sagan_bench import cli, run_directory
@@ -59,7 +59,7 @@ def test_one_bad_record_hides_no_other_from_a_comparison(
 ) -> None:
     folder = leave_study(Path("runs/st"), CLEAR, pictures=False)
     file = next(folder.glob("sagan-s0-*")) / "record.json"
-    whole = json.loads(file.read_text())
+    whole = unsealed(file)
     for part, value in (("config", {"training": {"compile": 1.5}}), ("scores", [1])):
         file.write_text(json.dumps(whole | {part: value}))
         assert run("compare", folder) == 0
@@ -84,7 +84,7 @@ def test_linked_runs_are_listed_and_compared(capsys: Out) -> None:
 def test_damage_in_a_protocol_is_refused_with_the_file(capsys: Out) -> None:
     folder = leave_study(Path("runs/st"), CLEAR, pictures=False)
     file = next(folder.glob("sagan-s0-*")) / "record.json"
-    whole = json.loads(file.read_text())
+    whole = unsealed(file)
     whole["scores"][-1]["protocol"] = {"label_law": ""}
     file.write_text(json.dumps(whole))
     assert run("show", file.parent) == cli.USAGE
@@ -136,7 +136,7 @@ def test_no_control_character_of_runs_is_printed_by_a_comparison(
 ) -> None:
     folder = leave_study(Path("runs/st"), CLEAR, pictures=False)
     for file in folder.glob("sagan-s*/record.json"):
-        stored_there = json.loads(file.read_text())
+        stored_there = unsealed(file)
         stored_there["variant"] = f"sagan{EVIL}"
         for score in stored_there["scores"]:
             score["warnings"] = [EVIL]
@@ -149,7 +149,7 @@ def test_no_control_character_of_a_report_reaches_the_terminal(capsys: Out) -> N
     folder = leave_study(Path("runs/st"), CLEAR, pictures=False)
     assert run("report", folder) == 0
     file = Path("reports/st/data/report.json")
-    document = json.loads(file.read_text())
+    document = unsealed(file)
     document["name"] = document["findings"]["question"] = EVIL
     document["warnings"] = [EVIL]
     document["findings"]["headline"] = [EVIL]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_records import contents
+from example_records import contents, unsealed
 from example_reports import CLEAR, Example, leave_run, leave_study, score, settings
 
 from sagan_bench import cli
@@ -149,7 +149,7 @@ def test_a_record_of_a_newer_schema_is_left_out_and_said(
 ) -> None:
     folder = leave_study(tmp_path / "study", CLEAR, pictures=False)
     file = next(folder.glob("sagan-s0-*")) / "record.json"
-    file.write_text(file.read_text().replace('"schema_version": 1', '"schema_version": 99', 1))
+    file.write_text(json.dumps(unsealed(file) | {"schema_version": 99}))
     document, _ = collect.of_study(folder)
     assert "1 run is left out, because of: a newer sagan-bench wrote this" in caplog.text
     assert str(file) in caplog.text
@@ -159,7 +159,9 @@ def test_a_record_of_a_newer_schema_is_left_out_and_said(
 
 
 def test_a_report_is_read_back_as_it_was(clear: Example) -> None:
-    assert read(clear.page.parent / "data" / "report.json") == clear.document
+    read_back = read(clear.page.parent / "data" / "report.json")
+    assert read_back.pictured.keys() == {picture.file for picture in clear.document.pictures}
+    assert read_back.model_copy(update={"pictured": {}}) == clear.document
     assert str(clear.folder.parent) not in clear.document.to_json()  # no path of this machine
 
 
@@ -174,11 +176,11 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
 def test_an_older_report_is_upgraded_and_a_newer_one_refused(
     clear: Example, tmp_path: Path
 ) -> None:
-    stored = json.loads(clear.document.to_json())
+    stored = unsealed(clear.page.parent / "data" / "report.json")
     first = {key: value for key, value in stored.items() if key != "kind"} | {"tuning": None}
     file = tmp_path / "report.json"
     file.write_text(json.dumps(first | {"schema_version": 1}))
-    assert read(file) == clear.document
+    assert read(file) == read(clear.page.parent / "data" / "report.json")
     file.write_text(json.dumps(stored | {"schema_version": SCHEMA_VERSION + 1}))
     with pytest.raises(UserError, match=rf"newer sagan-bench.*{re.escape(str(file))}"):
         read(file)
@@ -197,7 +199,7 @@ def changed_report(
     """Leave a copy of a report from elsewhere, changed."""
     shutil.copytree(clear.page.parent, folder)
     file = folder / "data" / "report.json"
-    stored = json.loads(file.read_text())
+    stored = unsealed(file)
     change(stored)
     file.write_text(json.dumps(stored))
     return file
@@ -264,3 +266,29 @@ def test_what_a_run_left_damaged_is_left_out_of_its_report(
     assert not pictures
     assert "left out of the report" in caplog.text
     publish.publish(document, pictures, tmp_path / "page")
+
+
+def test_rows_that_are_not_what_was_written_give_no_curve(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = leave_study(tmp_path / "study", CLEAR, pictures=False)
+    whole, _ = collect.of_study(folder)
+    metrics = next(folder.glob("sagan-s0-*")) / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("1", "2"))
+    document, _ = collect.of_study(folder)
+    lost = [s for s in whole.series if s not in document.series]
+    assert {(s.variant, s.seed) for s in lost} == {("sagan", 0)}
+    assert {s.name for s in lost} >= {"loss_d", "loss_g"}
+    assert "left out of the report: damaged metrics.jsonl" in caplog.text
+
+
+def test_another_sound_picture_is_refused_and_the_page_stays(
+    clear: Example, tmp_path: Path
+) -> None:
+    shutil.copytree(clear.page.parent, tmp_path / "r")
+    one = next((tmp_path / "r" / "data").glob("samples-*.png"))
+    one.write_bytes(one.with_name("real.png").read_bytes())
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=rf"not what was written: .*{re.escape(one.name)}"):
+        publish.again(tmp_path / "r" / "data" / "report.json")
+    assert contents(tmp_path) == before

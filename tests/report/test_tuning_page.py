@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from example_records import contents
+from example_records import contents, unsealed
 from example_tunings import Scripted, planned, small_tuning, tune
 from playwright.sync_api import Browser
 from test_page import HOSTILE, _Parts, column, opened
@@ -296,7 +296,7 @@ def test_the_verb_renders_a_tuning_by_name_or_as_the_latest(
 
 def test_a_tuning_without_its_storage_is_refused(tmp_path: Path) -> None:
     one = tuned(tmp_path, trials=1)
-    kept = json.loads((one.folder / "tuning.json").read_text())
+    kept = unsealed(one.folder / "tuning.json")
     (one.folder / "tuning.json").write_text(json.dumps(kept | {"storage": "sqlite:///x.db"}))
     with pytest.raises(UserError, match="give --storage"):
         collect_tuning.of_tuning(one.folder)
@@ -308,7 +308,7 @@ def test_a_winner_is_a_file_of_the_report_only(tmp_path: Path, both: Tuned, key:
     shutil.copytree(both.page.parent, folder)
     (folder / "data" / "best-x").mkdir()
     file = folder / "data" / "report.json"
-    stored = json.loads(file.read_text())
+    stored = unsealed(file)
     stored["winners"][key] = "evil = 1\n"
     file.write_text(json.dumps(stored))
     before = contents(tmp_path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
+from example_records import unsealed
 from example_tunings import Scripted, planned, small_tuning
 
 from sagan_bench.errors import UserError
@@ -77,7 +78,7 @@ def test_a_journal_cut_at_a_line_is_told(tmp_path: Path, caplog: pytest.LogCaptu
 def test_a_damaged_memory_is_refused_by_name(tmp_path: Path, change: Change, says: str) -> None:
     planned(small_tuning(tmp_path), tmp_path).write(tmp_path)
     file = tmp_path / Memory.FILE
-    kept = json.loads(file.read_text())
+    kept = unsealed(file)
     change(kept)
     file.write_text(json.dumps(kept))
     with pytest.raises(UserError, match=rf"damaged tuning\.json \(.*{says}"):
