@@ -49,6 +49,15 @@ def again(file: Path) -> tuple[AnyDocument, Path]:
     Raises:
         UserError: the file is damaged or of a newer schema, or a picture is missing.
     """
+    document, pictures = _whole(file)
+    try:
+        return document, publish(document, pictures, file.resolve().parent.parent)
+    except UNFIT as error:
+        raise not_a_report(file, error) from error
+
+
+def _whole(file: Path) -> tuple[AnyDocument, Files]:
+    """Return a report and its pictures.  Raises `UserError` unless they go together."""
     document = read(file)
     shown = document.pictures if isinstance(document, Document) else ()
     pictures = {picture.file: _content(file.parent / picture.file) for picture in shown}
@@ -56,10 +65,7 @@ def again(file: Path) -> tuple[AnyDocument, Path]:
         if document.pictured.get(name, digest) != digest:
             where = file.parent / name
             raise UserError(f"a picture of the report is not what was written: {where}")
-    try:
-        return document, publish(document, pictures, file.resolve().parent.parent)
-    except UNFIT as error:
-        raise not_a_report(file, error) from error
+    return document, pictures
 
 
 def _digests(pictures: Files) -> dict[str, str]:
@@ -95,7 +101,8 @@ def _is_foreign(folder: Path) -> bool:
 def list_reports(root: Path) -> Path:
     """Write ``index.html`` of the reports in a folder, the newest first; return its path."""
     files = sorted(root.glob(f"*/{DATA}/{JSON}"))
-    found = [(file.parent.parent.name, document) for file, document in readable(files, read)]
+    whole = readable(files, lambda file: _whole(file)[0])
+    found = [(file.parent.parent.name, document) for file, document in whole]
     found.sort(key=lambda one: (one[1].finished_at or "", one[0]), reverse=True)
     sweep_dead(root)
     atomic_write(root / PAGE, page.render_list(map(_listed, found)).encode())

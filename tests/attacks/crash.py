@@ -3,11 +3,12 @@
 `cli` runs one command in a fork of this process, which has imported everything, so that a trial
 takes a fraction of a second; the file system, the locks, the signals and the messages are real.
 `Trouble` kills that child, or fails it, at one operation: whatever changes the disk below the
-working directory, counted from 0.  Seen are: opening for writing, mkdir, rmdir, unlink, rename,
-link, symlink and truncate, by Python's audit events, through whichever function they are asked
-for; fsync; and each ``write`` that reaches the system, of which a half is then made.  A file's
-buffer is 1 MiB here, so that a file is few writes, and fsync itself is left out: a killed process
-loses nothing that it wrote.
+working directory, counted from 0.  Or it takes copies of that directory at many operations of one
+child: what others see at that moment is what a kill would leave.  Seen are: opening for writing,
+mkdir, rmdir, unlink, rename, link, symlink and truncate, by Python's audit events, through
+whichever function they are asked for; fsync; and each ``write`` that reaches the system, of which a
+half is then made.  A file's buffer is 1 MiB here, so that a file is few writes, and fsync itself is
+left out: a killed process loses nothing that it wrote.
 
 What it cannot see: C libraries that write by themselves (LMDB, SQLite, ``ndarray.tofile``; but
 ``torch.save``, Pillow and ``numpy.savez`` write through our files and are seen), processes that
@@ -20,6 +21,7 @@ import gc
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -49,6 +51,10 @@ class Trouble(NamedTuple):
     """Of the OSError; 0 is SIGKILL."""
     lasting: bool = False
     """All later operations fail too."""
+    copies: Path | None = None
+    """Where the directory is copied to, by the operation's number, instead of a kill."""
+    every: int = 1
+    """Of all operations but fsync, how many to a copy."""
 
     def __str__(self) -> str:
         kind = errno.errorcode[self.errno] if self.errno else "SIGKILL"
@@ -129,7 +135,7 @@ class _Disk:
 
     def __init__(self, root: Path, trouble: Trouble, log: int) -> None:
         self.root, self.trouble, self.log = f"{root}{os.sep}", trouble, log
-        self.count = 0
+        self.count = self.changes = 0
 
     def watch(self) -> None:
         """Put this disk under Python's functions, for good."""
@@ -152,8 +158,14 @@ class _Disk:
         os.write(self.log, f"{operation} {path or ''}\n".encode())
         if self.trouble.errno == errno.ENOSPC and operation in FREEING:
             return False
+        if self.trouble.copies:
+            self.changes += operation != "fsync"  # a kill before it leaves what one after it does
+            return operation != "fsync" and (self.changes - 1) % self.trouble.every == 0
         at = self.trouble.at
         return number == at or (self.trouble.lasting and number > at >= 0)
+
+    def copy(self, folder: Path) -> None:
+        shutil.copytree(self.root, folder / str(self.count - 1), symlinks=True)
 
     def strike(self, path: Any) -> NoReturn:
         if not self.trouble.errno:
@@ -162,7 +174,10 @@ class _Disk:
 
     def meet(self, operation: str, path: Any) -> None:
         if self.meets(operation, path):
-            self.strike(path)
+            if self.trouble.copies:
+                self.copy(self.trouble.copies)
+            else:
+                self.strike(path)
 
     def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -217,10 +232,14 @@ class _Raw(io.FileIO):
         number = self.disk.count
         if not self.disk.meets("write", self.name):
             return super().write(data)
-        if number > self.disk.trouble.at:
+        copies = self.disk.trouble.copies
+        if number > self.disk.trouble.at and not copies:
             self.disk.strike(None)
         whole = memoryview(data)
         written = super().write(whole[: len(whole) // 2])
+        if copies:
+            self.disk.copy(copies)
+            return written + super().write(whole[written:])
         if not self.disk.trouble.errno:
             self.disk.strike(None)
         self.is_cut = True

@@ -26,6 +26,7 @@ import torch
 from crash import CACHE, Ended, Trouble, cli
 from example_reports import leave_study
 from layouts import picture
+from PIL import Image
 
 TINY = [
     "model.width=8", "model.z_dim=8", "training.batch_size=4", "run.threads=1", "run.steps=4",
@@ -90,7 +91,7 @@ def made_quick() -> Iterator[None]:
     from sagan_bench import cell, experiment
     from sagan_bench.data import building
     from sagan_bench.evaluation import extractors, metrics, scoring
-    from sagan_bench.report import figures
+    from sagan_bench.report import figures, pictures
     from sagan_bench.tuning import storage, trials
 
     def mean(features: Any) -> Any:
@@ -109,11 +110,19 @@ def made_quick() -> Iterator[None]:
             patch.setattr(cell, function, counted)
             patch.setattr(experiment, function, counted)
         patch.setattr(figures, "svg", lambda *args, **kwargs: "<svg/>")
+        patch.setattr(pictures, "_png", small_png)
         patch.setattr(building, "_SECONDS_BETWEEN_CHECKPOINTS", 0)
         patch.setattr(trials, "TOP", 1)
         patch.setattr(storage, "sampler", lambda *args: ByNumber())
         torch.set_num_threads(1)
         yield
+
+
+def small_png(image: Image.Image) -> bytes:
+    """Return a picture as a PNG of an eighth of its side: to compress it well takes long."""
+    written = io.BytesIO()
+    image.reduce(8).save(written, format="PNG")
+    return written.getvalue()
 
 
 def _once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

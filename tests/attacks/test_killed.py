@@ -3,13 +3,14 @@
 One trial again: ``ATTACK='SIGKILL at 17' pytest -m slow -n 0 tests/attacks -k 'killed and train'``.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import subjects
 from crash import Trouble
-from subjects import Subject, Trials
+from subjects import Subject, Trials, facts, renewed
 
 pytestmark = pytest.mark.slow
 
@@ -31,15 +32,33 @@ def test_killed(
 ) -> None:
     subject = Subject.undisturbed(name, folders, tmp_path / "here")
     trials = Trials(f"{name} killed")
-    # A kill before an fsync leaves what a kill after it does.
-    changes = [n for n, what in enumerate(subject.operations) if not what.startswith("fsync")]
-    for trouble in map(Trouble, changes[:: EVERY[name]]):
-        if trials.wants(str(trouble)):
-            trials.add(f"{trouble} ({subject.operations[trouble.at]})", killed(subject, trouble))
+    for number, copy in copies(subject, tmp_path / "copies", EVERY[name]):
+        if trials.wants(str(Trouble(number))):
+            renewed(copy, subject.here)
+            trials.add(f"{Trouble(number)} ({subject.operations[number]})", subject.gone_on())
     trials.end(capsys)
 
 
-def killed(subject: Subject, trouble: Trouble) -> str | None:
-    """Return what is wrong after a kill and the same command again."""
-    ended = subject.troubled(trouble)
-    return subject.gone_on() if ended.code == -9 else f"it was not killed: {ended}"
+def copies(subject: Subject, folder: Path, every: int) -> list[tuple[int, Path]]:
+    """Return what kills would leave at every so many operations, by the operation's number."""
+    folder.mkdir()
+    ended = subject.troubled(Trouble(copies=folder, every=every))
+    assert ended.code == 0, ended
+    return sorted((int(path.name), path) for path in folder.iterdir())
+
+
+def test_a_copy_is_what_a_kill_leaves(folders: dict[str, Path], tmp_path: Path) -> None:
+    subject = Subject.undisturbed("train", folders, tmp_path / "here")
+    for number, copy in copies(subject, tmp_path / "copies", 9):
+        assert subject.troubled(Trouble(number)).code == -9
+        assert left(subject.here) == left(copy), subject.operations[number]
+
+
+def left(folder: Path) -> list[tuple[str, str]]:
+    """Return name and kind of content of every file, whoever wrote it and how fast."""
+    there = facts(folder)
+    return sorted((re.sub(r"[0-9a-f]{8}-\d+-[0-9a-f]{8}", "*", k), sized(there[k])) for k in there)
+
+
+def sized(content: object) -> str:
+    return f"{len(content)} rows" if isinstance(content, list) else type(content).__name__

@@ -292,3 +292,15 @@ def test_another_sound_picture_is_refused_and_the_page_stays(
     with pytest.raises(UserError, match=rf"not what was written: .*{re.escape(one.name)}"):
         publish.again(tmp_path / "r" / "data" / "report.json")
     assert contents(tmp_path) == before
+
+
+def test_a_report_without_its_own_pictures_is_not_listed(
+    clear: Example, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        shutil.copytree(clear.page.parent, tmp_path / name)
+    next((tmp_path / "a" / "data").glob("samples-*.png")).unlink()
+    text = publish.list_reports(tmp_path).read_text()
+    assert 'href="b/index.html"' in text
+    assert 'href="a/index.html"' not in text
+    assert "a picture of the report is missing" in caplog.text
