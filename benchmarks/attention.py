@@ -22,7 +22,7 @@ import torch
 import typer
 from torch import Tensor
 
-from sagan_bench import cpu, host
+from sagan_bench.core import cpu, system
 from sagan_bench.models import attention
 
 CPU = torch.device("cpu")
@@ -96,10 +96,10 @@ def _print_taken(asked: str) -> None:
     step(PATHS[name], small, torch.ones(1, 16, core.values, dtype=dtype))
     rows, direction = inputs(core, dtype), torch.ones(core.images, core.positions, core.values)
     direction = direction.to(dtype)
-    before = host.peak_memory_gib(CPU)
+    before = system.peak_memory_gib(CPU)
     for _ in range(2):
         step(PATHS[name], rows, direction)
-    print(1024 * (host.peak_memory_gib(CPU) - before))
+    print(1024 * (system.peak_memory_gib(CPU) - before))
 
 
 def main(

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 import typer
 
-from sagan_bench import experiment
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.evaluation.extractors import build_extractor, extract
 from sagan_bench.evaluation.metrics import intra_fid, sample_images
 from sagan_bench.models.build import plain_generator
+from sagan_bench.session import experiment
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import balanced, sampler
 

@@ -29,14 +29,15 @@ import torch
 import typer
 from PIL import Image
 
-from sagan_bench import cpu, host
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import cpu, system
+from sagan_bench.core.parallel import ALONE
 from sagan_bench.data.building import prepare as prepare_store
 from sagan_bench.data.feeding import Batch, Feed
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Split
 from sagan_bench.models.build import build
-from sagan_bench.parallel import ALONE
 from sagan_bench.training import loop
 from sagan_bench.training.draws import Draws
 from sagan_bench.training.loop import TrainState
@@ -106,7 +107,7 @@ def feed(
     device: str = "auto",
 ) -> None:
     """Float batches of 64 at 64 px on the device: the seed project's loader and ours."""
-    chosen = host.device(device)
+    chosen = system.device(device)
     torch.set_num_threads(cpu.cores())
     sys.path.insert(0, str(peer.resolve()))
     import data_loader  # type: ignore[import-not-found]
@@ -122,7 +123,7 @@ def feed(
             times["ours"].append(_of_ours(split, chosen))
     times = {side: taken[1:] for side, taken in times.items()}  # the first round warms up
     facts: dict[str, Any] = {"benchmark": "feed", "pictures": pictures, "bytes_a_picture": size}
-    report(times, **facts, device=host.device_name(chosen))
+    report(times, **facts, device=system.device_name(chosen))
 
 
 def _of_peer(loader: Any, device: torch.device) -> float:
@@ -157,7 +158,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 @app.command()
 def step(steps: int = 60, width: int = 16, images: int = 20_000, device: str = "auto") -> None:
     """A training step of 64 images of 64 px, fed from a store and from a constant tensor."""
-    chosen = host.device(device)
+    chosen = system.device(device)
     torch.set_num_threads(cpu.cores())
     with tempfile.TemporaryDirectory() as folder:
         split = _random_split(Path(folder), images)
@@ -177,7 +178,7 @@ def step(steps: int = 60, width: int = 16, images: int = 20_000, device: str = "
                     if repeat >= 5:
                         times[name].append(taken)
     facts: dict[str, Any] = {"benchmark": "step", "width": width, "images": images, "steps": steps}
-    report(times, BATCH, **facts, device=host.device_name(chosen))
+    report(times, BATCH, **facts, device=system.device_name(chosen))
 
 
 def _random_split(folder: Path, count: int) -> Split:
@@ -188,7 +189,7 @@ def _random_split(folder: Path, count: int) -> Split:
 
 def _config(width: int, steps: int) -> RunConfig:
     sets = [f"model.width={width}", f"run.steps={steps}", "run.log_every=1000000"]
-    here = Host(host.multiplies_bf16(host.device()), "efficientnet-lite0")
+    here = Host(system.multiplies_bf16(system.device()), "efficientnet-lite0")
     return resolve(here, preset="celeba64", sets=sets).config
 
 

@@ -21,9 +21,10 @@ import torch
 import typer
 from train_step import peak_flops, seconds
 
-from sagan_bench import cpu, host
-from sagan_bench import precision as arithmetic
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import cpu, system
+from sagan_bench.core import precision as arithmetic
 from sagan_bench.models.build import flops_per_step
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState
@@ -153,13 +154,13 @@ def main(
     only: Annotated[str | None, typer.Option(help="One side, in this process")] = None,
 ) -> None:
     """Print each side's images a second, the ratio to the peer's, memory, and the share of peak."""
-    chosen = host.device(device)
+    chosen = system.device(device)
     torch.set_num_threads(cpu.cores())
     table = sides(peer.resolve(), batch, side, chosen)
     if only:
         step = table[only]()
         times = [seconds(step, chosen) for _ in range(WARM + steps)][WARM:]
-        print(json.dumps({"times": times, "memory_gib": host.peak_memory_gib(chosen)}))
+        print(json.dumps({"times": times, "memory_gib": system.peak_memory_gib(chosen)}))
         return
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in table}
     for _ in range(turns):
@@ -190,7 +191,7 @@ def _summary(
         if first and "images_per_sec" in row:
             row["over_peer_fp32"] = round(row["images_per_sec"] / first, 3)
     return {
-        "device": host.device_name(chosen),
+        "device": system.device_name(chosen),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "batch": batch,

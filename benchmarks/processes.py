@@ -19,8 +19,9 @@ from typing import Annotated
 import torch
 import typer
 
-from sagan_bench import parallel
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import parallel
 from sagan_bench.training.loop import TrainState
 from sagan_bench.training.timing import try_step
 

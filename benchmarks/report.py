@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from sagan_bench import cpu
+from sagan_bench.core import cpu
 from sagan_bench.report import collect, publish
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import typer
 
-from sagan_bench import cpu, host
+from sagan_bench.core import cpu, system
 from sagan_bench.data import shapes
 from sagan_bench.data.pixels import normalise
 from sagan_bench.evaluation.extractors import build_extractor
@@ -25,7 +25,7 @@ from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
 
 def main(n_fake: int = 10_000, n_real: int = 10_000, device: str = "auto") -> None:
     """Print seconds of the forward passes, of everything, and their ratio."""
-    chosen = host.device(device)
+    chosen = system.device(device)
     torch.set_num_threads(cpu.cores())
     real, _ = shapes.draw(np.arange(n_real), seed=0, size=32)
     made, _ = shapes.draw(np.arange(n_real, n_real + n_fake), seed=0, size=32)
@@ -66,7 +66,7 @@ def main(n_fake: int = 10_000, n_real: int = 10_000, device: str = "auto") -> No
     print(
         json.dumps(
             {
-                "device": host.device_name(chosen),
+                "device": system.device_name(chosen),
                 "n_fake": n_fake,
                 "n_real": n_real,
                 "forward_sec": round(forward[1], 2),

@@ -15,10 +15,12 @@ from pathlib import Path
 import torch
 import typer
 
-from sagan_bench import ablation, cpu, study
-from sagan_bench.config import Host, parse_set
-from sagan_bench.engine import Inline, Slot
-from sagan_bench.study import Study
+from sagan_bench.config.layers import parse_set
+from sagan_bench.config.schema import Host
+from sagan_bench.core import cpu
+from sagan_bench.execution.engine import Inline, Slot
+from sagan_bench.experiments import ablation, study
+from sagan_bench.experiments.study import Study
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"
 SETS = [

@@ -21,9 +21,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from sagan_bench import cpu, host
-from sagan_bench import precision as arithmetic
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import cpu, system
+from sagan_bench.core import precision as arithmetic
 from sagan_bench.models.build import flops_per_step
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState
@@ -137,14 +138,14 @@ def main(
     only: Annotated[str | None, typer.Option(help="One side, for its memory")] = None,
 ) -> None:
     """Print each side's median step, and the ratio of the peer's to it."""
-    chosen = host.device(device)
+    chosen = system.device(device)
     torch.set_num_threads(cpu.cores())
     table = sides(peer.resolve(), batch, chosen)
     if only:
         step = table[only]()
         for _ in range(steps):
             seconds(step, chosen)
-        print(json.dumps({"memory_gib": host.peak_memory_gib(chosen)}))
+        print(json.dumps({"memory_gib": system.peak_memory_gib(chosen)}))
         return
     running = {name: make() for name, make in table.items()}
     times: dict[str, list[float]] = {name: [] for name in running}
@@ -173,7 +174,7 @@ def _summary(
         for name, median in medians.items()
     }
     return {
-        "device": host.device_name(chosen),
+        "device": system.device_name(chosen),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "flops_per_step": flops,

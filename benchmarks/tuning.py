@@ -22,17 +22,17 @@ from typing import Annotated, Any
 import optuna
 import typer
 
-from sagan_bench import cpu
-from sagan_bench.cell import Scored
-from sagan_bench.config import Host, RunConfig
-from sagan_bench.engine import Ended, Engine, Event, Job, Processes, Slot
-from sagan_bench.records import Record, Score, read
-from sagan_bench.run_directory import find_runs
-from sagan_bench.tuning import planning, space, storage
-from sagan_bench.tuning.definition import Memory, Pruner, Sampler, Tuning
-from sagan_bench.tuning.driving import PRUNED, Searcher, drive
-from sagan_bench.tuning.findings import SearchFindings, of_tuning
-from sagan_bench.tuning.trials import Trial, searches
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import cpu
+from sagan_bench.execution.engine import Ended, Engine, Event, Job, Processes, Slot
+from sagan_bench.experiments.tuning import planning, space, storage
+from sagan_bench.experiments.tuning.definition import Memory, Pruner, Sampler, Tuning
+from sagan_bench.experiments.tuning.driving import PRUNED, Searcher, drive
+from sagan_bench.experiments.tuning.findings import SearchFindings, of_tuning
+from sagan_bench.experiments.tuning.trials import Trial, searches
+from sagan_bench.runs.records import Record, Score, read
+from sagan_bench.runs.run_directory import find_runs
+from sagan_bench.session.cell import Scored
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"
 PRUNERS: tuple[Pruner, ...] = ("none", "percentile", "median", "hyperband")

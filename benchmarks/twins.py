@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import typer
 
-from sagan_bench import cpu
+from sagan_bench.core import cpu
 from sagan_bench.data import shapes
 from sagan_bench.evaluation.coherence import coherence
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import typer
 
-from sagan_bench import cpu, host
+from sagan_bench.core import cpu, system
 from sagan_bench.data import shapes
 from sagan_bench.data.store import cache_root
 from sagan_bench.evaluation.coherence import coherence
@@ -38,7 +38,7 @@ def main(n: int = 5_000, size: int = 32, device: str = "auto") -> None:
         ema_decay=None,
         batchnorm="none",
     )
-    extractor = build_extractor("efficientnet-lite0", host.device(device))
+    extractor = build_extractor("efficientnet-lite0", system.device(device))
     real, _ = shapes.draw(np.arange(n), seed=0, size=size)
     known = reference(real, None, protocol, extractor, Path(cache_root()) / "features")
     held_out = shapes.parameters(np.arange(shapes.TRAIN_IMAGES, shapes.TRAIN_IMAGES + n), seed=0)

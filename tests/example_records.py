@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sagan_bench.records import Record, Score
+from sagan_bench.runs.records import Record, Score
 
 CONFIG: dict[str, Any] = {
     "training": {"lr_g": 0.0001, "steps": 100},

@@ -12,16 +12,26 @@ import numpy as np
 from example_studies import HOST
 from PIL import Image
 
-from sagan_bench import study
-from sagan_bench.config import RunConfig, resolve
+from sagan_bench.analysis.question import Facts, Place
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import RunConfig
 from sagan_bench.data import shapes
 from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
-from sagan_bench.records import Attempt, BlockReading, Cost, DataSummary, Environment, Record, Score
+from sagan_bench.experiments import study
+from sagan_bench.experiments.study import Memory, Study
 from sagan_bench.report import collect, publish
 from sagan_bench.report.document import Document
 from sagan_bench.report.pictures import Files
-from sagan_bench.run_directory import RunDirectory
-from sagan_bench.study import Facts, Memory, Place, Study
+from sagan_bench.runs.records import (
+    Attempt,
+    BlockReading,
+    Cost,
+    DataSummary,
+    Environment,
+    Record,
+    Score,
+)
+from sagan_bench.runs.run_directory import RunDirectory
 
 Values = Mapping[str, Sequence[float | None]]
 """Variant -> its twin_rate by seed; None is a run that diverged."""

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from example_runs import SMALL
 
-from sagan_bench import study
-from sagan_bench.config import Host, RunConfig, parse_set
-from sagan_bench.study import Study
+from sagan_bench.config.layers import parse_set
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.experiments import study
+from sagan_bench.experiments.study import Study
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 FILE = """

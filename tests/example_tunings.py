@@ -8,13 +8,14 @@ from example_records import record, score
 from example_runs import SMALL
 from example_studies import HOST
 
-from sagan_bench.cell import Scored
-from sagan_bench.config import Host, RunConfig, parse_set
-from sagan_bench.engine import Ended, Event, Job
-from sagan_bench.records import Score, Status
-from sagan_bench.tuning import planning, space
-from sagan_bench.tuning.definition import Memory, Tuning
-from sagan_bench.tuning.findings import Findings, of_tuning
+from sagan_bench.config.layers import parse_set
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.execution.engine import Ended, Event, Job
+from sagan_bench.experiments.tuning import planning, space
+from sagan_bench.experiments.tuning.definition import Memory, Tuning
+from sagan_bench.experiments.tuning.findings import Findings, of_tuning
+from sagan_bench.runs.records import Score, Status
+from sagan_bench.session.cell import Scored
 
 FILE = """
 says = "The smallest space with a parameter of every kind"

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sagan_bench import parallel
-from sagan_bench.config import RunConfig
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import parallel
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.models.synchronised import synchronise

@@ -13,13 +13,17 @@ import pytest
 import torch
 from example_studies import FILE, here, small_study
 
-from sagan_bench import ablation, cpu, engine, experiment, records, study
-from sagan_bench.ablation import Cell, Plan
-from sagan_bench.cell import Scored, Stopped
-from sagan_bench.engine import Ended, Inline, Processes, Slot
-from sagan_bench.errors import UserError
-from sagan_bench.run_directory import RunDirectory
-from sagan_bench.study import Study
+from sagan_bench.core import cpu
+from sagan_bench.core.errors import UserError
+from sagan_bench.execution import engine
+from sagan_bench.execution.engine import Ended, Inline, Processes, Slot
+from sagan_bench.experiments import ablation, study
+from sagan_bench.experiments.ablation import Cell, Plan
+from sagan_bench.experiments.study import Study
+from sagan_bench.runs import records
+from sagan_bench.runs.run_directory import RunDirectory
+from sagan_bench.session import experiment
+from sagan_bench.session.cell import Scored, Stopped
 from sagan_bench.training import checkpoint, loop
 from sagan_bench.training.loop import Diverged, Step
 
@@ -179,7 +183,7 @@ def test_a_crashed_cell_is_recorded_and_the_others_go_on(
             raise MemoryError("no more")
         return train(config, *rest)
 
-    monkeypatch.setattr("sagan_bench.cell.train", fail)
+    monkeypatch.setattr("sagan_bench.session.cell.train", fail)
     events = run(plan)
     ended = {name: what.status for name, what in events if isinstance(what, Ended)}
     assert ended == {
@@ -382,7 +386,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_ablation import in_processes, planned
-from sagan_bench import study
+from sagan_bench.experiments import study
 
 if __name__ == "__main__":
     def say(cell, what):

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from example_studies import HOST
 
-from sagan_bench import comparison, study
-from sagan_bench.comparison import Findings, Question, findings
-from sagan_bench.config import resolve
-from sagan_bench.errors import UserError
+from sagan_bench.analysis import comparison
+from sagan_bench.analysis.comparison import Findings, findings
+from sagan_bench.analysis.outcomes import gather
+from sagan_bench.analysis.question import Facts, Measure, Paper, Place, Question
+from sagan_bench.config.layers import resolve
+from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
-from sagan_bench.outcomes import gather
-from sagan_bench.records import BlockReading, Cost, Record, Score, environment
-from sagan_bench.study import Facts, Measure, Memory, Paper, Place
+from sagan_bench.experiments import study
+from sagan_bench.experiments.findings import of_study
+from sagan_bench.experiments.study import Memory
+from sagan_bench.runs.records import BlockReading, Cost, Record, Score, environment
 
 HERE = environment("cpu")
 GOOD = [0.50, 0.52, 0.49, 0.51, 0.53]
@@ -478,13 +481,13 @@ def test_a_study_brings_its_own_question(tmp_path: Path) -> None:
     Memory.begun(one, HOST, "f").write(tmp_path)
     group(tmp_path, "sagan", GOOD)
     group(tmp_path, "no-attention", BAD)
-    known = comparison.of_study(tmp_path)
+    known = of_study(tmp_path)
     assert known.question == one.question
     assert known.declared
     assert known.primary.min_effect == 0.05
     assert len(known.runs) == 10
     with pytest.raises(UserError, match="no study is in"):
-        comparison.of_study(tmp_path / "sagan-s0")
+        of_study(tmp_path / "sagan-s0")
 
 
 def test_the_paper_is_placed_by_share_and_never_by_pixels(tmp_path: Path) -> None:

@@ -8,24 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagan_bench import config
-from sagan_bench.config import (
-    Host,
-    RunConfig,
-    TrainingConfig,
-    closest,
-    later,
-    neutral_values,
-    read,
-    resolve,
-)
-from sagan_bench.errors import UserError
+from sagan_bench.config import layers, schema
+from sagan_bench.config.layers import read, resolve
+from sagan_bench.config.schema import Host, RunConfig, TrainingConfig, later, neutral_values
+from sagan_bench.config.variants import presets, shipped, variant_settings, variants
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
+from sagan_bench.core.trees import flatten
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0")
 
 
-@pytest.mark.parametrize("preset", config.presets())
-@pytest.mark.parametrize("variant", config.variants())
+@pytest.mark.parametrize("preset", presets())
+@pytest.mark.parametrize("variant", variants())
 def test_every_preset_and_variant_resolves(preset: str, variant: str) -> None:
     resolved = resolve(HOST, preset=preset, variant=variant).config
     assert (resolved.preset, resolved.variant, resolved.name) == (preset, variant, variant)
@@ -102,16 +97,16 @@ def test_none_empties_an_optional_setting_only() -> None:
 
 
 def test_variants_are_combined_by_a_plus() -> None:
-    settings = config.variant_settings("feat16+residual")
+    settings = variant_settings("feat16+residual")
     assert settings == {
         "model.attention.generator": [16], "model.attention.discriminator": [16],
         "model.attention.kind": "residual",
     }  # fmt: skip
     assert resolve(HOST, variant="feat16+fp32").config.training.precision == "fp32"
     with pytest.raises(UserError, match=r"feat8\+feat16: its parts set .* to \[8\] and to \[16\]"):
-        config.variant_settings("feat8+feat16")
+        variant_settings("feat8+feat16")
     with pytest.raises(UserError, match="did you mean 'feat16'"):
-        config.variant_settings("residual+fea16")
+        variant_settings("residual+fea16")
 
 
 def test_a_preset_that_extends_another_has_its_settings_too() -> None:
@@ -143,16 +138,16 @@ def _changed(base: RunConfig, key: str) -> RunConfig:
         "evaluation.sampling_seeds": (5,), "preset": "p", "variant": "v", "name": "n",
         "training.beta1": 0.1, "training.beta2": 0.1, "training.ema_decay": 0.1,
     }  # fmt: skip
-    old = dict(config.flatten(base.model_dump()))[key]
+    old = dict(flatten(base.model_dump()))[key]
     new = other[key] if key in other else _another(old)
-    values = dict(config.flatten(base.model_dump())) | {key: new}
-    return RunConfig.model_validate(config._nested(values))
+    values = dict(flatten(base.model_dump())) | {key: new}
+    return RunConfig.model_validate(layers._nested(values))
 
 
 SINGLE_VALUED = ("model.architecture", "training.loss")
 
 
-@pytest.mark.parametrize("key", [k for k in config.field_types() if k not in SINGLE_VALUED])
+@pytest.mark.parametrize("key", [k for k in schema.field_types() if k not in SINGLE_VALUED])
 def test_digest_changes_with_result_fields_and_with_no_other(key: str) -> None:
     base = resolve(HOST).config
     labels = ("preset", "variant", "name", "data.source")
@@ -196,7 +191,7 @@ def test_neutral_values_never_change() -> None:
         "evaluation.truncation": None, "evaluation.intra_class": False,
         "training.lr_scale": 1.0, "training.lr_d_over_g": None,
     }.items()  # fmt: skip
-    plain = dict(config.flatten(resolve(HOST).config.model_dump()))
+    plain = dict(flatten(resolve(HOST).config.model_dump()))
     assert {key: plain[key] for key in found} == found
 
 
@@ -272,8 +267,8 @@ def test_celeba_and_lsun_have_the_seed_projects_recipe() -> None:
 
 
 def test_the_shipped_tables_are_data_with_descriptions() -> None:
-    folder = Path(config.__file__).parent
-    for path in (folder / "presets.toml", config.shipped("ablations") / "variants.toml"):
+    folder = Path(schema.__file__).parent
+    for path in (folder / "presets.toml", shipped("ablations") / "variants.toml"):
         for name, entry in tomllib.loads(path.read_text()).items():
             assert entry["says"], name
 

@@ -16,12 +16,14 @@ import torch
 from example_runs import SMALL
 from PIL import Image
 
-from sagan_bench import cell, experiment, records
-from sagan_bench.cell import Progress, Scored, Stopped
-from sagan_bench.config import Host, RunConfig, resolve
-from sagan_bench.errors import UserError
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation import extractors, scoring
-from sagan_bench.records import Record
+from sagan_bench.runs import records
+from sagan_bench.runs.records import Record
+from sagan_bench.session import cell, experiment
+from sagan_bench.session.cell import Progress, Scored, Stopped
 from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Diverged, Step
 
@@ -170,7 +172,7 @@ def _die_at_sync(config: str, out: Path, cache: str, moment: int) -> None:
 def test_kill_9_at_any_moment_ends_bit_equal(finished: Path, tmp_path: Path) -> None:
     """Every fsync of a run is a moment: each write of a checkpoint, a record, a directory."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sagan_bench.experiment"])
+    context.set_forkserver_preload(["sagan_bench.session.experiment"])
     killed = 0
     for moment in (2, 9, 6, 11, 5, 14, 17, 10_000):
         process = context.Process(

@@ -15,12 +15,15 @@ import torch
 from example_runs import SMALL
 from safetensors.torch import load_file
 
-from sagan_bench import cli, drawing, experiment, exporting, records
-from sagan_bench.config import AttentionKind, Host, RunConfig, resolve
+from sagan_bench import cli
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import AttentionKind, Host, RunConfig
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.pixels import quantise
-from sagan_bench.drawing import Exported
-from sagan_bench.errors import UserError
 from sagan_bench.models.build import attention_blocks, build, without_spectral_norm
+from sagan_bench.runs import records
+from sagan_bench.session import drawing, experiment, exporting
+from sagan_bench.session.drawing import Exported
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import draw, noise
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from example_records import contents
 
-from sagan_bench import files
+from sagan_bench.core import files
 
 
 def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from sagan_bench import host
+from sagan_bench.core import system
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can begin the peak anew")
 def test_the_peak_of_one_run_is_not_that_of_the_next() -> None:
     device = torch.device("cpu")
     held = np.ones(2**27)  # 1 GiB
-    first = host.peak_memory_gib(device)
+    first = system.peak_memory_gib(device)
     del held
-    host.forget_peak_memory(device)
-    assert host.peak_memory_gib(device) < first - 0.5
+    system.forget_peak_memory(device)
+    assert system.peak_memory_gib(device) < first - 0.5

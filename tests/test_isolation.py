@@ -11,20 +11,15 @@ import torch
 from example_runs import SMALL
 from torch import Tensor
 
-from sagan_bench import study
-from sagan_bench.config import (
-    Host,
-    RunConfig,
-    flatten,
-    presets,
-    resolve,
-    variant_settings,
-    variants,
-)
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.config.variants import presets, variant_settings, variants
+from sagan_bench.core.trees import flatten
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store
-from sagan_bench.study import studies
+from sagan_bench.experiments import study
+from sagan_bench.experiments.study import studies
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState, train
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from sagan_bench import locks
+from sagan_bench.core import locks
 
 
 @pytest.fixture(
@@ -55,7 +55,8 @@ def test_what_a_killed_process_left_in_their_place_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
-        "import sys, os, fcntl, errno\nfrom pathlib import Path\nfrom sagan_bench import locks\n"
+        "import sys, os, fcntl, errno\nfrom pathlib import Path\n"
+        "from sagan_bench.core import locks\n"
         "def without(*_): raise OSError(errno.ENOSYS, 'no')\nfcntl.flock = without\n"
         "held = locks.acquired(Path(sys.argv[1]), 0)\nos.kill(os.getpid(), 9)"
     )

@@ -15,10 +15,14 @@ import torch
 from example_records import stored
 from example_runs import SMALL
 
-from sagan_bench import cli, experiment, files, records, run_directory
-from sagan_bench.config import Host, RunConfig, resolve
-from sagan_bench.errors import MachineError, UserError, machine_cause, machine_error
-from sagan_bench.run_directory import read_now
+from sagan_bench import cli
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import files
+from sagan_bench.core.errors import MachineError, UserError, machine_cause, machine_error
+from sagan_bench.runs import records, run_directory
+from sagan_bench.runs.run_directory import read_now
+from sagan_bench.session import experiment
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints, DamagedCheckpoint
 
@@ -157,7 +161,7 @@ def test_rows_are_on_the_disk_before_their_checkpoint_and_the_record_before_it(
 def test_rows_that_a_power_cut_took_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from sagan_bench.cell import Stopped
+    from sagan_bench.session.cell import Stopped
 
     at: list[Any] = []
     with pytest.raises(Stopped):

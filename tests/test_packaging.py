@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from sagan_bench import ablation, cli, experiment
-from sagan_bench.cell import Stopped
+from sagan_bench import cli
 from sagan_bench.cli import signals
+from sagan_bench.core.errors import UserError
 from sagan_bench.data import building, download
-from sagan_bench.errors import UserError
+from sagan_bench.experiments import ablation
+from sagan_bench.session import experiment
+from sagan_bench.session.cell import Stopped
 
 ROOT = Path(cli.__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -20,11 +20,14 @@ from parallel_worker import batchnorm_case, normalised, trained
 from torch import Tensor
 
 import sagan_bench
-from sagan_bench import parallel, records
-from sagan_bench.config import Host, RunConfig, resolve
-from sagan_bench.errors import UserError
-from sagan_bench.parallel import Shard
-from sagan_bench.run_directory import read_now
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import parallel
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.parallel import Shard
+from sagan_bench.runs import records
+from sagan_bench.runs.run_directory import read_now
+from sagan_bench.session.capabilities import on_this_rank
 from sagan_bench.training.checkpoint import Checkpoints
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
@@ -134,13 +137,13 @@ def test_processes_share_each_micro_batch() -> None:
 )
 def test_a_batch_that_cannot_be_shared_out_is_refused(sets: list[str], told: str) -> None:
     with pytest.raises(UserError, match=rf"{told}.*among 4 processes; choose a multiple of 4"):
-        parallel.placed(make(*sets), Shard(0, 4, 0, 4))
+        on_this_rank(make(*sets), Shard(0, 4, 0, 4))
 
 
 def test_networks_that_would_be_compiled_in_pieces_are_refused() -> None:
     with pytest.raises(UserError, match=r"compile with 2 processes.*#161302.*leave out --compile"):
-        parallel.placed(make("training.compile=true"), Shard(0, 2, 0, 2))
-    parallel.placed(make("training.compile=true"), parallel.ALONE)
+        on_this_rank(make("training.compile=true"), Shard(0, 2, 0, 2))
+    on_this_rank(make("training.compile=true"), parallel.ALONE)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +270,7 @@ PATIENT = """
 import datetime, os, signal, sys, time, torch
 from dataclasses import replace
 import torch.distributed as dist
-from sagan_bench import parallel
+from sagan_bench.core import parallel
 shard = parallel.Shard(int(os.environ["RANK"]), 2)
 shard = replace(shard, talk=parallel._connected("gloo", datetime.timedelta(seconds=3)))
 assert shard.mean(torch.ones(1)) == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sagan_bench import precision
+from sagan_bench.core import precision
 
 Name = Literal["fp32", "tf32", "bf16", "fp64"]
 

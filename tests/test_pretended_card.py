@@ -24,12 +24,17 @@ from example_tunings import SMALLER
 from pretended_card import MixedDevicesError, OnCard, Seen, card
 
 import sagan_bench
-from sagan_bench import drawing, engine, experiment, exporting, host, records
-from sagan_bench.cell import Stopped
-from sagan_bench.config import Host, RunConfig, override, presets, resolve, variants
+from sagan_bench.config.layers import override, resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.config.variants import presets, variants
+from sagan_bench.core import system
 from sagan_bench.data import feeding
 from sagan_bench.data.store import Split, Store
+from sagan_bench.execution import engine
 from sagan_bench.models.build import attention_blocks
+from sagan_bench.runs import records
+from sagan_bench.session import drawing, experiment, exporting
+from sagan_bench.session.cell import Stopped
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import noise, standing
 from sagan_bench.training.loop import Step, TrainState, train
@@ -89,9 +94,9 @@ def test_waits_are_counted_and_what_is_sent_without_waiting_is_not() -> None:
 def test_a_card_told_by_its_index_must_be_started_first() -> None:
     with card(count=2) as seen:
         with pytest.raises(RuntimeError, match="Invalid device argument"):
-            host.forget_peak_memory(torch.device("cuda:1"))
-        host.forget_peak_memory(host.open_device("cuda:1"))
-        host.sent(torch.ones(2), torch.device("cuda:1"))
+            system.forget_peak_memory(torch.device("cuda:1"))
+        system.forget_peak_memory(system.open_device("cuda:1"))
+        system.sent(torch.ones(2), torch.device("cuda:1"))
         assert seen.opened == {1}
 
 
@@ -236,7 +241,7 @@ def test_a_blocks_diagnostics_are_read_twice(kind: str) -> None:
     with card() as seen:
         for device in (torch.device("cuda:0"), torch.device("cpu")):
             state = TrainState(config, device)
-            there = host.sent(z, device)
+            there = system.sent(z, device)
             seen.clear()
             found.append(diagnose(state.generator, there))
             blocks = len(attention_blocks(state.generator))

@@ -7,9 +7,11 @@ import layouts
 import pytest
 from example_runs import SMALL
 
-from sagan_bench import experiment, records
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.data.store import Manifest
+from sagan_bench.runs import records
+from sagan_bench.session import experiment
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 FEWER = [

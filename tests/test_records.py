@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sagan_bench import records
-from sagan_bench.errors import UserError
-from sagan_bench.records import Attempt, Cost, DataSummary, Record, Score
+from sagan_bench.core.errors import UserError
+from sagan_bench.runs import records
+from sagan_bench.runs.records import Attempt, Cost, DataSummary, Record, Score
 
 TEXT = st.text(max_size=8)
 WHOLE = st.integers(0, 2**63)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from example_records import CONFIG, contents, no_constant, record, stored, unsealed
 
-from sagan_bench import run_directory
-from sagan_bench.errors import UserError
-from sagan_bench.records import Status, read
-from sagan_bench.run_directory import (
+from sagan_bench.core.errors import UserError
+from sagan_bench.runs import run_directory
+from sagan_bench.runs.records import Status, read
+from sagan_bench.runs.run_directory import (
     METRICS,
     RunDirectory,
     find_runs,
@@ -31,7 +31,7 @@ from sagan_bench.run_directory import (
 HOLD = """
 import sys, time
 from pathlib import Path
-from sagan_bench.run_directory import RunDirectory
+from sagan_bench.runs.run_directory import RunDirectory
 with RunDirectory(Path(sys.argv[1]), digest="d1", config={}):
     print("held", flush=True)
     time.sleep(60)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sagan_bench.errors import UserError
-from sagan_bench.statistics import (
+from sagan_bench.analysis.statistics import (
     Comparison,
     Floats,
     Metric,
@@ -24,6 +23,7 @@ from sagan_bench.statistics import (
     settled,
     summarize,
 )
+from sagan_bench.core.errors import UserError
 
 FID = Metric("FID", "lower", min_effect=1.0)
 SAGAN = [22.0, 23.1, 24.3, 22.7, 23.5]

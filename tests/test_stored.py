@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from example_records import record
 
-from sagan_bench import records, stored, study
-from sagan_bench.errors import UserError
+from sagan_bench.core import stored
+from sagan_bench.core.errors import UserError
+from sagan_bench.experiments import study
+from sagan_bench.experiments.tuning import definition
 from sagan_bench.report import document
-from sagan_bench.tuning import definition
+from sagan_bench.runs import records
 
 DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 NO_JSON = {

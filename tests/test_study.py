@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from sagan_bench import study
-from sagan_bench.config import Host, flatten, variant_settings
-from sagan_bench.errors import UserError
-from sagan_bench.stored import load_toml
-from sagan_bench.study import Measure, Memory, Study
+from sagan_bench.analysis.question import Measure
+from sagan_bench.config.schema import Host
+from sagan_bench.config.variants import variant_settings
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.stored import load_toml
+from sagan_bench.core.trees import flatten
+from sagan_bench.experiments import study
+from sagan_bench.experiments.study import Memory, Study
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 SMALLEST = """

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 from example_records import score, stored
 
-from sagan_bench.records import Cost
-from sagan_bench.table import frame
+from sagan_bench.runs.records import Cost
+from sagan_bench.runs.table import frame
 
 
 def test_a_run_that_failed_first_shifts_nothing(tmp_path: Path) -> None:
@@ -77,7 +77,9 @@ def test_a_metric_called_like_a_column_takes_no_place(tmp_path: Path) -> None:
 
 
 def test_the_import_is_quick() -> None:
-    code = "import sys, sagan_bench.table; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    code = (
+        "import sys, sagan_bench.runs.table; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    )
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from shared import BF16, DEVICE, FP32, Figures, configured, require
 
-from sagan_bench import precision
+from sagan_bench.core import precision
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState
 

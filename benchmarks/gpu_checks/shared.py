@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sagan_bench import precision
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import precision
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.training.loop import Step, TrainState, train

@@ -37,7 +37,7 @@ from shared import (
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sagan_bench import precision
+from sagan_bench.core import precision
 from sagan_bench.data import shapes
 from sagan_bench.models.attention import attend
 from sagan_bench.training import timing

@@ -21,7 +21,7 @@ from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.report import report
 from sagan_bench.cli.sample import sample
 from sagan_bench.cli.signals import exit_stopped, stopping
-from sagan_bench.errors import UserError, machine_cause, machine_error
+from sagan_bench.core.errors import UserError, machine_cause, machine_error
 
 INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
 
@@ -133,12 +133,14 @@ def train(
     if dry_run:
         _print_plan(resolved.config, out, not resume, as_json)
         return
-    from sagan_bench import experiment, parallel
-    from sagan_bench.cell import Stopped
     from sagan_bench.cli.display import Display, print_record
+    from sagan_bench.core import parallel
+    from sagan_bench.session import experiment
+    from sagan_bench.session.capabilities import on_this_rank
+    from sagan_bench.session.cell import Stopped
 
     with parallel.joined(resolved.config.run.device) as shard, stopping() as stop:
-        config = parallel.placed(resolved.config, shard)
+        config = on_this_rank(resolved.config, shard)
         try:
             if not shard.leads:
                 return experiment.assist(config, shard, out=out, stop=stop)
@@ -173,11 +175,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a finished run again, and add the scores to its record."""
-    from sagan_bench import experiment, records
-    from sagan_bench.cell import Stopped
     from sagan_bench.cli.display import Display, print_record
     from sagan_bench.cli.options import rescored
-    from sagan_bench.outcomes import Run
+    from sagan_bench.runs import records
+    from sagan_bench.runs.run import Run
+    from sagan_bench.session import experiment
+    from sagan_bench.session.cell import Stopped
 
     path = find_run(run, runs)
     flags = {
@@ -215,13 +218,13 @@ def list_(
     elif what == "studies":
         _list_studies(as_json)
     else:
-        from sagan_bench.config import closest
+        from sagan_bench.core.names import closest
 
         raise UserError(f"list {what}: {closest(what, ['runs', 'variants', 'studies'])}")
 
 
 def _list_variants(as_json: bool) -> None:
-    from sagan_bench.config import variants
+    from sagan_bench.config.variants import variants
 
     says = {name: settings["says"] for name, settings in variants().items()}
     if as_json:
@@ -232,7 +235,7 @@ def _list_variants(as_json: bool) -> None:
 
 
 def _list_studies(as_json: bool) -> None:
-    from sagan_bench import study
+    from sagan_bench.experiments import study
 
     found = [study.load(name) for name in study.studies()]
     if as_json:
@@ -250,8 +253,8 @@ def _print_words(header: str, words: dict[str, str]) -> None:
 
 
 def _list_runs(runs: Path, as_json: bool) -> None:
-    from sagan_bench.run_directory import find_runs, read_all
-    from sagan_bench.table import frame, listed
+    from sagan_bench.runs.run_directory import find_runs, read_all
+    from sagan_bench.runs.table import frame, listed
 
     found = find_runs(runs)
     if as_json:
@@ -293,10 +296,10 @@ def show(
     elif what == "model":
         _show_model(choice, as_json)
     else:
+        from sagan_bench.analysis.outcomes import scored
         from sagan_bench.cli.display import print_record
-        from sagan_bench.outcomes import scored
-        from sagan_bench.records import RECORD
-        from sagan_bench.stored import fitting
+        from sagan_bench.core.stored import fitting
+        from sagan_bench.runs.records import RECORD
 
         run = scored(find_run(what, runs))
         if as_json:
@@ -326,9 +329,9 @@ def find_run(run: str, runs: Path) -> Path:
     Raises:
         UserError: there is none, or more than one; with the closest name.
     """
-    from sagan_bench.config import closest
-    from sagan_bench.records import RECORD
-    from sagan_bench.run_directory import find_runs
+    from sagan_bench.core.names import closest
+    from sagan_bench.runs.records import RECORD
+    from sagan_bench.runs.run_directory import find_runs
 
     for path in (Path(run), runs / run):
         if (path / RECORD).exists():
@@ -343,7 +346,7 @@ def find_run(run: str, runs: Path) -> Path:
 
 
 def _show_config(choice: Choice, as_json: bool) -> None:
-    from sagan_bench.config import flatten
+    from sagan_bench.core.trees import flatten
 
     resolved = choice.resolve()
     if as_json:
@@ -359,8 +362,8 @@ def _show_config(choice: Choice, as_json: bool) -> None:
 
 def _show_variant(choice: Choice, name: str, baseline: str, as_json: bool) -> None:
     """Print what a variant changes, in words and as keys, and what that costs."""
-    from sagan_bench.ablation import counted, difference
-    from sagan_bench.config import variants
+    from sagan_bench.config.variants import variants
+    from sagan_bench.experiments.ablation import counted, difference
 
     there, here = (choice.of_variant(one).resolve().config for one in (name, baseline))
     changes = difference(here, there)
@@ -415,7 +418,7 @@ def _show_model(choice: Choice, as_json: bool) -> None:
 
 
 def _print_plan(config: Any, out: Path | None, fresh: bool, as_json: bool) -> None:
-    from sagan_bench import experiment
+    from sagan_bench.session import experiment
 
     planned = experiment.dry_run(config, out, fresh=fresh)
     if as_json:

@@ -17,14 +17,14 @@ from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.cli.tables import changes, duration, number, print_table
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from sagan_bench.ablation import Cell, Plan, State
-    from sagan_bench.engine import Slot
-    from sagan_bench.study import Study
+    from sagan_bench.execution.engine import Slot
+    from sagan_bench.experiments.ablation import Cell, Plan, State
+    from sagan_bench.experiments.study import Study
 
 SOME_FAILED = 3
 SECONDS_BETWEEN_LINES = 30.0
@@ -62,9 +62,9 @@ def ablate(
 
     The same command again runs only what is missing.
     """
-    from sagan_bench import ablation
-    from sagan_bench.run_directory import tidy
-    from sagan_bench.study import parse_seeds
+    from sagan_bench.experiments import ablation
+    from sagan_bench.experiments.study import parse_seeds
+    from sagan_bench.runs.run_directory import tidy
 
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
@@ -80,7 +80,7 @@ def ablate(
         without_data=dry_run and measure,
     )
     if dry_run:
-        from sagan_bench.engine import slots
+        from sagan_bench.execution.engine import slots
 
         shared = slots(jobs, device, len(planned.cells))
         per_flop = _seconds_per_flop(planned, shared[0]) if measure else None
@@ -95,8 +95,8 @@ def ablate(
 def _asked(
     study: str, data: str | None, steps: int | None, preset: str | None, sets: list[str]
 ) -> "Study":
-    from sagan_bench.config import parse_set
-    from sagan_bench.study import load
+    from sagan_bench.config.layers import parse_set
+    from sagan_bench.experiments.study import load
 
     settings: dict[str, Any] = dict(map(parse_set, sets))
     if data:
@@ -108,20 +108,20 @@ def _asked(
 
 def _host(device: str) -> Callable[[Any], Any]:
     def ask(config: Any) -> Any:
-        from sagan_bench import host
-        from sagan_bench.config import override
+        from sagan_bench.config.layers import override
+        from sagan_bench.session.capabilities import capabilities
 
-        return host.of(override(config, {"run.device": ("--device", device)}))
+        return capabilities(override(config, {"run.device": ("--device", device)}))
 
     return ask
 
 
 def _run(planned: "Plan", jobs: int | None, device: str, in_process: bool) -> "Plan":
     """Run what is missing, and return the plan as it then stands."""
-    from sagan_bench import ablation
-    from sagan_bench.cell import Stopped
     from sagan_bench.cli.bars import Bars
-    from sagan_bench.engine import Engine, Inline, Processes, slots
+    from sagan_bench.execution.engine import Engine, Inline, Processes, slots
+    from sagan_bench.experiments import ablation
+    from sagan_bench.session.cell import Stopped
 
     with stopping() as stop, ablation.held(planned.folder):
         with Bars() as bars:
@@ -172,14 +172,14 @@ def _seconds_per_flop(planned: "Plan", slot: "Slot") -> float:
     """
     import torch
 
-    from sagan_bench import host, precision
+    from sagan_bench.core import precision, system
     from sagan_bench.training.timing import seconds_per_flop
 
     config = planned.cells[0].config
     precision.use(config.training.precision)
     torch.set_num_threads(slot.threads)
-    device = host.open_device(slot.device)
-    with host.memory_for("timing a step", device):
+    device = system.open_device(slot.device)
+    with system.memory_for("timing a step", device):
         alone = seconds_per_flop(config, device)
     return alone if slot.device == "cpu" else alone * slot.shared_by
 
@@ -235,9 +235,9 @@ GO_ON = {
 
 def _conclude(planned: "Plan", as_json: bool) -> None:
     """Print what can be claimed, and end with 3 if a cell has failed, diverged or stopped."""
-    from sagan_bench import comparison
+    from sagan_bench.experiments.findings import of_study
 
-    found = comparison.of_study(planned.folder)
+    found = of_study(planned.folder)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     else:
@@ -291,8 +291,8 @@ class Grid:
 
     def __call__(self, cell: "Cell", what: Any) -> None:
         """Take notice of what happened in a cell; None: it begins."""
-        from sagan_bench.cell import Progress, Scored
-        from sagan_bench.engine import Ended
+        from sagan_bench.execution.engine import Ended
+        from sagan_bench.session.cell import Progress, Scored
         from sagan_bench.training.loop import Diverged, Step
 
         if what is None:

@@ -10,12 +10,12 @@ import typer
 
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.tables import changes, number, print_table
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sagan_bench.comparison import Findings, Reading
+    from sagan_bench.analysis.comparison import Findings, Reading
 
 
 def compare(
@@ -53,13 +53,14 @@ def compare(
 def _findings(
     what: list[str], baseline: str | None, metric: str | None, min_effect: str | None, runs: Path
 ) -> "Findings":
-    from sagan_bench import comparison
-    from sagan_bench.study import MEMORY
+    from sagan_bench.analysis import comparison
+    from sagan_bench.experiments.findings import of_study
+    from sagan_bench.experiments.study import MEMORY
 
     places = [place(one, runs) for one in what]
     studies = [place for place in places if (place / MEMORY).exists()]
     if len(places) == len(studies) == 1 and not (baseline or metric or min_effect):
-        return comparison.of_study(studies[0])
+        return of_study(studies[0])
     if baseline is None:
         raise UserError("compare: say with --baseline NAME which variant the others are held to")
     return comparison.of_runs(_runs_in(places), baseline, metric, _effect(min_effect))
@@ -67,9 +68,9 @@ def _findings(
 
 def place(name: str, runs: Path) -> Path:
     """Return the folder of a study, tuning or run.  Raises `UserError` with the closest name."""
-    from sagan_bench import study
     from sagan_bench.cli import find_run
-    from sagan_bench.tuning import definition
+    from sagan_bench.experiments import study
+    from sagan_bench.experiments.tuning import definition
 
     for path in (Path(name), runs / name):
         known = (path / file for file in (study.MEMORY, definition.MEMORY))
@@ -79,13 +80,13 @@ def place(name: str, runs: Path) -> Path:
 
 
 def _holds_runs(path: Path) -> bool:
-    from sagan_bench.run_directory import holds_runs
+    from sagan_bench.runs.run_directory import holds_runs
 
     return path.is_dir() and holds_runs(path)
 
 
 def _runs_in(places: Iterable[Path]) -> list[Path]:
-    from sagan_bench.run_directory import find_runs
+    from sagan_bench.runs.run_directory import find_runs
 
     return [run for place in places for run in find_runs(place)]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagan_bench.cli.options import program
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from sagan_bench.data.listing import DataSpec
@@ -128,7 +128,7 @@ def _wish(
     spec: str, image_size: int | None, preset: str | None, sets: list[str] | None
 ) -> "DataSpec":
     """Return what a training run with the same options would want."""
-    from sagan_bench.config import read
+    from sagan_bench.config.layers import read
     from sagan_bench.data.listing import DataSpec
 
     flags: dict[str, tuple[str, Any]] = {"data.source": ("SPEC", spec)}

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from sagan_bench import cpu, host
+from sagan_bench.core import cpu, system
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.store import cache_root
-from sagan_bench.errors import UserError
 from sagan_bench.evaluation import extractors
 
 NEEDED_DISK_GIB = 2.0
@@ -37,14 +37,14 @@ def examine() -> list[Finding]:
 def _machine() -> Iterator[Finding]:
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     yield Finding("software", True, True, versions)
-    device = host.device()
-    name = f"{device}: {host.device_name(device)}, {cpu.cores()} CPU cores"
+    device = system.device()
+    name = f"{device}: {system.device_name(device)}, {cpu.cores()} CPU cores"
     if sys.platform == "darwin":
         name += "; a Mac's GPU is not used (docs/gpu.md)"
     yield Finding("device", True, True, name)
     if device.type == "cuda":
         yield _gpus()
-    if host.multiplies_bf16(device):
+    if system.multiplies_bf16(device):
         yield Finding("precision", True, False, "bf16 (auto); fp32 with --precision fp32")
     else:
         yield Finding("precision", True, False, "fp32 (auto): no bf16 in this hardware")

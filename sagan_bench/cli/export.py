@@ -13,8 +13,8 @@ def export(
     runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
 ) -> None:
     """Write a finished run's generator as a program and as weights that load without this one."""
-    from sagan_bench import exporting
     from sagan_bench.cli import find_run
+    from sagan_bench.session import exporting
 
     files = exporting.export(find_run(run, runs), weights, out)
     print(files.program, files.weights, sep="\n")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 if TYPE_CHECKING:
-    from sagan_bench.config import Resolved, RunConfig
+    from sagan_bench.config.layers import Resolved
+    from sagan_bench.config.schema import RunConfig
 
 SEED_DATASETS = {
     "celeb": ("celeba64", "celeba:{}/CelebA"),
@@ -79,7 +80,7 @@ class Choice:
 
     def from_file(self, file: Path) -> "Choice":
         """Return the same choice over a file's settings.  Raises `UserError` if it has another."""
-        from sagan_bench.errors import UserError
+        from sagan_bench.core.errors import UserError
 
         if self.file:
             raise UserError(f"--config {self.file}: settings come from {file}; leave one out")
@@ -87,16 +88,17 @@ class Choice:
 
     def resolve(self) -> "Resolved":
         """Return the configuration for this machine.  Raises `UserError`."""
-        from sagan_bench import config, host
+        from sagan_bench.config.layers import decide, read
+        from sagan_bench.session.capabilities import capabilities
 
-        asked = config.read(
+        asked = read(
             preset=self.preset,
             variant=self.variant,
             file=self.file,
             sets=self.sets,
             flags=self.flags,
         )
-        return config.decide(asked, host.of(asked.config))
+        return decide(asked, capabilities(asked.config))
 
 
 def configured(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,8 +172,8 @@ def _choice(given: dict[str, Any]) -> Choice:
 def _seed_dataset(
     dataset: str, preset: str | None, image_path: Path | None
 ) -> tuple[str, tuple[str, str]]:
-    from sagan_bench.config import closest
-    from sagan_bench.errors import UserError
+    from sagan_bench.core.errors import UserError
+    from sagan_bench.core.names import closest
 
     if dataset not in SEED_DATASETS:
         known = closest(dataset, list(SEED_DATASETS))
@@ -188,17 +190,18 @@ def rescored(
     Raises:
         UserError: a value out of range, or a key outside the section ``evaluation``.
     """
-    from sagan_bench import config, host
-    from sagan_bench.errors import UserError
+    from sagan_bench.config.layers import Resolved, decide, override, parse_set
+    from sagan_bench.core.errors import UserError
+    from sagan_bench.session.capabilities import capabilities
 
     given = {key: value for key, value in flags.items() if value[1] is not None}
     for text in sets:
-        key, value = config.parse_set(text)
+        key, value = parse_set(text)
         if not key.startswith("evaluation."):
             raise UserError(f"--set {text}: only evaluation.* can change for a trained run")
         given[key] = ("--set", value)
-    changed = config.override(stored, given)
-    return config.decide(config.Resolved(changed, {}), host.of(changed)).config
+    changed = override(stored, given)
+    return decide(Resolved(changed, {}), capabilities(changed)).config
 
 
 def program() -> str:

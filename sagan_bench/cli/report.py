@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_bench.cli.console import say
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from sagan_bench.report.document import AnyDocument
@@ -56,9 +56,9 @@ def _jobs(
     what: list[str], runs: Path, out: Path | None, baseline: str | None, storage: str | None
 ) -> list[Render]:
     """Return what renders each page: one a study or report.json, one of all the runs together."""
-    from sagan_bench import study
     from sagan_bench.cli.compare import place
-    from sagan_bench.tuning import definition
+    from sagan_bench.experiments import study
+    from sagan_bench.experiments.tuning import definition
 
     stored = [Path(one) for one in what if one.endswith(".json")]
     places = [place(one, runs) for one in what if not one.endswith(".json")]
@@ -111,7 +111,7 @@ def _tuning(folder: Path, storage: str | None) -> tuple["AnyDocument", "Files"]:
 
 def _runs(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Files"]:
     from sagan_bench.report import collect
-    from sagan_bench.run_directory import find_runs
+    from sagan_bench.runs.run_directory import find_runs
 
     paths = list(dict.fromkeys(run for place in places for run in find_runs(place)))
     name = places[0].resolve().name if len(places) == 1 else "runs"
@@ -141,10 +141,10 @@ def _watched(render: Render) -> tuple["AnyDocument", Path]:
 
 def _latest(runs: Path) -> Path:
     """Return the study or tuning with the newest record.  Raises `UserError` if there is none."""
-    from sagan_bench import study
-    from sagan_bench.records import RECORD
-    from sagan_bench.run_directory import find_runs
-    from sagan_bench.tuning import definition
+    from sagan_bench.experiments import study
+    from sagan_bench.experiments.tuning import definition
+    from sagan_bench.runs.records import RECORD
+    from sagan_bench.runs.run_directory import find_runs
 
     def newest(memory: Path) -> float:
         return max(map(_changed, [memory, *(run / RECORD for run in find_runs(memory.parent))]))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 
 
 def sample(
@@ -27,8 +27,8 @@ def sample(
     runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
 ) -> None:
     """Draw images from a finished run, laid out by class, or interpolations, into one PNG."""
-    from sagan_bench import drawing
     from sagan_bench.cli import find_run
+    from sagan_bench.session import drawing
 
     if out and (out.suffix != ".png" or out.parent.is_file()):
         raise UserError(f"--out {out}: expected a PNG file, such as FOLDER/drawn.png")

@@ -15,11 +15,11 @@ from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.cli.tables import number
 from sagan_bench.cli.tuned import print_tuning, verdict
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from sagan_bench.tuning.definition import Memory, Tuning
-    from sagan_bench.tuning.findings import Findings
+    from sagan_bench.experiments.tuning.definition import Memory, Tuning
+    from sagan_bench.experiments.tuning.findings import Findings
 
 SOME_FAILED = 3
 SECONDS_BETWEEN_LINES = 30.0
@@ -85,10 +85,10 @@ def tune(
     """
     if context.invoked_subcommand:
         return
-    from sagan_bench.run_directory import tidy
-    from sagan_bench.tuning import planning
-    from sagan_bench.tuning.definition import Memory, folder_of
-    from sagan_bench.tuning.findings import of_tuning
+    from sagan_bench.experiments.tuning import planning
+    from sagan_bench.experiments.tuning.definition import Memory, folder_of
+    from sagan_bench.experiments.tuning.findings import of_tuning
+    from sagan_bench.runs.run_directory import tidy
 
     asked = _asked(
         variants or variant, searches, preset, space, objective, sampler, pruner, data, steps, sets
@@ -155,9 +155,10 @@ def _asked(
     steps: int | None,
     sets: list[str] | None,
 ) -> "Tuning":
-    from sagan_bench.config import parse_set, pick, presets
-    from sagan_bench.tuning import space as spaces
-    from sagan_bench.tuning.definition import PRUNERS, SAMPLERS, Tuning
+    from sagan_bench.config.layers import parse_set
+    from sagan_bench.config.variants import pick, presets
+    from sagan_bench.experiments.tuning import space as spaces
+    from sagan_bench.experiments.tuning.definition import PRUNERS, SAMPLERS, Tuning
 
     pick("preset", preset, presets())
     settings: dict[str, Any] = dict(map(parse_set, sets or []))
@@ -183,7 +184,7 @@ def _asked(
 
 
 def _one_of(option: str, given: str, known: tuple[Any, ...]) -> Any:
-    from sagan_bench.config import closest
+    from sagan_bench.core.names import closest
 
     if given not in known:
         raise UserError(f"{option} {given}: {closest(given, known)}")
@@ -192,10 +193,10 @@ def _one_of(option: str, given: str, known: tuple[Any, ...]) -> Any:
 
 def _host(device: str) -> Callable[[Any], Any]:
     def ask(config: Any) -> Any:
-        from sagan_bench import host
-        from sagan_bench.config import override
+        from sagan_bench.config.layers import override
+        from sagan_bench.session.capabilities import capabilities
 
-        return host.of(override(config, {"run.device": ("--device", device)}))
+        return capabilities(override(config, {"run.device": ("--device", device)}))
 
     return ask
 
@@ -210,11 +211,11 @@ def _run(
     timeout: float | None,
     retry: bool,
 ) -> "Memory":
-    from sagan_bench.ablation import held
-    from sagan_bench.cell import Stopped
     from sagan_bench.cli.bars import Bars
-    from sagan_bench.engine import Engine, Inline, Processes, slots
-    from sagan_bench.tuning import planning
+    from sagan_bench.execution.engine import Engine, Inline, Processes, slots
+    from sagan_bench.experiments.ablation import held
+    from sagan_bench.experiments.tuning import planning
+    from sagan_bench.session.cell import Stopped
 
     with stopping() as stop, held(folder):
         with Bars() as bars:
@@ -265,8 +266,8 @@ class Lines:
 
     def __call__(self, searcher: Any, cell: Any, what: Any) -> None:
         """Take notice of what happened in a run; None: it begins."""
-        from sagan_bench.cell import Scored
-        from sagan_bench.engine import Ended
+        from sagan_bench.execution.engine import Ended
+        from sagan_bench.session.cell import Scored
         from sagan_bench.training.loop import Step
 
         if isinstance(what, Step):
@@ -301,7 +302,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what a tuning found: history, budget, importance, the best on fresh seeds."""
-    from sagan_bench.tuning.findings import of_tuning
+    from sagan_bench.experiments.tuning.findings import of_tuning
 
     folder = find_tuning(name, runs)
     print_tuning(of_tuning(folder, storage), folder, as_json)
@@ -319,9 +320,9 @@ def best(
     as_json: Json = False,
 ) -> None:
     """Print the winner: what it is worth on fresh seeds, and its values."""
-    from sagan_bench.tuning.definition import Memory
-    from sagan_bench.tuning.findings import of_tuning
-    from sagan_bench.tuning.planning import best as best_of
+    from sagan_bench.experiments.tuning.definition import Memory
+    from sagan_bench.experiments.tuning.findings import of_tuning
+    from sagan_bench.experiments.tuning.planning import best as best_of
 
     folder = find_tuning(name, runs)
     memory, found = Memory.of(folder), of_tuning(folder, storage)
@@ -342,8 +343,8 @@ def best(
 
 def find_tuning(name: str, runs: Path) -> Path:
     """Return the folder of a tuning given by path or name.  Raises `UserError` with the closest."""
-    from sagan_bench.config import closest
-    from sagan_bench.tuning.definition import MEMORY
+    from sagan_bench.core.names import closest
+    from sagan_bench.experiments.tuning.definition import MEMORY
 
     for path in (Path(name), runs / name):
         if (path / MEMORY).exists():
@@ -355,8 +356,8 @@ def find_tuning(name: str, runs: Path) -> Path:
 
 def best_file(name: str, variant: str | None, runs: Path) -> Path:
     """Return the file of a tuning's winner, for ``train``.  Raises `UserError` if there is none."""
-    from sagan_bench.tuning.definition import Memory
-    from sagan_bench.tuning.planning import best_name
+    from sagan_bench.experiments.tuning.definition import Memory
+    from sagan_bench.experiments.tuning.planning import best_name
 
     folder = find_tuning(name, runs)
     memory = Memory.of(folder)

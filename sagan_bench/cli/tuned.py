@@ -11,7 +11,7 @@ from sagan_bench.cli.options import program
 from sagan_bench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
-    from sagan_bench.tuning.findings import Findings, SearchFindings
+    from sagan_bench.experiments.tuning.findings import Findings, SearchFindings
 
 SHOWN = 10
 """Trials of a search that are printed, the best first."""
@@ -22,7 +22,7 @@ def print_tuning(found: "Findings", folder: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
-    from sagan_bench.tuning.findings import looked
+    from sagan_bench.experiments.tuning.findings import looked
 
     say(
         f"{found.name}: {', '.join(found.variants)} in space {found.space}, preset "

@@ -27,8 +27,11 @@ import numpy as np
 from filelock import BaseFileLock, Timeout
 from pydantic import BaseModel, NonNegativeInt
 
-from sagan_bench import files
-from sagan_bench.cpu import cores
+from sagan_bench.core import files
+from sagan_bench.core.cpu import cores
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import atomic_write, sync_folder
+from sagan_bench.core.locks import acquired
 from sagan_bench.data.decoding import RESIZE, decoding_processes, start_worker
 from sagan_bench.data.listing import Chunk, DataSpec, Listing, Source, Task
 from sagan_bench.data.sources import open_source
@@ -45,9 +48,6 @@ from sagan_bench.data.store import (
     sweep,
 )
 from sagan_bench.data.verification import SMALL_BYTES
-from sagan_bench.errors import UserError
-from sagan_bench.files import atomic_write, sync_folder
-from sagan_bench.locks import acquired
 
 Progress = Callable[[int, int], None]
 """Called with the images done so far and the images in all."""

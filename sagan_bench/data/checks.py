@@ -1,8 +1,8 @@
 """What is wrong with prepared data, found before the first step."""
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import some
 from sagan_bench.data.store import Manifest
-from sagan_bench.errors import UserError
 
 
 def check(

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 from filelock import Timeout
 
-from sagan_bench.errors import UserError
-from sagan_bench.files import atomic_write, json_bytes
-from sagan_bench.locks import holding
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import atomic_write, json_bytes
+from sagan_bench.core.locks import holding
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done so far and the bytes in all of one archive."""

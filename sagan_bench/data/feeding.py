@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sagan_bench import host
-from sagan_bench.data.seeding import generator
+from sagan_bench.core import system
+from sagan_bench.core.seeding import generator
 from sagan_bench.data.store import Split
 
 RESIDENT_SHARE = 0.25
@@ -104,12 +104,12 @@ class Feed:
         images, labels = (part.to(self.device, non_blocking=True) for part in found)
         if self.flip:
             mirrored = self.part(_mirrored(self.seed, index, self.size))
-            images = _mirror(images, host.sent(mirrored, self.device))
+            images = _mirror(images, system.sent(mirrored, self.device))
         return Batch(images, labels)
 
     def _chosen(self, index: int) -> Batch:
         assert self.resident
-        rows = host.sent(self._wanted(index), self.device)
+        rows = system.sent(self._wanted(index), self.device)
         return Batch(self.resident.images[rows], self.resident.labels[rows])
 
     def _read(self, index: int) -> Batch:

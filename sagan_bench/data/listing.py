@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import Fit, Geometry, Pixels
-from sagan_bench.errors import UserError
 
 if TYPE_CHECKING:  # not at run time: a decoding worker would start a tenth of a second later
-    from sagan_bench.config import DataConfig
+    from sagan_bench.config.schema import DataConfig
 
 Labels = NDArray[np.int64]
 

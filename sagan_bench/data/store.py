@@ -28,13 +28,13 @@ from pydantic import (
     model_serializer,
 )
 
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.locks import holding
+from sagan_bench.core.stored import first_trouble
 from sagan_bench.data.decoding import Fit
 from sagan_bench.data.listing import DataSpec, Labels, Source, digest16
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.verification import DAMAGED, Verification, verification_of
-from sagan_bench.errors import UserError
-from sagan_bench.locks import holding
-from sagan_bench.stored import first_trouble
 
 MANIFEST, SOURCE = "manifest.json", "source.txt"
 BUILDING = ".building"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from sagan_bench.errors import UserError, machine_error
+from sagan_bench.core.errors import UserError, machine_error
 
 DAMAGED = "damaged.txt"
 """A note in a store that was found to be damaged, so that it is built again."""

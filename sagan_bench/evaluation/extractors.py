@@ -25,9 +25,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor
 
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.precision import full_precision
 from sagan_bench.evaluation.protocol import EXTRACTORS
-from sagan_bench.precision import full_precision
 
 BATCH_IMAGES = {"cpu": 4, "cuda": 128}
 """Images per forward.  On the CPU the widest map of 4 stays below malloc's 32 MiB mmap threshold;

@@ -23,13 +23,13 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import atomic_file, sweep_dead
+from sagan_bench.core.precision import full_precision
+from sagan_bench.core.seeding import generator
 from sagan_bench.data.pixels import quantise
-from sagan_bench.data.seeding import generator
-from sagan_bench.errors import UserError
 from sagan_bench.evaluation.extractors import Features, Images, extract
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.files import atomic_file, sweep_dead
-from sagan_bench.precision import full_precision
 
 KEYS = {
     "fid": "frechet_inception_distance",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 
 # Whoever changes how an extractor reads pixels must change its `resize`: caches go by it too.
 EXTRACTORS: dict[str, dict[str, str | int]] = {

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from sagan_bench.config import RunConfig
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.parallel import ALONE, Shard
 from sagan_bench.data.store import Split, Store, cache_root
-from sagan_bench.errors import UserError
 from sagan_bench.evaluation.coherence import coherence
 from sagan_bench.evaluation.extractors import Features, build_extractor, ensure_weights, extract
 from sagan_bench.evaluation.metrics import (
@@ -24,8 +25,7 @@ from sagan_bench.evaluation.metrics import (
     score,
 )
 from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
-from sagan_bench.parallel import ALONE, Shard
-from sagan_bench.records import Score
+from sagan_bench.runs.records import Score
 
 Weights = Literal["ema", "raw"]
 WEIGHTS: tuple[Weights, ...] = ("ema", "raw")

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sagan_bench.config import AttentionConfig
+from sagan_bench.config.schema import AttentionConfig
 
 CHUNK_BYTES = 2 * 2**20
 """Size of the maps that ``chunked`` makes at a time; 0.5 to 4 MiB measured alike."""

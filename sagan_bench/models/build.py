@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sagan_bench.config import RunConfig
-from sagan_bench.errors import UserError
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
 from sagan_bench.models import families
 from sagan_bench.models.attention import Block
 from sagan_bench.models.layers import ConditionalBatchNorm2d, Weighted, initialise

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sagan_bench.config import AttentionConfig, ModelConfig, SpectralNormed
+from sagan_bench.config.schema import AttentionConfig, ModelConfig, SpectralNormed
 from sagan_bench.models.attention import block
 from sagan_bench.models.layers import at_least_fp32
 from sagan_bench.models.placement import normed_block, normed_if, sides_with_blocks

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sagan_bench.config import ModelConfig, SpectralNormConfig
-from sagan_bench.errors import UserError
+from sagan_bench.config.schema import ModelConfig, SpectralNormConfig
+from sagan_bench.core.errors import UserError
 from sagan_bench.models import dcgan, resnet
 from sagan_bench.models.layers import forward_flops
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from sagan_bench.data.seeding import generator
+from sagan_bench.core.seeding import generator
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 Weighted = Convolution | nn.Linear | nn.Embedding

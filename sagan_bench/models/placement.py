@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch import nn
 
-from sagan_bench.config import AttentionConfig, SpectralNormed
-from sagan_bench.errors import UserError
+from sagan_bench.config.schema import AttentionConfig, SpectralNormed
+from sagan_bench.core.errors import UserError
 from sagan_bench.models.attention import Block
 from sagan_bench.models.layers import Layer, spectral_norm
 

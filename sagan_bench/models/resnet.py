@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sagan_bench.config import AttentionConfig, ModelConfig, SpectralNormed
+from sagan_bench.config.schema import AttentionConfig, ModelConfig, SpectralNormed
 from sagan_bench.models.attention import block
 from sagan_bench.models.layers import ConditionalBatchNorm2d, at_least_fp32, no_autocast
 from sagan_bench.models.placement import normed_block, normed_if, sides_with_blocks

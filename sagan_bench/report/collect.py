@@ -9,18 +9,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sagan_bench import comparison, study
-from sagan_bench.comparison import Findings
-from sagan_bench.config import RunConfig, assemble, flatten, variant_settings, variants
-from sagan_bench.errors import UserError
+from sagan_bench.analysis import comparison
+from sagan_bench.analysis.comparison import Findings
+from sagan_bench.analysis.outcomes import gather, whole
+from sagan_bench.analysis.statistics import CONFIRMATORY_N
+from sagan_bench.config.layers import assemble
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.variants import variant_settings, variants
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.outcomes import Run, gather, whole
-from sagan_bench.records import Record
+from sagan_bench.experiments import findings, study
+from sagan_bench.experiments.study import Memory
 from sagan_bench.report.document import Document, Placed, RunRow, Series
 from sagan_bench.report.pictures import Files, chosen
-from sagan_bench.run_directory import DIAGNOSTICS, METRICS, find_runs, read_rows, readable
-from sagan_bench.statistics import CONFIRMATORY_N
-from sagan_bench.study import Memory
+from sagan_bench.runs.records import Record
+from sagan_bench.runs.run import Run
+from sagan_bench.runs.run_directory import DIAGNOSTICS, METRICS, find_runs, read_rows, readable
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ def of_study(folder: Path) -> tuple[Document, Files]:
     memory = study.Memory.of(folder)
     if memory is None:
         raise UserError(f"no study is in {folder}; begin one with `ablate`")
-    found = comparison.of_study(folder)
+    found = findings.of_study(folder)
     paper = memory.study.paper
     return _document(
         folder.resolve().name,

@@ -6,18 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sagan_bench.errors import UserError
-from sagan_bench.outcomes import Run
-from sagan_bench.records import Record
+from sagan_bench.core.errors import UserError
+from sagan_bench.experiments.tuning import findings, space
+from sagan_bench.experiments.tuning.definition import Memory
+from sagan_bench.experiments.tuning.findings import Findings, SearchFindings
+from sagan_bench.experiments.tuning.planning import best, is_over
+from sagan_bench.experiments.tuning.storage import JOURNAL
+from sagan_bench.experiments.tuning.trials import OVER
 from sagan_bench.report.collect import environments, of_place, toml, unread
 from sagan_bench.report.document import TuningDocument
-from sagan_bench.run_directory import find_runs, read_all
-from sagan_bench.tuning import findings, space
-from sagan_bench.tuning.definition import Memory
-from sagan_bench.tuning.findings import Findings, SearchFindings
-from sagan_bench.tuning.planning import best, is_over
-from sagan_bench.tuning.storage import JOURNAL
-from sagan_bench.tuning.trials import OVER
+from sagan_bench.runs.records import Record
+from sagan_bench.runs.run import Run
+from sagan_bench.runs.run_directory import find_runs, read_all
 
 
 def of_tuning(folder: Path, url: str | None = None) -> TuningDocument:

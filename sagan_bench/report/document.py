@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from sagan_bench.comparison import Findings
-from sagan_bench.errors import UserError
-from sagan_bench.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
-from sagan_bench.tuning.findings import Findings as TuningFindings
+from sagan_bench.analysis.comparison import Findings
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
+from sagan_bench.experiments.tuning.findings import Findings as TuningFindings
 
 SCHEMA_VERSION = 2
 """Version of the layout of ``report.json`` that this package writes."""

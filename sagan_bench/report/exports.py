@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sagan_bench.comparison import Reading
+from sagan_bench.analysis.comparison import Reading
+from sagan_bench.analysis.statistics import Comparison
+from sagan_bench.experiments.tuning.findings import Findings as TuningFindings
+from sagan_bench.experiments.tuning.planning import best_name
 from sagan_bench.report import words
 from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 from sagan_bench.report.tables import means, shown_metrics
 from sagan_bench.report.words import decimals, number
-from sagan_bench.statistics import Comparison
-from sagan_bench.tuning.findings import Findings as TuningFindings
-from sagan_bench.tuning.planning import best_name
 
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sagan_bench.experiments.tuning.findings import Axis
 from sagan_bench.report.figures import COLOURS, EDGE, INK, MARKERS, panel, wrapped
 from sagan_bench.report.words import short, shown
-from sagan_bench.tuning.findings import Axis
 
 OUTCOMES = {"complete": "o", "pruned": "v", "diverged": "X"}
 """Those that are drawn, and their markers."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sagan_bench.config import flatten
+from sagan_bench.core.trees import flatten
 from sagan_bench.report import figures, plots, tables, words
 from sagan_bench.report.document import AnyDocument, Document, Picture
 from sagan_bench.report.pictures import MANY, preview

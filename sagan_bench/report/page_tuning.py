@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from sagan_bench.config import flatten
+from sagan_bench.core.trees import flatten
+from sagan_bench.experiments.tuning.findings import Findings, Importance, SearchFindings
+from sagan_bench.experiments.tuning.planning import best_name
+from sagan_bench.experiments.tuning.trials import Candidate, Trial, mean_or_none
 from sagan_bench.report import figures, figures_tuning, words
 from sagan_bench.report.document import TuningDocument
 from sagan_bench.report.figures_tuning import Again, Point, Strand
@@ -13,9 +16,6 @@ from sagan_bench.report.page import fill, marks
 from sagan_bench.report.plots import Drawn, drawn
 from sagan_bench.report.tables import Cell, Column, Row, Table
 from sagan_bench.report.words import MISSING, Tone, decimals, duration, number, plural
-from sagan_bench.tuning.findings import Findings, Importance, SearchFindings
-from sagan_bench.tuning.planning import best_name
-from sagan_bench.tuning.trials import Candidate, Trial, mean_or_none
 
 TONES: dict[str, Tone] = {"diverged": "worse", "failed": "worse"}
 METHOD = (

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from sagan_bench.comparison import Findings
-from sagan_bench.errors import UserError
-from sagan_bench.outcomes import Run
+from sagan_bench.analysis.comparison import Findings
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.stored import UNFIT, first_trouble
 from sagan_bench.report.document import Picture
-from sagan_bench.run_directory import read_sealed
-from sagan_bench.stored import UNFIT, first_trouble
+from sagan_bench.runs.run import Run
+from sagan_bench.runs.run_directory import read_sealed
 
 UNREADABLE = (*UNFIT, OSError, EOFError, SyntaxError, MemoryError, zlib.error)
 """What pictures and arrays raise that are cut, or something else."""
@@ -38,7 +38,7 @@ TILE_PX = 96
 QUALITY = 88
 """Of WebP in the page; the files beside it are lossless."""
 COLUMNS, GAP_PX = 8, 2
-"""Of a sample grid, as `sagan_bench.cell` draws it."""
+"""Of a sample grid, as `sagan_bench.session.cell` draws it."""
 
 
 def chosen(found: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], Files]:

@@ -4,13 +4,13 @@ import hashlib
 from pathlib import Path
 from urllib.parse import quote
 
-from sagan_bench.errors import UserError
-from sagan_bench.files import atomic_write, sweep_dead
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import atomic_write, sweep_dead
+from sagan_bench.core.stored import UNFIT
 from sagan_bench.report import exports, page, page_tuning, words
 from sagan_bench.report.document import AnyDocument, Document, not_a_report, read
 from sagan_bench.report.pictures import Files, unshowable
-from sagan_bench.run_directory import readable
-from sagan_bench.stored import UNFIT
+from sagan_bench.runs.run_directory import readable
 
 PAGE, DATA, JSON = "index.html", "data", "report.json"
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sagan_bench.comparison import Reading, Variant
+from sagan_bench.analysis.comparison import Reading, Variant
+from sagan_bench.analysis.statistics import Comparison
 from sagan_bench.evaluation.protocol import BETTER, label
 from sagan_bench.report import words
 from sagan_bench.report.document import Document, RunRow
 from sagan_bench.report.words import MISSING, Tone, compact, decimals, duration, number, plural
-from sagan_bench.statistics import Comparison
 
 
 @dataclass(frozen=True)

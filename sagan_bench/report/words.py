@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from sagan_bench.comparison import Findings, Reading
+from sagan_bench.analysis.comparison import Findings, Reading
+from sagan_bench.analysis.statistics import Comparison
+from sagan_bench.experiments.tuning.findings import Findings as TuningFindings
+from sagan_bench.experiments.tuning.findings import SearchFindings
 from sagan_bench.report.document import AnyDocument, TuningDocument
-from sagan_bench.statistics import Comparison
-from sagan_bench.tuning.findings import Findings as TuningFindings
-from sagan_bench.tuning.findings import SearchFindings
 
 Tone = Literal["better", "worse", "same", "open", "told"]
 MISSING = "—"

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from sagan_bench.errors import UserError
-from sagan_bench.files import atomic_file
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import atomic_file
 
 MAGIC = b"sagan-bench checkpoint 1\n"
 """What a file begins with; the SHA-256 of the rest of the file (32 bytes) follows."""

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sagan_bench.core.precision import full_precision
 from sagan_bench.models.attention import Block
 from sagan_bench.models.build import attention_blocks
-from sagan_bench.precision import full_precision
 
 QUERY_POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 """The positions whose maps are kept, (row, column) in sides: the centre and the quarter points."""

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagan_bench import host
-from sagan_bench.config import RunConfig
-from sagan_bench.data.seeding import generator as stream
-from sagan_bench.parallel import Shard
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import system
+from sagan_bench.core.parallel import Shard
+from sagan_bench.core.seeding import generator as stream
 
 
 class Noise(NamedTuple):
@@ -27,9 +27,10 @@ class Noise(NamedTuple):
     def to(self, device: torch.device) -> "Noise":
         """Return the same on a device, which is not waited for."""
         labels, share = (
-            None if each is None else host.sent(each, device) for each in (self.labels, self.share)
+            None if each is None else system.sent(each, device)
+            for each in (self.labels, self.share)
         )
-        return Noise(host.sent(self.z, device), labels, share)
+        return Noise(system.sent(self.z, device), labels, share)
 
 
 class StepNoise(NamedTuple):

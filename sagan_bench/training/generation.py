@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from sagan_bench import host
-from sagan_bench.config import RunConfig
-from sagan_bench.data.seeding import generator as stream
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import system
+from sagan_bench.core.precision import full_precision
+from sagan_bench.core.seeding import generator as stream
 from sagan_bench.models.build import plain_generator
 from sagan_bench.models.layers import plain_state, spectral_norms
-from sagan_bench.precision import full_precision
 
 BLOCK = 1024
 """Noise is drawn in blocks of this many rows, so that any row can be had without those before."""
@@ -62,10 +62,10 @@ def _standing_inputs(config: RunConfig, batch: int, device: torch.device) -> Ite
     """Yield the fixed noise of one batch, and uniform classes if there are any."""
     seed, size, classes = config.seed, config.training.batch_size, config.model.classes
     shape, source = (size, config.model.z_dim), stream(seed, "standing", batch)
-    yield host.sent(torch.randn(shape, generator=source, dtype=torch.float64).float(), device)
+    yield system.sent(torch.randn(shape, generator=source, dtype=torch.float64).float(), device)
     if classes:
         labels = torch.randint(classes, (size,), generator=stream(seed, "standing-label", batch))
-        yield host.sent(labels, device)
+        yield system.sent(labels, device)
 
 
 def _average_statistics(network: nn.Module, batches: Iterable[Iterable[Tensor]]) -> None:
@@ -136,5 +136,5 @@ def draw(standing_generator: nn.Module, *inputs: Tensor) -> Tensor:
     """Return the images (B, 3, S, S) of z (B, z_dim) and labels (B,), in fp32, on the CPU."""
     device = next(standing_generator.parameters()).device
     with full_precision():
-        sent = (host.sent(each, device) for each in inputs)
+        sent = (system.sent(each, device) for each in inputs)
         return standing_generator(*sent).cpu().contiguous()

@@ -15,14 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from torch.optim import Adam
 
-from sagan_bench.config import RunConfig, TrainingConfig
+from sagan_bench.config.schema import RunConfig, TrainingConfig
+from sagan_bench.core.parallel import ALONE, Shard
 from sagan_bench.data.feeding import Feed
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
 from sagan_bench.models.build import attention_blocks, build
 from sagan_bench.models.layers import frozen_spectral_norm
 from sagan_bench.models.synchronised import synchronise
-from sagan_bench.parallel import ALONE, Shard
 from sagan_bench.training.draws import Draws, Noise, dtype_of
 from sagan_bench.training.losses import D_LOSSES, adversarial_g, gradient_penalty
 

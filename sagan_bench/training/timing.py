@@ -5,9 +5,9 @@ import time
 
 import torch
 
-from sagan_bench import host
-from sagan_bench.config import RunConfig
-from sagan_bench.errors import UserError
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import system
+from sagan_bench.core.errors import UserError
 from sagan_bench.models.build import flops_per_step
 from sagan_bench.training.draws import dtype_of, step_noise
 from sagan_bench.training.loop import Recipe, TrainState
@@ -32,7 +32,7 @@ def seconds_per_flop(config: RunConfig, device: torch.device) -> float:
         try:
             return _seconds(part, device) / flops_per_step(part)
         except (RuntimeError, MemoryError) as error:
-            if not host.is_out_of_memory(error) or size <= 2:
+            if not system.is_out_of_memory(error) or size <= 2:
                 raise
             size //= 2
 
@@ -108,7 +108,7 @@ def _fits(config: RunConfig, state: TrainState, size: int) -> bool:
     try:
         try_step(config.model_copy(update={"training": training}), state)
     except (RuntimeError, MemoryError) as error:
-        if not host.is_out_of_memory(error):
+        if not system.is_out_of_memory(error):
             raise
         return False
     return True

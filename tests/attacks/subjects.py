@@ -88,11 +88,11 @@ PREPARE = ("data", "prepare", "folder:pictures", "--image-size", "32", "--worker
 @contextmanager
 def made_quick() -> Iterator[None]:
     """Make what takes time, and is not attacked, take little."""
-    from sagan_bench import cell, experiment
     from sagan_bench.data import building
     from sagan_bench.evaluation import extractors, metrics, scoring
+    from sagan_bench.experiments.tuning import storage, trials
     from sagan_bench.report import figures, pictures
-    from sagan_bench.tuning import storage, trials
+    from sagan_bench.session import cell, experiment
 
     def mean(features: Any) -> Any:
         return features.double().mean(0)
@@ -280,7 +280,7 @@ def _digest(data: bytes) -> str:
 
 
 def _trials(folder: Path) -> Any:
-    from sagan_bench.tuning.findings import of_tuning
+    from sagan_bench.experiments.tuning.findings import of_tuning
 
     try:
         found = [asdict(search) for search in of_tuning(folder).searches]

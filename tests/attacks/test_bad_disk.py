@@ -70,8 +70,8 @@ def said(ended: Ended, here: Path) -> Iterator[str]:
 
 
 def status(file: Path) -> Iterator[str]:
-    from sagan_bench.errors import UserError
-    from sagan_bench.run_directory import read_now
+    from sagan_bench.core.errors import UserError
+    from sagan_bench.runs.run_directory import read_now
 
     try:
         found = read_now(file.parent)

@@ -43,7 +43,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def keys() -> list[str]:
-    from sagan_bench.config import field_types
+    from sagan_bench.config.schema import field_types
 
     known = list(field_types())
     sections = sorted({key.rpartition(".")[0] for key in known if "." in key})
@@ -205,10 +205,11 @@ def _run(name: str, fuzzer: Any, ids: list[int]) -> None:
 
 def _tamed() -> None:
     """Bound time and memory, and take away what would train, score or prepare."""
-    from sagan_bench import ablation, experiment
+    from sagan_bench.core.errors import UserError
     from sagan_bench.data import building
-    from sagan_bench.errors import UserError
-    from sagan_bench.tuning import planning
+    from sagan_bench.experiments import ablation
+    from sagan_bench.experiments.tuning import planning
+    from sagan_bench.session import experiment
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise UserError("not here")

@@ -17,8 +17,8 @@ from example_studies import FILE
 
 from sagan_bench import cli
 from sagan_bench.cli import signals
-from sagan_bench.config import variants
-from sagan_bench.study import studies
+from sagan_bench.config.variants import variants
+from sagan_bench.experiments.study import studies
 from sagan_bench.training import loop
 
 ROOT = Path(cli.__file__).parents[2]
@@ -107,7 +107,7 @@ def test_a_failed_cell_ends_with_3_and_can_be_tried_again(
             raise RuntimeError("the device fell over")
         return train(config, *rest)
 
-    monkeypatch.setattr("sagan_bench.cell.train", fail)
+    monkeypatch.setattr("sagan_bench.session.cell.train", fail)
     assert ablate(study) == cli.SOME_FAILED
     shown = capsys.readouterr()
     assert "RuntimeError: the device fell over" in shown.err

@@ -7,7 +7,8 @@ import pytest
 from example_records import CONFIG, record, stored, unsealed
 from example_reports import CLEAR, leave_study
 
-from sagan_bench import cli, run_directory
+from sagan_bench import cli
+from sagan_bench.runs import run_directory
 
 EVIL = "\x1b]0;PWN\x07\x9b31m\u202e\r\n"
 Out = pytest.CaptureFixture[str]

@@ -105,7 +105,8 @@ def test_show_one_class_in_several_rows(tmp_path: Path) -> None:
 
 
 def test_prepared_is_what_training_takes(tmp_path: Path) -> None:
-    from sagan_bench.config import Host, resolve
+    from sagan_bench.config.layers import resolve
+    from sagan_bench.config.schema import Host
     from sagan_bench.data.building import prepare
     from sagan_bench.data.listing import DataSpec
 

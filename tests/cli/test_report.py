@@ -10,7 +10,7 @@ import pytest
 from example_reports import CLEAR, leave_run, leave_study, settings
 
 from sagan_bench import cli
-from sagan_bench.records import read
+from sagan_bench.runs.records import read
 
 
 def run(*arguments: str | Path) -> int:

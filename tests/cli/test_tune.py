@@ -12,10 +12,12 @@ import pytest
 from example_runs import SMALL
 from example_tunings import FILE, SMALLER, Scripted
 
-from sagan_bench import cli, engine, records
-from sagan_bench.config import RunConfig
-from sagan_bench.run_directory import find_runs
-from sagan_bench.tuning.findings import of_tuning
+from sagan_bench import cli
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.execution import engine
+from sagan_bench.experiments.tuning.findings import of_tuning
+from sagan_bench.runs import records
+from sagan_bench.runs.run_directory import find_runs
 
 ROOT = Path(cli.__file__).parents[2]
 SETS = [part for text in [*SMALLER, "run.eval_images=10"] for part in ("--set", text)]

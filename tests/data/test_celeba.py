@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec, Listing
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.store import Store
-from sagan_bench.errors import UserError
 
 
 def listing(root: Path, word: str = "", **wishes: object) -> Listing:

@@ -1,9 +1,9 @@
 import pytest
 from test_store import manifest
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.checks import check
 from sagan_bench.data.store import SplitFacts
-from sagan_bench.errors import UserError
 
 
 def test_good_data_pass() -> None:

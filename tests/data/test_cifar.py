@@ -7,10 +7,10 @@ import layouts
 import numpy as np
 import pytest
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.sources import cifar, open_source
-from sagan_bench.errors import UserError
 
 BATCHES = "cifar-10-batches-py"
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data import download as module
 from sagan_bench.data.building import prepare
 from sagan_bench.data.download import DATASETS, Archive, Dataset, download
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.errors import UserError
 
 
 class Server(ThreadingHTTPServer):

@@ -6,10 +6,10 @@ from pathlib import Path
 import layouts
 import pytest
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec, Listing, Source
 from sagan_bench.data.sources import open_source
-from sagan_bench.errors import UserError
 
 
 def save(root: Path, *names: str, kind: str = "PNG") -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec, Listing
 from sagan_bench.data.sources import lsun, open_source
-from sagan_bench.errors import UserError
 
 
 def listing(root: Path, category: str = "church_outdoor_train", **wishes: object) -> Listing:

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data import shapes
 from sagan_bench.data.decoding import Fit, Geometry
 from sagan_bench.data.listing import Chunk, DataSpec, Listing
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.sources.folder import read_files
-from sagan_bench.errors import UserError
 
 SQUARE = Geometry(8, None, "centre-crop")
 

@@ -17,13 +17,13 @@ import psutil
 import pytest
 from PIL import Image
 
+from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.data import building, shapes, store
 from sagan_bench.data.building import prepare
 from sagan_bench.data.decoding import Geometry
 from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part, Source
 from sagan_bench.data.sources import folder, twins
 from sagan_bench.data.store import Manifest, SplitFacts, known_fingerprint
-from sagan_bench.errors import MachineError, UserError
 
 TWINS = DataSpec("twins", 16, train_images=96, test_images=32)
 

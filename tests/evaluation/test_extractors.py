@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation import extractors
 from sagan_bench.evaluation.extractors import (
     EfficientNetLite0,

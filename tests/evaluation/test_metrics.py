@@ -20,8 +20,8 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import register_feature_extractor
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.pixels import normalise, quantise
-from sagan_bench.errors import UserError
 from sagan_bench.evaluation import metrics
 from sagan_bench.evaluation.extractors import BATCH_IMAGES, Features, build_extractor, extract
 from sagan_bench.evaluation.metrics import (

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import EXTRACTORS, NAMES, Protocol
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sagan_bench import host
-from sagan_bench.config import AttentionConfig, AttentionKind
-from sagan_bench.data.seeding import generator
+from sagan_bench.config.schema import AttentionConfig, AttentionKind
+from sagan_bench.core import system
+from sagan_bench.core.seeding import generator
 from sagan_bench.models import attention
 from sagan_bench.models.attention import (
     Block,
@@ -470,9 +470,9 @@ def test_peak_memory_grows_by_a_map_for_each_image_only_where_maps_are_kept(
 def peak_mib(compute: Callable[..., Tensor], images: int) -> float:
     """Peak memory of this process in a forward and backward pass, in MiB."""
     inputs = rows(images, 4096, 8, torch.float32)
-    host.forget_peak_memory(torch.device("cpu"))
+    system.forget_peak_memory(torch.device("cpu"))
     outputs_and_gradients(compute, inputs)
-    return 1024 * host.peak_memory_gib(torch.device("cpu"))
+    return 1024 * system.peak_memory_gib(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("needed", [False, True])

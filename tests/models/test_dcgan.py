@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sagan_bench.config import Host, RunConfig, resolve, variants
-from sagan_bench.data.seeding import generator as stream
-from sagan_bench.errors import UserError
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.config.variants import variants
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.seeding import generator as stream
 from sagan_bench.models.attention import SelfAttention
 from sagan_bench.models.build import (
     attention_blocks,

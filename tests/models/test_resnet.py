@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sagan_bench.cli import main
-from sagan_bench.config import Host, RunConfig, resolve
-from sagan_bench.errors import UserError
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core.errors import UserError
 from sagan_bench.models.attention import SelfAttention
 from sagan_bench.models.build import attention_blocks, build, layers, parameters, skeleton
 from sagan_bench.models.families import widths
@@ -135,7 +136,7 @@ def test_blocks_of_the_resnet_have_no_bias() -> None:
 
 @pytest.mark.parametrize("channels", [64, 128, 256])
 def test_a_residual_control_without_bias_has_as_many_parameters(channels: int) -> None:
-    from sagan_bench.config import AttentionConfig
+    from sagan_bench.config.schema import AttentionConfig
     from sagan_bench.models.attention import block
 
     kinds = (AttentionConfig(kind=kind) for kind in ("full", "residual"))

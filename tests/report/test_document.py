@@ -14,11 +14,11 @@ from example_records import contents, unsealed
 from example_reports import CLEAR, Example, leave_run, leave_study, score, settings
 
 from sagan_bench import cli
-from sagan_bench.config import read as read_config
-from sagan_bench.errors import UserError
-from sagan_bench.records import read as read_record
+from sagan_bench.config.layers import read as read_config
+from sagan_bench.core.errors import UserError
 from sagan_bench.report import collect, publish, tables, words
 from sagan_bench.report.document import SCHEMA_VERSION, Document, read
+from sagan_bench.runs.records import read as read_record
 
 
 def of(tmp_path: Path, values: object = CLEAR, **given: object) -> Document:

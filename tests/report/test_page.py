@@ -15,8 +15,8 @@ from axe_playwright_python.sync_playwright import Axe
 from example_reports import CLEAR, Example, leave_run, leave_study, settings
 from playwright.sync_api import Browser, Page
 
-from sagan_bench import study
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
+from sagan_bench.experiments import study
 from sagan_bench.report import collect, page, publish
 from sagan_bench.report.document import Document
 

@@ -16,12 +16,12 @@ from playwright.sync_api import Browser
 from test_page import HOSTILE, _Parts, column, opened
 
 from sagan_bench import cli
-from sagan_bench.config import RunConfig
-from sagan_bench.errors import UserError
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.experiments.tuning.definition import Memory
+from sagan_bench.experiments.tuning.space import load
 from sagan_bench.report import collect_tuning, page_tuning, publish, words
 from sagan_bench.report.document import TuningDocument
-from sagan_bench.tuning.definition import Memory
-from sagan_bench.tuning.space import load
 
 REACHED = 100.0
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints, DamagedCheckpoint
 
@@ -208,7 +208,7 @@ KILLS = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch
-from sagan_bench.run_directory import RunDirectory
+from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.training.checkpoint import Checkpoints
 
 torch.set_num_threads(1)  # forked children cannot use the threads of their parent

@@ -10,19 +10,20 @@ import torch
 from example_runs import SMALL
 from PIL import Image
 
-from sagan_bench import cell, drawing, experiment
-from sagan_bench.cell import grid_labels
 from sagan_bench.cli import main
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.parallel import ALONE, Shard
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.pixels import quantise
 from sagan_bench.data.store import Store
-from sagan_bench.errors import UserError
 from sagan_bench.evaluation.metrics import intra_fid
 from sagan_bench.models.layers import spectral_norms
-from sagan_bench.parallel import ALONE, Shard
-from sagan_bench.records import read
+from sagan_bench.runs.records import read
+from sagan_bench.session import cell, drawing, experiment
+from sagan_bench.session.cell import grid_labels
 from sagan_bench.training.draws import Noise, step_noise
 from sagan_bench.training.generation import draw, noise, truncated
 from sagan_bench.training.loop import Recipe, Step, TrainState, train

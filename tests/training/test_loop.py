@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from sagan_bench.config import Host, RunConfig, resolve
+from sagan_bench.config.layers import resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core.seeding import generator as stream
 from sagan_bench.data.building import prepare
 from sagan_bench.data.feeding import batch
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.data.seeding import generator as stream
 from sagan_bench.data.store import Store
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.training.draws import Noise

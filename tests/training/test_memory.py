@@ -9,11 +9,14 @@ import torch.distributed as dist
 from example_runs import SMALL
 from torch import nn
 
-from sagan_bench import cell, drawing, experiment, host, records
-from sagan_bench.config import Host, RunConfig, override, resolve
+from sagan_bench.config.layers import override, resolve
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import system
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.errors import UserError
+from sagan_bench.runs import records
+from sagan_bench.session import cell, drawing, experiment
 from sagan_bench.training.loop import TrainState, train
 from sagan_bench.training.timing import out_of_memory
 
@@ -53,7 +56,7 @@ FORMS: list[Callable[[], Exception]] = [
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_in_which_memory_runs_out_is_recognised(form: Callable[[], Exception]) -> None:
-    assert host.is_out_of_memory(form())
+    assert system.is_out_of_memory(form())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_every_form_in_which_memory_runs_out_is_recognised(form: Callable[[], Ex
     ],
 )
 def test_no_other_error_is_called_so(error: Exception) -> None:
-    assert not host.is_out_of_memory(error)
+    assert not system.is_out_of_memory(error)
 
 
 def most(images: int, form: Callable[[], Exception]) -> Callable[..., None]:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from example_tunings import FILE, here, planned, small_tuning
 
-from sagan_bench.config import RunConfig, read
-from sagan_bench.errors import UserError
-from sagan_bench.stored import load_toml
-from sagan_bench.tuning import definition
-from sagan_bench.tuning.definition import Memory, Tuning
+from sagan_bench.config.layers import read
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.stored import load_toml
+from sagan_bench.experiments.tuning import definition
+from sagan_bench.experiments.tuning.definition import Memory, Tuning
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_pruner_that_cannot_work_is_refused(tmp_path: Path) -> None:
 def test_hyperbands_brackets_are_optunas(tmp_path: Path, evals: int, brackets: int) -> None:
     import optuna
 
-    from sagan_bench.tuning import storage
+    from sagan_bench.experiments.tuning import storage
 
     text = FILE.replace("evals = 6", f"evals = {evals}").replace("steps = 60", "steps = 300")
     tuning = small_tuning(tmp_path, text=text, pruner="hyperband")
@@ -139,7 +140,7 @@ def test_objectives_that_cannot_guide_are_refused(
 
 
 def test_what_diverges_first_has_a_value_whatever_the_objective() -> None:
-    from sagan_bench.tuning.driving import BEYOND
+    from sagan_bench.experiments.tuning.driving import BEYOND
 
     assert BEYOND.keys() == {name for name, way in definition.OBJECTIVES.items() if way == "lower"}
 

@@ -12,15 +12,15 @@ import pytest
 from example_tunings import FILE, Scripted, planned, small_tuning, tune, write_record
 from optuna.trial import TrialState
 
-from sagan_bench.cell import Stopped
-from sagan_bench.config import RunConfig
-from sagan_bench.engine import Job
-from sagan_bench.errors import UserError
-from sagan_bench.tuning import storage
-from sagan_bench.tuning.definition import Memory
-from sagan_bench.tuning.driving import Searcher
-from sagan_bench.tuning.findings import of_tuning
-from sagan_bench.tuning.trials import DIVERGED, searches
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.execution.engine import Job
+from sagan_bench.experiments.tuning import storage
+from sagan_bench.experiments.tuning.definition import Memory
+from sagan_bench.experiments.tuning.driving import Searcher
+from sagan_bench.experiments.tuning.findings import of_tuning
+from sagan_bench.experiments.tuning.trials import DIVERGED, searches
+from sagan_bench.session.cell import Stopped
 
 
 def by_rate(config: RunConfig, step: int) -> float:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from example_tunings import Scripted, planned, small_tuning, tune
 
-from sagan_bench.cell import Stopped
-from sagan_bench.config import RunConfig
-from sagan_bench.errors import UserError
-from sagan_bench.tuning.findings import IMPORTANCE_TRIALS, Findings, findings, of_tuning
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.experiments.tuning.findings import IMPORTANCE_TRIALS, Findings, findings, of_tuning
+from sagan_bench.session.cell import Stopped
 
 
 def attention_helps(config: RunConfig, step: int) -> float:
@@ -167,7 +167,7 @@ def test_there_must_be_a_tuning(tmp_path: Path) -> None:
 def test_a_tuning_is_read_without_torch(long: tuple[Findings, Path]) -> None:
     program = (
         "import sys\nfrom pathlib import Path\n"
-        "from sagan_bench.tuning.findings import of_tuning\n"
+        "from sagan_bench.experiments.tuning.findings import of_tuning\n"
         f"of_tuning(Path({str(long[1])!r}))\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from example_tunings import FILE, here, small_tuning
 
-from sagan_bench.config import presets, read
-from sagan_bench.errors import UserError
-from sagan_bench.tuning import planning, space
+from sagan_bench.config.layers import read
+from sagan_bench.config.variants import presets
+from sagan_bench.core.errors import UserError
+from sagan_bench.experiments.tuning import planning, space
 
 
 @pytest.mark.parametrize("name", space.spaces())

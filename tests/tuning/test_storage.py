@@ -10,10 +10,10 @@ import pytest
 from example_records import unsealed
 from example_tunings import Scripted, planned, small_tuning
 
-from sagan_bench.errors import UserError
-from sagan_bench.tuning import planning, storage
-from sagan_bench.tuning.definition import Memory, masked
-from sagan_bench.tuning.findings import of_tuning
+from sagan_bench.core.errors import UserError
+from sagan_bench.experiments.tuning import planning, storage
+from sagan_bench.experiments.tuning.definition import Memory, masked
+from sagan_bench.experiments.tuning.findings import of_tuning
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import DataSpec, Source
 from sagan_bench.data.sources import celeba, cifar, folder, imagenet, lsun, twins
-from sagan_bench.errors import UserError
 
 
 class Kind(NamedTuple):

@@ -5,6 +5,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import (
     DataSpec,
     Listing,
@@ -18,7 +19,6 @@ from sagan_bench.data.sources.folder import files_part, folder_listing
 from sagan_bench.data.sources.scanning import check_folder, files_key, scan
 from sagan_bench.data.sources.splitting import heads
 from sagan_bench.data.sources.texts import read_lines, read_table
-from sagan_bench.errors import UserError
 
 _PICTURES = "img_align_celeba"
 _PARTITION = "list_eval_partition"

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import Geometry, Pixels, decode
 from sagan_bench.data.listing import Chunk, DataSpec, Labels, Listing, Part, Source, at_most
 from sagan_bench.data.sources.scanning import File, check_folder, files_key
-from sagan_bench.errors import UserError
 
 _SIDE = 32
 _IMAGES_A_TASK = 500

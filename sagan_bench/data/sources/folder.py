@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import Geometry, decode
 from sagan_bench.data.listing import (
     Chunk,
@@ -25,7 +26,6 @@ from sagan_bench.data.listing import (
 )
 from sagan_bench.data.sources.scanning import files_key, is_not_data, scan
 from sagan_bench.data.sources.splitting import Splits, heads, split
-from sagan_bench.errors import UserError
 
 _FILES_A_TASK = 64
 

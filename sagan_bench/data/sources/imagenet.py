@@ -5,11 +5,11 @@ import re
 from functools import partial
 from pathlib import Path
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import DataSpec, Listing, Source, hold_out, ranked, some
 from sagan_bench.data.sources.folder import listed
 from sagan_bench.data.sources.scanning import files_key, scan
 from sagan_bench.data.sources.splitting import Splits, below, folder_of, heads
-from sagan_bench.errors import UserError
 
 _WNID = re.compile(r"n\d{8}")
 _USUAL_PLACES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "ILSVRC2012", "imagenet")

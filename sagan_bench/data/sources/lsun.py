@@ -11,6 +11,7 @@ from typing import BinaryIO
 import lmdb
 import numpy as np
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import Geometry, decode, decoding_processes, start_worker
 from sagan_bench.data.listing import (
     Chunk,
@@ -25,7 +26,6 @@ from sagan_bench.data.listing import (
     some,
 )
 from sagan_bench.data.sources.scanning import File, check_folder, files_key
-from sagan_bench.errors import UserError
 
 _DATA = "data.mdb"
 _PICTURES_A_TASK = 64

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import RESIZE, looks_like_a_picture
 from sagan_bench.data.listing import DataSpec, digest16, printable
-from sagan_bench.errors import UserError
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm")

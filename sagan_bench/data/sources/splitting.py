@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import hold_out, printable, ranked, some
-from sagan_bench.errors import UserError
 
 Role = Literal["train", "test", "val"]
 

@@ -3,7 +3,7 @@
 import codecs
 from pathlib import Path
 
-from sagan_bench.errors import UserError
+from sagan_bench.core.errors import UserError
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",

@@ -4,9 +4,9 @@ from functools import partial
 
 import numpy as np
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.data import shapes
 from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part, Source, at_most, digest16
-from sagan_bench.errors import UserError
 
 TWINS_SEED = 0
 """The one seed of the published ``twins``; runs differ in their own seed, never in their data."""

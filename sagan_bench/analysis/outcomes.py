@@ -1,0 +1,243 @@
+"""Records of runs -> values that may be put side by side; whatever may not is refused here."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.stored import fitting
+from sagan_bench.core.trees import flatten
+from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.runs.records import RECORD, Score
+from sagan_bench.runs.run import OVER, Run, Weights
+from sagan_bench.runs.run_directory import read_now, readable
+
+LABELS = ("preset", "variant", "name", "seed", "data.source")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs that may be compared: one configuration a variant, one protocol, one budget.
+
+    Attributes:
+        attempted: finished, diverged or failed; by variant and seed.
+        unfinished: paths of those still to be finished.
+        protocols: of the final scores of averaged weights: sampling seed -> protocol.
+    """
+
+    attempted: tuple[Run, ...]
+    unfinished: tuple[Path, ...]
+    protocols: Mapping[int, Protocol]
+
+    @cached_property
+    def variants(self) -> dict[str, list[Run]]:
+        """The runs of each variant."""
+        found: dict[str, list[Run]] = {}
+        for run in self.attempted:
+            found.setdefault(run.variant, []).append(run)
+        return found
+
+    @property
+    def steps(self) -> int:
+        """The budget in generator updates."""
+        return self.attempted[0].record.steps
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that every finished run has."""
+        found = [set(s.metrics) for run in self.attempted for s in run.final("ema")[:1]]
+        return sorted(set.intersection(*found)) if found else []
+
+    def label(self, metric: str) -> str:
+        """Return the metric's name for readers."""
+        return next(iter(self.protocols.values())).label(metric) if self.protocols else metric
+
+    def outcomes(self, value: Callable[[Run], float | None]) -> dict[str, dict[int, float | None]]:
+        """Return variant -> seed -> value; None for a run that was lost."""
+        return {
+            variant: {run.seed: None if run.lost else value(run) for run in runs}
+            for variant, runs in self.variants.items()
+        }
+
+    def at_the_end(self, metric: str, weights: Weights = "ema") -> Callable[[Run], float | None]:
+        """Return what gives a run's final value: the mean over sampling seeds."""
+        kept = {_family(protocol) for protocol in self.protocols.values()}
+
+        def value(run: Run) -> float | None:
+            scores = [
+                s
+                for s in run.final(weights)
+                if s.sampling_seed in self.protocols and _family(_protocol(s)) in kept
+            ]
+            values = [s.metrics.get(metric) for s in scores]
+            known = [one for one in values if one is not None]
+            return fmean(known) if known and len(known) == len(values) else None
+
+        return value
+
+
+def whole(path: Path) -> Run:
+    """Return a run whose record was looked at in all its parts, the nested ones too.
+
+    Raises:
+        UserError: See :func:`sagan_bench.runs.records.read`.
+    """
+    run = scored(path)
+    run.config  # noqa: B018  # refuses a damaged one
+    return run
+
+
+def scored(path: Path) -> Run:
+    """Return a run, the protocols of whose final scores were looked at.  Raises as `whole`."""
+    run = Run(path, read_now(path))
+    for score in run.record.scores:
+        if score.final:
+            protocol_of(score, path)
+    return run
+
+
+def protocol_of(score: Score, path: Path) -> Protocol:
+    """Return the protocol of a score in the record of ``path``.  Raises `UserError` if damaged."""
+    return fitting(lambda: Protocol.model_validate(score.protocol), path / RECORD)
+
+
+def gather(paths: Iterable[Path], *, loose: bool = False) -> Runs:
+    """Read runs and check that they may be compared.
+
+    Args:
+        paths: of runs.
+        loose: no study names them: where variants clash, runs go by the name that their user gave
+            them, else by the folder they are in.
+
+    A run whose record cannot be read is left out, and that is logged.
+
+    Raises:
+        UserError: no record can be read; a run twice, two configurations of one variant, different
+            budgets, or figures of different protocols, with the difference.
+    """
+    runs = [run for _, run in readable(dict.fromkeys(paths), whole)]
+    over = [run for run in runs if run.record.status in OVER]
+    over.sort(key=lambda run: run.seed)
+    if loose:
+        over = _told_apart(over)
+    _refuse_clashes(over)
+    _refuse_other_budgets(over)
+    unfinished = tuple(run.path for run in runs if run.record.status not in OVER)
+    return Runs(tuple(over), unfinished, _common_protocols(over))
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs under the first kind of label by which those of one label are alike."""
+    for label in (
+        lambda run: run.record.variant,
+        lambda run: run.record.name,
+        lambda run: f"{run.path.resolve().parent.name}/{run.record.variant}",
+    ):
+        labelled = [replace(run, label=label(run)) for run in runs]
+        try:
+            _refuse_clashes(labelled)
+        except UserError:
+            continue
+        return labelled
+    return list(runs)
+
+
+def _refuse_clashes(runs: Sequence[Run]) -> None:
+    _refuse_twice(runs)
+    _refuse_other_configs(runs)
+
+
+def _refuse_twice(runs: Sequence[Run]) -> None:
+    seen: dict[tuple[str, int], Path] = {}
+    for run in runs:
+        other = seen.setdefault((run.variant, run.seed), run.path)
+        if other != run.path:
+            raise UserError(
+                f"two runs of {run.variant} at seed {run.seed}: {other} and {run.path}; one seed "
+                "is one run: leave one out"
+            )
+
+
+def _refuse_other_configs(runs: Sequence[Run]) -> None:
+    first: dict[str, Run] = {}
+    for run in runs:
+        other = first.setdefault(run.variant, run)
+        if differs := _told(differences(other, run)):
+            raise UserError(
+                f"runs of {run.variant} that are not alike: {differs}; {other.path} and "
+                f"{run.path}; compare runs of one configuration"
+            )
+
+
+def differences(here: Run, there: Run) -> list[tuple[str, Any, Any]]:
+    """Return (key, value here, value there) of all in two configurations that changes results."""
+    return _difference(_results(here.config), _results(there.config))
+
+
+def _results(config: RunConfig) -> dict[str, object]:
+    leaves = dict(flatten(config.model_dump(mode="json")))
+    return {k: v for k, v in leaves.items() if not k.startswith("run.") and k not in LABELS}
+
+
+def _refuse_other_budgets(runs: Sequence[Run]) -> None:
+    for run in runs:
+        if run.record.steps != runs[0].record.steps:
+            raise UserError(
+                f"different budgets: {runs[0].path} has {runs[0].record.steps} steps and "
+                f"{run.path} {run.record.steps}; compare runs of equal length"
+            )
+
+
+def _common_protocols(runs: Sequence[Run]) -> dict[int, Protocol]:
+    """Return the protocol by sampling seed under which every finished run was scored.
+
+    Where there are several, it is the one that the first run was scored by first.
+    """
+    scored = [run for run in runs if not run.lost]
+    if not scored:
+        return {}
+    by_run = [{s.fingerprint: _protocol(s) for s in run.final("ema")} for run in scored]
+    common = [p for fingerprint, p in by_run[0].items() if all(fingerprint in of for of in by_run)]
+    if not common:
+        for run, of in zip(scored, by_run, strict=True):
+            if not of.keys() & by_run[0].keys():
+                _refuse_protocols(scored[0], run)
+        raise UserError("the runs share no protocol; score them alike with `evaluate`")
+    family = _family(common[0])
+    return {p.sampling_seed: p for p in common if _family(p) == family}
+
+
+def _refuse_protocols(first: Run, other: Run) -> None:
+    here, there = (run.final("ema") for run in (first, other))
+    if not here or not there:
+        bare = first if not here else other
+        raise UserError(f"{bare.path} has no final score; run `evaluate` on it")
+    differs = _told(_difference(here[0].protocol, there[0].protocol))
+    raise UserError(
+        f"figures of different protocols are never compared: {differs}; {first.path} and "
+        f"{other.path}; score them alike with `evaluate`"
+    )
+
+
+def _difference(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    pairs = ((key, here.get(key), there.get(key)) for key in {**here, **there})
+    return [(key, a, b) for key, a, b in pairs if a != b]
+
+
+def _told(differs: Sequence[tuple[str, Any, Any]]) -> str:
+    return ", ".join(f"{key}: {json.dumps(a)} and {json.dumps(b)}" for key, a, b in differs)
+
+
+def _protocol(score: Score) -> Protocol:
+    return Protocol.model_validate(score.protocol)
+
+
+def _family(protocol: Protocol) -> str:
+    """Return the protocol but for the sampling seed and whose weights were scored."""
+    ignored = {"sampling_seed", "weights", "ema_decay"}
+    return json.dumps(protocol.model_dump(mode="json", exclude=ignored), sort_keys=True)

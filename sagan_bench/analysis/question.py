@@ -1,0 +1,98 @@
+"""What is asked of runs before they are looked at: the measure, and what is known of variants."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sagan_bench.analysis.statistics import Pair
+from sagan_bench.config.schema import Section
+from sagan_bench.core.names import closest
+from sagan_bench.evaluation.protocol import BETTER
+
+Settings = dict[str, Any]
+"""Dotted key of the configuration -> value."""
+
+
+class Measure(Section):
+    """What decides on one kind of data, fixed before looking."""
+
+    metric: str = Field(description="key of the primary metric, such as twin_rate or fid")
+    min_effect: float | str = Field(
+        description="smallest difference that matters: in units of the metric, or as in '5%' of "
+        "the baseline's mean"
+    )
+    set: Settings = Field(default={}, description="settings that go with this kind of data")
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        self.least  # noqa: B018  # refuses what is neither
+        if self.metric not in BETTER:
+            raise ValueError(f"metric = '{self.metric}'; {closest(self.metric, list(BETTER))}")
+        return self
+
+    @property
+    def least(self) -> tuple[float, bool]:
+        """The smallest effect that matters, and whether it is a share of the baseline's mean."""
+        if isinstance(self.min_effect, float | int):
+            return float(self.min_effect), False
+        share, percent, rest = self.min_effect.partition("%")
+        if not percent or rest:
+            raise ValueError(f"min_effect = {self.min_effect!r}: expected a number, or '5%'")
+        return float(share) / 100, True
+
+
+class PaperRow(Section):
+    """One column of a published table: a block at a place, and what was reported there."""
+
+    block: Literal["none", "attention", "residual"]
+    share: float | None = Field(None, description="side of the feature map / side of the image")
+    figures: dict[str, float]
+
+
+class Paper(Section):
+    """A published table to stand beside the study's own; never a truth to test against."""
+
+    title: str
+    source: str
+    remark: str
+    rows: tuple[PaperRow, ...]
+
+
+class Place(BaseModel):
+    """Where a variant has a block, and what the variant costs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Literal["generator", "discriminator"]
+    side: int
+    channels: int
+
+
+class Facts(BaseModel):
+    """What a variant's networks are, counted before anything is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: tuple[Place, ...]
+    parameters_g: int
+    parameters_d: int
+    flops_per_step: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be compared, and by what; ``declared`` says that it was fixed before any run."""
+
+    name: str
+    text: str
+    measure: Measure
+    pairs: tuple[Pair, ...]
+    declared: bool
+    comparable: bool = True
+    looks: int = 0
+    planned: int | None = None
+    """Runs that the plan has; None for runs that no plan names."""
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+    paper: Paper | None = None

@@ -1,0 +1,200 @@
+"""Settings laid over each other: a preset, a variant, files and flags -> one `RunConfig`."""
+
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sagan_bench.config.schema import LABELS, MOST_WHOLE, Host, RunConfig, field_types
+from sagan_bench.config.variants import pick, presets, variant_settings
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
+from sagan_bench.core.stored import load_toml, parsed_toml, shortened
+from sagan_bench.core.trees import flatten
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration, and the origin of each of its values by dotted key."""
+
+    config: RunConfig
+    origins: dict[str, str]
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """Split ``section.key=value``; the value is read as TOML, or else as a plain word."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: expected section.key=value, e.g. --set training.lr_g=2e-4")
+    try:
+        return key.strip(), parsed_toml(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+    except ValueError as error:
+        raise UserError(f"--set {key.strip()}: {error}") from error
+
+
+def read(
+    *,
+    preset: str | None = None,
+    variant: str | None = None,
+    file: Path | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, tuple[str, Any]] | None = None,
+) -> Resolved:
+    """Return the whole configuration as it was asked for, and who set each value.
+
+    Later wins: defaults, preset, variant, file, first-class options, ``--set``.
+
+    Args:
+        preset: name of a shipped preset; else the file's, else ``quick``.
+        variant: name of a shipped variant; else the file's, else ``sagan``.
+        file: a TOML file with the sections of `RunConfig`.
+        sets: texts ``section.key=value``.
+        flags: dotted key -> (option as typed, value).
+
+    Raises:
+        UserError: an unknown key or name, or a value out of range: what, who set it, the closest.
+    """
+    written = load_toml(file) if file else {}
+    for key in LABELS[:2]:
+        if not isinstance(written.get(key, ""), str):
+            raise UserError(f"{file}: {key} = {shortened(written[key])}: expected a name")
+    preset = preset or written.get("preset") or "quick"
+    variant = variant or written.get("variant") or "sagan"
+    written = {key: value for key, value in written.items() if key not in LABELS[:2]}
+    return assemble(
+        preset,
+        variant,
+        (f"variant {variant}", variant_settings(variant)),
+        (str(file), written),
+        *((option, {key: value}) for key, (option, value) in (flags or {}).items()),
+        *(("--set", dict([parse_set(text)])) for text in sets),
+    )
+
+
+def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) -> Resolved:
+    """Return the configuration of layers (who sets it, settings) over a preset; later wins.
+
+    ``variant`` is only the label: its settings are a layer too, because a study lets them win over
+    the command line, and a single run the other way round.
+
+    Raises:
+        UserError: as `read`.
+    """
+    types_ = field_types()
+    values: dict[str, Any] = {"preset": preset, "variant": variant, "name": variant}
+    origins = dict.fromkeys(types_, "default") | dict.fromkeys(LABELS, "chosen")
+    for origin, layer in ((f"preset {preset}", pick("preset", preset, presets())), *layers):
+        for key, value in flatten(layer):
+            _refuse_unknown(key, origin, types_)
+            if key in LABELS[:2]:  # by now they only name what was chosen
+                raise UserError(f"{origin}: choose it with --{key} {value}")
+            values[key] = None if value == "none" and _optional(types_[key]) else value
+            origins[key] = origin
+    return Resolved(_validate(values, origins), origins)
+
+
+def decide(asked: Resolved, host: Host) -> Resolved:
+    """Replace every ``auto`` by what the host has.
+
+    Gradient penalties are taken in fp32, because they are differentiated twice.
+
+    Raises:
+        UserError: TF32 was asked for where there is none.
+    """
+    config, decided = asked.config, dict[str, Any]()
+    if config.data.crop == "auto":
+        decided["data.crop"] = config.data.crop_px
+    if config.training.precision == "auto":
+        usable = host.bf16 and config.training.loss != "wgan-gp"
+        decided["training.precision"] = "bf16" if usable else "fp32"
+    if config.training.precision == "tf32" and not host.tf32:
+        raise UserError("training.precision = tf32: this device has none; use fp32, bf16 or auto")
+    if config.evaluation.extractor == "auto":
+        decided["evaluation.extractor"] = host.extractor
+    values = dict(flatten(config.model_dump())) | decided
+    origins = asked.origins | dict.fromkeys(decided, "this machine")
+    if "data.crop" in decided:
+        origins["data.crop"] = "auto, by data.source"
+    return Resolved(RunConfig.model_validate(_nested(values)), origins)
+
+
+def resolve(host: Host, **asked: Any) -> Resolved:
+    """Return what `read` returns, without ``auto``.  Raises `UserError` as `read` and `decide`."""
+    return decide(read(**asked), host)
+
+
+def override(config: RunConfig, given: Mapping[str, tuple[str, Any]]) -> RunConfig:
+    """Return ``config`` with the values of dotted key -> (who set it, value).
+
+    Raises:
+        UserError: an unknown key, or a value out of range.
+    """
+    values = dict(flatten(config.model_dump()))
+    for key, (origin, value) in given.items():
+        _refuse_unknown(key, origin, values)
+        values[key] = None if value == "none" and _optional(field_types()[key]) else value
+    return _validate(values, {key: origin for key, (origin, _) in given.items()})
+
+
+def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
+    if key not in types_:
+        raise UserError(f"{origin}: no setting is called '{key}'; {closest(key, list(types_))}")
+
+
+def _optional(kind: Any) -> bool:
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return is_union and type(None) in typing.get_args(kind)
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, leaf = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfig:
+    for key, value in values.items():
+        if any(not -MOST_WHOLE <= number <= MOST_WHOLE for number in _whole_numbers(value)):
+            raise UserError(
+                f"{key} = {shortened(value)} ({origins.get(key, 'default')}): whole numbers go up "
+                f"to {MOST_WHOLE} (63 bits)"
+            )
+    try:
+        return RunConfig.model_validate(_nested(values))
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = _setting(problem["loc"])
+            given = f"{key} = {shortened(problem['input'])}"
+            where = f"{given} ({origins.get(key, 'default')}): " if key else ""
+            lines.append(where + problem["msg"].removeprefix("Value error, "))
+        raise UserError("\n".join(lines)) from error
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(one, list | tuple):
+            yield from _whole_numbers(one)
+        elif isinstance(one, int):
+            yield one
+
+
+def _setting(loc: tuple[int | str, ...]) -> str:
+    """Return the dotted key of an error, without list positions and the branches of a union."""
+    key = ".".join(str(part) for part in loc if not isinstance(part, int))
+    known = field_types()
+    while key and key not in known and key.rpartition(".")[0] in known:
+        key = key.rpartition(".")[0]
+    return key

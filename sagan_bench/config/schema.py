@@ -1,0 +1,314 @@
+"""What a run is: `RunConfig`, its digest, and which of its fields are young.
+
+Every field outside the section ``run`` changes results and enters the digest; no field inside it
+does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from sagan_bench.core.names import device_called
+from sagan_bench.core.trees import flatten
+
+DIGEST_SCHEMA = 1
+CELEBA_CROP = 160
+"""Side of the centre crop of CelebA's 178 x 218 pictures (heykeetae/Self-Attention-GAN)."""
+
+MOST_WHOLE = 2**63 - 1
+"""The largest whole number that can be asked for, a seed among them: what tables can hold.
+
+Records of before may have larger ones, and are read.
+"""
+
+Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp64"]
+ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
+Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
+SpectralNormed = Literal["all", "hidden", "none"]
+AttentionKind = Literal["full", "icml", "pooled", "uniform", "residual", "wider"]
+
+
+def later(neutral: Any, **rest: Any) -> Any:
+    """Declare a field that is younger than digests: left out of them while it is ``neutral``.
+
+    So a new field leaves the digests of existing runs as they are.  Its neutral value must mean
+    what was computed before there was the field, and can never change.
+    """
+    return Field(neutral, json_schema_extra={"later": True}, **rest)
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and it refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which images, and how they become squares."""
+
+    source: str = Field(
+        "twins",
+        description="twins, folder:PATH, celeba:PATH, lsun:PATH#CATEGORY, cifar10:PATH, ...",
+    )
+    image_size: Literal[32, 64, 128, 256] = Field(32, description="side of an image in pixels")
+    crop: Crop = Field("auto", description="centre crop in source pixels; auto: CelebA's, or none")
+    fit: Literal["centre-crop", "squash"] = Field(
+        "centre-crop", description="how an oblong image becomes a square"
+    )
+    flip: bool = Field(False, description="mirror each training image with probability 1/2")
+    train_images: int | None = Field(None, ge=1, description="use this many only; none is all")
+    test_images: int | None = Field(None, ge=0, description="likewise, held-out images")
+
+    @property
+    def crop_px(self) -> int | None:
+        """The side of the centre crop in source pixels, with ``auto`` resolved; None is no crop."""
+        if self.crop == "auto":
+            return CELEBA_CROP if self.source.startswith("celeba:") else None
+        return self.crop
+
+
+class AttentionConfig(Section):
+    """Feature-map sides in pixels that carry a self-attention block; an empty list is none.
+
+    ``kind`` is what stands there.  Attention (`sagan_bench.models.attention`): ``full`` (arXiv v1
+    and the seed project), ``icml`` (the paper of 2019), ``pooled`` (its authors' code).  Controls:
+    ``uniform`` (every position sees the mean of all), ``residual`` (as many parameters as ``full``,
+    no context), ``wider`` (no block; each network has the width of as many FLOPs as with ``full``).
+    """
+
+    generator: Sides = Field((16,), description="sides in G")
+    discriminator: Sides = Field((16,), description="sides in D")
+    kind: AttentionKind = later("full", description="attention or control at these sides")
+    gamma_init: float = later(0.0, description="gamma at the start, in y = x + gamma * o")
+    gamma_learned: bool = later(True, description="whether gamma is trained")
+
+
+class SpectralNormConfig(Section):
+    """Which convolutions are divided by their spectral norm.
+
+    ``all``: every one; ``hidden``: all but the output's and attention's (the seed project's
+    choice); ``none``.
+    """
+
+    generator: SpectralNormed = Field("all", description="in G")
+    discriminator: SpectralNormed = Field("all", description="in D")
+
+
+class ModelConfig(Section):
+    """The two networks."""
+
+    architecture: Literal["dcgan", "resnet"] = Field("dcgan", description="family of networks")
+    width: int = Field(64, ge=8, description="channels of the widest feature map's neighbour")
+    z_dim: int = Field(128, ge=1, description="components of the noise vector")
+    attention: AttentionConfig = AttentionConfig()
+    spectral_norm: SpectralNormConfig = SpectralNormConfig()
+    width_factor: int = later(1, ge=1, description="times the width: a known difference, to detect")
+    discriminator_sees: Literal["whole", "halves"] = later(
+        "whole", description="halves: left and right are scored apart, and the logits averaged"
+    )
+    classes: int = later(
+        0, ge=0, description="classes that G and D are told of (resnet); 0 is unconditional"
+    )
+    layout: Literal["pyramid", "flat"] = later(
+        "pyramid",
+        description="resnet: channels double as sides halve; flat: as many on every map, D half",
+    )
+    initialisation: Literal["torch", "glorot"] = later(
+        "torch", description="law of the weights at the start; glorot: uniform, zero biases"
+    )
+
+
+class TrainingConfig(Section):
+    """The recipe.  Defaults are the SAGAN paper's (section 4)."""
+
+    loss: Literal["hinge", "wgan-gp"] = Field("hinge", description="adversarial loss")
+    gp_weight: float = Field(10.0, ge=0, description="lambda of the gradient penalty (wgan-gp)")
+    batch_size: int = Field(64, ge=2, description="images a step")
+    lr_g: float = Field(1e-4, gt=0, description="Adam's learning rate of G")
+    lr_d: float = Field(4e-4, gt=0, description="of D: four times G's is the two-time-scale rule")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Adam's beta 1")
+    beta2: float = Field(0.9, ge=0, lt=1, description="Adam's beta 2")
+    n_critic: int = Field(1, ge=1, description="updates of D for each update of G")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of G's weight average, a step")
+    precision: Precision = Field("auto", description="of the networks' products")
+    compile: bool = Field(False, description="torch.compile both networks")
+    micro_batch: int | None = later(
+        None, ge=2, description="images at a time, gradients summed; BatchNorm sees no more at once"
+    )
+    lr_scale: float = later(1.0, gt=0, description="times both learning rates")
+    lr_d_over_g: float | None = later(
+        None, gt=0, description="D's learning rate over G's; none leaves lr_d as it is"
+    )
+
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """Adam's learning rates of G and D, after ``lr_scale`` and ``lr_d_over_g``."""
+        lr_d = self.lr_d if self.lr_d_over_g is None else self.lr_g * self.lr_d_over_g
+        return self.lr_scale * self.lr_g, self.lr_scale * lr_d
+
+
+class EvaluationConfig(Section):
+    """How the finished generator is scored."""
+
+    extractor: ExtractorName = Field("auto", description="feature extractor")
+    n_real: int | None = Field(
+        None, ge=4, description="real images at most; none is the whole split"
+    )
+    n_fake: int = Field(10_000, ge=4, description="generated images")
+    n_floor: int = Field(10_000, ge=2, description="held-out real images, for the floor")
+    split: Literal["train", "test"] = Field("train", description="split of the real images")
+    sampling_seeds: tuple[int, ...] = Field((0,), min_length=1, description="one score each")
+    bn_batches: int = Field(
+        64, ge=1, description="batches over which G's BatchNorm statistics are recomputed"
+    )
+    isc_splits: int = Field(10, ge=1, description="splits of the inception score")
+    kid_subsets: int = Field(100, ge=1, description="subsets of the kernel inception distance")
+    kid_subset_size: int = Field(1_000, ge=2, description="images in each subset")
+    truncation: float | None = later(None, gt=0, description="noise from |z| < this only")
+    intra_class: bool = later(False, description="FID within each class too, their mean")
+
+
+class RunSection(Section):
+    """How far, where and with what is written: nothing here changes the result of a step."""
+
+    steps: int = Field(100_000, ge=1, description="generator updates to reach")
+    device: Annotated[str, AfterValidator(device_called)] = Field(
+        "auto", description="auto, cpu, cuda, cuda:N"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; none is one a core")
+    cells_on_device: int = Field(1, ge=1, description="runs that share the device, set by ablate")
+    sample_every: int = Field(100, ge=1, description="steps between sample grids")
+    eval_every: int | None = Field(None, ge=1, description="steps between scores on the way")
+    eval_images: int = Field(512, ge=4, description="generated images for those")
+    eval_metrics: Literal["all", "rule"] = Field(
+        "all", description="of those; rule: only what twins are scored by, without an extractor"
+    )
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
+    keep_training_state: bool = Field(False, description="keep optimizers when finished")
+    skip_bad: bool = Field(False, description="leave unreadable pictures out, and say so")
+    inception_weights: str | None = Field(None, description="file, used if its hash is right")
+    tensorboard: bool = Field(False, description="write TensorBoard logs too")
+
+
+class RunConfig(Section):
+    """Everything that a run is.  Immutable; `digest` names what it computes."""
+
+    preset: str = Field("quick", description="where the values began (a label)")
+    variant: str = Field("sagan", description="what was changed (a label)")
+    name: str = Field("sagan", pattern=r"^[\w][\w.+-]*$", description="the run's name (a label)")
+    seed: int = Field(0, ge=0, description="of the weights, the noise and the data's order")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        if self.training.loss != "wgan-gp":
+            return self
+        normed = self.model.spectral_norm
+        if (normed.generator, normed.discriminator) != ("none", "none"):
+            raise ValueError(
+                "loss wgan-gp does not go with spectral normalisation; add --set "
+                "model.spectral_norm.generator=none --set model.spectral_norm.discriminator=none"
+            )
+        if self.training.compile:
+            raise ValueError(
+                "loss wgan-gp needs second derivatives, which a compiled network lacks; "
+                "leave out training.compile"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> "RunConfig":
+        size, micro = self.training.batch_size, self.training.micro_batch
+        if micro and size % micro:
+            raise ValueError(
+                f"training.micro_batch = {micro} does not divide training.batch_size = {size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attention_has_effect(self) -> "RunConfig":
+        attention, neutral = self.model.attention, neutral_values(AttentionConfig)
+        changed = [key for key, value in neutral.items() if getattr(attention, key) != value]
+        if changed and not (attention.generator or attention.discriminator):
+            raise ValueError(
+                f"model.attention.{changed[0]} changes nothing, because no side has a block; "
+                "set model.attention.generator or model.attention.discriminator, e.g. to [16]"
+            )
+        if attention.kind == "wider" and changed != ["kind"]:
+            raise ValueError(
+                f"model.attention.{changed[-1]} changes nothing, because with kind wider there is "
+                "no block; leave it out"
+            )
+        return self
+
+    def digest(self, data_fingerprint: str) -> str:
+        """Return 12 hex digits of SHA-256 over all that changes results.
+
+        The images enter by the fingerprint of their content, so that moving a folder changes
+        nothing and changing an image does.  A field declared `later` enters unless neutral.
+
+        Raises:
+            ValueError: a value is still ``auto``.
+        """
+        fields = {k: v for k, v in flatten(self.model_dump()) if _changes_results(k)}
+        for key, value in neutral_values(type(self)).items():
+            if fields[key] == value:
+                del fields[key]
+        unresolved = [key for key, value in fields.items() if value == "auto"]
+        if unresolved:
+            raise ValueError(f"resolve before taking the digest: {', '.join(unresolved)}")
+        fields |= {"data.fingerprint": data_fingerprint, "schema": DIGEST_SCHEMA}
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+LABELS = ("preset", "variant", "name")
+
+
+def _changes_results(key: str) -> bool:
+    return key not in LABELS and key != "data.source" and not key.startswith("run.")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the machine decides where a configuration says ``auto``."""
+
+    bf16: bool
+    """The device multiplies bf16 in hardware."""
+    extractor: Literal["efficientnet-lite0", "inception"]
+    """The best extractor whose weights are at hand."""
+    tf32: bool = False
+    """The device has TF32 products."""
+
+
+def field_types(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
+    """Return the annotated type of every leaf of the configuration by dotted key."""
+    types_: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            types_ |= field_types(kind, f"{prefix}{name}.")
+        else:
+            types_[prefix + name] = kind
+    return types_
+
+
+def neutral_values(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
+    """Return the neutral value of every field declared `later` by dotted key."""
+    values: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind, extra = field.annotation, field.json_schema_extra
+        if isinstance(kind, type) and issubclass(kind, Section):
+            values |= neutral_values(kind, f"{prefix}{name}.")
+        elif isinstance(extra, dict) and extra.get("later"):
+            values[prefix + name] = field.default
+    return values

@@ -1,0 +1,67 @@
+"""Presets and variants, which are data: where they are shipped, and what a name means."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
+from sagan_bench.core.stored import load_toml, table_of
+from sagan_bench.core.trees import flatten
+
+
+def shipped(folder: str) -> Path:
+    """Return a shipped folder of data files: inside the installed package, else in the checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+@cache
+def presets() -> dict[str, dict[str, Any]]:
+    """Return the shipped presets by name; one that ``extends`` another has its settings too."""
+    table = load_toml(Path(__file__).parent / "presets.toml")
+
+    def whole(name: str) -> dict[str, Any]:
+        own = dict(flatten(table[name]))
+        base = own.pop("extends", None)
+        return (whole(base) if base else {}) | own
+
+    return {name: whole(name) for name in table}
+
+
+@cache
+def variants() -> dict[str, dict[str, Any]]:
+    """Return the shipped variants by name; ``says`` is each one's description in words."""
+    file = shipped("ablations") / "variants.toml"
+    table = load_toml(file)
+    for name, settings in table.items():
+        if not isinstance(table_of(settings, f"{file}: {name}").get("says"), str):
+            raise UserError(f"{file}: {name}: says is missing: what the variant is, in words")
+    return table
+
+
+def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return ``table[name]`` without its description.  Raises `UserError` with the closest name."""
+    if name not in table:
+        raise UserError(f"no {kind} is called '{name}'; {closest(str(name), list(table))}")
+    return {key: value for key, value in table[name].items() if key != "says"}
+
+
+def variant_settings(name: str) -> dict[str, Any]:
+    """Return dotted key -> value of a variant; ``a+b`` is what ``a`` and ``b`` change, together.
+
+    Raises:
+        UserError: an unknown name, or two parts that set one key to different values.
+    """
+    table = variants()
+    merged: dict[str, Any] = {}
+    for part in (name,) if name in table else name.split("+"):
+        for key, value in flatten(pick("variant", part, table)):
+            if merged.setdefault(key, value) != value:
+                raise UserError(
+                    f"variant {name}: its parts set {key} to {merged[key]!r} and to {value!r}; "
+                    "combine variants that change different things"
+                )
+    return merged

@@ -1,0 +1,29 @@
+"""Names that users give: of devices, and the closest of those that are known."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+MOST_NAMED = 30
+"""Known names in a hint on an unknown one."""
+
+
+def device_called(name: str) -> str:
+    """Return the name of a device.  Raises ValueError if it is none that we use."""
+    if name.partition(":")[0] == "mps":
+        raise ValueError(
+            "a Mac's GPU is not used, because torch computes wrong gradients there without an "
+            "error (docs/gpu.md); use cpu"
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return name
+
+
+def closest(word: str, known: Sequence[str]) -> str:
+    """Return a hint such as ``did you mean 'seed'?``, else the known words."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    more = f" and {len(known) - MOST_NAMED:,} more" if len(known) > MOST_NAMED else ""
+    return f"known are: {', '.join(known[:MOST_NAMED])}{more}"

@@ -1,0 +1,1 @@
+"""Where runs run: the engine that a driver of many runs submits them to."""

@@ -1,0 +1,43 @@
+"""What can be said of a study's runs."""
+
+from pathlib import Path
+
+from sagan_bench.analysis.comparison import Findings, findings
+from sagan_bench.analysis.outcomes import gather
+from sagan_bench.analysis.question import Question
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.stored import damaged
+from sagan_bench.experiments import study
+from sagan_bench.experiments.study import Memory
+from sagan_bench.runs.run_directory import find_runs
+
+
+def of_study(folder: Path) -> Findings:
+    """Return what can be said of a study's runs.
+
+    Raises:
+        UserError: there is no study, no finished run, or runs that may not be compared.
+    """
+    memory = study.Memory.of(folder)
+    if memory is None:
+        raise UserError(f"no study is in {folder}; begin one with `ablate`")
+    runs = gather(find_runs(folder))
+    if memory.study.paper and (bare := runs.variants.keys() - memory.facts.keys()):
+        raise damaged(folder / study.MEMORY, f"facts: {min(bare)} is missing")
+    return findings(runs, _question(memory))
+
+
+def _question(memory: Memory) -> Question:
+    asked = memory.study
+    return Question(
+        name=asked.name,
+        text=asked.question,
+        measure=asked.measure,
+        pairs=asked.pairs,
+        declared=True,
+        comparable=asked.comparable,
+        looks=memory.looks,
+        planned=len(asked.all_variants) * len(asked.seeds),
+        facts=memory.facts,
+        paper=asked.paper,
+    )

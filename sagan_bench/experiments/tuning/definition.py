@@ -1,0 +1,316 @@
+"""What a tuning is: which variants, what is searched and how, and what its folder keeps of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+from pydantic import Field, model_validator
+
+from sagan_bench.analysis.question import Measure, Settings
+from sagan_bench.config.layers import Resolved, assemble, decide
+from sagan_bench.config.schema import Host, RunConfig, Section
+from sagan_bench.config.variants import presets, variant_settings
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
+from sagan_bench.core.trees import flatten
+from sagan_bench.evaluation.protocol import BETTER, NAMES
+from sagan_bench.experiments.study import Kept
+from sagan_bench.experiments.tuning.space import Parameter, Space
+
+MEMORY = "tuning.json"
+OBJECTIVES: dict[str, Literal["lower", "higher"]] = {**BETTER, "images_per_sec": "higher"}
+MOST_SEARCHES, MOST_TRIALS = 1_000, 1_000_000
+TOP = 3
+"""Trials of a search that are trained again."""
+HYPERBAND_TRIALS = 10
+"""Trials that each bracket of Hyperband needs before its sampler knows anything."""
+
+Sampler = Literal["tpe", "random", "gp", "qmc"]
+Pruner = Literal["percentile", "median", "hyperband", "none"]
+SAMPLERS, PRUNERS = get_args(Sampler), get_args(Pruner)
+
+
+class Seeds(NamedTuple):
+    """Training seeds of one search; no two searches and no two uses share one."""
+
+    search: int
+    chosen_on: tuple[int, ...]
+    """Set A: on which the best of the best is chosen."""
+    reported_on: tuple[int, ...]
+    """Set B: on which nothing was chosen."""
+
+
+class Tuning(Section):
+    """Searches of one or more variants in one space, at one budget.
+
+    ``searches`` of each variant are independent; search k has the same seeds for every variant.
+    """
+
+    preset: str
+    variants: tuple[str, ...] = Field(min_length=1)
+    searches: int = Field(1, ge=1, le=MOST_SEARCHES)
+    space: Space
+    objectives: tuple[str, ...] = Field(min_length=1)
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "median"
+    settings: Settings = Field(default={}, description="settings that the user adds to all trials")
+    seeds_a: int = Field(2, ge=1, le=MOST_SEARCHES)
+    seeds_b: int = Field(2, ge=1, le=MOST_SEARCHES)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.preset not in presets():
+            raise UserError(
+                f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
+            )
+        for variant in self.variants:
+            variant_settings(variant)
+        if len(set(self.variants)) < len(self.variants):
+            raise UserError(f"--variants {','.join(self.variants)}: one is there twice")
+        for objective in self.objectives:
+            if objective not in OBJECTIVES:
+                raise UserError(f"--objective {objective}: {closest(objective, list(OBJECTIVES))}")
+        self._refuse_objectives()
+        if both := sorted(self.space.parameters.keys() & self.settings.keys()):
+            raise UserError(f"--set {both[0]}: it is searched; give a --space without it")
+        return self
+
+    def _refuse_objectives(self) -> None:
+        named = ",".join(self.objectives)
+        if len(set(self.objectives)) < len(self.objectives):
+            raise UserError(f"--objective {named}: one is there twice")
+        if self.objectives[0] not in BETTER:
+            raise UserError(
+                f"--objective {named}: the first one chooses the winner, and {self.objectives[0]} "
+                "says nothing of its images; name it after another, such as fid"
+            )
+        wanted = self.fixed.get("evaluation.intra_class", False)
+        if "intra_fid" in self.objectives and wanted is not True:
+            raise UserError(
+                "--objective intra_fid: it is measured with --set evaluation.intra_class=true only"
+            )
+
+    @property
+    def prunes(self) -> bool:
+        """Whether trials are scored on the way, to be broken off where that looks hopeless."""
+        return self.pruner != "none"
+
+    @cached_property
+    def data_kind(self) -> str:
+        """The kind of the data: what stands before the colon."""
+        source = self.settings.get("data.source") or presets()[self.preset]["data.source"]
+        return str(source).partition(":")[0]
+
+    @property
+    def measure(self) -> Measure:
+        """The primary metric, and the smallest effect that matters."""
+        said, first = self.space.measure(self.data_kind), self.objectives[0]
+        others = first in BETTER and first != said.metric
+        return Measure(metric=first, min_effect="5%") if others else said
+
+    @cached_property
+    def fixed(self) -> Settings:
+        """What all trials have: the space's budget, what goes with the data, the user's own."""
+        return self.space.budget | self.space.measure(self.data_kind).set | self.settings
+
+    @property
+    def steps(self) -> int:
+        """The budget of a trial in generator updates."""
+        return int(self.fixed["run.steps"])
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between scores on the way: the last of ``evals`` is the final score."""
+        return self.steps // self.space.evals + 1
+
+    @property
+    def baseline(self) -> str:
+        """What the other variants are held against."""
+        return "no-attention" if "no-attention" in self.variants else self.variants[0]
+
+    def seeds(self, search: int) -> Seeds:
+        """Return the training seeds of the search with this index, from 0."""
+        one = 1 + self.seeds_a + self.seeds_b
+        first = search * one
+        after = first + 1 + self.seeds_a
+        return Seeds(first, tuple(range(first + 1, after)), tuple(range(after, first + one)))
+
+    def asked(
+        self,
+        variant: str,
+        seed: int,
+        params: Mapping[str, Any] | None = None,
+        *,
+        watched: bool = False,
+    ) -> Resolved:
+        """Return the configuration of a run as it is asked for.
+
+        Args:
+            variant: wins over everything else: what it names is what it is about.
+            seed: of training.
+            params: values of a trial; None is the preset's own.
+            watched: score on the way, as trials are that may be pruned.
+
+        Raises:
+            UserError: an unknown key, or a value out of range.
+        """
+        by_rule = self.data_kind == "twins" and self.objectives[0] not in NAMES
+        scored = {
+            "run.eval_every": self.eval_every if watched else "none",
+            "run.eval_metrics": "rule" if by_rule else "all",
+        }
+        return assemble(
+            self.preset,
+            variant,
+            (f"space {self.space.name}", self.fixed),
+            ("tune", scored),
+            ("the trial", params or {}),
+            (f"variant {variant}", variant_settings(variant)),
+            ("the cell", {"seed": seed}),
+        )
+
+    def config(self, variant: str, seed: int, host: Host, **rest: Any) -> RunConfig:
+        """Return the configuration of a run, without ``auto``.  Raises `UserError` as `asked`."""
+        return decide(self.asked(variant, seed, **rest), host).config
+
+    def parameters(self, variant: str, host: Host) -> dict[str, Parameter]:
+        """Return what is searched of a variant.  Raises `UserError` if nothing is."""
+        found = self.space.of_variant(variant, self.config(variant, 0, host))
+        if not found:
+            raise UserError(f"space {self.space.name}: {variant} has none of its parameters")
+        return found
+
+    def refuse_pruner(self, trials: int) -> None:
+        """Refuse a pruner that could not work.  Raises `UserError`: which, and what would."""
+        if len(self.objectives) > 1 and self.prunes:
+            raise UserError(
+                f"--pruner {self.pruner}: several objectives give no order by which to prune; "
+                "leave it out"
+            )
+        brackets = hyperband_brackets(self.steps // self.eval_every)
+        if self.pruner == "hyperband" and trials < HYPERBAND_TRIALS * brackets:
+            raise UserError(
+                f"--pruner hyperband: with {self.space.evals} scores of a trial it has {brackets} "
+                f"brackets, and each needs {HYPERBAND_TRIALS} trials; give --trials "
+                f"{HYPERBAND_TRIALS * brackets} or more, or --pruner median"
+            )
+
+
+def hyperband_brackets(budget: int, factor: int = 3) -> int:
+    """Return Hyperband's brackets: floor(log_factor(budget)) + 1, in steps between two scores."""
+    brackets = 1
+    while factor**brackets <= budget:
+        brackets += 1
+    return brackets
+
+
+class Memory(Kept):
+    """What the folder of a tuning keeps: how it began, and how far it was to go.
+
+    ``looks`` counts the times that a search went on when figures on its set B could be seen.
+    """
+
+    FILE = MEMORY
+    WHAT = "tuning"
+
+    tuning: Tuning
+    storage: str | None = Field(None, description="URL without its password; null: the journal")
+    trials: int = Field(ge=1, le=MOST_TRIALS, description="of each search, in all")
+    confirm: bool = True
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        for variant in self.tuning.variants:
+            self.tuning.asked(variant, 0)  # refuses settings that cannot be
+        return self
+
+    @classmethod
+    def begun(cls, tuning: Tuning, host: Host, **rest: Any) -> Self:
+        """Return the memory of a tuning that begins now."""
+        return cls(tuning=tuning, host=asdict(host), **rest)
+
+
+def masked(url: str | None) -> str | None:
+    """Return a storage's URL without its password, and without options, which may hold one.
+
+    Raises:
+        UserError: it is none.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if url is None:
+        return None
+    try:
+        return make_url(url).set(query={}).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError) as error:  # such as a port that is no number
+        raise UserError(
+            "--storage: that is no URL of a database; expected such as sqlite:///trials.db"
+        ) from error
+
+
+def grown(memory: Memory, asked: Tuning, folder: Path) -> Tuning:
+    """Return the tuning that goes on: the one in the folder, with variants and searches added.
+
+    Raises:
+        UserError: what is asked for would search or decide something else; in what it differs.
+    """
+    here, there = definition(memory.tuning), definition(asked)
+    differ = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+    if differ:
+        pairs = [
+            f"{k}: {here.get(k, 'absent')} here, {there.get(k, 'absent')} asked" for k in differ
+        ]
+        raise UserError(
+            f"another tuning is in {folder}: {', '.join(pairs)}; choose another --name, or take "
+            "the change back"
+        )
+    more = {
+        "variants": tuple(dict.fromkeys((*memory.tuning.variants, *asked.variants))),
+        "searches": max(memory.tuning.searches, asked.searches),
+        "settings": memory.tuning.settings | asked.settings,  # a path may have moved
+    }
+    return Tuning.model_validate(memory.tuning.model_dump() | more)
+
+
+def definition(tuning: Tuning) -> dict[str, str]:
+    """Return what a tuning searches and decides by; key -> JSON."""
+    fixed = tuning.model_dump(mode="json", exclude={"variants", "searches"})
+    for parameter in fixed["space"]["parameters"].values():
+        del parameter["why"]  # words
+    del fixed["space"]["says"], fixed["space"]["presets"]
+    leaves = {key: json.dumps(value) for key, value in flatten(fixed)}
+    return {key: value for key, value in leaves.items() if key != "settings.data.source"}
+
+
+def folder_of(tuning: Tuning, runs: Path, name: str | None) -> Path:
+    """Return ``runs/<name>``; by default ``tune-<variants>``, and the data's kind if given."""
+    moved = f"-{tuning.data_kind}" if "data.source" in tuning.settings else ""
+    return runs / (name or f"tune-{'-'.join(tuning.variants)}{moved}")
+
+
+def exported(
+    tuning: Tuning, variant: str, params: Mapping[str, Any], remarks: Sequence[str] = ()
+) -> str:
+    """Return a TOML file for ``train --config``: the trial's values over the preset.
+
+    The budget of a trial is left out: a training has the preset's.  What the variant decides is
+    left to it, as in the trials.
+    """
+    lasting = {
+        key: value
+        for key, value in tuning.fixed.items()
+        if key in tuning.settings or not key.startswith(("run.", "evaluation."))
+    }
+    own = {"run.steps", *variant_settings(variant)}
+    settings = {key: value for key, value in {**lasting, **params}.items() if key not in own}
+    lines = [f"# {remark}" for remark in remarks]
+    lines += [f"preset = {json.dumps(tuning.preset)}", f"variant = {json.dumps(variant)}"]
+    lines += [
+        f"{key} = {json.dumps('none' if value is None else value)}"
+        for key, value in settings.items()
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,328 @@
+"""Searches -> what can be said of them: plain data for the terminal and the report."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal, get_args
+
+import optuna
+from optuna.storages import BaseStorage
+
+from sagan_bench.analysis import statistics
+from sagan_bench.analysis.statistics import CONFIRMATORY_N, Comparison, Metric
+from sagan_bench.core.errors import UserError
+from sagan_bench.evaluation.protocol import label
+from sagan_bench.experiments.tuning import storage as kept
+from sagan_bench.experiments.tuning.definition import OBJECTIVES, Memory, Tuning, masked
+from sagan_bench.experiments.tuning.trials import (
+    Candidate,
+    Cell,
+    Confirmation,
+    Outcome,
+    Search,
+    Trial,
+    confirmation,
+    front,
+    searches,
+    trials,
+)
+
+_log = logging.getLogger(__name__)
+
+IMPORTANCE_TRIALS = 30
+"""Completed trials from which the importance of parameters is given."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A parameter as an axis of parallel coordinates; ``scale`` as in a space."""
+
+    key: str
+    scale: Literal["real", "log", "integer", "categorical"]
+    low: float | None
+    high: float | None
+    choices: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search took, of what it would have taken had no trial been cut short."""
+
+    trials: dict[Outcome, int]
+    asked_for: int
+    """Trials that it was to have."""
+    steps: int
+    steps_unpruned: int
+    seconds: float
+    """Training and scoring of all trials that ended."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Share of each parameter in what the objective varies by, or why that is not said."""
+
+    evaluator: str
+    shares: dict[str, float] | None
+    absent: str | None
+
+
+@dataclass(frozen=True)
+class SearchFindings:
+    """One search.
+
+    Attributes:
+        id: its name.
+        variant: what was searched.
+        index: which of the variant's searches.
+        axes: its parameters.
+        trials: all, by number: the data of history and parallel coordinates.
+        best_so_far: (trial number, best value of the first objective up to it).
+        front: numbers of the trials that no other beats; with one objective, of the best alone.
+        budget: spent and saved.
+        importance: of parameters.
+        candidates: the best, trained again on set A; the one chosen, on set B too.
+        chosen: its number.
+        searched: its value in the search, which is optimistic: it was chosen by it.
+        reported: its mean on set B; null while that is to come, or if a run of it was lost.
+        optimism: by how much ``searched`` looks better than ``reported``, in units of the metric.
+        missing: runs on fresh seeds that are to come, as far as is known.
+    """
+
+    id: str
+    variant: str
+    index: int
+    axes: tuple[Axis, ...]
+    trials: tuple[Trial, ...]
+    best_so_far: tuple[tuple[int, float], ...]
+    front: tuple[int, ...]
+    budget: Budget
+    importance: Importance
+    candidates: tuple[Candidate, ...]
+    chosen: int | None
+    searched: float | None
+    reported: float | None
+    optimism: float | None
+    missing: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will say no more: all its trials ended, or a timeout cut it, and confirmed."""
+        ended = len(self.trials) >= self.budget.asked_for and not self.budget.trials["running"]
+        return not self.missing and (ended or self.chosen is not None)
+
+    @property
+    def winner(self) -> Candidate | None:
+        """The candidate that was chosen."""
+        return next((one for one in self.candidates if one.number == self.chosen), None)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that can be said of a tuning; figures raw, words beside them.
+
+    ``comparisons`` and ``sentences`` are of variants, whose unit is the search.
+    """
+
+    name: str
+    preset: str
+    variants: tuple[str, ...]
+    baseline: str
+    objectives: tuple[str, ...]
+    labels: tuple[str, ...]
+    better: tuple[Literal["lower", "higher"], ...]
+    min_effect: float
+    space: str
+    sampler: str
+    pruner: str
+    steps: int
+    storage: str
+    looks: int
+    searches: tuple[SearchFindings, ...]
+    standing: str
+    comparisons: tuple[Comparison, ...]
+    sentences: tuple[str, ...]
+
+    def first(self, variant: str) -> SearchFindings:
+        """Return the search of a variant whose winner is exported: the first.
+
+        To take the best of several would be to choose on set B.
+        """
+        return next(one for one in self.searches if one.variant == variant)
+
+
+def looked(looks: int) -> str:
+    """Return how often a tuning went on when it could have chosen by set B, in a sentence."""
+    times = "once" if looks == 1 else f"{looks} times"
+    return f"The search went on {times} after figures on set B could be seen."
+
+
+def of_tuning(folder: Path, url: str | None = None) -> Findings:
+    """Return what can be said of the tuning in a folder.
+
+    Raises:
+        UserError: there is none, or its storage cannot be read.
+    """
+    memory = Memory.of(folder)
+    if memory is None:
+        raise UserError(f"no tuning is in {folder}; begin one with `tune`")
+    if memory.storage != masked(url):
+        place, do = memory.storage or "its journal", "give --storage accordingly"
+        raise UserError(f"the trials of {folder} are in {place}; {do}")
+    opened = kept.opened(folder, url)
+    found = [_of_search(search, opened) for search in searches(memory, folder)]
+    return findings(memory, folder, found)
+
+
+def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
+    study = kept.read(opened, search.study_name)
+    found = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
+    stored = max((one.number + 1 for one in found), default=0)
+    if stored < search.begun:
+        storage = "its storage" if search.memory.storage else kept.JOURNAL
+        _log.warning(
+            "%s: %d trials of %s have begun and %s knows %d: part of it is lost",
+            search.folder, search.begun, search.id, storage, stored,
+        )  # fmt: skip
+    again = confirmation(search, found, Cell.record)
+    return search_findings(search, found, again, importance(study, found))
+
+
+def importance(study: optuna.Study | None, found: Sequence[Trial]) -> Importance:
+    """Return the importance of the parameters for the objectives, if enough is known."""
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    name = "PED-ANOVA"
+    complete = [one for one in found if one.outcome == "complete"]
+    if study is None or len(complete) < IMPORTANCE_TRIALS:
+        absent = f"{len(complete)} trials are complete; said from {IMPORTANCE_TRIALS} on"
+        return Importance(name, None, absent)
+    if len({one.values for one in complete}) == 1:
+        return Importance(name, None, "the objective did not vary")
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return Importance(name, dict(shares), None)
+
+
+def search_findings(
+    search: Search, found: Sequence[Trial], again: Confirmation, weighed: Importance
+) -> SearchFindings:
+    """Return what can be said of one search, of its trials and of the best trained again."""
+    tuning, chosen = search.memory.tuning, again.chosen
+    reported = again.reported
+    sign = -1 if OBJECTIVES[tuning.objectives[0]] == "higher" else 1
+    optimism = sign * (reported - chosen.searched) if chosen and reported is not None else None
+    best = front(found, tuning.objectives)
+    return SearchFindings(
+        id=search.id,
+        variant=search.variant,
+        index=search.index,
+        axes=tuple(
+            Axis(key, one.kind, one.low, one.high, one.choices)
+            for key, one in search.parameters.items()
+        ),
+        trials=tuple(found),
+        best_so_far=_best_so_far(found, sign),
+        front=tuple(one.number for one in (best if len(tuning.objectives) > 1 else best[:1])),
+        budget=_budget(found, search.memory),
+        importance=weighed,
+        candidates=again.candidates,
+        chosen=chosen.number if chosen else None,
+        searched=chosen.searched if chosen else None,
+        reported=reported,
+        optimism=optimism,
+        missing=len(again.missing),
+    )
+
+
+def _best_so_far(found: Sequence[Trial], sign: int) -> tuple[tuple[int, float], ...]:
+    """Return (number, best value up to it) of the complete trials."""
+    complete = [(one.number, one.values[0]) for one in found if one.values]
+    costs = accumulate((sign * value for _, value in complete), min)
+    return tuple((number, sign * cost) for (number, _), cost in zip(complete, costs, strict=True))
+
+
+def _budget(found: Sequence[Trial], memory: Memory) -> Budget:
+    counted = Counter(one.outcome for one in found)
+    ended = [one for one in found if one.outcome in ("complete", "pruned", "diverged")]
+    return Budget(
+        trials={outcome: counted[outcome] for outcome in get_args(Outcome)},
+        asked_for=memory.trials,
+        steps=sum(one.steps for one in ended),
+        steps_unpruned=sum(
+            memory.tuning.steps if one.outcome == "pruned" else one.steps for one in ended
+        ),
+        seconds=sum(one.seconds for one in ended),
+    )
+
+
+# --- Sides of an equal tuning ------------------------------------------------------------------
+
+
+def findings(memory: Memory, folder: Path, found: Sequence[SearchFindings]) -> Findings:
+    """Return what can be said of searches, and of their variants against each other."""
+    tuning = memory.tuning
+    config = tuning.config(tuning.variants[0], 0, memory.auto)
+    labels = tuple(label(one, config.evaluation.extractor) for one in tuning.objectives)
+    metric = _metric(tuning, labels[0], found)
+    standing, compared = _compared(tuning, metric, found, memory.looks)
+    return Findings(
+        name=folder.name,
+        preset=tuning.preset,
+        variants=tuning.variants,
+        baseline=tuning.baseline,
+        objectives=tuning.objectives,
+        labels=labels,
+        better=tuple(OBJECTIVES[one] for one in tuning.objectives),
+        min_effect=metric.min_effect,
+        space=tuning.space.name,
+        sampler=tuning.sampler,
+        pruner=tuning.pruner,
+        steps=tuning.steps,
+        storage=memory.storage or str(folder / kept.JOURNAL),
+        looks=memory.looks,
+        searches=tuple(found),
+        standing=standing,
+        comparisons=compared,
+        sentences=tuple(statistics.sentence(one, metric, "searches") for one in compared),
+    )
+
+
+def _metric(tuning: Tuning, name: str, found: Sequence[SearchFindings]) -> Metric:
+    first = tuning.objectives[0]
+    known = [
+        one.reported for one in found if one.variant == tuning.baseline and one.reported is not None
+    ]
+    least, relative = tuning.measure.least
+    metric = Metric(name, OBJECTIVES[first], least, relative=relative)
+    return metric.against(fmean(known) if known else 0.0)
+
+
+def _compared(
+    tuning: Tuning, metric: Metric, found: Sequence[SearchFindings], looks: int
+) -> tuple[str, tuple[Comparison, ...]]:
+    """Compare variants by what their searches reported: a search is one observation.
+
+    With fewer than 5 a side nothing is claimed of a variant: another search might have found
+    other values.  Nor is anything between searches of which one had more trials.
+    """
+    over = [one for one in found if one.is_over]
+    sides = {
+        variant: {one.index: one.reported for one in over if one.variant == variant}
+        for variant in tuning.variants
+    }
+    least = min(map(len, sides.values()))
+    if len(sides) < 2 or not least:
+        return "", ()
+    missing = len(found) - len(over)
+    compared = statistics.compare(sides, tuning.baseline, metric, looks=looks, missing=missing)
+    lengths = sorted({len(one.trials) - one.budget.trials["failed"] for one in over})
+    if len(lengths) > 1:
+        standing = f"unequal searches, of {lengths[0]} to {lengths[-1]} trials"
+    elif least < CONFIRMATORY_N:
+        standing = f"conditional on these searches, {least} a side"
+    else:
+        return compared[0].standing, compared
+    plain = (replace(one, standing=standing, verdict=None, seeds_needed=None) for one in compared)
+    return standing, tuple(plain)

@@ -1,0 +1,352 @@
+"""What a run left behind: the record, its schema, its reading, and where the run ran."""
+
+import hashlib
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from importlib import metadata
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
+
+from sagan_bench.core import cpu
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import json_bytes
+from sagan_bench.core.stored import SEAL, damaged, fitting, json_object, shortened
+
+SCHEMA_VERSION = 1
+"""Version of the layout of ``record.json`` that this package writes."""
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
+
+RECORD, CONFIG = "record.json", "config.json"
+
+Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
+RESULTS = ("finished", "diverged")
+"""Of a run that is over."""
+UtcTime = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
+
+
+def _not_finite(values: Any) -> dict[str, Any]:
+    """Return the NaN and infinities among the values of a dict (of anything else: none)."""
+    pairs = values.items() if isinstance(values, dict) else ()
+    return {key: v for key, v in pairs if isinstance(v, Real) and not math.isfinite(v)}
+
+
+def _reasons(lost: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
+    return tuple(f"{prefix}{key} was {value}" for key, value in lost.items())
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Score(_Stored):
+    """Every metric of one sample set; a metric that is not finite becomes null and a warning."""
+
+    step: int = Field(description="Generator updates done when the samples were drawn")
+    weights: Literal["ema", "raw"] = Field(description="Which weights of G drew the samples")
+    sampling_seed: int = Field(description="Seed of z and labels of the samples")
+    n_fake: int = Field(description="Number of generated images")
+    fingerprint: str = Field(description="Fingerprint of the protocol: compare only equal ones")
+    protocol: dict[str, JsonValue] = Field(description="The protocol behind the fingerprint")
+    metrics: dict[str, float | None] = Field(description="Metric key to value; null if missing")
+    floor: dict[str, float | None] = Field(
+        default_factory=dict, description="The same metrics of real against real images"
+    )
+    warnings: tuple[str, ...] = Field(default=(), description="Why values are missing or doubtful")
+    final: bool = Field(description="False for a score made during training at a smaller n")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_nan(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        for key, prefix in (("metrics", ""), ("floor", "floor of ")):
+            if lost := _not_finite(given.get(key)):
+                warnings = (*given.get("warnings", ()), *_reasons(lost, prefix))
+                nulled = {**given[key], **dict.fromkeys(lost)}
+                given = {**given, key: nulled, "warnings": warnings}
+        return given
+
+
+class Cost(_Stored):
+    """What the run took; a cost that is not finite becomes null and a note."""
+
+    train_sec: float | None = Field(None, description="Wall time of training, all attempts")
+    data_sec: float | None = Field(None, description="Wall time of preparing data")
+    score_sec: float | None = Field(None, description="Wall time of sampling and scoring")
+    images_per_sec: float | None = Field(None, description="Median of real images/s in training")
+    peak_memory_gib: float | None = Field(None, description="Peak memory of the training device")
+    parameters_g: int | None = Field(None, description="Trainable parameters of G")
+    parameters_d: int | None = Field(None, description="Trainable parameters of D")
+    flops_per_step: int | None = Field(None, description="Floating-point operations of one step")
+    notes: tuple[str, ...] = Field(default=(), description="Why costs are missing or doubtful")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_nan(cls, given: Any) -> Any:
+        if lost := _not_finite(given):
+            notes = (*given.get("notes", ()), *_reasons(lost))
+            given = {**given, **dict.fromkeys(lost), "notes": notes}
+        return given
+
+
+class Environment(_Stored):
+    """Where a run ran; nothing here is read from environment variables."""
+
+    python: str = Field(description="Version of Python")
+    sagan_bench: str | None = Field(None, description="Version of this package, if installed")
+    torch: str | None = Field(None, description="Version of torch")
+    torchvision: str | None = Field(None, description="Version of torchvision")
+    torch_fidelity: str | None = Field(None, description="Version of torch-fidelity")
+    numpy: str | None = Field(None, description="Version of numpy")
+    platform: str = Field(description="Operating system and architecture")
+    cpu: str | None = Field(None, description="Model name of the CPU")
+    device: str = Field(description="Device of training, as torch names it")
+    device_name: str | None = Field(None, description="Model name of the accelerator")
+    threads: int | None = Field(None, description="Threads of torch; they change bits in fp32")
+    cuda: str | None = Field(None, description="Version of CUDA that torch was built with")
+    git_commit: str | None = Field(None, description="Commit of the checkout that ran, if one did")
+    git_dirty: bool | None = Field(None, description="Whether the package differed from git_commit")
+    command: str = Field(description="Command line, quoted for a shell")
+
+
+class DataSummary(_Stored):
+    """Which images the run saw."""
+
+    fingerprint: str = Field(description="Fingerprint of the content, never of a path")
+    manifest: dict[str, JsonValue] = Field(description="Source, counts, size, splits")
+
+
+class BlockReading(_Stored):
+    """What a block did when it was last looked at; what is not finite, or has no maps, is null."""
+
+    network: Literal["generator", "discriminator"] = Field(description="Where the block is")
+    name: str = Field(description="Name of the block, which ends in the side of its feature map")
+    step: int = Field(description="Generator updates done")
+    gamma: float | None = Field(description="gamma in y = x + gamma * o")
+    ratio: float | None = Field(description="||gamma * o|| / ||x||, mean over images")
+    entropy: float | None = Field(None, description="Of a query's row of beta, in nats, mean")
+    entropy_max: float | None = Field(None, description="Of a uniform row, in nats")
+    distance_px: float | None = Field(None, description="From query to key under beta, mean")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_nan(cls, given: Any) -> Any:
+        return {**given, **dict.fromkeys(_not_finite(given))}
+
+
+class Seal(_Stored):
+    """What the beginning of a file was when the record was written."""
+
+    length: int = Field(ge=0, description="Length of that beginning, in bytes")
+    sha256: str = Field(description="SHA-256 of that beginning")
+
+    @classmethod
+    def of(cls, content: bytes) -> Self:
+        """Return the seal of what a file holds."""
+        return cls(length=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    def fits(self, content: bytes, *, whole: bool) -> bool:
+        """Return whether content begins as it did; if ``whole``, whether that is all of it."""
+        begin = content[: self.length]
+        return Seal.of(begin) == self and not (whole and len(content) > self.length)
+
+
+class Attempt(_Stored):
+    """One process's part of a run."""
+
+    started: UtcTime = Field(description="UTC time at which the process began")
+    ended: UtcTime | None = Field(None, description="UTC time at which it ended; null if killed")
+    from_step: int = Field(description="Steps done when it began")
+    to_step: int | None = Field(None, description="Steps done when it ended; null if killed")
+    outcome: Status | None = Field(None, description="How it ended; null if killed")
+    threads: int | None = Field(None, description="Threads of torch in this attempt")
+    processes: int | None = Field(None, description="Processes that trained; null is unknown")
+
+
+class Record(_Stored):
+    """All that a run left behind, as stored in ``record.json``; missing is null."""
+
+    schema_version: int = Field(SCHEMA_VERSION, description="Version of this layout")
+    run: str = Field(description="Name of the run's directory")
+    name: str = Field(description="Name that the user gave the run")
+    variant: str = Field(description="Name of the variant")
+    seed: int = Field(description="Seed of training")
+    status: Status = Field(description="'running' with a free lock means interrupted: status_now")
+    reason: str | None = Field(None, description="Why it did not finish")
+    step: int = Field(description="Generator updates done")
+    steps: int = Field(description="Generator updates asked for")
+    config: dict[str, JsonValue] = Field(description="The resolved config, no 'auto' left")
+    config_digest: str = Field(description="Digest of the config fields that change results")
+    data: DataSummary | None = Field(None, description="Data used; null if it was never ready")
+    scores: tuple[Score, ...] = Field(default=(), description="One entry per scored sample set")
+    blocks: tuple[BlockReading, ...] = Field(default=(), description="Of attention, at the end")
+    cost: Cost = Field(default=Cost(), description="Time, memory and size")
+    environment: Environment = Field(description="Software and hardware of the last attempt")
+    attempts: tuple[Attempt, ...] = Field(default=(), description="One entry per process")
+    files: dict[str, Seal] = Field(
+        default_factory=dict, description="Of rows, grids and maps beside it, by their path"
+    )
+
+    def to_json(self) -> bytes:
+        """Return the JSON text; raises ValueError for a NaN or infinity in a free-form field."""
+        return json_bytes(self.model_dump(mode="json"))
+
+
+def read(path: Path) -> Record:
+    """Return the record of a run directory (or of a record file), upgraded if it is older.
+
+    Raises:
+        UserError: If there is none, it is damaged, or a newer sagan-bench wrote it.
+    """
+    file = path / RECORD if os.path.isdir(path) else path  # of no file: False
+    # The schema refuses what is nested too deeply, and 2,000 records are read at a time.
+    stored = _upgraded(read_object(file, of_any_depth=True), file)
+    record = fitting(lambda: Record.model_validate(stored), file)
+    _refuse_another(record, file)
+    return record
+
+
+def _refuse_another(record: Record, file: Path) -> None:
+    """Raise `UserError` if a sound configuration beside a record is that of another run."""
+    beside = file.with_name(CONFIG)
+    try:
+        content = beside.read_bytes()
+        if record.config_digest.encode() in content or SEAL.encode() not in content:
+            return
+        json_object(beside)
+    except (OSError, UserError):  # said by whoever needs it
+        return
+    raise damaged(file, f"{CONFIG} beside it is of another run")
+
+
+def read_object(file: Path, *, of_any_depth: bool = False) -> dict[str, Any]:
+    """Return the JSON object in a file of a run directory.
+
+    Raises:
+        UserError: If the file is not there, or not a JSON object.
+    """
+    try:
+        return json_object(file, of_any_depth=of_any_depth)
+    except FileNotFoundError:
+        raise UserError(
+            f"no {file.name}; in {file.parent}; name a run directory that was started"
+        ) from None
+
+
+def _upgraded(stored: dict[str, Any], file: Path) -> dict[str, Any]:
+    version = stored.get("schema_version")
+    if not isinstance(version, int) or version < min(UPGRADES, default=SCHEMA_VERSION):
+        raise damaged(file, f"schema_version {shortened(version)}")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"a newer sagan-bench wrote this record (schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION}); {file}; update sagan-bench"
+        )
+    for older in range(version, SCHEMA_VERSION):
+        stored = {**UPGRADES[older](stored), "schema_version": older + 1}
+    return stored
+
+
+# --- Environment -------------------------------------------------------------------------------
+
+
+def environment(
+    device: str,
+    *,
+    device_name: str | None = None,
+    threads: int | None = None,
+    cuda: str | None = None,
+) -> Environment:
+    """Return where this process runs; what only torch knows comes from the caller."""
+    commit, dirty = _git_state(Path(__file__).resolve().parent)
+    words = map(without_secrets, sys.argv)
+    command = shlex.join(words).encode(errors="backslashreplace").decode()
+    return Environment(
+        python=platform.python_version(),
+        sagan_bench=_version("sagan-bench"),
+        torch=_version("torch"),
+        torchvision=_version("torchvision"),
+        torch_fidelity=_version("torch-fidelity"),
+        numpy=_version("numpy"),
+        platform=platform.platform(),
+        cpu=cpu.name(),
+        device=device,
+        device_name=device_name,
+        threads=threads,
+        cuda=cuda,
+        git_commit=commit,
+        git_dirty=dirty,
+        command=command,
+    )
+
+
+def without_secrets(word: str) -> str:
+    """Return a word of a command line; of a URL in it, the password and all options are masked.
+
+    Too much is masked rather than too little: what stands before the last ``@`` may be a password.
+    """
+    if "://" not in word and "://" in (decoded := unquote(word)):
+        word = decoded
+    before, scheme, rest = word.partition("://")
+    who, at, place = rest.rpartition("@")
+    place, options, _ = place.partition("?")
+    user, colon, _ = who.partition(":")
+    masked = (f"{user}:***@" if colon else "***@") if at else ""
+    return f"{before}{scheme}{masked}{place}{'?***' if options else ''}" if scheme else word
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state(package: Path) -> tuple[str | None, bool | None]:
+    """Return commit and dirtiness of the checkout whose root holds ``package``, else nulls.
+
+    A package installed inside somebody else's repository (a virtual environment there) is not
+    part of that repository.
+    """
+    git = ["git", "--no-optional-locks", "-C", str(package)]
+    top = _output([*git, "rev-parse", "--show-toplevel"])
+    if not top or Path(top).resolve() != package.parent.resolve():
+        return None, None
+    commit = _output([*git, "rev-parse", "--verify", "HEAD"])
+    changes = _output([*git, "status", "--porcelain", "--", "."])
+    if not commit or changes is None:
+        return None, None
+    return commit, bool(changes)
+
+
+def _output(command: list[str]) -> str | None:
+    """Return what a command prints, null if it fails or is not there."""
+    # Within a git hook GIT_DIR and the like point at another repository.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command, env=outside, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,66 @@
+"""A run read back: its record, and what may be read off it."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.stored import fitting
+from sagan_bench.runs.records import RECORD, Record, Score
+
+Weights = Literal["ema", "raw"]
+Curve = list[tuple[int, float]]
+"""(step, value), by step."""
+LOST = ("diverged", "failed")
+OVER = ("finished", *LOST)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was attempted: it has an outcome, or diverged or failed."""
+
+    path: Path
+    record: Record
+    label: str = ""
+
+    @property
+    def variant(self) -> str:
+        """The name of its variant, or what tells it from another of that name."""
+        return self.label or self.record.variant
+
+    @property
+    def seed(self) -> int:
+        """The seed of its training."""
+        return self.record.seed
+
+    @property
+    def lost(self) -> bool:
+        """Whether it diverged or failed."""
+        return self.record.status in LOST
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """Its configuration.  Raises `UserError` if its record is damaged there."""
+        return fitting(lambda: RunConfig.model_validate(self.record.config), self.path / RECORD)
+
+    def final(self, weights: Weights) -> list[Score]:
+        """Return the scores of its end."""
+        step = self.record.step
+        return [
+            s for s in self.record.scores if s.final and s.step == step and s.weights == weights
+        ]
+
+    def curve(self, metric: str) -> Curve:
+        """Return the scores on the way; empty if there are none of this metric.
+
+        All are of averaged weights and of as many images; sampling seeds are averaged.
+        """
+        by_step: dict[int, list[float]] = defaultdict(list)
+        for score in self.record.scores:
+            value = score.metrics.get(metric)
+            if not score.final and score.weights == "ema" and value is not None:
+                by_step[score.step].append(value)
+        return [(step, fmean(values)) for step, values in sorted(by_step.items())]

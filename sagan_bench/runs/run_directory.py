@@ -1,0 +1,480 @@
+"""The directory of one run: its lock, its files, its metrics, and its status as of now."""
+
+import json
+import logging
+import math
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from filelock import BaseFileLock, Timeout
+from pydantic_core import to_json
+
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import atomic_write, json_bytes, naming, sweep, sync
+from sagan_bench.core.locks import acquired, is_held
+from sagan_bench.core.stored import damaged, parsed, sealed
+from sagan_bench.core.trees import flatten
+from sagan_bench.runs.records import (
+    CONFIG,
+    RECORD,
+    RESULTS,
+    Record,
+    Seal,
+    Status,
+    read,
+    read_object,
+)
+
+ROWS = METRICS, DIAGNOSTICS = "metrics.jsonl", "diagnostics.jsonl"
+_LOCK = ".lock"
+_HOLDER = ".holder.json"
+_LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
+_MOVED_ASIDE = re.compile(r"\.old-\d+$")
+MOST_FOLDERS = 20_000
+"""Without a run of their own, that are looked into for runs."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class RunDirectory:
+    """The directory of one run, held by one process at a time: a context manager.
+
+    ``record.json, config.json, metrics.jsonl, checkpoints/, samples/, weights.pt``, and where there
+    are attention blocks ``diagnostics.jsonl`` and ``diagnostics/``.
+
+    Args:
+        path: The directory; made if it does not exist.
+        digest: Digest of the config's result fields.
+        config: The resolved config, as JSON values.
+        fresh: Move an existing directory to ``<name>.old-N`` first.
+
+    Raises:
+        UserError: On entering, if another process holds it, if it holds a run of another digest,
+            or if it holds files that no run left. The directory is then as it was.
+    """
+
+    def __init__(
+        self, path: Path, *, digest: str, config: Mapping[str, Any], fresh: bool = False
+    ) -> None:
+        self.path = path
+        self.record_file = path / RECORD
+        self.config_file = path / CONFIG
+        self.metrics_file = path / METRICS
+        self.diagnostics_file = path / DIAGNOSTICS
+        self.diagnostics = path / "diagnostics"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.weights = path / "weights.pt"
+        self._digest = digest
+        self._config: dict[str, Any] = json.loads(json_bytes(config))
+        self._fresh = fresh
+        self._seals: dict[tuple[str, int], Seal] = {}
+
+    def __enter__(self) -> Self:
+        if self._fresh and self.path.exists():
+            _move_aside(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._refuse_other_run()  # before the lock, which leaves a file
+        self._lock = _acquired(self.path)
+        try:
+            self._refuse_other_run()  # again: one may have begun meanwhile
+            self._claim()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (self.path / _HOLDER).unlink(missing_ok=True)
+        self._lock.release()
+
+    def _claim(self) -> None:
+        holder = {"pid": os.getpid(), "host": socket.gethostname()}
+        atomic_write(self.path / _HOLDER, json_bytes(holder))
+        sweep(self.path)
+        # Before the folders: files without it would be refused, had a kill come between.
+        atomic_write(self.config_file, sealed({"digest": self._digest, "config": self._config}))
+        for folder in (self.checkpoints, self.samples):
+            folder.mkdir(exist_ok=True)
+
+    def _refuse_other_run(self) -> None:
+        held = self._held()
+        if held is None or held[0] == self._digest:
+            return
+        raise UserError(
+            f"another run is here: {_difference(held[1], self._config)}; {self.path}; choose "
+            "another --name or --out, or add --no-resume, which moves the directory aside"
+        )
+
+    def _held(self) -> tuple[str, dict[str, Any]] | None:
+        """Return digest and config of the run that is in the directory, null if it is empty."""
+        if self.config_file.exists():
+            stored = read_object(self.config_file)
+            if stored.keys() != {"digest", "config"} or not isinstance(stored["config"], dict):
+                raise damaged(self.config_file, "digest and config expected")
+            return stored["digest"], stored["config"]
+        if self.record_file.exists():
+            record = read(self.path)
+            return record.config_digest, record.config
+        if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            raise UserError(
+                f"files but neither config.json nor {RECORD}; {self.path}; choose another --out, "
+                "or add --no-resume, which moves the directory aside"
+            )
+        return None
+
+    def write(self, record: Record) -> None:
+        """Store the record, in one step."""
+        atomic_write(self.record_file, sealed(record.model_dump(mode="json")))
+
+    def seals(self) -> dict[str, Seal]:
+        """Return the seals of rows, grids and maps as they are, by their path in the directory."""
+        rows = [file for file in self._rows_files if file.exists()]
+        pictures = [
+            *self.samples.glob("real.png"), *self.samples.glob("step-*.png"),
+            *self.diagnostics.glob("step-*.npz"),
+        ]  # fmt: skip
+        return {
+            **{file.name: Seal.of(file.read_bytes()) for file in rows},
+            **{str(file.relative_to(self.path)): self._seal(file) for file in sorted(pictures)},
+        }
+
+    def _seal(self, picture: Path) -> Seal:
+        """Return the seal of a picture, which is written as a whole: read once."""
+        key = (str(picture), picture.stat().st_mtime_ns)
+        if key not in self._seals:
+            self._seals[key] = Seal.of(picture.read_bytes())
+        return self._seals[key]
+
+    @property
+    def _rows_files(self) -> tuple[Path, Path]:
+        return self.metrics_file, self.diagnostics_file
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row, which holds ``step``, to the metrics; NaN and infinities become null."""
+        _append(self.metrics_file, row)
+
+    def log_diagnostics(self, row: Mapping[str, Any]) -> None:
+        """Append a row to the diagnostics, likewise."""
+        _append(self.diagnostics_file, row)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the metrics; a torn last line is left out."""
+        return [row for _, row in _lines(self.metrics_file, _content(self.metrics_file))]
+
+    def sync_rows(self) -> None:
+        """Put the rows so far on the disk: before the checkpoint that they belong to."""
+        for file in self._rows_files:
+            sync(file)
+
+    def cut(self, step: int, seals: Mapping[str, Seal]) -> None:
+        """Drop the rows after ``step`` and a torn last line, so that going on repeats no row.
+
+        A file of rows that does not begin as it did is moved aside, which is said; one that is
+        shorter has lost rows, and whoever knows the settings can say which.
+
+        Args:
+            step: of the checkpoint from which the run goes on.
+            seals: of the rows that belong to it, where they are known.
+        """
+        for file in self._rows_files:
+            content, seal = _content(file), seals.get(file.name)
+            if seal and len(content) >= seal.length and not seal.fits(content, whole=False):
+                aside = file.with_suffix(".damaged")
+                _log.warning("%s is not what was written; moved to %s", file, aside.name)
+                os.replace(file, aside)
+            elif file.exists():
+                kept = [line for line, row in _lines(file, content) if row["step"] <= step]
+                atomic_write(file, b"".join(kept))
+
+
+def read_rows(path: Path, name: str, record: Record) -> list[dict[str, Any]]:
+    """Return the rows of metrics or diagnostics of a run; none if there is no such file.
+
+    Raises:
+        UserError: The file cannot be read, or is not what was written.
+    """
+    file = path / name
+    return [row for _, row in _lines(file, read_sealed(path, name, record))]
+
+
+def read_sealed(path: Path, name: str, record: Record) -> bytes:
+    """Return what a file of a run holds, by its path in it; nothing if there is none.
+
+    Raises:
+        UserError: It cannot be read, or is not what was written.
+    """
+    file, seal = path / name, record.files.get(name)
+    content = _content(file)
+    if seal is None or not file.exists():
+        return content
+    is_over = record.status in RESULTS
+    # A run that was killed may have been cut back behind its record, by an attempt killed in turn.
+    if (is_over or len(content) >= seal.length) and not seal.fits(content, whole=is_over):
+        raise damaged(file, "it is not what was written: its SHA-256 is another")
+    return content
+
+
+def _append(file: Path, row: Mapping[str, Any]) -> None:
+    with naming(file), file.open("ab") as opened:
+        opened.write(to_json(row, inf_nan_mode="null") + b"\n")
+
+
+def _lines(file: Path, content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the sound lines and their rows; whatever else there is, is left out and said."""
+    lines = content.splitlines(keepends=True)
+    bad = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            break  # torn by a kill, or being written just now
+        try:
+            row = parsed(line)
+        except ValueError:
+            row = None
+        if _is_row(row):
+            yield line, row
+        else:
+            bad.append(number)
+    if bad:
+        more = f" and {len(bad) - 1:,} others are" if len(bad) > 1 else " is"
+        _log.warning("%s: line %d%s damaged and left out", file, bad[0], more)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _is_row(row: Any) -> bool:
+    """Return whether a value is a row: a step, and numbers or nulls, which may be grouped."""
+    return isinstance(row, dict) and type(row.get("step")) is int and _is_numbers(row)
+
+
+def _is_numbers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_numbers, value.values()))
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def _difference(here: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Return the leaves that differ, as ``training.lr_g: 0.0001 here, 0.0004 asked``.
+
+    Those of the section ``run`` are not part of the digest: told only if nothing else differs.
+    """
+    old, new = ({key: json.dumps(value) for key, value in flatten(c)} for c in (here, asked))
+    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    told = [key for key in differ if not key.startswith("run.")] or differ
+    pairs = [f"{k}: {old.get(k, 'absent')} here, {new.get(k, 'absent')} asked" for k in told]
+    return ", ".join(pairs) or "the configs read the same, but a different version digested them"
+
+
+def _acquired(path: Path) -> BaseFileLock:
+    try:
+        return acquired(path / _LOCK, _LOCK_GRACE_SEC)
+    except Timeout:
+        raise UserError(
+            f"the run directory is in use by {_holder(path)}; {path}; wait until that process "
+            "ends, or choose another --name or --out"
+        ) from None
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads((path / _HOLDER).read_bytes())
+        return f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _move_aside(path: Path) -> None:
+    """Rename a directory that nobody holds to ``<name>.old-N``, N the smallest free number."""
+    lock = _acquired(path)
+    try:
+        number = 1
+        while (target := path.with_name(f"{path.name}.old-{number}")).exists():
+            number += 1
+        os.rename(path, target)
+    finally:
+        lock.release()
+    _log.info("%s moved to %s", path, target)
+
+
+def tidy(root: Path) -> None:
+    """Remove what a kill at the very end of a run left, in every run at or below ``root``.
+
+    That is the note of who held it, and of a finished one the checkpoints that its settings do not
+    keep.  A run that another process holds is left alone.
+    """
+    for path in find_runs(root):
+        note, kept = path / _HOLDER, list((path / "checkpoints").glob("*.ckpt"))
+        if (note.exists() or kept) and not is_locked(path):
+            with suppress(UserError):  # its record is damaged, or somebody has just begun with it
+                _tidied(path, kept)
+
+
+def _tidied(path: Path, kept: list[Path]) -> None:
+    lock = _acquired(path)
+    try:
+        record = read(path)
+        run = record.config.get("run")
+        keeps = not isinstance(run, dict) or run.get("keep_training_state") is not False
+        for checkpoint in kept if record.status == "finished" and not keeps else []:
+            checkpoint.unlink(missing_ok=True)
+        (path / _HOLDER).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+# --- Seen from outside -------------------------------------------------------------------------
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process, this one included, has the run directory open."""
+    return is_held(path / _LOCK)
+
+
+def status_now(directory: Path) -> Status:
+    """Return the status of a run as of now: ``running`` only while a process holds its lock.
+
+    Raises:
+        UserError: See :func:`sagan_bench.runs.records.read`.
+    """
+    return read_now(directory).status
+
+
+def read_now(directory: Path) -> Record:
+    """Return the record of a run with the status as of now, and the reason if it was killed.
+
+    Raises:
+        UserError: See :func:`sagan_bench.runs.records.read`.
+    """
+    record = read(directory)
+    if record.status != "running" or is_locked(directory):
+        return record
+    # It may have ended well between the two looks; it writes its record before it lets go.
+    record = read(directory)
+    if record.status != "running":
+        return record
+    ended = {"status": "interrupted", "reason": record.reason or "the process was killed"}
+    return record.model_copy(update=ended)
+
+
+def read_all(paths: Iterable[Path]) -> list[tuple[Path, Record]]:
+    """Return the runs that can be read, with their records as of now; how many cannot is logged.
+
+    Raises:
+        UserError: None of them can: why the first cannot.
+    """
+    return readable(paths, read_now)
+
+
+def readable(
+    paths: Iterable[Path], read_one: Callable[[Path], T], *, told: bool = False
+) -> list[tuple[Path, T]]:
+    """Return each path with what ``read_one`` returns; those that it refuses are left out.
+
+    One damaged record never hides the others, and is never passed over untold: that is logged,
+    unless the user was ``told`` of the same paths before.
+
+    Raises:
+        UserError: It refuses all of them: why the first.
+    """
+    found, refused = list[tuple[Path, T]](), list[UserError]()
+    for path in paths:
+        try:
+            found.append((path, read_one(path)))
+        except UserError as error:
+            refused.append(error)
+    if refused and not found:
+        raise refused[0]
+    if refused and not told:
+        count = "1 run is" if len(refused) == 1 else f"{len(refused):,} runs are"
+        _log.warning("%s left out, because of: %s", count, refused[0])
+    return found
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run directories at or below ``root``, sorted; those moved aside are left out.
+
+    Linked folders are looked into, and a run that two names lead to is found once.
+
+    Raises:
+        UserError: There are too many folders to look into.
+    """
+    plain, linked = list[Path](), list[Path]()
+    for path, is_linked in _walk(root):
+        (linked if is_linked else plain).append(path)
+    if linked:
+        known = {os.path.realpath(path): path for path in sorted(linked, reverse=True)}
+        for path in plain:
+            known.pop(os.path.realpath(path), None)
+        plain += known.values()
+    return sorted(plain)
+
+
+def holds_runs(root: Path) -> bool:
+    """Return whether a run is at or below ``root``.  Raises `UserError` as `find_runs`."""
+    return next(_walk(root), None) is not None
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield each run directory, and whether a link below ``root`` led to it.
+
+    A link is followed unless it leads back: to where one has been followed to, or above ``root``.
+    """
+    top = os.path.realpath(root)
+    followed = set[str]()
+    waiting, looked = [(str(root), False)], 0
+    while waiting:
+        folder, is_linked = waiting.pop()
+        entries = _entries(folder)
+        if any(entry.name == RECORD for entry in entries):
+            yield Path(folder), is_linked
+            continue
+        looked += 1
+        if looked > MOST_FOLDERS:
+            raise UserError(
+                f"more than {MOST_FOLDERS:,} folders without a run are below {root}; name the "
+                "folder of the runs"
+            )
+        for entry in entries:
+            if not _is_folder(entry):
+                continue
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                if target in followed or f"{top}/".startswith(f"{target.rstrip('/')}/"):
+                    continue
+                followed.add(target)
+            waiting.append((entry.path, is_linked or entry.is_symlink()))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        _log.warning("not looked into: %s: %s", folder, error.strerror)
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether runs may be in it."""
+    if entry.name[0] == "." or _MOVED_ASIDE.search(entry.name):
+        return False
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -1,0 +1,75 @@
+"""What this machine offers to a configuration: what ``auto`` means, and whether it compiles."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from sagan_bench.config.layers import override
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import system
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.parallel import Shard
+from sagan_bench.evaluation.extractors import resolve_extractor
+
+
+def capabilities(config: RunConfig) -> Host:
+    """Return what ``auto`` means on the device that a configuration asks for.
+
+    Raises:
+        UserError: the device, or the file of Inception's weights, is not there.
+    """
+    chosen = system.device(config.run.device)
+    weights = config.run.inception_weights
+    return Host(
+        bf16=system.multiplies_bf16(chosen),
+        tf32=chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= (8, 0),
+        extractor=resolve_extractor("auto", Path(weights) if weights else None),
+    )
+
+
+def refuse_compiling(config: RunConfig) -> None:
+    """Refuse to compile networks where torch finds no compiler: it would say so in the first step.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not config.training.compile:
+        return
+    by_default = "clang++" if sys.platform == "darwin" else "g++"
+    wanted = [os.environ.get("CXX", by_default)]
+    if system.device(config.run.device).type == "cuda":  # Triton's, which needs one for C
+        wanted = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang", "cc"]
+    if not any(shutil.which(command.partition(" ")[0]) for command in wanted):  # "ccache g++"
+        raise UserError(
+            f"training.compile: torch needs a compiler, and {' or '.join(wanted)} is not to be "
+            "found; install one (Debian: apt-get install g++), or leave out --compile"
+        )
+
+
+def on_this_rank(config: RunConfig, shard: Shard) -> RunConfig:
+    """Return the configuration on this process's device.
+
+    Raises:
+        UserError: a batch or micro-batch that cannot be shared out equally; or networks that would
+            be compiled in pieces.
+    """
+    if shard.world == 1:
+        return config
+    training = config.training
+    if training.compile:
+        raise UserError(
+            f"training.compile with {shard.world} processes: BatchNorm over all of them cuts the "
+            "compiled networks at each of its layers (pytorch #161302); leave out --compile"
+        )
+    for key in ("batch_size", "micro_batch"):
+        if (getattr(training, key) or 0) % shard.world:
+            raise UserError(
+                f"training.{key} = {getattr(training, key)} cannot be shared out among "
+                f"{shard.world} processes; choose a multiple of {shard.world}"
+            )
+    on_gpus = config.run.device != "cpu" and torch.cuda.is_available()
+    device = f"cuda:{shard.local_rank}" if on_gpus else "cpu"
+    return override(config, {"run.device": ("torchrun", device)})
