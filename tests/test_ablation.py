@@ -1,6 +1,7 @@
 """Studies run whole: what is planned, what is there, what failed, and what a kill costs."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,24 @@ def test_seeds_added_before_any_result_are_no_look(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path), tmp_path / "s")
     plan.memory.write(plan.folder)
     assert ablation.plan(plan.memory.study, plan.folder, here, seeds=(7,)).memory.looks == 0
+
+
+def test_a_damaged_cell_is_begun_anew_when_asked_and_what_was_there_is_kept(
+    finished: Plan, tmp_path: Path
+) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(finished.folder, folder)
+    asked = finished.memory.study
+    path = next(cell.path for cell in finished.cells if cell.id == "sagan-s0")
+    (folder / path.name / "record.json").write_bytes(b"")
+    assert not planned(asked, folder).missing
+    again = planned(asked, folder, retry=True)
+    assert [cell.id for cell in again.missing] == ["sagan-s0"]
+    run(again)
+    assert states(again) == ["done"] * 4
+    assert (folder / f"{path.name}.old-1" / "record.json").read_bytes() == b""
+    anew, before = weights(folder / path.name), weights(path)
+    assert all(torch.equal(anew[name], before[name]) for name in before)
 
 
 def test_only_some_variants_can_be_run(tmp_path: Path) -> None:

@@ -316,3 +316,19 @@ def test_a_long_value_is_shown_short() -> None:
 def test_a_hint_names_no_more_than_can_be_read() -> None:
     hint = closest("zzz", [f"run-{number}" for number in range(2000)])
     assert hint.endswith("run-29 and 1,970 more")
+
+
+@pytest.mark.parametrize("key", schema.MOST)
+def test_what_nobody_can_want_is_refused_before_it_is_built(key: str) -> None:
+    most = schema.MOST[key]
+    sets = [f"{key}={most + 1}"]
+    with pytest.raises(UserError, match=rf"{key} = [\d,]+ \(--set\): at most {most:,}"):
+        layers.read(sets=sets)
+
+
+def test_a_record_of_before_may_have_more() -> None:
+    values = layers._nested({"evaluation.n_fake": schema.MOST["evaluation.n_fake"] + 1})
+    config = RunConfig.model_validate(values)
+    assert layers.override(config, {"evaluation.isc_splits": ("--set", 2)})
+    with pytest.raises(UserError, match="at most"):
+        layers.override(config, {"evaluation.isc_splits": ("--set", 10**9)})

@@ -429,6 +429,27 @@ def test_evaluate_refuses_other_images(finished: Path) -> None:
         experiment.evaluate(finished, make("data.train_images=47"))
 
 
+def test_a_long_look_on_the_way_is_broken_off_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell, "LONG_LOOK", 0)
+    seen: list[Any] = []
+
+    def stop() -> str | None:
+        scoring = seen and isinstance(seen[-1], Progress) and seen[-1].phase == "score"
+        return "terminated" if scoring else None
+
+    sets = ("run.eval_every=2", "run.checkpoint_every=1")
+    with pytest.raises(Stopped):
+        experiment.run(make(*sets), out=tmp_path / "run", watch=seen.append, stop=stop)
+    left = records.read(tmp_path / "run")
+    assert (left.status, left.step, left.scores) == ("interrupted", 2, ())
+    again = experiment.run(make(*sets), out=tmp_path / "run")
+    whole = experiment.run(make(*sets), out=tmp_path / "whole")
+    assert again.attempts[-1].from_step == 1
+    assert [score.metrics for score in again.scores] == [score.metrics for score in whole.scores]
+
+
 def test_evaluate_stops_when_asked_and_keeps_the_record(finished: Path) -> None:
     before = (finished / "record.json").read_bytes()
     with pytest.raises(Stopped, match="terminated"):

@@ -292,7 +292,26 @@ def test_a_reader_that_has_enough_ends_the_program_quietly() -> None:
     told = process.stderr.read().split()
     process.wait()
     process.stderr.close()
-    assert told == ["1"]  # and no word more
+    assert told == ["0"]  # and no word more
+
+
+@pytest.mark.parametrize("verb", ["--help", "show config --json", "doctor"])
+def test_a_full_disk_behind_stdout_is_called_by_its_name(verb: str) -> None:
+    line = f"{sys.executable} {ROOT / 'cli.py'} {verb} > /dev/full"
+    done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: No space left on device; standard output; free some")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_full_disk_behind_stderr_hinders_nothing(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "record.json").write_text("{")
+    stored(tmp_path / "runs" / "b")
+    line = f"{sys.executable} {ROOT / 'cli.py'} list --runs {tmp_path / 'runs'} 2> /dev/full"
+    done = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert "finished" in done.stdout
 
 
 def test_no_compiler_is_told_before_training(tmp_path: Path, capsys: Out) -> None:

@@ -11,9 +11,11 @@ from example_records import record
 from sagan_bench.core import stored
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments import study
-from sagan_bench.experiments.tuning import definition
-from sagan_bench.report import document
+from sagan_bench.experiments.tuning import definition, storage
+from sagan_bench.report import document, publish
 from sagan_bench.runs import records
+from sagan_bench.runs.run_directory import METRICS, read_rows
+from sagan_bench.training import checkpoint
 
 DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 NO_JSON = {
@@ -29,6 +31,19 @@ NO_JSON = {
     "number": b"1",
     "null": b"null",
 }
+SPECIAL: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "rows": (METRICS, lambda folder: read_rows(folder, METRICS, record())),
+    "record": ("record.json", records.read),
+    "journal": (storage.JOURNAL, lambda folder: storage.opened(folder, None)),
+    "journal to write": (
+        storage.JOURNAL,
+        lambda folder: storage.opened(folder, None, writing=True),
+    ),
+    "checkpoint": ("a.ckpt", lambda folder: checkpoint.load(folder / "a.ckpt")),
+    "picture": ("a.png", lambda folder: publish._content(folder / "a.png")),
+    "report": ("report.json", lambda folder: document.read(folder / "report.json")),
+}
+"""What is read -> the file's name, and its reader in a folder."""
 READERS: dict[str, Callable[[Path], object]] = {
     records.RECORD: records.read,
     study.MEMORY: lambda file: study.Memory.of(file.parent),
@@ -143,3 +158,17 @@ def test_what_was_stored_without_a_seal_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text('{"a": 1}')
     assert stored.json_object(file) == {"a": 1}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+@pytest.mark.parametrize("reader", SPECIAL)
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    tmp_path: Path, kind: str, reader: str
+) -> None:
+    name, read = SPECIAL[reader]
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf"{name}: it is a folder or a device"):
+        read(tmp_path)

@@ -214,3 +214,10 @@ def test_a_file_of_the_wrong_shape_is_refused_with_file_and_field(
 def test_seeds_are_bounded_before_they_are_made(text: str) -> None:
     with pytest.raises(UserError, match="--seeds"):
         study.parse_seeds(text)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".x", "", "x\n"])
+def test_the_name_of_a_folder_is_no_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"--name .*choose another folder with --runs"):
+        study.below(tmp_path, name)
+    assert study.below(tmp_path, "a.b-1") == tmp_path / "a.b-1"

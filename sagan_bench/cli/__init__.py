@@ -15,7 +15,7 @@ from sagan_bench import __version__
 from sagan_bench.cli import data, tune
 from sagan_bench.cli.ablate import ablate
 from sagan_bench.cli.compare import compare
-from sagan_bench.cli.console import ShownFormatter, say, shown
+from sagan_bench.cli.console import ShownFormatter, say, shown, tolerant
 from sagan_bench.cli.export import export
 from sagan_bench.cli.options import Choice, configured, program
 from sagan_bench.cli.report import report
@@ -54,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     _open_streams()
     try:
-        app(arguments)
+        try:
+            app(arguments)
+        finally:
+            sys.stdout.flush()
     except OSError as error:
         if debug:
             raise
@@ -85,8 +88,11 @@ def _open_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:  # closed, as by cron
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as we run
-        elif isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            continue
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
+        if stream is getattr(sys, f"__{name}__"):
+            setattr(sys, name, tolerant(stream))
 
 
 def _print_version(asked: bool) -> None:

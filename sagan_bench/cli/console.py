@@ -1,8 +1,11 @@
 """Text for a terminal: what files and arguments hold is shown, and never obeyed."""
 
+import io
 import logging
+import os
 import re
 import sys
+from typing import Any
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
@@ -33,6 +36,42 @@ def _escaped(found: re.Match[str]) -> str:
 def say(text: str = "", *, error: bool = False) -> None:
     """Print a line of `shown` text, to stderr if it is an ``error`` or a remark."""
     print(shown(text), file=sys.stderr if error else sys.stdout)
+
+
+def tolerant(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Return a stream to the same place that outlives its reader, and whose errors say what it is.
+
+    Remarks are no result: what stderr cannot take is dropped.
+    """
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Tolerant(stream.fileno(), stream.name)),
+        stream.encoding,
+        stream.errors,
+        line_buffering=stream.line_buffering,
+    )
+
+
+class _Tolerant(io.FileIO):
+    """Output whose reader may go, as ``head`` does: what is printed then is nobody's."""
+
+    def __init__(self, handle: int, name: str) -> None:
+        super().__init__(handle, "w", closefd=False)
+        self.is_for_remarks = name == "<stderr>"
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self._give_up()  # the rest, at the end of the interpreter say, is nobody's
+            if isinstance(error, BrokenPipeError) or self.is_for_remarks:
+                return len(data)
+            error.filename = "standard output"
+            raise
+
+    def _give_up(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
 
 
 class ShownFormatter(logging.Formatter):

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sagan_bench.config.schema import LABELS, MOST_WHOLE, Host, RunConfig, field_types
+from sagan_bench.config.schema import LABELS, MOST, MOST_WHOLE, Host, RunConfig, field_types
 from sagan_bench.config.variants import pick, presets, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
@@ -172,7 +172,7 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
                 f"to {MOST_WHOLE} (63 bits)"
             )
     try:
-        return RunConfig.model_validate(_nested(values))
+        config = RunConfig.model_validate(_nested(values))
     except ValidationError as error:
         lines = []
         for problem in error.errors():
@@ -181,6 +181,10 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
             where = f"{given} ({origins.get(key, 'default')}): " if key else ""
             lines.append(where + problem["msg"].removeprefix("Value error, "))
         raise UserError("\n".join(lines)) from error
+    for key, value in flatten(config.model_dump()):
+        if key in MOST and key in origins and value is not None and value > MOST[key]:
+            raise UserError(f"{key} = {value:,} ({origins[key]}): at most {MOST[key]:,}")
+    return config
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:

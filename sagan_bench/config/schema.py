@@ -23,6 +23,27 @@ MOST_WHOLE = 2**63 - 1
 
 Records of before may have larger ones, and are read.
 """
+NAME = r"^\w[\w.+-]*$"
+"""Of what is a folder's name too."""
+MOST: dict[str, int] = {
+    "model.width": 8_192,
+    "model.width_factor": 64,
+    "model.z_dim": 65_536,
+    "model.classes": 100_000,
+    "training.batch_size": 65_536,
+    "training.n_critic": 1_000,
+    "evaluation.n_real": 10_000_000,
+    "evaluation.n_fake": 10_000_000,
+    "evaluation.n_floor": 10_000_000,
+    "evaluation.bn_batches": 10_000,
+    "evaluation.isc_splits": 10_000,
+    "evaluation.kid_subsets": 100_000,
+    "evaluation.kid_subset_size": 100_000,
+    "run.eval_images": 10_000_000,
+    "run.threads": 4_096,
+    "run.cells_on_device": 4_096,
+}
+"""What can be asked for at most, far beyond use: a slip of a key is refused before it is built."""
 
 Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp64"]
@@ -200,7 +221,7 @@ class RunConfig(Section):
 
     preset: str = Field("quick", description="where the values began (a label)")
     variant: str = Field("sagan", description="what was changed (a label)")
-    name: str = Field("sagan", pattern=r"^[\w][\w.+-]*$", description="the run's name (a label)")
+    name: str = Field("sagan", pattern=NAME, description="the run's name (a label)")
     seed: int = Field(0, ge=0, description="of the weights, the noise and the data's order")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -165,9 +165,7 @@ def shortened(value: Any, most: int = 80) -> str:
 
 def _content(file: Path, *, piped: bool = False) -> bytes:
     try:
-        mode = file.stat().st_mode
-        if not (stat.S_ISREG(mode) or (piped and stat.S_ISFIFO(mode))):
-            _refuse(file, "it is a folder or a device")  # before it is opened: that might wait
+        refuse_special(file, piped=piped)
         with file.open("rb") as opened:
             content = opened.read(MOST_BYTES + 1)
     except FileNotFoundError:
@@ -177,6 +175,18 @@ def _content(file: Path, *, piped: bool = False) -> bytes:
     if len(content) > MOST_BYTES:
         _refuse(file, f"it has more than {MOST_BYTES >> 20} MiB")
     return content
+
+
+def refuse_special(file: Path, *, piped: bool = False) -> None:
+    """Refuse a folder or a device before it is opened, which might wait; a pipe too by default.
+
+    Raises:
+        FileNotFoundError: There is none.
+        UserError: It is one.
+    """
+    mode = file.stat().st_mode
+    if not (stat.S_ISREG(mode) or (piped and stat.S_ISFIFO(mode))):
+        _refuse(file, "it is a folder or a device")
 
 
 def _refuse(file: Path, why: str) -> NoReturn:

@@ -27,7 +27,7 @@ from sagan_bench.experiments import study
 from sagan_bench.experiments.study import Memory, Study
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
-from sagan_bench.runs.run_directory import read_now
+from sagan_bench.runs.run_directory import move_aside, read_now
 
 if TYPE_CHECKING:  # torch: a finished study is recognised without it
     from sagan_bench.execution.engine import Ended, Engine
@@ -178,7 +178,7 @@ def difference(baseline: RunConfig, variant: RunConfig) -> list[tuple[str, objec
 def folder_of(asked: Study, runs: Path, name: str | None) -> Path:
     """Return ``runs/<name>``; by default the study's name, and the kind of the data if given."""
     moved = "data.source" in asked.set and asked.data_kind != "twins"
-    return runs / (name or (f"{asked.name}-{asked.data_kind}" if moved else asked.name))
+    return study.below(runs, name or (f"{asked.name}-{asked.data_kind}" if moved else asked.name))
 
 
 def plan(
@@ -387,6 +387,8 @@ def run(planned: Plan, engine: "Engine", watch: "StudyWatch", stop: "Stop") -> N
     while running or (waiting and not stopping):
         while waiting and engine.free and not stopping:
             cell = waiting.popleft()
+            if cell.trouble:  # asked for: nothing is lost, and the run begins anew
+                move_aside(cell.path)
             engine.submit(Job(cell.id, cell.config, cell.path, cell.digest or ""))
             running[cell.id] = cell
             watch(cell, None)

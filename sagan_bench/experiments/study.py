@@ -22,7 +22,7 @@ from pydantic import (
 
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
 from sagan_bench.config.layers import Resolved, assemble, decide
-from sagan_bench.config.schema import MOST_WHOLE, Host, Section
+from sagan_bench.config.schema import MOST_WHOLE, NAME, Host, Section
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
@@ -44,7 +44,7 @@ class Study(Section):
     ``baseline``.
     """
 
-    name: str = Field(pattern=r"^[\w][\w.+-]*$")
+    name: str = Field(pattern=NAME)
     question: str
     preset: str = "quick"
     baseline: str | None = None
@@ -189,6 +189,16 @@ def validated(kind: type[M], file: Path, fields: Mapping[str, Any]) -> M:
             for problem in error.errors()
         ]
         raise UserError(f"{file}: " + "\n".join(lines)) from error
+
+
+def below(runs: Path, name: str) -> Path:
+    """Return the folder of that name.  Raises `UserError` if it is not a name but a path."""
+    if not re.fullmatch(NAME, name) or name.endswith("\n"):
+        raise UserError(
+            f"--name {name}: expected letters, digits, '_', '.', '+' and '-'; choose another "
+            "folder with --runs"
+        )
+    return runs / name
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

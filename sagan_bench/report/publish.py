@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sweep_dead
-from sagan_bench.core.stored import UNFIT
+from sagan_bench.core.stored import UNFIT, refuse_special
 from sagan_bench.report import exports, page, page_tuning, words
 from sagan_bench.report.document import AnyDocument, Document, not_a_report, read
 from sagan_bench.report.pictures import Files, unshowable
@@ -77,6 +77,7 @@ def _content(file: Path) -> bytes:
     if file.is_symlink():
         raise UserError(f"a picture of the report is a link: {file}; put the picture there")
     try:
+        refuse_special(file)
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"a picture of the report is missing: {file}: {error.strerror}") from error

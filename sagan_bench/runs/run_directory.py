@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, json_bytes, naming, sweep, sync
 from sagan_bench.core.locks import acquired, is_held
-from sagan_bench.core.stored import damaged, parsed, sealed
+from sagan_bench.core.stored import damaged, parsed, refuse_special, sealed
 from sagan_bench.core.trees import flatten
 from sagan_bench.runs.records import (
     CONFIG,
@@ -79,7 +79,7 @@ class RunDirectory:
 
     def __enter__(self) -> Self:
         if self._fresh and self.path.exists():
-            _move_aside(self.path)
+            move_aside(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._refuse_other_run()  # before the lock, which leaves a file
         self._lock = _acquired(self.path)
@@ -249,6 +249,7 @@ def _lines(file: Path, content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]
 
 def _content(file: Path) -> bytes:
     try:
+        refuse_special(file)
         return file.read_bytes()
     except FileNotFoundError:
         return b""
@@ -297,7 +298,7 @@ def _holder(path: Path) -> str:
         return "another process"
 
 
-def _move_aside(path: Path) -> None:
+def move_aside(path: Path) -> None:
     """Rename a directory that nobody holds to ``<name>.old-N``, N the smallest free number."""
     lock = _acquired(path)
     try:
@@ -307,7 +308,7 @@ def _move_aside(path: Path) -> None:
         os.rename(path, target)
     finally:
         lock.release()
-    _log.info("%s moved to %s", path, target)
+    _log.warning("%s moved to %s", path, target.name)
 
 
 def tidy(root: Path) -> None:

@@ -60,6 +60,9 @@ GRID_BATCHES = 8
 """Batches of standing statistics for a sample grid; fewer than for a score, so that looking often
 costs little."""
 
+LONG_LOOK = 5_000
+"""Images that a look on the way may still have to score when the run is asked to stop."""
+
 
 class Progress(NamedTuple):
     """How far a phase outside training has come."""
@@ -382,10 +385,16 @@ class Cell:
             self.scored_sec += time.perf_counter() - began
 
     def _scoring(self, done: int, total: int) -> None:
-        """Follow the scoring; only the last may be broken off, since it can be made again."""
+        """Follow the scoring, and break off what would last: the last of all, or many images.
+
+        A look on the way is made again from the checkpoint before it.
+        """
         self.watch(Progress("score", done, total))
         if self.step == self.config.run.steps:
             self._obey(self.stop())
+        elif total - done > LONG_LOOK and self.shard.world == 1 and (reason := self.stop()):
+            self.write("interrupted", reason)
+            raise Stopped(reason, self.directory.path)
 
     # --- The record ---
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_file
+from sagan_bench.core.stored import refuse_special
 
 MAGIC = b"sagan-bench checkpoint 1\n"
 """What a file begins with; the SHA-256 of the rest of the file (32 bytes) follows."""
@@ -75,6 +76,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         DamagedCheckpoint: If the file is not what :func:`save` wrote.
     """
+    refuse_special(path)
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise DamagedCheckpoint(_damage(path, "it does not begin as a checkpoint does"))

@@ -89,6 +89,13 @@ def test_a_side_that_the_network_lacks_is_refused_before_anything_runs(tmp_path:
     assert not (tmp_path / "t").exists()
 
 
+def test_a_bound_that_no_run_can_have_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    asked = small_tuning(tmp_path, text=FILE.replace("high = 1e-3", "high = inf"))
+    memory = planning.plan(asked, tmp_path / "t", here, trials=2)
+    with pytest.raises(UserError, match=r"space small: training.lr_g = inf"):
+        planning.refuse_impossible(memory, tmp_path / "t")
+
+
 def test_what_is_searched_cannot_be_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--set training\.beta1: it is searched"):
         small_tuning(tmp_path, "training.beta1=0.5")

@@ -17,7 +17,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.protocol import BETTER, NAMES
-from sagan_bench.experiments.study import Kept
+from sagan_bench.experiments.study import Kept, below
 from sagan_bench.experiments.tuning.space import Parameter, Space
 
 MEMORY = "tuning.json"
@@ -289,7 +289,7 @@ def definition(tuning: Tuning) -> dict[str, str]:
 def folder_of(tuning: Tuning, runs: Path, name: str | None) -> Path:
     """Return ``runs/<name>``; by default ``tune-<variants>``, and the data's kind if given."""
     moved = f"-{tuning.data_kind}" if "data.source" in tuning.settings else ""
-    return runs / (name or f"tune-{'-'.join(tuning.variants)}{moved}")
+    return below(runs, name or f"tune-{'-'.join(tuning.variants)}{moved}")
 
 
 def exported(

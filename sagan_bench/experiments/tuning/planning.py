@@ -74,7 +74,7 @@ def _spec(tuning: Tuning, auto: Host) -> DataSpec:
 
 
 def refuse_impossible(memory: Memory, folder: Path) -> None:
-    """Refuse a space with values that the networks of a variant cannot have, or lack.
+    """Refuse a space with values that a run of a variant cannot have, or its networks lack.
 
     Each choice and bound is tried with the preset's own values of the rest.
 
@@ -86,12 +86,13 @@ def refuse_impossible(memory: Memory, folder: Path) -> None:
     for search in searches(memory, folder):
         own = search.own_values()
         for key, parameter in search.parameters.items():
-            for end in parameter.ends if key.startswith("model.") else ():
-                config = memory.tuning.config(
-                    search.variant, 0, memory.auto, params={**own, key: end}
-                )
+            for end in parameter.ends:
                 try:
-                    layers(config)
+                    config = memory.tuning.config(
+                        search.variant, 0, memory.auto, params={**own, key: end}
+                    )
+                    if key.startswith("model."):
+                        layers(config)
                 except UserError as error:
                     raise UserError(f"space {memory.tuning.space.name}: {error}") from error
 

@@ -100,7 +100,9 @@ class Space(Section):
     name: str = Field(pattern=r"^[\w][\w.+-]*$")
     says: str
     presets: tuple[str, ...] = Field(min_length=1, description="the presets that it fits")
-    evals: int = Field(ge=2, description="scores of a trial: on the way, then the final one")
+    evals: int = Field(
+        ge=2, le=100_000, description="scores of a trial: on the way, then the final one"
+    )
     budget: Settings = Field(description="settings of every trial; run.steps is the budget")
     on: dict[str, Measure] = Field(description="kind of data, or 'other' -> what decides there")
     parameters: dict[str, Parameter] = Field(min_length=1)

@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.stored import UNFIT, damaged, first_trouble, fitting, parsed
+from sagan_bench.core.stored import UNFIT, damaged, first_trouble, fitting, parsed, refuse_special
 from sagan_bench.experiments.tuning.definition import OBJECTIVES, Tuning
 from sagan_bench.runs.records import without_secrets
 
@@ -42,6 +42,8 @@ def opened(folder: Path, url: str | None, *, writing: bool = False) -> BaseStora
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         journal = (folder / JOURNAL).absolute()
+        if journal.exists():
+            refuse_special(journal)
         if writing:
             folder.mkdir(parents=True, exist_ok=True)
             _mend(journal)
