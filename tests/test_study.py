@@ -218,6 +218,6 @@ def test_seeds_are_bounded_before_they_are_made(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".x", "", "x\n"])
 def test_the_name_of_a_folder_is_no_path(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"--name .*choose another folder with --runs"):
+    with pytest.raises(UserError, match=r"(?s)--name .*choose another folder with --runs"):
         study.below(tmp_path, name)
     assert study.below(tmp_path, "a.b-1") == tmp_path / "a.b-1"
