@@ -7,7 +7,6 @@ a change of names or modules adapts one file.
 import contextlib
 import io
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ import example_tunings
 import torch
 from example_studies import HOST
 
-from sagan_bench import cli, config, errors, host, study
+from sagan_bench import cli, config, engine, errors, host, study
 
 FINGERPRINT = "0" * 16
 """Of the data, in digests of configurations whose data are not at hand."""
@@ -135,6 +134,10 @@ def leave_tuning(
     return folder
 
 
-def cache() -> Path:
-    """Return the folder of the cache."""
-    return Path(os.environ["SAGAN_BENCH_CACHE"])
+@contextlib.contextmanager
+def untrained(outcome: Callable[[Any, int], float | None]) -> Iterator[None]:
+    """Let processes of runs do as a function of their configuration and step says."""
+    with pytest.MonkeyPatch.context() as patch:
+        scripted = example_tunings.Scripted
+        patch.setattr(engine, "Processes", lambda slots: scripted(outcome, len(slots)))
+        yield

@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import begin
 import doors
 import goldens
 import torch
@@ -165,6 +167,8 @@ STUDIES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 KEPT = ("runs.csv", "summary.csv", "comparisons.csv", "summary.md", "summary.tex")
+BRIEF = ("worse", "equal")
+"""Studies of which the page and the report's data, in form like others, are not held."""
 FULL = ("clear",)
 """Reports of which the rows of all runs, and the ends of all curves, are held."""
 
@@ -176,7 +180,9 @@ def study(name: str) -> dict[str, Any]:
         "compare.json": json.loads(doors.said("compare", str(folder), "--json"))
     }
     found["compare.txt"] = _told(doors.call("compare", str(folder)))
-    return found | report(str(folder), found["compare.json"], full=name in FULL)
+    found |= report(str(folder), found["compare.json"], full=name in FULL)
+    left_out = ("page.txt", "report.json", "outline.json") if name in BRIEF else ()
+    return {file: content for file, content in found.items() if file not in left_out}
 
 
 def report(what: str, findings: Any, *, full: bool) -> dict[str, Any]:
@@ -274,7 +280,8 @@ def told_variants() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in doors.variants():
         ended = doors.call("show", "variant", name, "--json")
-        found[name] = json.loads(ended.stdout) if ended.code == 0 else None
+        told = json.loads(ended.stdout) if ended.code == 0 else None
+        found[name] = told and {**told, "facts": told["facts"][name]}
     return found
 
 
@@ -295,7 +302,9 @@ def studies() -> dict[str, Any]:
     for name in doors.studies():
         ended = doors.call("ablate", name, "--dry-run", "--json")
         if ended.code == 0:
-            found[name] = json.loads(ended.stdout)
+            told = json.loads(ended.stdout)
+            assert all(one["state"] == "new" and one["to_run"] for one in told["cells"])
+            found[name] = told | {"cells": [one["id"] for one in told["cells"]]}
     return found
 
 
@@ -367,3 +376,40 @@ def _merged(one: Any, other: Any) -> Any:
     if isinstance(one, str) and isinstance(other, str):
         return " or ".join(sorted({*one.split(" or "), *other.split(" or ")}))
     return {"either": sorted([one, other], key=str)}
+
+
+# --- Folders that older code began --------------------------------------------------------------
+
+CODES = ("first-release", "before-rebuild")
+
+
+def unpacked(part: str, code: str) -> Path:
+    """Unpack what older code left of a part, in runs/, and leave the files of its command."""
+    begin.files(Path())
+    with tarfile.open(goldens.BEGUN / f"{part}-{code}.tar.xz") as archive:
+        archive.extractall("runs", filter="data")
+    return Path("runs") / part
+
+
+def read(part: str, code: str) -> dict[str, str]:
+    """Return what is said of a folder that older code began, by the verb that says it."""
+    folder = str(unpacked(part, code))
+    show = ("tune", "show", part) if part == "tuning" else ("show", folder)
+    compare = ("compare", folder) if part == "study" else ("compare", folder, "--baseline", "sagan")
+    found = {"list": _told(doors.call("list"))}
+    if part != "study":
+        found["show"] = _told(doors.call(*show))
+    if part != "tuning":
+        found["compare"] = _told(doors.call(*compare))
+    found["report"] = _told(doors.call("report", folder, "--out", "out"))
+    if Path("out").exists() and code == CODES[0]:
+        found["page"] = goldens.Page(Path("out/index.html").read_text(encoding="utf-8")).text
+    return found
+
+
+def rendered(schema: int) -> str:
+    """Return the text of the page of a report.json of this schema."""
+    with tarfile.open(goldens.BEGUN / f"report-schema-{schema}.tar.xz") as archive:
+        archive.extractall("report", filter="data")
+    doors.said("report", "report/data/report.json")
+    return goldens.Page(Path("report/index.html").read_text(encoding="utf-8")).text

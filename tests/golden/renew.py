@@ -2,8 +2,9 @@
 
 Doing so is a decision: what a user sees, or what a run computes, is another from then on.  Look at
 ``git diff tests/golden``, and say in the message of the commit, and in the changelog, what changed
-and why.  The parts are digests, plans, runs, studies, tunings, shipped and shapes; all by default.
-The folders in begun/ are never written anew: older code made them (begin.py).
+and why.  The parts are digests, plans, runs, studies, tunings, begun, shipped and shapes; all by
+default.  The folders in begun/ are never written anew: older code made them (begin.py); the part
+begun is what is said of them now.
 """
 
 import gc
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import begin
 import doors
 import goldens
 import observed
@@ -35,6 +37,17 @@ def _folders(kind: str, names: dict[str, object], see: Callable[[str], dict[str,
             goldens.store(f"expected/{kind}/{name}/{file}", content)
 
 
+def _begun() -> None:
+    for code in observed.CODES:
+        for part in begin.COMMANDS:
+            with tempfile.TemporaryDirectory() as folder, doors.plain_machine(Path(folder)):
+                for verb, text in observed.read(part, code).items():
+                    goldens.store(f"expected/begun/{part}-{code}/{verb}.txt", text)
+    for schema in (1, 2):
+        with tempfile.TemporaryDirectory() as folder, doors.plain_machine(Path(folder)):
+            goldens.store(f"expected/begun/report-schema-{schema}.txt", observed.rendered(schema))
+
+
 def _shipped() -> None:
     for name, see in observed.SHIPPED.items():
         goldens.store(f"expected/{name}.json", see())
@@ -46,6 +59,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "runs": _runs,
     "studies": lambda: _folders("studies", {**observed.STUDIES}, observed.study),
     "tunings": lambda: _folders("tunings", {**observed.TUNINGS}, observed.tuning),
+    "begun": _begun,
     "shipped": _shipped,
     "shapes": lambda: goldens.store("expected/json_shapes.json", observed.shapes()),
 }
