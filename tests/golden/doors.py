@@ -43,11 +43,14 @@ def plain_machine(folder: Path) -> Iterator[None]:
         patch.chdir(folder)
         patch.setenv("SAGAN_BENCH_CACHE", str(folder / "the-cache"))
         patch.setattr(host, "multiplies_bf16", lambda chosen: False)
+        patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(sys, "argv", ["cli.py"])
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def call(*arguments: str) -> Ended:

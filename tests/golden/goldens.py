@@ -23,9 +23,9 @@ def text_of(value: Any) -> str:
 
 def _indented(value: Any, depth: int) -> str:
     line = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, dict | list) or not value or len(line) + 2 * depth < 100:
+    if not isinstance(value, dict | list) or not value or len(line) + depth < 100:
         return line
-    space, end = "  " * (depth + 1), "  " * depth
+    space, end = " " * (depth + 1), " " * depth
     if isinstance(value, list):
         inner = (f"{space}{_indented(one, depth + 1)}" for one in value)
         return "[\n" + ",\n".join(inner) + f"\n{end}]"

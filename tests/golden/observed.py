@@ -340,10 +340,11 @@ def shapes() -> dict[str, Any]:
         ("data", "list"),
         ("doctor",),
     )
-    found = {}
+    found: dict[str, Any] = {}
     for words in commands:
         name = " ".join(word for word in words if word != "--set" and "=" not in word)
-        found[name] = shape(json.loads(doors.said(*words, "--json")))
+        told = shape(json.loads(doors.said(*words, "--json")))
+        found[name] = next((f"as {one}" for one, known in found.items() if known == told), told)
     return found
 
 
