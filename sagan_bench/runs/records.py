@@ -278,7 +278,7 @@ def environment(
     cuda: str | None = None,
 ) -> Environment:
     """Return where this process runs; what only torch knows comes from the caller."""
-    commit, dirty = _git_state(Path(__file__).resolve().parent)
+    commit, dirty = _git_state(Path(__file__).resolve().parents[1])
     words = map(without_secrets, sys.argv)
     command = shlex.join(words).encode(errors="backslashreplace").decode()
     return Environment(

@@ -22,7 +22,12 @@ import example_tunings
 import torch
 from example_studies import HOST
 
-from sagan_bench import cli, config, engine, errors, host, study
+from sagan_bench import cli
+from sagan_bench.config import layers
+from sagan_bench.config import variants as shipped
+from sagan_bench.core import errors, system
+from sagan_bench.execution import engine
+from sagan_bench.experiments import study
 
 FINGERPRINT = "0" * 16
 """Of the data, in digests of configurations whose data are not at hand."""
@@ -42,7 +47,7 @@ def plain_machine(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("SAGAN_BENCH_CACHE", str(folder / "the-cache"))
-        patch.setattr(host, "multiplies_bf16", lambda chosen: False)
+        patch.setattr(system, "multiplies_bf16", lambda chosen: False)
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(sys, "argv", ["cli.py"])
         threads = torch.get_num_threads()
@@ -88,12 +93,12 @@ def sets(*settings: str) -> list[str]:
 
 def presets() -> list[str]:
     """Return the names of the shipped presets."""
-    return sorted(config.presets())
+    return sorted(shipped.presets())
 
 
 def variants() -> list[str]:
     """Return the names of the shipped variants."""
-    return sorted(config.variants())
+    return sorted(shipped.variants())
 
 
 def studies() -> list[str]:
@@ -104,7 +109,7 @@ def studies() -> list[str]:
 def digest(preset: str, variant: str) -> str:
     """Return the digest of a configuration, or ``refused``."""
     try:
-        return config.resolve(HOST, preset=preset, variant=variant).config.digest(FINGERPRINT)
+        return layers.resolve(HOST, preset=preset, variant=variant).config.digest(FINGERPRINT)
     except errors.UserError:
         return "refused"
 
