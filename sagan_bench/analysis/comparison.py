@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from sagan_bench.analysis import statistics
-from sagan_bench.analysis.outcomes import Runs, differences, gather
+from sagan_bench.analysis.outcomes import Runs, gather
 from sagan_bench.analysis.question import Measure, PaperRow, Question
 from sagan_bench.analysis.statistics import Comparison, Metric, Pair, Summary, settled
+from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import BETTER
 from sagan_bench.runs.run import Run
@@ -121,7 +122,7 @@ class Findings:
     primary: Reading
     secondary: tuple[Reading, ...]
     paper: tuple[PaperLine, ...]
-    differences: dict[str, list[tuple[str, Any, Any]]]
+    differences: dict[str, list[Difference]]
     """Variant -> (key, in its baseline, in the variant): all that changes results."""
     runs: tuple[str, ...]
     unfinished: tuple[str, ...]
@@ -210,7 +211,7 @@ def findings(runs: Runs, question: Question) -> Findings:
         secondary=tuple(_secondary(runs, asked)),
         paper=tuple(_paper_lines(question, by_name, runs)),
         differences={
-            variant: differences(runs.variants[baseline][0], runs.variants[variant][0])
+            variant: in_results(runs.variants[baseline][0].config, runs.variants[variant][0].config)
             for variant, baseline in pairs
         },
         runs=tuple(str(run.path) for run in runs.attempted),

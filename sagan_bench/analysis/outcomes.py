@@ -6,18 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.diff import differences, in_results, listed
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import fitting
-from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.runs.records import RECORD, Score
 from sagan_bench.runs.run import OVER, Run, Weights
 from sagan_bench.runs.run_directory import read_now, readable
 
-LABELS = ("preset", "variant", "name", "seed", "data.source")
+BOTH = "{}: {} and {}"
 
 
 @dataclass(frozen=True)
@@ -167,21 +165,11 @@ def _refuse_other_configs(runs: Sequence[Run]) -> None:
     first: dict[str, Run] = {}
     for run in runs:
         other = first.setdefault(run.variant, run)
-        if differs := _told(differences(other, run)):
+        if differs := listed(in_results(other.config, run.config), BOTH):
             raise UserError(
                 f"runs of {run.variant} that are not alike: {differs}; {other.path} and "
                 f"{run.path}; compare runs of one configuration"
             )
-
-
-def differences(here: Run, there: Run) -> list[tuple[str, Any, Any]]:
-    """Return (key, value here, value there) of all in two configurations that changes results."""
-    return _difference(_results(here.config), _results(there.config))
-
-
-def _results(config: RunConfig) -> dict[str, object]:
-    leaves = dict(flatten(config.model_dump(mode="json")))
-    return {k: v for k, v in leaves.items() if not k.startswith("run.") and k not in LABELS}
 
 
 def _refuse_other_budgets(runs: Sequence[Run]) -> None:
@@ -217,20 +205,11 @@ def _refuse_protocols(first: Run, other: Run) -> None:
     if not here or not there:
         bare = first if not here else other
         raise UserError(f"{bare.path} has no final score; run `evaluate` on it")
-    differs = _told(_difference(here[0].protocol, there[0].protocol))
+    differs = listed(differences(here[0].protocol, there[0].protocol), BOTH)
     raise UserError(
         f"figures of different protocols are never compared: {differs}; {first.path} and "
         f"{other.path}; score them alike with `evaluate`"
     )
-
-
-def _difference(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    pairs = ((key, here.get(key), there.get(key)) for key in {**here, **there})
-    return [(key, a, b) for key, a, b in pairs if a != b]
-
-
-def _told(differs: Sequence[tuple[str, Any, Any]]) -> str:
-    return ", ".join(f"{key}: {json.dumps(a)} and {json.dumps(b)}" for key, a, b in differs)
 
 
 def _protocol(score: Score) -> Protocol:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal
 from filelock import Timeout
 
 from sagan_bench.analysis.question import Facts, Place
+from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.cpu import cores
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import sweep_dead
 from sagan_bench.core.locks import holding
 from sagan_bench.core.names import closest
-from sagan_bench.core.trees import flatten
 from sagan_bench.data.building import Progress, prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
@@ -115,11 +115,11 @@ class Plan:
         cells = (Cell(c.variant, c.seed, c.config, c.digest, *_found(c.path)) for c in self.cells)
         return replace(self, cells=tuple(cells))
 
-    def differences(self) -> dict[str, list[tuple[str, object, object]]]:
+    def differences(self) -> dict[str, list[Difference]]:
         """Return, for each compared variant, (key, in its baseline, in the variant)."""
         first = {cell.variant: cell.config for cell in reversed(self.cells)}
         return {
-            variant: difference(first[baseline], first[variant])
+            variant: in_results(first[baseline], first[variant])
             for variant, baseline in self.memory.study.pairs
         }
 
@@ -166,13 +166,6 @@ class Plan:
         of = [self.memory.facts[cell.variant] for cell in self.missing]
         largest = max(map(checkpoint, of), default=0)
         return sum(map(kept, of)) + cores() * CHECKPOINTS_KEPT * largest
-
-
-def difference(baseline: RunConfig, variant: RunConfig) -> list[tuple[str, object, object]]:
-    """Return (key, value in the baseline, value in the variant) of all that changes results."""
-    here, there = (dict(flatten(config.model_dump(mode="json"))) for config in (baseline, variant))
-    labels = {"variant", "name", "seed"}
-    return [(k, here[k], there[k]) for k in here if here[k] != there[k] and k not in labels]
 
 
 def folder_of(asked: Study, runs: Path, name: str | None) -> Path:
