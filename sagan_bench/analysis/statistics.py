@@ -7,9 +7,10 @@ states the rule, its reasons and its measured error rates.
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -253,6 +254,13 @@ def settled(steps: Sequence[float], values: Sequence[float]) -> Settling:
         return Settling(change, error, "had settled")
     beyond = abs(change) - margin > SETTLED_CHANGE
     return Settling(change, error, "had not settled" if beyond else "may not have settled")
+
+
+def mean_of_all(values: Iterable[float | None]) -> float | None:
+    """Return the mean; None where there is no value, or one is missing."""
+    known = list(values)
+    numbers = [value for value in known if value is not None]
+    return fmean(numbers) if numbers and len(numbers) == len(known) else None
 
 
 class _Welch(NamedTuple):

@@ -302,7 +302,7 @@ def show(
     elif what == "model":
         _show_model(choice, as_json)
     else:
-        from sagan_bench.analysis.outcomes import scored
+        from sagan_bench.analysis.collection import scored
         from sagan_bench.cli.display import print_record
         from sagan_bench.core.stored import fitting
         from sagan_bench.runs.records import RECORD
