@@ -452,6 +452,26 @@ def test_nothing_stale_comes_from_the_cache(
         reference(real, held_out, tiny(**changes), blind(), tmp_path)
 
 
+@pytest.mark.parametrize("library", ["torch", "torch-fidelity", "timm"])
+def test_features_of_another_version_of_a_library_are_made_again(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference(REAL, HELD_OUT, tiny(), EXTRACTOR, tmp_path)
+    now = metrics.version
+    monkeypatch.setattr(metrics, "version", lambda name: now(name) + "+x" * (name == library))
+    with pytest.raises(AssertionError, match="extracted again"):
+        reference(REAL, HELD_OUT, tiny(), blind(), tmp_path)
+
+
+def test_features_of_another_device_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference(REAL, HELD_OUT, tiny(), EXTRACTOR, tmp_path)
+    monkeypatch.setitem(BATCH_IMAGES, "meta", BATCH_IMAGES["cpu"])
+    with pytest.raises(AssertionError, match="extracted again"):
+        reference(REAL, HELD_OUT, tiny(), blind().to("meta"), tmp_path)
+
+
 def test_a_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = reference(REAL, HELD_OUT, tiny(), EXTRACTOR, tmp_path)
     for file in tmp_path.iterdir():
