@@ -7,7 +7,7 @@ import torch
 from example_runs import SMALL
 
 from sagan_bench.config.layers import resolve
-from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.config.schema import Host
 from sagan_bench.core import cpu, system
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
