@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -457,8 +458,11 @@ def test_features_of_another_version_of_a_library_are_made_again(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference(REAL, HELD_OUT, tiny(), EXTRACTOR, tmp_path)
-    now = metrics.version
-    monkeypatch.setattr(metrics, "version", lambda name: now(name) + "+x" * (name == library))
+
+    def newer(name: str) -> str:
+        return version(name) + "+x" * (name == library)
+
+    monkeypatch.setattr("sagan_bench.evaluation.metrics.version", newer)
     with pytest.raises(AssertionError, match="extracted again"):
         reference(REAL, HELD_OUT, tiny(), blind(), tmp_path)
 
