@@ -1,9 +1,13 @@
 """Scores under the protocol of a configuration: whose images, and how many of them."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from example_runs import SMALL
-from torch import Tensor
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host
@@ -20,6 +24,39 @@ from sagan_bench.runs.records import Score
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 N_FAKE = 10
+
+
+class Tiny(FeatureExtractorBase):
+    """Means of quarters of an image, in place of a network that takes a second to load."""
+
+    def __init__(self) -> None:
+        super().__init__("efficientnet-lite0", ["pool", "logits"])
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pool = nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
+        return pool, pool / 100
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return "pool", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "pool"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*given: Any) -> FeatureExtractorBase:
+        return Tiny()
+
+    monkeypatch.setattr(scoring, "build_extractor", build)
+    monkeypatch.setattr(scoring, "cache_root", lambda: tmp_path)  # these features are Tiny's
 
 
 @pytest.fixture(scope="module")
