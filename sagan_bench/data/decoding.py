@@ -14,7 +14,6 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing import forkserver
@@ -26,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from sagan_bench.core.errors import MachineError
+from sagan_bench.data.failures import failure, vanished
 from sagan_bench.data.jpeg import refuse_half
 from sagan_bench.data.plain import without_remarks
 
@@ -88,7 +89,11 @@ class Decoded(NamedTuple):
 
 
 def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geometry) -> Decoded:
-    """Decode ``count`` pictures (name, picture); those that cannot be read are named instead."""
+    """Decode ``count`` pictures (name, picture); those that cannot be read are named instead.
+
+    Raises:
+        MachineError: One could not be read just now, which is no property of it.
+    """
     images = np.empty((count, 3, geometry.size, geometry.size), np.uint8)
     places: list[int] = []
     refused: list[str] = []
@@ -100,7 +105,9 @@ def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geomet
             try:
                 image = _open_rgb(picture)
                 images[len(places)] = geometry(image)
-            except Exception as error:  # noqa: BLE001 - damaged files make decoders raise anything
+            except Exception as error:  # damaged files make decoders raise anything
+                if failed := _machines(error, picture):
+                    raise failed from error
                 refused.append(f"{name}: {_reason(error)}")
             else:
                 places.append(place)
@@ -114,11 +121,28 @@ def _open_rgb(picture: Picture) -> Image.Image:
         return picture
     try:
         return _read(picture)
-    except Exception:
+    except Exception as error:
+        if failure(error):
+            raise
         for plain in _without_remarks(picture):
-            with suppress(Exception):  # the first error says better what is wrong
-                return _read(plain)
-        raise
+            if (image := _attempt(plain)) is not None:
+                return image
+        raise  # the first error says better what is wrong
+
+
+def _attempt(plain: bytes) -> Image.Image | None:
+    try:
+        return _read(plain)
+    except Exception as error:
+        if failure(error):
+            raise
+        return None
+
+
+def _machines(error: Exception, picture: Picture) -> MachineError | None:
+    """Return the failure of the machine, not of the picture, that an error came of."""
+    path = picture if isinstance(picture, str) else ""
+    return failure(error, path) or vanished(error, path)
 
 
 def _read(picture: str | bytes) -> Image.Image:
@@ -155,16 +179,24 @@ def _orientation(image: Image.Image) -> int:
     """Return how a picture is to be turned; 1, not at all, where its EXIF cannot be read."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # noqa: BLE001 - damaged remarks make their readers raise anything
+    except Exception as error:  # damaged remarks make their readers raise anything
+        if failure(error):
+            raise
         return 1
 
 
 def looks_like_a_picture(path: Path) -> bool:
-    """Return whether a file is a picture by its content, whatever it is called."""
+    """Return whether a file is a picture by its content, whatever it is called.
+
+    Raises:
+        MachineError: It cannot be read just now.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(16)
-    except OSError:
+    except OSError as error:
+        if failed := failure(error, path):
+            raise failed from error
         return False
     if head.startswith(_BEGINNINGS) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP"):
         return True
@@ -179,7 +211,9 @@ def _opens(path: Path) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             Image.open(path, formats=_FORMATS).close()
-    except Exception:  # noqa: BLE001 - texts make decoders raise anything
+    except Exception as error:  # texts make decoders raise anything
+        if failed := failure(error, path):
+            raise failed from error
         return False
     return True
 

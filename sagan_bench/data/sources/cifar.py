@@ -12,6 +12,7 @@ from PIL import Image
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import Geometry, Pixels, decode
+from sagan_bench.data.failures import failure
 from sagan_bench.data.listing import Chunk, DataSpec, Labels, Listing, Part, Source, at_most
 from sagan_bench.data.sources.scanning import File, check_folder, files_key
 
@@ -184,7 +185,9 @@ def _unpickled(path: Path) -> dict[bytes, Any]:
             raise ValueError("it is larger than any batch")
         content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except Exception as error:
-        raise UserError(f"{path} cannot be read: {error}; fetch the archive again") from error
+        raise failure(error, path) or UserError(
+            f"{path} cannot be read: {error}; fetch the archive again"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no batch; fetch the archive again")
     return {
