@@ -51,6 +51,18 @@ def everything(root: Path) -> set[str]:
         ("TRAIN", "Val"),
         ("training_set", "test_set"),
         ("train2017", "val2017"),
+        ("trn", "tst"),
+        ("trainval", "test"),
+        ("seg_train", "seg_test"),
+        ("Final_Training", "Final_Test"),
+        ("images_train", "images_val"),
+        ("train_ds", "valid_ds"),
+        ("train_ds", "test-images"),
+        ("01_train", "02_test"),
+        ("train-1", "test-1"),
+        ("birdsTrain", "birdsVal"),
+        ("trainA", "testA"),
+        ("my.set.train", "my.set.dev"),
     ],
 )
 def test_splits_by_every_usual_name_are_no_classes(tmp_path: Path, train: str, test: str) -> None:
@@ -79,6 +91,14 @@ def test_of_test_and_validation_the_first_is_used_and_the_other_named(tmp_path: 
         (("val", "test"), "but none for training"),
         (("train", "training", "test"), "which all seem to be for training"),
         (("train", "val", "valid"), "which all seem to be for testing"),
+        (("train_1", "train_2", "test_1"), "which all seem to be for training"),
+        (("train_1", "train_2"), "which all seem to be parts of splits"),
+        (("seg_val", "seg_test"), "which all seem to be parts of splits"),
+        (("trainA", "trainB"), "which all seem to be parts of splits"),
+        (("trainA", "trainB", "testA", "testB"), "trainB: splits of several sets or domains"),
+        (("trainA", "trainB", "testA"), "splits of several sets or domains"),
+        (("a_train", "a_test", "bc_train", "bc_val"), "splits of several sets or domains"),
+        (("seg_train", "seg_test", "cat", "dog"), "seem to be splits, beside cat, dog; move"),
     ],
 )
 def test_half_a_split_is_refused_in_words(
@@ -93,6 +113,60 @@ def test_test_pictures_without_classes_are_refused_in_words(tmp_path: Path) -> N
     save(tmp_path, "train/a/1.png", "train/b/2.png", "test/5.png")
     with pytest.raises(UserError, match="test holds 1 pictures in no class folders; sort them"):
         listing(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("test_tube", "training_shoe"),
+        ("bullet_train", "steam_train"),
+        ("bus", "car", "test_tube", "trains"),
+        ("bus", "car", "train_1"),
+        ("brain", "contest", "strain", "testament"),
+        ("dress_test_train", "seg_train"),
+    ],
+)
+def test_classes_may_hold_the_words_of_splits(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    save(tmp_path, *(f"{name}/{n}.png" for name in classes for n in "12"))
+    assert listing(tmp_path).classes == classes
+
+
+@pytest.mark.parametrize("inner", ["seg_{}", "Images", "img"])
+def test_lone_folder_of_no_meaning_inside_both_splits_is_gone_through(
+    tmp_path: Path, inner: str
+) -> None:
+    places = {split: f"seg_{split}/{inner.format(split)}" for split in ("train", "test")}
+    save(tmp_path, *(f"{place}/{c}/1.png" for place in places.values() for c in ("cat", "dog")))
+    save(tmp_path, "seg_pred/seg_pred/1.png")
+    found = listing(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert names(found, "test") == {f"{places['test']}/{c}/1.png" for c in ("cat", "dog")}
+    said = f"{places['train']}/ and {places['test']}/ of the folder; unused beside them: 1"
+    assert found.split_rule == said
+
+
+def test_gtsrb_whose_test_pictures_lie_in_no_classes_is_refused_in_words(tmp_path: Path) -> None:
+    save(tmp_path, *(f"Final_Training/Images/{c}/1.ppm" for c in ("00000", "00001")), kind="PPM")
+    save(tmp_path, "Final_Test/Images/1.ppm", kind="PPM")
+    with pytest.raises(UserError, match="Final_Test/Images holds 1 pictures in no class folders"):
+        listing(tmp_path)
+
+
+def test_lone_numbered_class_of_splits_keeps_its_name(tmp_path: Path) -> None:
+    save(tmp_path, "train/7/1.png", "test/7/2.png")
+    assert listing(tmp_path).classes == ("7",)
+
+
+def test_splits_inside_classes_may_have_longer_names(tmp_path: Path) -> None:
+    save(tmp_path, *(f"{c}/{s}/1.png" for c in ("cat", "dog") for s in ("01_train", "02_test")))
+    found = listing(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert names(found, "test") == {"cat/02_test/1.png", "dog/02_test/1.png"}
+
+
+def test_folders_inside_classes_may_hold_the_words_of_splits(tmp_path: Path) -> None:
+    save(tmp_path, *(f"{c}/{s}/1.png" for c in ("toy", "real") for s in ("train_01", "train_02")))
+    assert listing(tmp_path).classes == ("real", "toy")
 
 
 def test_images_may_be_a_class_of_its_own(tmp_path: Path) -> None:
@@ -130,6 +204,11 @@ def test_half_a_split_inside_classes_is_refused(tmp_path: Path) -> None:
 def test_a_level_that_all_classes_share_changes_nothing(tmp_path: Path) -> None:
     save(tmp_path, *(f"{c}/images/{n}.png" for c in ("cat", "dog") for n in "12"))
     assert listing(tmp_path).classes == ("cat", "dog")
+    assert source(tmp_path).remarks == (
+        "no level of classes: images/, which each of 2 folders holds",
+    )
+    save(tmp_path, "cat/others/1.png")
+    assert source(tmp_path).remarks == ()
 
 
 def test_imagenet_takes_other_names_of_its_splits(tmp_path: Path) -> None:
