@@ -29,6 +29,7 @@ from sagan_bench.core.errors import MachineError
 from sagan_bench.data.failures import failure, vanished
 from sagan_bench.data.jpeg import refuse_half
 from sagan_bench.data.plain import without_remarks
+from sagan_bench.data.png import refuse_without_end
 
 Fit = Literal["centre-crop", "squash"]
 Pixels = NDArray[np.uint8]
@@ -41,14 +42,23 @@ RESIZE = "bicubic, antialiased (Pillow)"
 _HAS_AVIF = importlib.util.find_spec("PIL.AvifImagePlugin") is not None  # not before Pillow 11.3
 _FORMATS = (  # not EPS: its reader starts a program
     *("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000"),
+    *("ICO", "DDS", "PSD", "QOI", "SGI", "PCX"),
     *(["AVIF"] if _HAS_AVIF else []),
 )
+_TGA = ".tga"  # a format without a mark: anything may seem to be one, so the ending must say so
 
 _BEGINNINGS = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0",
     b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
+    b"DDS |\0\0\0", b"8BPS\0\1", b"qoif",
 )  # fmt: skip
 """What files of pictures begin with, where that is said by more than two letters."""
+
+_SHORT_BEGINNINGS = (
+    *(b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"),
+    *(b"\0\0\1\0", b"\x01\xda", b"\n\0", b"\n\2", b"\n\3", b"\n\5"),
+)
+"""Those that can be a text's or anything's: whether the header can be read decides."""
 
 _LARGEST_REMARKED = 2**28  # bytes of a file that is read once more without its remarks
 
@@ -147,9 +157,11 @@ def _machines(error: Exception, picture: Picture) -> MachineError | None:
 
 def _read(picture: str | bytes) -> Image.Image:
     file = BytesIO(picture) if isinstance(picture, bytes) else picture
-    with Image.open(file, formats=_FORMATS) as image:
+    tga = isinstance(picture, str) and picture.lower().endswith(_TGA)
+    with Image.open(file, formats=("TGA", *_FORMATS) if tga else _FORMATS) as image:
         image.load()
         refuse_half(image, picture)
+        refuse_without_end(image, picture)
         turn = _TURNS.get(_orientation(image))
         return to_rgb(image if turn is None else image.transpose(turn))
 
@@ -202,8 +214,7 @@ def looks_like_a_picture(path: Path) -> bool:
         return True
     if head[4:12] in (b"ftypavif", b"ftypavis"):
         return _HAS_AVIF
-    # Two letters of a text can be those of a bitmap: let Pillow read its header.
-    return head.startswith((b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")) and _opens(path)
+    return head.startswith(_SHORT_BEGINNINGS) and _opens(path)
 
 
 def _opens(path: Path) -> bool:

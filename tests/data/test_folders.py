@@ -1,5 +1,6 @@
 """Folders as users have them: splits by any name, pictures by content, and what is passed over."""
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -8,8 +9,12 @@ import pytest
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
+from sagan_bench.data.decoding import Geometry
 from sagan_bench.data.listing import DataSpec, Listing, Source
 from sagan_bench.data.sources import open_source
+from sagan_bench.data.sources.folder import read_files
+
+SQUARE = Geometry(8, None, "centre-crop")
 
 
 def save(root: Path, *names: str, kind: str = "PNG") -> None:
@@ -237,6 +242,17 @@ def test_imagenet_takes_other_names_of_its_splits(tmp_path: Path) -> None:
         ("q.pnm", "PPM"),
         ("q.bitmap", "BMP"),
         ("q.2024", "GIF"),
+        ("q.ico", "ICO"),
+        ("q.icon", "ICO"),
+        ("q.dds", "DDS"),
+        ("q.texture", "DDS"),
+        ("q.tga", "TGA"),
+        ("q.TGA", "TGA"),
+        ("q.qoi", "QOI"),
+        ("q.bin", "QOI"),
+        ("q.sgi", "SGI"),
+        ("q.pcx", "PCX"),
+        ("q.scan", "PCX"),
     ],
 )
 def test_pictures_are_read_whatever_their_ending(tmp_path: Path, name: str, kind: str) -> None:
@@ -248,6 +264,42 @@ def test_pictures_are_read_whatever_their_ending(tmp_path: Path, name: str, kind
     assert remark.startswith("read under unusual endings: 2 ")
     data = prepare(DataSpec(f"folder:{root}", 8), tmp_path / "cache")
     assert len(data.train) + len(data.test or ()) == 3
+
+
+def test_texts_and_rubbish_are_no_pictures_by_short_beginnings(tmp_path: Path) -> None:
+    save(tmp_path, "a.png")
+    for number, beginning in enumerate((b"\0\0\1\0", b"\x01\xda", b"\n\5", b"BM", b"\0\0\2\0")):
+        (tmp_path / f"{number}.dat").write_bytes(beginning + bytes(range(100)))
+    assert everything(tmp_path) == {"a.png"}
+
+
+def test_only_the_ending_makes_a_tga(tmp_path: Path) -> None:
+    save(tmp_path, "a.png", "b.tga", "c.jpg", kind="TGA")
+    read = read_files(str(tmp_path), ["a.png", "b.tga", "c.jpg"], [0] * 3, SQUARE)
+    assert read.refused == tuple(
+        f"{name}: not a picture of a known format" for name in ("a.png", "c.jpg")
+    )
+
+
+def test_composite_of_a_photoshop_file_is_read(tmp_path: Path) -> None:
+    head = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 16, 16, 8, 3) + bytes(12) + bytes(2)
+    content = head + b"\xff" * 256 + bytes(512)
+    (tmp_path / "a.psd").write_bytes(content)
+    (tmp_path / "b.dat").write_bytes(content)
+    assert everything(tmp_path) == {"a.psd", "b.dat"}
+    read = read_files(str(tmp_path), ["a.psd", "b.dat"], [0] * 2, SQUARE)
+    assert read.refused == ()
+    assert [read.images[:, channel].min() for channel in range(3)] == [255, 0, 0]
+
+
+def test_pixels_are_those_of_every_format(tmp_path: Path) -> None:
+    kinds = ("BMP", "ICO", "DDS", "TGA", "QOI", "SGI", "PCX")
+    save(tmp_path, "a.png")
+    for kind in kinds:
+        (tmp_path / f"a.{kind.lower()}").write_bytes(layouts.encoded(0, (16, 16), kind))
+    read = read_files(str(tmp_path), ["a.png", *(f"a.{k.lower()}" for k in kinds)], [0] * 8, SQUARE)
+    assert read.refused == ()
+    assert (read.images == read.images[:1]).all()
 
 
 def test_pictures_under_another_pictures_ending(tmp_path: Path) -> None:

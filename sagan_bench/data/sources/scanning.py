@@ -23,7 +23,7 @@ EXTENSIONS = frozenset(
 
 _RARER_EXTENSIONS = frozenset((
     ".jpe", ".jfif", ".jif", ".jfi", ".mpo", ".apng", ".dib", ".pbm", ".pnm", ".avif", ".jp2",
-    ".j2k", ".jpc", ".jpf", ".jpx",
+    ".j2k", ".jpc", ".jpf", ".jpx", ".ico", ".dds", ".tga", ".psd", ".qoi", ".pcx",
 ))  # fmt: skip
 """Pictures too, of which a remark is made: other programs pass them over."""
 
