@@ -1,5 +1,6 @@
 """Folders as users have them: splits by any name, pictures by content, and what is passed over."""
 
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -370,3 +371,17 @@ def test_folder_without_pictures_says_what_is_there(tmp_path: Path) -> None:
 def test_impossible_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can be no folder"):
         source(tmp_path / ("x" * 5000))
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.png"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_or_a_link_to_one_is_not_waited_for(
+    tmp_path: Path, name: str, *, linked: bool
+) -> None:
+    root = tmp_path / "pictures"
+    save(root, "a.png", "b.png")
+    pipe = tmp_path / "elsewhere" if linked else root / name
+    os.mkfifo(pipe)
+    if linked:
+        (root / name).symlink_to(pipe)
+    assert everything(root) == {"a.png", "b.png"}

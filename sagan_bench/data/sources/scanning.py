@@ -133,7 +133,8 @@ class _Walk:
                     self.enter(entry.path, f"{name}/", (*above, here))
 
     def _meet(self, entry: os.DirEntry[str], name: str) -> None:
-        if not (entry.is_file() or entry.is_symlink()):
+        is_broken_link = entry.is_symlink() and not os.path.exists(entry.path)
+        if not (entry.is_file() or is_broken_link):
             return  # a pipe or a device: even a look at it may wait for ever
         ending = os.path.splitext(entry.name)[1].lower()
         if ending in _RARER_EXTENSIONS:
