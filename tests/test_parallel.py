@@ -22,9 +22,9 @@ from torch import Tensor
 import sagan_bench
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.core import parallel
+from sagan_bench.core import distributed
+from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.parallel import Shard
 from sagan_bench.runs import records
 from sagan_bench.runs.run_directory import read_now
 from sagan_bench.session.capabilities import on_this_rank
@@ -99,8 +99,9 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         found = many["norm"][name]
         assert torch.allclose(value.double(), found.double(), atol=1e-8), name
     assert many["said"] == {
-        "told": 5, "least": 4, "nothing": None, "agreed": "terminated", "nobody": None,
-        "gathered": [0, 1, 2, 3, 4, 5, 6],
+        "broadcast": 5, "all_reduce_min": 4, "nothing": None, "any_rank": "terminated",
+        "nobody": None,
+        "gather": [0, 1, 2, 3, 4, 5, 6],
     }  # fmt: skip
 
 
@@ -123,12 +124,12 @@ def test_the_first_losses_are_those_of_one_process_in_fp32(tmp_path: Path) -> No
 
 def test_processes_share_each_micro_batch() -> None:
     whole = torch.arange(12)
-    first, second = (Shard(rank, 2) for rank in range(2))
+    first, second = (DistributedContext(rank, 2) for rank in range(2))
     assert first.part(whole).tolist() == [0, 1, 2, 3, 4, 5]
     assert second.part(whole, 4).tolist() == [2, 3, 6, 7, 10, 11]
     assert first.part(torch.zeros(12, 3), 6).shape == (6, 3)
-    assert parallel.ALONE.part(whole, 4) is whole
-    assert [Shard(rank, 3).span(7) for rank in range(3)] == [(0, 2), (2, 4), (4, 7)]
+    assert distributed.SINGLE_PROCESS.part(whole, 4) is whole
+    assert [DistributedContext(rank, 3).span(7) for rank in range(3)] == [(0, 2), (2, 4), (4, 7)]
 
 
 @pytest.mark.parametrize(
@@ -137,13 +138,13 @@ def test_processes_share_each_micro_batch() -> None:
 )
 def test_a_batch_that_cannot_be_shared_out_is_refused(sets: list[str], told: str) -> None:
     with pytest.raises(UserError, match=rf"{told}.*among 4 processes; choose a multiple of 4"):
-        on_this_rank(make(*sets), Shard(0, 4, 0, 4))
+        on_this_rank(make(*sets), DistributedContext(0, 4, 0, 4))
 
 
 def test_networks_that_would_be_compiled_in_pieces_are_refused() -> None:
     with pytest.raises(UserError, match=r"compile with 2 processes.*#161302.*leave out --compile"):
-        on_this_rank(make("training.compile=true"), Shard(0, 2, 0, 2))
-    on_this_rank(make("training.compile=true"), parallel.ALONE)
+        on_this_rank(make("training.compile=true"), DistributedContext(0, 2, 0, 2))
+    on_this_rank(make("training.compile=true"), distributed.SINGLE_PROCESS)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_networks_that_would_be_compiled_in_pieces_are_refused() -> None:
     ids=lambda error: str(error)[-30:],
 )  # fmt: skip
 def test_a_lost_peer_is_recognised(error: Exception) -> None:
-    assert parallel.is_lost_peer(error)
+    assert distributed.is_lost_peer(error)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_a_lost_peer_is_recognised(error: Exception) -> None:
     ids=lambda error: str(error)[-30:],
 )  # fmt: skip
 def test_no_other_error_is_called_a_lost_peer(error: Exception) -> None:
-    assert not parallel.is_lost_peer(error)
+    assert not distributed.is_lost_peer(error)
 
 
 def test_processes_that_cannot_be_connected_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,13 +194,13 @@ def test_processes_that_cannot_be_connected_are_told_so(monkeypatch: pytest.Monk
         for name, value in (world | {"TORCHELASTIC_RUN_ID": "test"}).items():
             monkeypatch.setenv(name, value)
         expected = pytest.raises(UserError, match=r"cannot be connected: .*EADDRINUSE")
-        with expected, parallel.joined("cpu"):
+        with expected, distributed.joined("cpu"):
             pass
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
-    with parallel.joined("cpu") as shard:
-        assert shard == parallel.ALONE
+    with distributed.joined("cpu") as context:
+        assert context == distributed.SINGLE_PROCESS
 
 
 # Whole runs
@@ -270,28 +271,28 @@ PATIENT = """
 import datetime, os, signal, sys, time, torch
 from dataclasses import replace
 import torch.distributed as dist
-from sagan_bench.core import parallel
-shard = parallel.Shard(int(os.environ["RANK"]), 2)
-shard = replace(shard, talk=parallel._connected("gloo", datetime.timedelta(seconds=3)))
-assert shard.mean(torch.ones(1)) == 1
-if shard.leads:
+from sagan_bench.core import distributed
+context = distributed.DistributedContext(int(os.environ["RANK"]), 2)
+context = replace(context, cpu_group=distributed._connected("gloo", datetime.timedelta(seconds=3)))
+assert context.all_reduce_mean(torch.ones(1)) == 1
+if context.is_main_process:
     time.sleep(6)  # as one that scores
-assert shard.told(7 + shard.rank) == 7
-shard.wait()
-if not shard.leads:
+assert context.broadcast(7 + context.rank) == 7
+context.barrier()
+if not context.is_main_process:
     os.kill(os.getpid(), signal.SIGSTOP)
 began = time.monotonic()
 try:
-    shard.mean(torch.ones(1))
+    context.all_reduce_mean(torch.ones(1))
 except RuntimeError as error:
-    print(parallel.is_lost_peer(error), time.monotonic() - began)
+    print(distributed.is_lost_peer(error), time.monotonic() - began)
     sys.stdout.flush()
 os._exit(0)
 """
 
 
 @pytest.mark.slow
-def test_a_step_waits_shortly_and_talk_patiently() -> None:
+def test_a_step_waits_shortly_and_the_group_of_the_cpu_patiently() -> None:
     with started(2, [sys.executable, "-c", PATIENT]) as processes:
         told, errors = processes[0].communicate(timeout=120)
     lost, seconds = told.split()

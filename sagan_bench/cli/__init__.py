@@ -140,19 +140,19 @@ def train(
         _print_plan(resolved.config, out, not resume, as_json)
         return
     from sagan_bench.cli.display import Display, print_record
-    from sagan_bench.core import parallel
+    from sagan_bench.core import distributed
     from sagan_bench.session import experiment
     from sagan_bench.session.capabilities import on_this_rank
     from sagan_bench.session.cell import Stopped
 
-    with parallel.joined(resolved.config.run.device) as shard, stopping() as stop:
-        config = on_this_rank(resolved.config, shard)
+    with distributed.joined(resolved.config.run.device) as context, stopping() as stop:
+        config = on_this_rank(resolved.config, context)
         try:
-            if not shard.leads:
-                return experiment.assist(config, shard, out=out, stop=stop)
+            if not context.is_main_process:
+                return experiment.assist(config, context, out=out, stop=stop)
             with Display(config.run.steps) as display:
                 record = experiment.run(
-                    config, out=out, fresh=not resume, watch=display, stop=stop, shard=shard
+                    config, out=out, fresh=not resume, watch=display, stop=stop, context=context
                 )
         except Stopped as stopped:
             exit_stopped(str(stopped), stopped.path)

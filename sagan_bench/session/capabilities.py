@@ -10,8 +10,8 @@ import torch
 from sagan_bench.config.layers import override
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import system
+from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.parallel import Shard
 from sagan_bench.evaluation.extractors import resolve_extractor
 
 
@@ -49,27 +49,28 @@ def refuse_compiling(config: RunConfig) -> None:
         )
 
 
-def on_this_rank(config: RunConfig, shard: Shard) -> RunConfig:
+def on_this_rank(config: RunConfig, context: DistributedContext) -> RunConfig:
     """Return the configuration on this process's device.
 
     Raises:
         UserError: a batch or micro-batch that cannot be shared out equally; or networks that would
             be compiled in pieces.
     """
-    if shard.world == 1:
+    if context.world_size == 1:
         return config
     training = config.training
     if training.compile:
         raise UserError(
-            f"training.compile with {shard.world} processes: BatchNorm over all of them cuts the "
-            "compiled networks at each of its layers (pytorch #161302); leave out --compile"
+            f"training.compile with {context.world_size} processes: BatchNorm over all of them "
+            "cuts the compiled networks at each of its layers (pytorch #161302); leave out "
+            "--compile"
         )
     for key in ("batch_size", "micro_batch"):
-        if (getattr(training, key) or 0) % shard.world:
+        if (getattr(training, key) or 0) % context.world_size:
             raise UserError(
                 f"training.{key} = {getattr(training, key)} cannot be shared out among "
-                f"{shard.world} processes; choose a multiple of {shard.world}"
+                f"{context.world_size} processes; choose a multiple of {context.world_size}"
             )
     on_gpus = config.run.device != "cpu" and torch.cuda.is_available()
-    device = f"cuda:{shard.local_rank}" if on_gpus else "cpu"
+    device = f"cuda:{context.local_rank}" if on_gpus else "cpu"
     return override(config, {"run.device": ("torchrun", device)})

@@ -16,9 +16,9 @@ from torchvision.utils import make_grid
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import cpu, precision, system
+from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.files import atomic_file
-from sagan_bench.core.parallel import ALONE, Shard
 from sagan_bench.core.trees import flatten
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
@@ -103,7 +103,7 @@ class Cell:
         data_sec: what preparing the data took.
         watch: sees every event.
         stop: asked after each step.
-        shard: of the processes that train this run, the leader.
+        context: of the processes that train this run, the leader.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class Cell:
         data_sec: float,
         watch: Watch,
         stop: Stop,
-        shard: Shard = ALONE,
+        context: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.config, self.store, self.directory = config, store, directory
-        self.shard = shard
+        self.context = context
         self.earlier, self.data_sec = earlier, data_sec
         self.watch, self.stop = watch, stop
         self.device = system.open_device(config.run.device)
-        self.threads = shard.told(use_threads(config, earlier, shard))
+        self.threads = context.broadcast(use_threads(config, earlier, context))
         precision.use(config.training.precision)
         system.forget_peak_memory(self.device)
         self.checkpoints = Checkpoints(directory.checkpoints)
@@ -172,12 +172,12 @@ class Cell:
         Raises:
             UserError: the run is already beyond the steps asked for.
         """
-        state, seals = TrainState(self.config, self.device, self.shard), dict[str, Seal]()
+        state, seals = TrainState(self.config, self.device, self.context), dict[str, Seal]()
         if found := self.checkpoints.latest():
             rows = found[1].pop("rows", {})  # not before they were stored
             seals = {name: Seal.model_validate(one) for name, one in rows.items()}
             state.load_state_dict(found[1])
-        self.shard.told(state.step)
+        self.context.broadcast(state.step)
         if state.step > self.config.run.steps:
             raise UserError(
                 f"{self.directory.path} is already at step {state.step}, beyond the "
@@ -264,7 +264,7 @@ class Cell:
                 self._score({"ema": standing_ema}, n_fake=rate.eval_images, final=False)
         if step % rate.checkpoint_every == 0 or last:
             self._checkpoint()
-        self._obey(self.shard.agreed(self.stop()))
+        self._obey(self.context.any_rank(self.stop()))
 
     def _checkpoint(self) -> None:
         """Save the state, after what belongs to it: rows, scores and readings up to this step.
@@ -375,7 +375,7 @@ class Cell:
     def _score(self, kept: dict[Weights, nn.Module], *, n_fake: int, final: bool) -> None:
         began = time.perf_counter()
         if self.scorer is None:
-            self.scorer = Scorer(self.config, self.store, self.device, self._scoring, self.shard)
+            self.scorer = Scorer(self.config, self.store, self.device, self._scoring, self.context)
         samples = {weights: self._sampler(network) for weights, network in kept.items()}
         try:
             for score in self.scorer.scores(samples, step=self.step, n_fake=n_fake, final=final):
@@ -392,7 +392,7 @@ class Cell:
         self.watch(Progress("score", done, total))
         if self.step == self.config.run.steps:
             self._obey(self.stop())
-        elif total - done > LONG_LOOK and self.shard.world == 1 and (reason := self.stop()):
+        elif total - done > LONG_LOOK and self.context.world_size == 1 and (reason := self.stop()):
             self.write("interrupted", reason)
             raise Stopped(reason, self.directory.path)
 
@@ -410,7 +410,7 @@ class Cell:
             to_step=step if over else None,
             outcome=status if over else None,
             threads=self.threads,
-            processes=self.shard.world,
+            processes=self.context.world_size,
         )
         manifest = self.store.manifest
         record = Record(
@@ -495,14 +495,16 @@ def scores_on_the_way(config: RunConfig, step: int) -> bool:
     return bool(config.run.eval_every) and step % (config.run.eval_every or 1) == 0
 
 
-def use_threads(config: RunConfig, earlier: Record | None, shard: Shard = ALONE) -> int:
+def use_threads(
+    config: RunConfig, earlier: Record | None, context: DistributedContext = SINGLE_PROCESS
+) -> int:
     """Set the CPU threads: as asked, else as before the interruption, else one a core.
 
     Their number changes the last bits of sums, so a run resumed by as many processes keeps it.
     Processes on one machine share its cores.
     """
     last = earlier.attempts[-1] if earlier and earlier.attempts else None
-    before = last.threads if last and (last.processes or 1) == shard.world else None
-    threads = config.run.threads or before or max(1, cpu.cores() // shard.local_world)
+    before = last.threads if last and (last.processes or 1) == context.world_size else None
+    threads = config.run.threads or before or max(1, cpu.cores() // context.local_world_size)
     torch.set_num_threads(threads)
     return threads

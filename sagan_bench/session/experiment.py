@@ -14,9 +14,9 @@ import torch
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import cpu, system
+from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext, is_lost_peer
 from sagan_bench.core.errors import MachineError, UserError, machine_error
 from sagan_bench.core.files import atomic_write
-from sagan_bench.core.parallel import ALONE, Shard, is_lost_peer
 from sagan_bench.data.building import prepare
 from sagan_bench.data.checks import check
 from sagan_bench.data.listing import DataSpec
@@ -121,7 +121,7 @@ def run(
     fresh: bool = False,
     watch: Watch = lambda event: None,
     stop: Stop = lambda: None,
-    shard: Shard = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> Record:
     """Train, score and record one configuration; go on where an earlier attempt was cut off.
 
@@ -131,7 +131,7 @@ def run(
         fresh: move what is there aside and start over.
         watch: sees every event.
         stop: asked after each step; a reason makes the run checkpoint and raise `Stopped`.
-        shard: of the processes that train this run, the leader; the others call `assist`.
+        context: of the processes that train this run, the leader; the others call `assist`.
 
     Returns:
         The record, of status ``finished`` or ``diverged``; the one on disk if nothing was missing.
@@ -142,13 +142,13 @@ def run(
     """
     began = time.perf_counter()
     planned = plan(config, out, watch=watch, stop=stop)
-    shard.wait()  # the others open what was prepared
+    context.barrier()  # the others open what was prepared
     data_sec = time.perf_counter() - began
     dumped = config.model_dump(mode="json")
     with RunDirectory(planned.path, digest=planned.digest, config=dumped, fresh=fresh) as directory:
         earlier = records.read(planned.path) if directory.record_file.exists() else None
         complete = earlier is not None and _is_complete(earlier, config.run.steps, planned.path)
-        shard.told(complete)
+        context.broadcast(complete)
         if earlier is not None and complete:
             _clear_leftovers(directory, config, earlier)
             return earlier
@@ -160,7 +160,7 @@ def run(
             data_sec=data_sec,
             watch=watch,
             stop=stop,
-            shard=shard,
+            context=context,
         )
         try:
             return cell.run()
@@ -172,7 +172,7 @@ def run(
                 raise
             raise failure from error
         except Exception as error:
-            if shard.world > 1 and is_lost_peer(error):
+            if context.world_size > 1 and is_lost_peer(error):
                 gone = "another process of the run is gone"
                 _end(directory, config, planned.digest, gone, lost=True)
             elif not isinstance(error, Stopped) and not _is_over(directory):
@@ -181,7 +181,11 @@ def run(
 
 
 def assist(
-    config: RunConfig, shard: Shard, *, out: Path | None = None, stop: Stop = lambda: None
+    config: RunConfig,
+    context: DistributedContext,
+    *,
+    out: Path | None = None,
+    stop: Stop = lambda: None,
 ) -> None:
     """Take part in a run that another process leads by `run`; nothing is written here.
 
@@ -189,10 +193,10 @@ def assist(
         UserError: as `run`, or the leader's checkpoints are not to be seen from here.
         Stopped: any of the processes was asked to stop.
     """
-    shard.wait()
+    context.barrier()
     planned = plan(config, out, watch=lambda event: None)
-    if not shard.told(False):
-        follow(config, planned.store, shard, Checkpoints(planned.path / "checkpoints"), stop)
+    if not context.broadcast(False):
+        follow(config, planned.store, context, Checkpoints(planned.path / "checkpoints"), stop)
 
 
 def note_failure(

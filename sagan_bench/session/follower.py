@@ -4,8 +4,8 @@ import torch
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import precision, system
+from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.parallel import Shard
 from sagan_bench.data.store import Store
 from sagan_bench.evaluation.metrics import NonFiniteImages
 from sagan_bench.evaluation.scoring import Scorer
@@ -17,7 +17,11 @@ from sagan_bench.training.timing import out_of_memory
 
 
 def follow(
-    config: RunConfig, store: Store, shard: Shard, checkpoints: Checkpoints, stop: Stop
+    config: RunConfig,
+    store: Store,
+    context: DistributedContext,
+    checkpoints: Checkpoints,
+    stop: Stop,
 ) -> None:
     """Do this process's part, step by step with the leader's `Cell`.
 
@@ -25,14 +29,14 @@ def follow(
         Stopped: any of the processes was asked to stop.
         UserError: the leader's checkpoint is not to be seen from here, or memory ran out.
     """
-    torch.set_num_threads(shard.told(0))
+    torch.set_num_threads(context.broadcast(0))
     precision.use(config.training.precision)
     device = system.open_device(config.run.device)
     with system.memory_for("loading the networks", device):
-        state = TrainState(config, device, shard)
-        if step := shard.told(0):
+        state = TrainState(config, device, context)
+        if step := context.broadcast(0):
             state.load_state_dict(_checkpoint(checkpoints, step))
-    scorer = Scorer(config, store, state.device, lambda done, total: None, shard)
+    scorer = Scorer(config, store, state.device, lambda done, total: None, context)
     try:
         for event in train(config, state, store):
             if isinstance(event, Diverged):
@@ -40,7 +44,7 @@ def follow(
             if scores_on_the_way(config, event.step):
                 with system.memory_for("scoring", device):
                     _score(config, state, scorer, final=False)
-            if reason := shard.agreed(stop()):
+            if reason := context.any_rank(stop()):
                 raise Stopped(reason, None)
         with system.memory_for("scoring", device):
             _score(config, state, scorer, final=True)

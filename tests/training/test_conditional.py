@@ -13,8 +13,8 @@ from PIL import Image
 from sagan_bench.cli import main
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.parallel import ALONE, Shard
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.pixels import quantise
@@ -105,12 +105,12 @@ def test_each_network_is_told_the_labels_of_the_images_that_it_sees() -> None:
 
 def test_fake_labels_are_uniform() -> None:
     config = make("training.batch_size=5000")
-    labels = step_noise(config, ALONE, 1).critic[0].labels
+    labels = step_noise(config, SINGLE_PROCESS, 1).critic[0].labels
     assert labels is not None
     counts = labels.bincount(minlength=10)
     assert len(counts) == 10
     assert (counts - 500).abs().max() < 100  # 4.7 standard deviations
-    assert step_noise(make("model.classes=0"), ALONE, 1).critic[0].labels is None
+    assert step_noise(make("model.classes=0"), SINGLE_PROCESS, 1).critic[0].labels is None
 
 
 def test_another_number_of_classes_than_the_datas_is_refused(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_batch_that_cannot_be_cut_says_so() -> None:
 def test_advice_to_many_processes_can_be_followed(batch: int, world: int, advice: str) -> None:
     config = make(f"training.batch_size={batch}")
     state = TrainState(config, CPU)
-    state.shard = Shard(0, world)
+    state.context = DistributedContext(0, world)
     assert advice in str(out_of_memory(config, state))
 
 
