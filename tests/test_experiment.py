@@ -20,6 +20,7 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation import extractors, scoring
+from sagan_bench.models import build
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.session import cell, experiment
@@ -87,6 +88,22 @@ def test_a_run_leaves_record_pictures_metrics_and_weights(finished: Path) -> Non
         extrema = grid.convert("L").crop((2, 2, 34, 34)).getextrema()
         assert extrema[0] != extrema[1]
     assert not list((finished / "checkpoints").iterdir())
+
+
+def test_a_run_lays_its_networks_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out, rows = list[str](), build._rows
+
+    def counted(network: str, *given: Any) -> Iterator[build.Layer]:
+        laid_out.append(network)
+        return rows(network, *given)
+
+    monkeypatch.setattr(build, "_rows", counted)
+    record = experiment.run(make("run.steps=1"), out=tmp_path / "run")
+    assert laid_out == ["generator", "discriminator"]
+    assert record.cost.flops_per_step == build.flops_per_step(make())
+    laid_out.clear()
+    experiment.dry_run(make())
+    assert laid_out == ["generator", "discriminator"]
 
 
 def test_the_default_folder_is_named_by_name_seed_and_digest() -> None:

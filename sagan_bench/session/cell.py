@@ -25,7 +25,7 @@ from sagan_bench.data.store import Store
 from sagan_bench.evaluation.extractors import Images
 from sagan_bench.evaluation.metrics import NonFiniteImages, Sample, sample_images
 from sagan_bench.evaluation.scoring import Scorer, Weights
-from sagan_bench.models.build import flops_per_step, layers
+from sagan_bench.models.build import Layout
 from sagan_bench.runs import records
 from sagan_bench.runs.records import (
     Attempt,
@@ -97,6 +97,7 @@ class Cell:
 
     Args:
         config: resolved.
+        layout: of its networks.
         store: the images.
         directory: entered, so that no other process is at it.
         earlier: the record of the attempts before; None if this is the first.
@@ -109,6 +110,7 @@ class Cell:
     def __init__(
         self,
         config: RunConfig,
+        layout: Layout,
         store: Store,
         directory: RunDirectory,
         earlier: Record | None,
@@ -118,7 +120,8 @@ class Cell:
         stop: Stop,
         context: DistributedContext = SINGLE_PROCESS,
     ) -> None:
-        self.config, self.store, self.directory = config, store, directory
+        self.config, self.layout = config, layout
+        self.store, self.directory = store, directory
         self.context = context
         self.earlier, self.data_sec = earlier, data_sec
         self.watch, self.stop = watch, stop
@@ -134,14 +137,12 @@ class Cell:
         self.blocks = earlier.blocks if earlier else ()
         self.rates: list[float] = []
         self.scorer: Scorer | None = None
-        self.layers = layers(config)
         self.environment = records.environment(
             str(self.device),
             device_name=system.device_name(self.device),
             threads=self.threads,
             cuda=torch.version.cuda,
         )
-        self.flops_per_step = flops_per_step(config)
 
     def run(self) -> Record:
         """Train, score and return the record, of status ``finished`` or ``diverged``."""
@@ -446,13 +447,10 @@ class Cell:
             score_sec=(earlier.score_sec or 0) + self.scored_sec,
             images_per_sec=statistics.median(self.rates) if self.rates else None,
             peak_memory_gib=max(peak, earlier.peak_memory_gib or 0),
-            parameters_g=self._parameters("generator"),
-            parameters_d=self._parameters("discriminator"),
-            flops_per_step=self.flops_per_step,
+            parameters_g=self.layout.parameters("generator"),
+            parameters_d=self.layout.parameters("discriminator"),
+            flops_per_step=self.layout.flops_per_step,
         )
-
-    def _parameters(self, network: str) -> int:
-        return sum(layer.parameters for layer in self.layers if layer.network == network)
 
 
 class _TensorBoard:

@@ -24,7 +24,7 @@ from sagan_bench.data.store import Store, known_fingerprint
 from sagan_bench.evaluation import scoring
 from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
-from sagan_bench.models.build import flops_per_step, layers, plain_generator
+from sagan_bench.models.build import Layout, layout, plain_generator
 from sagan_bench.runs import records
 from sagan_bench.runs.records import RESULTS, Record, Score, Status
 from sagan_bench.runs.run import Run
@@ -41,9 +41,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will be called and where it will be, known before it starts."""
+    """What a run will be called, where it will be and what it trains, known before it starts."""
 
     config: RunConfig
+    layout: Layout
     store: Store
     digest: str
     path: Path
@@ -63,7 +64,7 @@ def plan(
         UserError: an impossible network, no compiler for it, or data that cannot be used.
         Stopped: ``stop`` asked for it while data was prepared.
     """
-    layers(config)  # refuses an impossible network before any data is made
+    networks = layout(config)  # refuses an impossible network before any data is made
     refuse_compiling(config)
 
     def progress(done: int, total: int) -> None:
@@ -81,7 +82,7 @@ def plan(
     )
     scoring.check(config, store)
     digest = config.digest(store.manifest.fingerprint())
-    return Plan(config, store, digest, run_path(config, digest, out))
+    return Plan(config, networks, store, digest, run_path(config, digest, out))
 
 
 def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
     Raises:
         UserError: an impossible network, data that is not there, or another run in the folder.
     """
-    table = layers(config)
+    networks = layout(config)
     fingerprint = known_fingerprint(DataSpec.of(config.data))
     digest = config.digest(fingerprint) if fingerprint else None
     path = run_path(config, digest, out) if digest or out else None
@@ -109,8 +110,8 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
         "data_fingerprint": fingerprint,
         "device": str(system.device(config.run.device)),
         "precision": config.training.precision,
-        "parameters": sum(layer.parameters for layer in table),
-        "flops_per_step": flops_per_step(config),
+        "parameters": sum(layer.parameters for layer in networks.layers),
+        "flops_per_step": networks.flops_per_step,
     }
 
 
@@ -154,6 +155,7 @@ def run(
             return earlier
         cell = Cell(
             config,
+            planned.layout,
             planned.store,
             directory,
             earlier,
