@@ -24,7 +24,7 @@ from sagan_bench.models import build
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.session import cell, experiment
-from sagan_bench.session.cell import Progress, Scored, Stopped
+from sagan_bench.session.events import Progress, Scored, Stopped
 from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Diverged, Step
 

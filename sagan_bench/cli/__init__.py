@@ -143,7 +143,7 @@ def train(
     from sagan_bench.core import distributed
     from sagan_bench.session import experiment
     from sagan_bench.session.capabilities import on_this_rank
-    from sagan_bench.session.cell import Stopped
+    from sagan_bench.session.events import Stopped
 
     with distributed.joined(resolved.config.run.device) as context, stopping() as stop:
         config = on_this_rank(resolved.config, context)
@@ -186,7 +186,7 @@ def evaluate(
     from sagan_bench.runs import records
     from sagan_bench.runs.run import Run
     from sagan_bench.session import experiment
-    from sagan_bench.session.cell import Stopped
+    from sagan_bench.session.events import Stopped
 
     path = find_run(run, runs)
     flags = {

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,11 +33,11 @@ from sagan_bench.runs.records import (
     Cost,
     DataSummary,
     Record,
-    Score,
     Seal,
     Status,
 )
 from sagan_bench.runs.run_directory import ROWS, RunDirectory
+from sagan_bench.session.events import Progress, Scored, Stop, Stopped, Watch
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.diagnostics import diagnose
@@ -62,34 +62,6 @@ costs little."""
 
 LONG_LOOK = 5_000
 """Images that a look on the way may still have to score when the run is asked to stop."""
-
-
-class Progress(NamedTuple):
-    """How far a phase outside training has come."""
-
-    phase: Literal["data", "score"]
-    done: int
-    total: int
-
-
-class Scored(NamedTuple):
-    """One sample set has been scored."""
-
-    score: Score
-
-
-Watch = Callable[[Progress | Step | Diverged | Scored], None]
-"""Sees every event of a run."""
-Stop = Callable[[], str | None]
-"""Returns why the run should stop now, or None."""
-
-
-class Stopped(Exception):
-    """The run was asked to stop; what it had done is in its directory."""
-
-    def __init__(self, reason: str, path: Path | None) -> None:
-        super().__init__(reason)
-        self.path = path
 
 
 class Cell:

@@ -9,7 +9,8 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.data.store import Store
 from sagan_bench.evaluation.metrics import NonFiniteImages
 from sagan_bench.evaluation.scoring import Scorer
-from sagan_bench.session.cell import Stop, Stopped, scores_on_the_way
+from sagan_bench.session.cell import scores_on_the_way
+from sagan_bench.session.events import Stop, Stopped
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.generation import balanced, sampler, standing
 from sagan_bench.training.loop import Diverged, TrainState, train

@@ -93,7 +93,7 @@ def made_quick() -> Iterator[None]:
     from sagan_bench.experiments.tuning import storage, trials
     from sagan_bench.models import build
     from sagan_bench.report import figures, pictures
-    from sagan_bench.session import experiment
+    from sagan_bench.session import planning
 
     def mean(features: Any) -> Any:
         return features.double().mean(0)
@@ -106,7 +106,7 @@ def made_quick() -> Iterator[None]:
         patch.setattr(scoring, "build_extractor", functools.cache(extractors.build_extractor))
         patch.setattr(metrics, "fid_features_to_statistics", mean)
         patch.setattr(metrics, "fid_statistics_to_metric", distance)
-        patch.setattr(experiment, "layout", _once(build.layout))  # the same again and again
+        patch.setattr(planning, "layout", _once(build.layout))  # the same again and again
         patch.setattr(figures, "svg", lambda *args, **kwargs: "<svg/>")
         patch.setattr(pictures, "_png", small_png)
         patch.setattr(building, "_SECONDS_BETWEEN_CHECKPOINTS", 0)

@@ -31,7 +31,7 @@ from sagan_bench.experiments.tuning.trials import (
 )
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run import Run
-from sagan_bench.session.cell import Scored, Stop, Stopped
+from sagan_bench.session.events import Scored, Stop, Stopped
 from sagan_bench.training.checkpoint import Checkpoints
 
 PRUNED = "pruned"
