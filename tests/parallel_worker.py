@@ -49,7 +49,7 @@ def trained(
 
 
 def main(config: str, out: Path) -> None:
-    """Normalise, say things to the others and train; the leader writes what came of it."""
+    """Normalise, say things to the others and train; the main process writes what came of it."""
     with distributed.joined("cpu") as context:
         norm, x, dy = batchnorm_case()
         found = normalised(synchronise(norm, "cpu"), context.part(x), context.part(dy))

@@ -43,7 +43,7 @@ def make(*sets: str) -> RunConfig:
 
 
 def by_processes(count: int, config: RunConfig, out: Path) -> Any:
-    """Return what the leader of ``count`` processes wrote."""
+    """Return what the main one of ``count`` processes wrote."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -143,19 +144,22 @@ def train(
     from sagan_bench.core import distributed
     from sagan_bench.session import experiment
     from sagan_bench.session.capabilities import on_this_rank
-    from sagan_bench.session.events import Stopped
+    from sagan_bench.session.events import Stopped, Watch
 
     with distributed.joined(resolved.config.run.device) as context, stopping() as stop:
         config = on_this_rank(resolved.config, context)
+        display: AbstractContextManager[Watch] = nullcontext(lambda event: None)
+        if context.is_main_process:
+            display = Display(config.run.steps)
         try:
-            if not context.is_main_process:
-                return experiment.assist(config, context, out=out, stop=stop)
-            with Display(config.run.steps) as display:
+            with display as watch:
                 record = experiment.run(
-                    config, out=out, fresh=not resume, watch=display, stop=stop, context=context
+                    config, out=out, fresh=not resume, watch=watch, stop=stop, context=context
                 )
         except Stopped as stopped:
             exit_stopped(str(stopped), stopped.path)
+    if not context.is_main_process:
+        return
     path = out or Path("runs") / record.run
     if as_json:
         print(record.to_json().decode(), end="")

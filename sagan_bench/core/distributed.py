@@ -133,6 +133,15 @@ class DistributedContext:
         """Return when every process has come here."""
         self.all_reduce_min(0)
 
+    @contextmanager
+    def main_process_first(self) -> Iterator[None]:
+        """Let the main process do what is within, and the others when it has."""
+        if not self.is_main_process:
+            self.barrier()
+        yield
+        if self.is_main_process:
+            self.barrier()
+
 
 SINGLE_PROCESS = DistributedContext()
 

@@ -129,7 +129,7 @@ class Scorer:
     def scores(
         self, samples: Mapping[Weights, Sample], *, step: int, n_fake: int, final: bool
     ) -> Iterator[Score]:
-        """Yield a score for each sampler and each sampling seed; the leader's alone, if shared.
+        """Yield a score for each sampler and sampling seed; on the main process alone, if shared.
 
         Args:
             samples: which weights -> their sampler.

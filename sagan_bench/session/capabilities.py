@@ -9,10 +9,11 @@ import torch
 
 from sagan_bench.config.layers import override
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.core import system
+from sagan_bench.core import cpu, system
 from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.extractors import resolve_extractor
+from sagan_bench.runs.records import Record
 
 
 def capabilities(config: RunConfig) -> Host:
@@ -74,3 +75,14 @@ def on_this_rank(config: RunConfig, context: DistributedContext) -> RunConfig:
     on_gpus = config.run.device != "cpu" and torch.cuda.is_available()
     device = f"cuda:{context.local_rank}" if on_gpus else "cpu"
     return override(config, {"run.device": ("torchrun", device)})
+
+
+def threads_for(config: RunConfig, earlier: Record | None, context: DistributedContext) -> int:
+    """Return the CPU threads: as asked, else as before the interruption, else one a core.
+
+    Their number changes the last bits of sums, so a run resumed by as many processes keeps it.
+    Processes on one machine share its cores.
+    """
+    last = earlier.attempts[-1] if earlier and earlier.attempts else None
+    before = last.threads if last and (last.processes or 1) == context.world_size else None
+    return config.run.threads or before or max(1, cpu.cores() // context.local_world_size)

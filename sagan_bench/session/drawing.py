@@ -15,7 +15,7 @@ from sagan_bench.data.pixels import quantise
 from sagan_bench.models.build import plain_generator
 from sagan_bench.runs import records
 from sagan_bench.runs.run import Run
-from sagan_bench.session.cell import GRID_ROW, save_grid
+from sagan_bench.session.probes import GRID_ROW, save_grid
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import draw, noise
 

@@ -22,7 +22,8 @@ class Scored(NamedTuple):
     score: Score
 
 
-Watch = Callable[[Progress | Step | Diverged | Scored], None]
+Event = Progress | Step | Diverged | Scored
+Watch = Callable[[Event], None]
 """Sees every event of a run."""
 Stop = Callable[[], str | None]
 """Returns why the run should stop now, or None."""

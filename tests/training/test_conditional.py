@@ -22,8 +22,8 @@ from sagan_bench.data.store import Store
 from sagan_bench.evaluation.metrics import intra_fid
 from sagan_bench.models.layers import spectral_norms
 from sagan_bench.runs.records import read
-from sagan_bench.session import cell, drawing, experiment
-from sagan_bench.session.cell import grid_labels
+from sagan_bench.session import drawing, experiment, session
+from sagan_bench.session.probes import grid_labels
 from sagan_bench.training.draws import Noise, step_noise
 from sagan_bench.training.generation import draw, noise, truncated
 from sagan_bench.training.loop import Recipe, Step, TrainState, train
@@ -162,7 +162,7 @@ def test_out_of_memory_names_the_batch_that_fits(
             super().__init__(*given)  # type: ignore[arg-type]
             self.discriminator.register_forward_pre_hook(_no_more_than_eight)
 
-    monkeypatch.setattr(cell, "TrainState", Small)
+    monkeypatch.setattr(session, "TrainState", Small)
     with pytest.raises(UserError, match=r"out of memory on cpu with 12 images .*; 4 fit: add --mi"):
         experiment.run(config, out=tmp_path / "run")
 
