@@ -27,7 +27,9 @@ from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
 from sagan_bench.runs import records
 from sagan_bench.runs.run_directory import read_now
+from sagan_bench.session import experiment
 from sagan_bench.session.capabilities import on_this_rank
+from sagan_bench.session.resuming import newest_checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
@@ -204,6 +206,46 @@ def test_without_torchrun_a_process_is_alone() -> None:
 
 
 # Whole runs
+
+
+def test_every_process_makes_the_same_exchanges_and_the_main_one_alone_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 is here without a rank 0: it gets its own values back."""
+    calls: dict[int, list[str]] = {0: [], 1: []}
+    for name in ("broadcast", "all_reduce_min", "all_reduce_mean", "gather"):
+        exchange = getattr(DistributedContext, name)
+
+        def noted(self: Any, *given: Any, name: str = name, exchange: Any = exchange) -> Any:
+            calls[self.rank].append(name)
+            return exchange(self, *given)
+
+        monkeypatch.setattr(DistributedContext, name, noted)
+    sets = ["evaluation.extractor=efficientnet-lite0", "run.eval_every=2", "run.eval_images=10"]
+    config = make(*sets, "run.steps=4", "run.sample_every=3", "run.checkpoint_every=2")
+    seen: list[object] = []
+    for rank in calls:
+        context, out = DistributedContext(rank), tmp_path / str(rank)
+        watch = (lambda event: None) if rank == 0 else seen.append
+        record = experiment.run(config, out=out, watch=watch, context=context)
+        assert (record.status, record.step) == ("finished", 4)
+        assert out.exists() == (rank == 0)
+    assert calls[0] == calls[1]
+    assert calls[0].count("gather") >= 12  # images, features and logits of four sample sets
+    assert not seen
+
+
+def test_a_checkpoint_that_the_others_do_not_see_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Checkpoints(tmp_path).save(4, {"step": 4})
+    context = DistributedContext(rank=1)
+    steps = iter([4, 6, 0])  # the main process's
+    monkeypatch.setattr(DistributedContext, "broadcast", lambda self, value: next(steps))
+    assert newest_checkpoint(tmp_path, context) == {"step": 4}
+    with pytest.raises(UserError, match=r"checkpoint of step 6 is not in .* one folder of runs"):
+        newest_checkpoint(tmp_path, context)
+    assert newest_checkpoint(tmp_path, context) is None
 
 
 def command(count: int, out: Path, steps: int) -> list[str]:

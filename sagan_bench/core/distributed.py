@@ -116,13 +116,9 @@ class DistributedContext:
         """
         if self.world_size == 1:
             return rows
-        most = -(
-            -count // self.world_size
-        )  # rows of one process: the ranks that have less are padded
+        most, size = -(-count // self.world_size), self.world_size
         padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
-        spans = [
-            DistributedContext(rank, self.world_size).span(count) for rank in range(self.world_size)
-        ]
+        spans = [DistributedContext(rank, size).span(count) for rank in range(size)]
         parts = [torch.empty_like(padded) for _ in spans] if self.is_main_process else None
         dist.gather(padded, parts, 0, self.cpu_group)
         if parts is None:

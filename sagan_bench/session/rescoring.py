@@ -1,5 +1,6 @@
 """A finished run scored once more, under another protocol or with other seeds."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from sagan_bench.core import cpu, system
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.store import Store
 from sagan_bench.evaluation.metrics import Sample
 from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
 from sagan_bench.models.build import plain_generator
@@ -40,45 +42,62 @@ def evaluate(
         Stopped: ``stop`` asked for it; the scores made so far are kept.
     """
     record = records.read(path)
-    chosen = system.open_device(config.run.device)
-    exported_with = Run(path, record).config.evaluation.bn_batches
-    if config.evaluation.bn_batches != exported_with:
-        raise UserError(
-            f"evaluation.bn_batches = {config.evaluation.bn_batches}: the weights of {path} were "
-            f"exported with statistics over {exported_with} batches; leave it as it is"
-        )
+    device = system.open_device(config.run.device)
+    _refuse_other_statistics(config, path, record)
 
     def progress(phase: Literal["data", "score"], done: int, total: int) -> None:
         watch(Progress(phase, done, total))
         if reason := stop():
             raise Stopped(reason, path)
 
-    skip_bad, progress_data = config.run.skip_bad, partial(progress, "data")
-    store = prepare(DataSpec.of(config.data), progress=progress_data, skip_bad=skip_bad)
-    if record.data and store.manifest.fingerprint() != record.data.fingerprint:
-        raise UserError(
-            f"the images at {config.data.source} are not those that {path} was trained on"
-        )
+    store = _prepared(config, path, record, partial(progress, "data"))
     with RunDirectory(path, digest=record.config_digest, config=record.config) as directory:
         record = records.read(path)
-        if not directory.weights.exists():
-            raise UserError(
-                f"{path} has no exported weights; finish the run first: it is "
-                f"{read_now(path).status}"
-            )
-        exported = checkpoint.load(directory.weights)
+        exported = _exported(directory)
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
-        with system.memory_for("scoring", chosen):
-            samples = _samplers(config, exported, chosen, directory.weights)
-            scorer = Scorer(config, store, chosen, partial(progress, "score"))
-            for score in scorer.scores(
-                samples, step=exported["step"], n_fake=config.evaluation.n_fake, final=True
-            ):
+        with system.memory_for("scoring", device):
+            samples = _samplers(config, exported, device, directory.weights)
+            scorer = Scorer(config, store, device, partial(progress, "score"))
+            step, n_fake = exported["step"], config.evaluation.n_fake
+            for score in scorer.scores(samples, step=step, n_fake=n_fake, final=True):
                 store.verification.finish()
                 record = record.model_copy(update={"scores": _with(record.scores, score)})
                 directory.write(record)
                 watch(Scored(score))
     return record
+
+
+def _refuse_other_statistics(config: RunConfig, path: Path, record: Record) -> None:
+    batches, exported_with = (
+        each.evaluation.bn_batches for each in (config, Run(path, record).config)
+    )
+    if batches != exported_with:
+        raise UserError(
+            f"evaluation.bn_batches = {batches}: the weights of {path} were exported with "
+            f"statistics over {exported_with} batches; leave it as it is"
+        )
+
+
+def _prepared(
+    config: RunConfig, path: Path, record: Record, progress: Callable[[int, int], None]
+) -> Store:
+    """Return the images; refuse those that the run was not trained on."""
+    store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
+    if record.data and store.manifest.fingerprint() != record.data.fingerprint:
+        raise UserError(
+            f"the images at {config.data.source} are not those that {path} was trained on"
+        )
+    return store
+
+
+def _exported(directory: RunDirectory) -> dict[str, Any]:
+    """Return the weights by which the run was scored, and their step."""
+    if not directory.weights.exists():
+        path = directory.path
+        raise UserError(
+            f"{path} has no exported weights; finish the run first: it is {read_now(path).status}"
+        )
+    return checkpoint.load(directory.weights)
 
 
 def _samplers(
