@@ -110,15 +110,18 @@ class DirectoryWriter(Writer):
         self.probes = Probes(planned.config, planned.store, directory)
         self.tensorboard: _TensorBoard | None = None
 
-    def watch(self, event: Event) -> None:  # noqa: D102  # as `Writer`, here and below
+    def watch(self, event: Event) -> None:
+        """Pass the event on."""
         self._watch(event)
 
-    def write(self, record: Record) -> Record:  # noqa: D102
+    def write(self, record: Record) -> Record:
+        """Store the record in one step, sealed."""
         sealed = record.model_copy(update={"files": self.directory.seals()})
         self.directory.write(sealed)
         return sealed
 
-    def go_on_from(self, step: int, seals: Mapping[str, Seal]) -> list[float]:  # noqa: D102
+    def go_on_from(self, step: int, seals: Mapping[str, Seal]) -> list[float]:
+        """Cut the rows, and open TensorBoard's log where it was asked for."""
         super().go_on_from(step, seals)
         self.directory.cut(step, seals)
         self._warn_of_lost_rows(step)
@@ -140,29 +143,35 @@ class DirectoryWriter(Writer):
                 step,
             )
 
-    def log(self, step: int, row: Mapping[str, float]) -> None:  # noqa: D102
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """Append to ``metrics.jsonl``, and to TensorBoard's log."""
         self.directory.log({"step": step, **row})
         if self.tensorboard:
             self.tensorboard.log(step, row)
 
-    def save_checkpoint(self, record: Record, state: TrainState) -> None:  # noqa: D102
+    def save_checkpoint(self, record: Record, state: TrainState) -> None:
+        """Put the rows on the disk, then the record, then the checkpoint."""
         self.directory.sync_rows()
         seals = self.write(record).files
         rows = {name: seals[name].model_dump() for name in ROWS if name in seals}
         self.checkpoints.save(state.step, {**state.state_dict(), "rows": rows})
         super().save_checkpoint(record, state)
 
-    def export(self, step: int, networks: Mapping[Weights, nn.Module]) -> None:  # noqa: D102
+    def export(self, step: int, networks: Mapping[Weights, nn.Module]) -> None:
+        """Write ``weights.pt``."""
         weights: dict[str, Any] = {name: net.state_dict() for name, net in networks.items()}
         checkpoint.save(self.directory.weights, {"step": step, **weights})
 
-    def draw_real(self) -> None:  # noqa: D102
+    def draw_real(self) -> None:
+        """Write ``samples/real.png``."""
         self.probes.draw_real()
 
-    def probe(self, state: TrainState) -> tuple[BlockReading, ...]:  # noqa: D102
+    def probe(self, state: TrainState) -> tuple[BlockReading, ...]:
+        """Write to ``samples/`` and ``diagnostics/``."""
         return self.probes.look(state)
 
-    def verify(self, check: Callable[[], None]) -> None:  # noqa: D102
+    def verify(self, check: Callable[[], None]) -> None:
+        """Clear the checkpoints if the images are others."""
         try:
             check()
         except MachineError:  # they could not be read just now
@@ -171,16 +180,19 @@ class DirectoryWriter(Writer):
             self.checkpoints.clear()
             raise
 
-    def end_finished(self, record: Record) -> None:  # noqa: D102
+    def end_finished(self, record: Record) -> None:
+        """Clear the checkpoints, unless the configuration keeps them."""
         if record.status == "finished" and not self.planned.config.run.keep_training_state:
             self.checkpoints.clear()
 
-    def end_lost(self, reason: str) -> None:  # noqa: D102
+    def end_lost(self, reason: str) -> None:
+        """Record it as `end_attempt` does."""
         with suppress(OSError, UserError):  # where that cannot be written, it reads as killed
             planned = self.planned
             end_attempt(self.directory, planned.config, planned.digest, reason, lost=True)
 
-    def is_over(self) -> bool:  # noqa: D102
+    def is_over(self) -> bool:
+        """Return whether the record on the disk is of a run that is over."""
         return is_over(self.directory)
 
 
