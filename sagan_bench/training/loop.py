@@ -219,9 +219,9 @@ class Recipe:
                     stack.enter_context(frozen_spectral_norm(network))
                 if number + 1 < len(parts) and isinstance(network, DistributedDataParallel):
                     stack.enter_context(network.no_sync())
-                found = loss(*part)
-                (found[name] / len(parts)).backward()
-            measured.append({key: value.detach() for key, value in found.items()})
+                values = loss(*part)
+                (values[name] / len(parts)).backward()
+            measured.append({key: value.detach() for key, value in values.items()})
         return {key: torch.stack([m[key] for m in measured]).mean() for key in measured[0]}
 
     def _micro_batches(self, batch: Sequence[Tensor | None]) -> list[tuple[Tensor | None, ...]]:
