@@ -23,8 +23,8 @@ from sagan_bench.experiments.ablation import Cell, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
 from sagan_bench.runs.run_directory import RunDirectory
-from sagan_bench.session import experiment
-from sagan_bench.session.cell import Scored, Stopped
+from sagan_bench.session import failures, planning, writer
+from sagan_bench.session.events import Scored, Stopped
 from sagan_bench.training import checkpoint, loop
 from sagan_bench.training.loop import Diverged, Step
 
@@ -202,7 +202,7 @@ def test_a_crashed_cell_is_recorded_and_the_others_go_on(
             raise MemoryError("no more")
         return train(config, *rest)
 
-    monkeypatch.setattr("sagan_bench.session.cell.train", fail)
+    monkeypatch.setattr("sagan_bench.session.session.train", fail)
     events = run(plan)
     ended = {name: what.status for name, what in events if isinstance(what, Ended)}
     assert ended == {
@@ -231,7 +231,7 @@ def test_a_cell_that_cannot_even_begin_is_recorded(
     def fail(*given: object, **named: object) -> None:
         raise UserError("the images have gone")
 
-    monkeypatch.setattr(experiment, "prepare", fail)
+    monkeypatch.setattr(planning, "prepare", fail)
     run(plan)
     (record,) = (one.record for one in plan.refreshed().cells if one.record)
     assert (record.status, record.step, record.attempts) == ("failed", 0, ())
@@ -250,7 +250,8 @@ def test_a_failure_that_cannot_be_recorded_stops_no_other_cell(
             raise error
         return directory(path, **given)
 
-    monkeypatch.setattr(experiment, "RunDirectory", refuse)
+    for module in (writer, failures):
+        monkeypatch.setattr(module, "RunDirectory", refuse)
     run(plan)
     assert states(plan) == ["new", "done"]
 

@@ -26,8 +26,8 @@ from sagan_bench.runs.run_directory import move_aside, read_now
 
 if TYPE_CHECKING:  # torch: a finished study is recognised without it
     from sagan_bench.execution.engine import Ended, Engine, Event, Job
-    from sagan_bench.session.cell import Progress as Phase
-    from sagan_bench.session.cell import Scored, Stop
+    from sagan_bench.session.events import Progress as Phase
+    from sagan_bench.session.events import Scored, Stop
     from sagan_bench.training.loop import Diverged, Step
 
     StudyWatch = Callable[["Cell", Phase | Step | Diverged | Scored | Ended | None], None]

@@ -11,7 +11,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import sweep_dead
 from sagan_bench.core.locks import holding
 from sagan_bench.execution.engine import Ended, Engine, Event, Job
-from sagan_bench.session.cell import Stop, Stopped
+from sagan_bench.session.events import Stop, Stopped
 
 SECONDS_BETWEEN_LOOKS = 0.2
 

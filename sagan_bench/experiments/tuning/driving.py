@@ -32,7 +32,7 @@ from sagan_bench.experiments.tuning.trials import (
 )
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run import Run
-from sagan_bench.session.cell import Scored, Stop
+from sagan_bench.session.events import Scored, Stop
 from sagan_bench.training.checkpoint import Checkpoints
 
 PRUNED = "pruned"
