@@ -191,6 +191,26 @@ def test_time_is_estimated_from_finished_cells_by_flops(finished: Plan) -> None:
     assert fresh.disk_bytes() > more.disk_bytes() > finished.disk_bytes() == 0
 
 
+def test_the_disk_that_is_asked_for_is_what_weights_and_checkpoints_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = ["model.width=24", "run.steps=3", "run.checkpoint_every=1"]
+    asked = small_study(tmp_path, *sets, "run.keep_training_state=true")
+    plan = planned(asked, tmp_path / "s", only=("sagan",), seeds=(0,))
+    (one,) = plan.missing
+
+    def estimate(cores: int) -> int:
+        monkeypatch.setattr(ablation, "cores", lambda: cores)
+        return plan.disk_bytes()
+
+    experiment.run(one.config, out=one.path)
+    saved = [file.stat().st_size for file in (one.path / "checkpoints").iterdir()]
+    kept = (one.path / "weights.pt").stat().st_size
+    assert estimate(0) == pytest.approx(kept, rel=0.1)
+    assert estimate(1) - estimate(0) == pytest.approx(sum(saved), rel=0.1)
+    assert estimate(3) - estimate(0) == 3 * (estimate(1) - estimate(0))
+
+
 def test_a_crashed_cell_is_recorded_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,18 +1,24 @@
 """From a configuration to two initialised networks, and the table of their layers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.flop_counter import FlopCounterMode
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.models import families
 from sagan_bench.models.attention import Block
-from sagan_bench.models.layers import ConditionalBatchNorm2d, Weighted, initialise
+from sagan_bench.models.layers import (
+    ConditionalBatchNorm2d,
+    SpectralNorm,
+    Weighted,
+    initialise,
+)
 
 
 class Networks(NamedTuple):
@@ -83,6 +89,7 @@ def plain_generator(
     """
     generator = skeleton(without_spectral_norm(config)).generator
     generator.to_empty(device=device).to(memory_format=torch.channels_last)
+    _reset(generator)  # also what no state holds: buffers that are not persistent
     try:
         generator.load_state_dict(state)
     except RuntimeError as error:
@@ -111,12 +118,53 @@ def skeleton(config: RunConfig) -> Networks:
 
 
 def _reset(network: nn.Module) -> None:
-    """Fill what `initialise` leaves alone: BatchNorm and gamma, by their own rule."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d | ConditionalBatchNorm2d):
-            module.reset_parameters()
-        elif isinstance(module, Block):
-            module.reset_gamma()
+    """Fill what `initialise` leaves alone, by each module's own rule.
+
+    Raises:
+        TypeError: a module has a parameter or buffer that no rule fills, or that one draws by
+            chance: it would start from uninitialised memory, or not from the seed.
+    """
+    for name, module in network.named_modules():
+        left = [key for key, _ in _own(module) if not _is_drawn(module, key)]
+        rule = _rule(module)
+        if left and (rule is None or not _settles(module, rule)):
+            raise TypeError(
+                f"nothing sets {', '.join(left)} of {name or 'the network'} "
+                f"({type(module).__name__}) at the start; give it a reset_parameters() that sets "
+                "all of it, and always to the same, or `initialise` a rule for it"
+            )
+
+
+def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the parameters and buffers of a module that are not those of one within it."""
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+
+
+def _is_drawn(module: nn.Module, key: str) -> bool:
+    """Return whether `initialise` fills this parameter or buffer."""
+    if isinstance(module, ParametrizationList):
+        return len(module) == 1 and isinstance(module[0], SpectralNorm) and key == "original"
+    return isinstance(module, SpectralNorm) or (
+        isinstance(module, Weighted) and key in ("weight", "bias")
+    )
+
+
+def _rule(module: nn.Module) -> Callable[[], object] | None:
+    if isinstance(module, Block):
+        return module.reset_gamma
+    rule: Callable[[], object] | None = getattr(module, "reset_parameters", None)
+    return rule
+
+
+def _settles(module: nn.Module, rule: Callable[[], object]) -> bool:
+    """Reset a module by its rule; return whether that sets all of it, whatever was there."""
+    found = []
+    for before in (0, 1):
+        for _, tensor in _own(module):
+            tensor.detach().fill_(before)
+        rule()
+        found.append([tensor.detach().clone() for _, tensor in _own(module)])
+    return all(map(torch.equal, *found))
 
 
 def without_spectral_norm(config: RunConfig) -> RunConfig:

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -450,6 +451,29 @@ def test_nothing_stale_comes_from_the_cache(
     reference(REAL, HELD_OUT, tiny(), EXTRACTOR, tmp_path)
     with pytest.raises(AssertionError, match="extracted again"):
         reference(real, held_out, tiny(**changes), blind(), tmp_path)
+
+
+@pytest.mark.parametrize("library", ["torch", "torch-fidelity", "timm"])
+def test_features_of_another_version_of_a_library_are_made_again(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference(REAL, HELD_OUT, tiny(), EXTRACTOR, tmp_path)
+
+    def newer(name: str) -> str:
+        return version(name) + "+x" * (name == library)
+
+    monkeypatch.setattr("sagan_bench.evaluation.metrics.version", newer)
+    with pytest.raises(AssertionError, match="extracted again"):
+        reference(REAL, HELD_OUT, tiny(), blind(), tmp_path)
+
+
+def test_features_of_another_device_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference(REAL, HELD_OUT, tiny(), EXTRACTOR, tmp_path)
+    monkeypatch.setitem(BATCH_IMAGES, "meta", BATCH_IMAGES["cpu"])
+    with pytest.raises(AssertionError, match="extracted again"):
+        reference(REAL, HELD_OUT, tiny(), blind().to("meta"), tmp_path)
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

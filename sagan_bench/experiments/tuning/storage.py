@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import numpy as np
 import optuna
@@ -166,8 +166,10 @@ def sampler(tuning: Tuning, search: int, existing: int) -> optuna.samplers.BaseS
             return optuna.samplers.GPSampler(n_startup_trials=TPE_STARTUP, seed=seed)
         case "qmc":
             return _quasi_random(search, seed)
-        case _:
+        case "random":
             return optuna.samplers.RandomSampler(seed=seed)
+        case unknown:
+            assert_never(unknown)
 
 
 def _quasi_random(sequence: int, seed: int) -> optuna.samplers.BaseSampler:
@@ -184,17 +186,25 @@ def _quasi_random(sequence: int, seed: int) -> optuna.samplers.BaseSampler:
 
 def pruner(tuning: Tuning) -> optuna.pruners.BasePruner:
     """Return the pruner; its steps are generator updates."""
-    warmup = int(PRUNER_WARMUP * tuning.steps)
-    if tuning.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(
-            min_resource=tuning.eval_every, max_resource=tuning.steps, reduction_factor=3
-        )
-    share = {"percentile": PERCENTILE, "median": 50.0}.get(tuning.pruner)
-    if share is None:
-        return optuna.pruners.NopPruner()
+    match tuning.pruner:
+        case "percentile":
+            return _percentile(PERCENTILE, tuning)
+        case "median":
+            return _percentile(50.0, tuning)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(
+                min_resource=tuning.eval_every, max_resource=tuning.steps, reduction_factor=3
+            )
+        case "none":
+            return optuna.pruners.NopPruner()
+        case unknown:
+            assert_never(unknown)
+
+
+def _percentile(share: float, tuning: Tuning) -> optuna.pruners.BasePruner:
     return optuna.pruners.PercentilePruner(
         share,
         n_startup_trials=PRUNER_STARTUP,
-        n_warmup_steps=warmup,
+        n_warmup_steps=int(PRUNER_WARMUP * tuning.steps),
         n_min_trials=PRUNER_STARTUP,
     )
