@@ -23,7 +23,7 @@ from sagan_bench.experiments.ablation import Cell, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
 from sagan_bench.runs.run_directory import RunDirectory
-from sagan_bench.session import failures, planning, writer
+from sagan_bench.session import experiment, failures, planning, writer
 from sagan_bench.session.events import Scored, Stopped
 from sagan_bench.training import checkpoint, loop
 from sagan_bench.training.loop import Diverged, Step

@@ -14,6 +14,7 @@ from sagan_bench.data.store import Store, known_fingerprint
 from sagan_bench.evaluation import scoring
 from sagan_bench.models.build import Layout, layout
 from sagan_bench.runs import records
+from sagan_bench.runs.records import Record
 from sagan_bench.runs.run_directory import read_now
 from sagan_bench.session.capabilities import refuse_compiling
 from sagan_bench.session.events import Progress, Stop, Stopped, Watch
@@ -79,8 +80,8 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
     path = run_path(config, digest, out) if digest or out else None
     there = path is not None and (path / records.RECORD).exists() and not fresh
     earlier = read_now(path) if path and there else None
-    if earlier and earlier.config_digest != digest:
-        raise UserError(f"{path} holds another run ({earlier.config_digest}, not {digest})")
+    if earlier:
+        _refuse_other(earlier, config, fingerprint, path)
     return {
         "run": str(path) if path else None,
         "digest": digest,
@@ -93,3 +94,13 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
         "parameters": sum(layer.parameters for layer in networks.layers),
         "flops_per_step": networks.flops_per_step,
     }
+
+
+def _refuse_other(
+    earlier: Record, config: RunConfig, fingerprint: str | None, path: Path | None
+) -> None:
+    """Refuse a folder with another run; images of unknown content are taken for those it saw."""
+    seen = fingerprint or (earlier.data.fingerprint if earlier.data else None)
+    asked = config.digest(seen) if seen else earlier.config_digest
+    if earlier.config_digest != asked:
+        raise UserError(f"{path} holds another run ({earlier.config_digest}, not {asked})")
