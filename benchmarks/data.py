@@ -32,7 +32,7 @@ from PIL import Image
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import cpu, system
-from sagan_bench.core.parallel import ALONE
+from sagan_bench.core.distributed import SINGLE_PROCESS
 from sagan_bench.data.building import prepare as prepare_store
 from sagan_bench.data.feeding import Batch, Feed
 from sagan_bench.data.listing import DataSpec
@@ -165,7 +165,10 @@ def step(steps: int = 60, width: int = 16, images: int = 20_000, device: str = "
         config = _config(width, 10**6)
         constant = Batch(*(torch.from_numpy(part[:BATCH].copy()).to(chosen)
                            for part in (split.images, split.labels)))  # fmt: skip
-        with Feed(split, 0, BATCH, chosen) as source, Draws(config, ALONE, chosen) as draws:
+        with (
+            Feed(split, 0, BATCH, chosen) as source,
+            Draws(config, SINGLE_PROCESS, chosen) as draws,
+        ):
             feeds: dict[str, Any] = {"store": source, "constant": lambda index: constant}
             runs = {
                 name: loop._steps(config, TrainState(config, chosen), feed, draws)
@@ -260,7 +263,7 @@ def train_on(folder: Path, gigabytes: float, steps: int, width: int) -> None:
     networks = build(config)
     weights = sum(p.nbytes for net in networks for p in net.parameters())
     split = Split(images, np.zeros(count, np.int64))
-    with Feed(split, 0, BATCH, device) as source, Draws(config, ALONE, device) as draws:
+    with Feed(split, 0, BATCH, device) as source, Draws(config, SINGLE_PROCESS, device) as draws:
         peak = max(_anonymous_gb(loop._steps(config, TrainState(config, device), source, draws)))
     status = _status()
     result = {"images": count, "peak_anonymous_gb": peak, "weights_gb": weights / 1e9}

@@ -21,7 +21,7 @@ import typer
 
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.core import parallel
+from sagan_bench.core import distributed
 from sagan_bench.training.loop import TrainState
 from sagan_bench.training.timing import try_step
 
@@ -34,10 +34,10 @@ def configured(preset: str, batch: int) -> RunConfig:
     return resolve(Host(False, "efficientnet-lite0"), preset=preset, sets=sets).config
 
 
-def images_per_sec(config: RunConfig, steps: int, shard: parallel.Shard) -> float:
+def images_per_sec(config: RunConfig, steps: int, context: distributed.DistributedContext) -> float:
     """Return the real images a second of all processes together, by the median step."""
-    state, times = TrainState(config, torch.device("cpu"), shard), []
-    part = config.training.batch_size // shard.world
+    state, times = TrainState(config, torch.device("cpu"), context), []
+    part = config.training.batch_size // context.world_size
     for step in range(WARM + steps):
         began = time.perf_counter()
         try_step(config, state, step, images=part)
@@ -78,8 +78,8 @@ def main(
     """Print both rates and their ratio."""
     if one:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        with parallel.joined("cpu") as shard:
-            print(json.dumps(images_per_sec(configured(preset, batch), steps, shard)))
+        with distributed.joined("cpu") as context:
+            print(json.dumps(images_per_sec(configured(preset, batch), steps, context)))
         return
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):

@@ -32,7 +32,7 @@ from sagan_bench.experiments.tuning.findings import SearchFindings, of_tuning
 from sagan_bench.experiments.tuning.trials import Trial, searches
 from sagan_bench.runs.records import Record, Score, read
 from sagan_bench.runs.run_directory import find_runs
-from sagan_bench.session.cell import Scored
+from sagan_bench.session.events import Scored
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"
 PRUNERS: tuple[Pruner, ...] = ("none", "percentile", "median", "hyperband")

@@ -15,7 +15,7 @@ from sagan_bench.experiments.tuning import planning, space
 from sagan_bench.experiments.tuning.definition import Memory, Tuning
 from sagan_bench.experiments.tuning.findings import Findings, of_tuning
 from sagan_bench.runs.records import Score, Status
-from sagan_bench.session.cell import Scored
+from sagan_bench.session.events import Scored
 
 FILE = """
 says = "The smallest space with a parameter of every kind"

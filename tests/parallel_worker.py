@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sagan_bench.config.schema import RunConfig
-from sagan_bench.core import parallel
+from sagan_bench.core import distributed
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.models.synchronised import synchronise
@@ -36,35 +36,37 @@ def batchnorm_case() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return nn.Sequential(norm), x * 3 + 5, dy
 
 
-def trained(config: RunConfig, shard: parallel.Shard = parallel.ALONE) -> dict[str, object]:
+def trained(
+    config: RunConfig, context: distributed.DistributedContext = distributed.SINGLE_PROCESS
+) -> dict[str, object]:
     """Return the state after all steps, and the first step's measurements."""
     torch.set_num_threads(1)
     store = prepare(DataSpec.of(config.data))
-    state = TrainState(config, torch.device("cpu"), shard)
+    state = TrainState(config, torch.device("cpu"), context)
     events = list(train(config, state, store))
     assert all(isinstance(event, Step) for event in events)
     return {"state": state.state_dict(), "rows": [event.row for event in events]}  # type: ignore[union-attr]
 
 
 def main(config: str, out: Path) -> None:
-    """Normalise, say things to the others and train; the leader writes what came of it."""
-    with parallel.joined("cpu") as shard:
+    """Normalise, say things to the others and train; the main process writes what came of it."""
+    with distributed.joined("cpu") as context:
         norm, x, dy = batchnorm_case()
-        found = normalised(synchronise(norm, "cpu"), shard.part(x), shard.part(dy))
-        found |= {name: shard.gathered(found[name], 8) for name in ("y", "dx")}
-        summed = {name: shard.mean(found[name]) for name in ("0.weight", "0.bias")}
-        found |= {name: value * shard.world for name, value in summed.items()}
-        uneven = torch.arange(7)[slice(*shard.span(7))]
+        found = normalised(synchronise(norm, "cpu"), context.part(x), context.part(dy))
+        found |= {name: context.gather(found[name], 8) for name in ("y", "dx")}
+        summed = {name: context.all_reduce_mean(found[name]) for name in ("0.weight", "0.bias")}
+        found |= {name: value * context.world_size for name, value in summed.items()}
+        uneven = torch.arange(7)[slice(*context.span(7))]
         said = {
-            "told": shard.told(shard.rank + 5),
-            "least": shard.least(shard.rank + 3 if shard.rank else None),
-            "nothing": shard.least(None),
-            "agreed": shard.agreed("why" if shard.rank == 1 else None),
-            "nobody": shard.agreed(None),
-            "gathered": shard.gathered(uneven, 7).tolist(),
+            "broadcast": context.broadcast(context.rank + 5),
+            "all_reduce_min": context.all_reduce_min(context.rank + 3 if context.rank else None),
+            "nothing": context.all_reduce_min(None),
+            "any_rank": context.any_rank("why" if context.rank == 1 else None),
+            "nobody": context.any_rank(None),
+            "gather": context.gather(uneven, 7).tolist(),
         }
-        result = trained(RunConfig.model_validate(json.loads(config)), shard)
-        if shard.leads:
+        result = trained(RunConfig.model_validate(json.loads(config)), context)
+        if context.is_main_process:
             torch.save({"norm": found, "said": said, **result}, out)
 
 

@@ -19,13 +19,13 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.execution import engine
 from sagan_bench.execution.engine import Ended, Inline, Processes, Slot
-from sagan_bench.experiments import ablation, study
+from sagan_bench.experiments import ablation, driver, study
 from sagan_bench.experiments.ablation import Cell, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
 from sagan_bench.runs.run_directory import RunDirectory
-from sagan_bench.session import experiment
-from sagan_bench.session.cell import Scored, Stopped
+from sagan_bench.session import experiment, failures, planning, writer
+from sagan_bench.session.events import Scored, Stopped
 from sagan_bench.training import checkpoint, loop
 from sagan_bench.training.loop import Diverged, Step
 
@@ -224,7 +224,7 @@ def test_a_crashed_cell_is_recorded_and_the_others_go_on(
             raise MemoryError("no more")
         return train(config, *rest)
 
-    monkeypatch.setattr("sagan_bench.session.cell.train", fail)
+    monkeypatch.setattr("sagan_bench.session.session.train", fail)
     events = run(plan)
     ended = {name: what.status for name, what in events if isinstance(what, Ended)}
     assert ended == {
@@ -253,7 +253,7 @@ def test_a_cell_that_cannot_even_begin_is_recorded(
     def fail(*given: object, **named: object) -> None:
         raise UserError("the images have gone")
 
-    monkeypatch.setattr(experiment, "prepare", fail)
+    monkeypatch.setattr(planning, "prepare", fail)
     run(plan)
     (record,) = (one.record for one in plan.refreshed().cells if one.record)
     assert (record.status, record.step, record.attempts) == ("failed", 0, ())
@@ -272,7 +272,8 @@ def test_a_failure_that_cannot_be_recorded_stops_no_other_cell(
             raise error
         return directory(path, **given)
 
-    monkeypatch.setattr(experiment, "RunDirectory", refuse)
+    for module in (writer, failures):
+        monkeypatch.setattr(module, "RunDirectory", refuse)
     run(plan)
     assert states(plan) == ["new", "done"]
 
@@ -470,9 +471,9 @@ def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path
 
 def test_a_study_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
     with (
-        ablation.held(tmp_path / "s"),
+        driver.held(tmp_path / "s"),
         pytest.raises(UserError, match="another process is running the study"),
-        ablation.held(tmp_path / "s"),
+        driver.held(tmp_path / "s"),
     ):
         pass
 

@@ -12,7 +12,7 @@ from sagan_bench.core import cpu, system
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.session import experiment
-from sagan_bench.session.cell import Stopped
+from sagan_bench.session.events import Stopped
 from sagan_bench.training.loop import Step
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")

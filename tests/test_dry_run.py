@@ -12,12 +12,9 @@ from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.store import cache_root
 from sagan_bench.session import experiment
-from sagan_bench.session.cell import Stopped
+from sagan_bench.session.events import Stopped
 from sagan_bench.training.loop import Step
 
-UNMENDED = pytest.mark.xfail(
-    strict=True, reason="dry_run compares the record's digest with None; sagan_bench/session"
-)
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 
 
@@ -43,7 +40,6 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@UNMENDED
 def test_a_run_whose_pictures_are_not_prepared_is_not_called_another(
     pictures: Path, tmp_path: Path
 ) -> None:
@@ -52,7 +48,6 @@ def test_a_run_whose_pictures_are_not_prepared_is_not_called_another(
     assert (told["digest"], told["data_fingerprint"]) == (None, None)
 
 
-@UNMENDED
 def test_another_run_is_told_by_its_settings_alone(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run holds another run \(\w{12}, not \w{12}\)"):
         experiment.dry_run(make(pictures, "training.lr_g=0.5"), tmp_path / "run")

@@ -20,10 +20,11 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation import extractors, scoring
+from sagan_bench.models import build
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
-from sagan_bench.session import cell, experiment
-from sagan_bench.session.cell import Progress, Scored, Stopped
+from sagan_bench.session import experiment, probes, session
+from sagan_bench.session.events import Progress, Scored, Stopped
 from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Diverged, Step
 
@@ -87,6 +88,22 @@ def test_a_run_leaves_record_pictures_metrics_and_weights(finished: Path) -> Non
         extrema = grid.convert("L").crop((2, 2, 34, 34)).getextrema()
         assert extrema[0] != extrema[1]
     assert not list((finished / "checkpoints").iterdir())
+
+
+def test_a_run_lays_its_networks_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out, rows = list[str](), build._rows
+
+    def counted(network: str, *given: Any) -> Iterator[build.Layer]:
+        laid_out.append(network)
+        return rows(network, *given)
+
+    monkeypatch.setattr(build, "_rows", counted)
+    record = experiment.run(make("run.steps=1"), out=tmp_path / "run")
+    assert laid_out == ["generator", "discriminator"]
+    assert record.cost.flops_per_step == build.flops_per_step(make())
+    laid_out.clear()
+    experiment.dry_run(make())
+    assert laid_out == ["generator", "discriminator"]
 
 
 def test_the_default_folder_is_named_by_name_seed_and_digest() -> None:
@@ -284,7 +301,7 @@ def test_images_that_are_not_finite_are_a_divergence(
     def broken(*_: object, **__: object) -> Callable[[int, int, int], torch.Tensor]:
         return lambda seed, start, stop: torch.full((stop - start, 3, 32, 32), float("nan"))
 
-    monkeypatch.setattr(cell, "sampler", broken)
+    monkeypatch.setattr(probes, "sampler", broken)
     record = experiment.run(make(), out=tmp_path / "run")
     assert record.status == "diverged"
     assert record.reason == "step 3: generated image 0 is not finite"
@@ -296,7 +313,7 @@ def test_an_error_is_recorded_with_its_reason_and_raised(
     def broken(*args: object) -> Iterator[Step]:
         raise RuntimeError("the disk melted")
 
-    monkeypatch.setattr(cell, "train", broken)
+    monkeypatch.setattr(session, "train", broken)
     with pytest.raises(RuntimeError, match="melted"):
         experiment.run(make(), out=tmp_path / "run")
     record = records.read(tmp_path / "run")
@@ -432,7 +449,7 @@ def test_evaluate_refuses_other_images(finished: Path) -> None:
 def test_a_long_look_on_the_way_is_broken_off_and_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cell, "LONG_LOOK", 0)
+    monkeypatch.setattr(session, "LONG_LOOK", 0)
     seen: list[Any] = []
 
     def stop() -> str | None:
@@ -516,7 +533,7 @@ def test_a_failure_to_build_the_networks_is_recorded(
     def too_large(*args: object) -> None:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(cell, "TrainState", too_large)
+    monkeypatch.setattr(session, "TrainState", too_large)
     with pytest.raises(UserError, match="out of memory on cpu while loading the networks"):
         experiment.run(make(), out=tmp_path / "run")
     record = records.read(tmp_path / "run")

@@ -161,7 +161,7 @@ def test_rows_are_on_the_disk_before_their_checkpoint_and_the_record_before_it(
 def test_rows_that_a_power_cut_took_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from sagan_bench.session.cell import Stopped
+    from sagan_bench.session.events import Stopped
 
     at: list[Any] = []
     with pytest.raises(Stopped):

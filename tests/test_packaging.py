@@ -15,7 +15,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.data import building, download
 from sagan_bench.experiments import ablation
 from sagan_bench.session import experiment
-from sagan_bench.session.cell import Stopped
+from sagan_bench.session.events import Stopped
 
 ROOT = Path(cli.__file__).parents[2]
 README = (ROOT / "README.md").read_text()

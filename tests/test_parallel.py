@@ -22,12 +22,14 @@ from torch import Tensor
 import sagan_bench
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.core import parallel
+from sagan_bench.core import distributed
+from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.parallel import Shard
 from sagan_bench.runs import records
 from sagan_bench.runs.run_directory import read_now
+from sagan_bench.session import experiment
 from sagan_bench.session.capabilities import on_this_rank
+from sagan_bench.session.resuming import newest_checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
@@ -43,7 +45,7 @@ def make(*sets: str) -> RunConfig:
 
 
 def by_processes(count: int, config: RunConfig, out: Path) -> Any:
-    """Return what the leader of ``count`` processes wrote."""
+    """Return what the main one of ``count`` processes wrote."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -99,8 +101,9 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         found = many["norm"][name]
         assert torch.allclose(value.double(), found.double(), atol=1e-8), name
     assert many["said"] == {
-        "told": 5, "least": 4, "nothing": None, "agreed": "terminated", "nobody": None,
-        "gathered": [0, 1, 2, 3, 4, 5, 6],
+        "broadcast": 5, "all_reduce_min": 4, "nothing": None, "any_rank": "terminated",
+        "nobody": None,
+        "gather": [0, 1, 2, 3, 4, 5, 6],
     }  # fmt: skip
 
 
@@ -123,12 +126,12 @@ def test_the_first_losses_are_those_of_one_process_in_fp32(tmp_path: Path) -> No
 
 def test_processes_share_each_micro_batch() -> None:
     whole = torch.arange(12)
-    first, second = (Shard(rank, 2) for rank in range(2))
+    first, second = (DistributedContext(rank, 2) for rank in range(2))
     assert first.part(whole).tolist() == [0, 1, 2, 3, 4, 5]
     assert second.part(whole, 4).tolist() == [2, 3, 6, 7, 10, 11]
     assert first.part(torch.zeros(12, 3), 6).shape == (6, 3)
-    assert parallel.ALONE.part(whole, 4) is whole
-    assert [Shard(rank, 3).span(7) for rank in range(3)] == [(0, 2), (2, 4), (4, 7)]
+    assert distributed.SINGLE_PROCESS.part(whole, 4) is whole
+    assert [DistributedContext(rank, 3).span(7) for rank in range(3)] == [(0, 2), (2, 4), (4, 7)]
 
 
 @pytest.mark.parametrize(
@@ -137,13 +140,13 @@ def test_processes_share_each_micro_batch() -> None:
 )
 def test_a_batch_that_cannot_be_shared_out_is_refused(sets: list[str], told: str) -> None:
     with pytest.raises(UserError, match=rf"{told}.*among 4 processes; choose a multiple of 4"):
-        on_this_rank(make(*sets), Shard(0, 4, 0, 4))
+        on_this_rank(make(*sets), DistributedContext(0, 4, 0, 4))
 
 
 def test_networks_that_would_be_compiled_in_pieces_are_refused() -> None:
     with pytest.raises(UserError, match=r"compile with 2 processes.*#161302.*leave out --compile"):
-        on_this_rank(make("training.compile=true"), Shard(0, 2, 0, 2))
-    on_this_rank(make("training.compile=true"), parallel.ALONE)
+        on_this_rank(make("training.compile=true"), DistributedContext(0, 2, 0, 2))
+    on_this_rank(make("training.compile=true"), distributed.SINGLE_PROCESS)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_networks_that_would_be_compiled_in_pieces_are_refused() -> None:
     ids=lambda error: str(error)[-30:],
 )  # fmt: skip
 def test_a_lost_peer_is_recognised(error: Exception) -> None:
-    assert parallel.is_lost_peer(error)
+    assert distributed.is_lost_peer(error)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_a_lost_peer_is_recognised(error: Exception) -> None:
     ids=lambda error: str(error)[-30:],
 )  # fmt: skip
 def test_no_other_error_is_called_a_lost_peer(error: Exception) -> None:
-    assert not parallel.is_lost_peer(error)
+    assert not distributed.is_lost_peer(error)
 
 
 def test_processes_that_cannot_be_connected_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,16 +196,56 @@ def test_processes_that_cannot_be_connected_are_told_so(monkeypatch: pytest.Monk
         for name, value in (world | {"TORCHELASTIC_RUN_ID": "test"}).items():
             monkeypatch.setenv(name, value)
         expected = pytest.raises(UserError, match=r"cannot be connected: .*EADDRINUSE")
-        with expected, parallel.joined("cpu"):
+        with expected, distributed.joined("cpu"):
             pass
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
-    with parallel.joined("cpu") as shard:
-        assert shard == parallel.ALONE
+    with distributed.joined("cpu") as context:
+        assert context == distributed.SINGLE_PROCESS
 
 
 # Whole runs
+
+
+def test_every_process_makes_the_same_exchanges_and_the_main_one_alone_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 is here without a rank 0: it gets its own values back."""
+    calls: dict[int, list[str]] = {0: [], 1: []}
+    for name in ("broadcast", "all_reduce_min", "all_reduce_mean", "gather"):
+        exchange = getattr(DistributedContext, name)
+
+        def noted(self: Any, *given: Any, name: str = name, exchange: Any = exchange) -> Any:
+            calls[self.rank].append(name)
+            return exchange(self, *given)
+
+        monkeypatch.setattr(DistributedContext, name, noted)
+    sets = ["evaluation.extractor=efficientnet-lite0", "run.eval_every=2", "run.eval_images=10"]
+    config = make(*sets, "run.steps=4", "run.sample_every=3", "run.checkpoint_every=2")
+    seen: list[object] = []
+    for rank in calls:
+        context, out = DistributedContext(rank), tmp_path / str(rank)
+        watch = (lambda event: None) if rank == 0 else seen.append
+        record = experiment.run(config, out=out, watch=watch, context=context)
+        assert (record.status, record.step) == ("finished", 4)
+        assert out.exists() == (rank == 0)
+    assert calls[0] == calls[1]
+    assert calls[0].count("gather") >= 12  # images, features and logits of four sample sets
+    assert not seen
+
+
+def test_a_checkpoint_that_the_others_do_not_see_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Checkpoints(tmp_path).save(4, {"step": 4})
+    context = DistributedContext(rank=1)
+    steps = iter([4, 6, 0])  # the main process's
+    monkeypatch.setattr(DistributedContext, "broadcast", lambda self, value: next(steps))
+    assert newest_checkpoint(tmp_path, context) == {"step": 4}
+    with pytest.raises(UserError, match=r"checkpoint of step 6 is not in .* one folder of runs"):
+        newest_checkpoint(tmp_path, context)
+    assert newest_checkpoint(tmp_path, context) is None
 
 
 def command(count: int, out: Path, steps: int) -> list[str]:
@@ -270,28 +313,28 @@ PATIENT = """
 import datetime, os, signal, sys, time, torch
 from dataclasses import replace
 import torch.distributed as dist
-from sagan_bench.core import parallel
-shard = parallel.Shard(int(os.environ["RANK"]), 2)
-shard = replace(shard, talk=parallel._connected("gloo", datetime.timedelta(seconds=3)))
-assert shard.mean(torch.ones(1)) == 1
-if shard.leads:
+from sagan_bench.core import distributed
+context = distributed.DistributedContext(int(os.environ["RANK"]), 2)
+context = replace(context, cpu_group=distributed._connected("gloo", datetime.timedelta(seconds=3)))
+assert context.all_reduce_mean(torch.ones(1)) == 1
+if context.is_main_process:
     time.sleep(6)  # as one that scores
-assert shard.told(7 + shard.rank) == 7
-shard.wait()
-if not shard.leads:
+assert context.broadcast(7 + context.rank) == 7
+context.barrier()
+if not context.is_main_process:
     os.kill(os.getpid(), signal.SIGSTOP)
 began = time.monotonic()
 try:
-    shard.mean(torch.ones(1))
+    context.all_reduce_mean(torch.ones(1))
 except RuntimeError as error:
-    print(parallel.is_lost_peer(error), time.monotonic() - began)
+    print(distributed.is_lost_peer(error), time.monotonic() - began)
     sys.stdout.flush()
 os._exit(0)
 """
 
 
 @pytest.mark.slow
-def test_a_step_waits_shortly_and_talk_patiently() -> None:
+def test_a_step_waits_shortly_and_the_group_of_the_cpu_patiently() -> None:
     with started(2, [sys.executable, "-c", PATIENT]) as processes:
         told, errors = processes[0].communicate(timeout=120)
     lost, seconds = told.split()

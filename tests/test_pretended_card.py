@@ -34,7 +34,7 @@ from sagan_bench.execution import engine
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.runs import records
 from sagan_bench.session import drawing, experiment, exporting
-from sagan_bench.session.cell import Stopped
+from sagan_bench.session.events import Stopped
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import noise, standing
 from sagan_bench.training.loop import Step, TrainState, train

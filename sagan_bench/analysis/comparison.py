@@ -15,9 +15,9 @@ import numpy as np
 from sagan_bench.analysis import statistics
 from sagan_bench.analysis.collection import RunSet, gather
 from sagan_bench.analysis.question import Measure, PaperRow, Question
-from sagan_bench.analysis.statistics import Comparison, Metric, Pair, Summary, settled
+from sagan_bench.analysis.statistics import Comparison, Ending, Metric, Pair, Summary, settled
 from sagan_bench.config.diff import Difference, in_results
-from sagan_bench.core.errors import UserError
+from sagan_bench.core.errors import NothingFinished, UserError
 from sagan_bench.evaluation.protocol import BETTER
 from sagan_bench.runs.run import Run
 
@@ -193,7 +193,7 @@ def findings(runs: RunSet, question: Question) -> Findings:
         UserError: nothing is finished, or the metric was not measured.
     """
     if not runs.attempted:
-        raise UserError(
+        raise NothingFinished(
             f"{question.name}: no run is finished yet, so there is nothing to compare; run it on"
         )
     metric = question.measure.metric
@@ -228,7 +228,7 @@ def findings(runs: RunSet, question: Question) -> Findings:
     )
 
 
-def _missing(question: Question, runs: RunSet) -> int:
+def missing_runs(question: Question, runs: RunSet) -> int:
     """Return how many runs are still to come."""
     if question.planned is None:
         return len(runs.unfinished)
@@ -294,11 +294,11 @@ def _settling(variant: Sequence[Run], baseline: Sequence[Run], metric: str) -> s
     return "; ".join(f"{name}: {_of_endings(words)}" for name, words in sides.items())
 
 
-def _endings(found: Sequence[Run], metric: str) -> list[str]:
-    """Return for each curve that was recorded whether it had settled, in words."""
+def _endings(found: Sequence[Run], metric: str) -> list[Ending]:
+    """Return for each curve that was recorded whether it had settled."""
     curves = [curve for run in found if not run.lost and len(curve := run.curve(metric)) > 2]
     return [
-        settled([step for step, _ in curve], [value for _, value in curve]).words
+        settled([step for step, _ in curve], [value for _, value in curve]).state
         for curve in curves
     ]
 
@@ -326,8 +326,8 @@ def _variant(name: str, found: Sequence[Run], runs: RunSet, metric: str) -> Vari
         shared_device=any(run.config.run.cells_on_device > 1 for run in found),
         blocks=tuple(_blocks(found)),
         engagement=_engagement(found),
-        settled=endings.count("had settled"),
-        unsettled=endings.count("had not settled"),
+        settled=endings.count(Ending.SETTLED),
+        unsettled=endings.count(Ending.UNSETTLED),
         curves=len(endings),
     )
 
@@ -420,7 +420,7 @@ def _reading(
 ) -> Reading:
     """Compare ``outcomes`` by the question's pairs, or by as many whose keys say more."""
     how = _metric(question, runs, metric)
-    by, missing = compared or question.pairs, _missing(question, runs)
+    by, missing = compared or question.pairs, missing_runs(question, runs)
     made = statistics.compare(outcomes, by, how, looks=question.looks, missing=missing)
     found = tuple(
         _withheld(one, pair, question, runs) for one, pair in zip(made, question.pairs, strict=True)
@@ -481,7 +481,7 @@ def _headline(question: Question, runs: RunSet, primary: Reading) -> tuple[str, 
     """Return in a few sentences what can be claimed, and what cannot."""
     if not question.comparable:
         return ("These runs are too small to compare: they show that everything works.",)
-    missing = _missing(question, runs)
+    missing = missing_runs(question, runs)
     if missing:
         done = len(runs.attempted)
         return (f"Provisional: {done} runs are over and {missing} are still to come.",)

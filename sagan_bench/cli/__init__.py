@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -140,22 +141,25 @@ def train(
         _print_plan(resolved.config, out, not resume, as_json)
         return
     from sagan_bench.cli.display import Display, print_record
-    from sagan_bench.core import parallel
+    from sagan_bench.core import distributed
     from sagan_bench.session import experiment
     from sagan_bench.session.capabilities import on_this_rank
-    from sagan_bench.session.cell import Stopped
+    from sagan_bench.session.events import Stopped, Watch
 
-    with parallel.joined(resolved.config.run.device) as shard, stopping() as stop:
-        config = on_this_rank(resolved.config, shard)
+    with distributed.joined(resolved.config.run.device) as context, stopping() as stop:
+        config = on_this_rank(resolved.config, context)
+        display: AbstractContextManager[Watch] = nullcontext(lambda event: None)
+        if context.is_main_process:
+            display = Display(config.run.steps)
         try:
-            if not shard.leads:
-                return experiment.assist(config, shard, out=out, stop=stop)
-            with Display(config.run.steps) as display:
+            with display as watch:
                 record = experiment.run(
-                    config, out=out, fresh=not resume, watch=display, stop=stop, shard=shard
+                    config, out=out, fresh=not resume, watch=watch, stop=stop, context=context
                 )
         except Stopped as stopped:
             exit_stopped(str(stopped), stopped.path)
+    if not context.is_main_process:
+        return
     path = out or Path("runs") / record.run
     if as_json:
         print(record.to_json().decode(), end="")
@@ -186,7 +190,7 @@ def evaluate(
     from sagan_bench.runs import records
     from sagan_bench.runs.run import Run
     from sagan_bench.session import experiment
-    from sagan_bench.session.cell import Stopped
+    from sagan_bench.session.events import Stopped
 
     path = find_run(run, runs)
     flags = {

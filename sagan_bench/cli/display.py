@@ -6,8 +6,8 @@ from sagan_bench.cli.bars import Bars
 from sagan_bench.cli.console import say
 from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.runs.records import Record, Score
-from sagan_bench.session.cell import Progress as Phase
-from sagan_bench.session.cell import Scored
+from sagan_bench.session.events import Progress as Phase
+from sagan_bench.session.events import Scored
 from sagan_bench.training.loop import Diverged, Step
 
 PHASES = {"data": "data", "score": "scoring"}

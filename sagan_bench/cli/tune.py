@@ -213,9 +213,9 @@ def _run(
 ) -> "Memory":
     from sagan_bench.cli.bars import Bars
     from sagan_bench.execution.engine import Engine, Inline, Processes, slots
-    from sagan_bench.experiments.ablation import held
+    from sagan_bench.experiments.driver import held
     from sagan_bench.experiments.tuning import planning
-    from sagan_bench.session.cell import Stopped
+    from sagan_bench.session.events import Stopped
 
     with stopping() as stop, held(folder):
         with Bars() as bars:
@@ -267,7 +267,7 @@ class Lines:
     def __call__(self, searcher: Any, cell: Any, what: Any) -> None:
         """Take notice of what happened in a run; None: it begins."""
         from sagan_bench.execution.engine import Ended
-        from sagan_bench.session.cell import Scored
+        from sagan_bench.session.events import Scored
         from sagan_bench.training.loop import Step
 
         if isinstance(what, Step):

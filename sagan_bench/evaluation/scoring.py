@@ -10,8 +10,8 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.parallel import ALONE, Shard
 from sagan_bench.data.store import Split, Store, cache_root
 from sagan_bench.evaluation.coherence import coherence
 from sagan_bench.evaluation.extractors import Features, build_extractor, ensure_weights, extract
@@ -107,7 +107,7 @@ class Scorer:
         store: the real images.
         device: where features are computed.
         progress: called with the images finished and the images in all, of the call under way.
-        shard: of the processes that score together, which one this is.
+        context: of the processes that score together, which one this is.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class Scorer:
         store: Store,
         device: torch.device,
         progress: Callable[[int, int], None],
-        shard: Shard = ALONE,
+        context: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.config, self.store, self.progress = config, store, progress
-        self.shard = shard
+        self.context = context
         self.real, self.held_out = _splits(config, store)
         self.device = device
         self._references: dict[int, Reference] = {}
@@ -129,7 +129,7 @@ class Scorer:
     def scores(
         self, samples: Mapping[Weights, Sample], *, step: int, n_fake: int, final: bool
     ) -> Iterator[Score]:
-        """Yield a score for each sampler and each sampling seed; the leader's alone, if shared.
+        """Yield a score for each sampler and sampling seed; on the main process alone, if shared.
 
         Args:
             samples: which weights -> their sampler.
@@ -143,23 +143,23 @@ class Scorer:
         """
         seeds = self.config.evaluation.sampling_seeds
         by_rule = not final and self.config.run.eval_metrics == "rule"
-        first, stop = self.shard.span(n_fake)
+        first, stop = self.context.span(n_fake)
         self._done, self._total = 0, (2 - by_rule) * (stop - first) * len(seeds) * len(samples)
         for weights, sample in samples.items():
             for seed in seeds:
                 how = protocol(self.config, self.store, weights, seed, n_fake)
-                if self.shard.leads and not by_rule:
+                if self.context.is_main_process and not by_rule:
                     self._reference(how)
                 images = self._sampled(sample, how)
                 features = None if by_rule else self._features(images, how)
-                images = self.shard.gathered(images, n_fake)
-                if self.shard.leads:
+                images = self.context.gather(images, n_fake)
+                if self.context.is_main_process:
                     scores = self._scored(images, features, how) if features else None
                     yield self._recorded(how, scores, images, step, final)
 
     def _sampled(self, sample: Sample, how: Protocol) -> Tensor:
         """Return this process's share of the images.  Raises `NonFiniteImages` on every process."""
-        first, stop = self.shard.span(how.n_fake)
+        first, stop = self.context.span(how.n_fake)
 
         def ours(seed: int, start: int, end: int) -> Tensor:
             return sample(seed, first + start, first + end)
@@ -170,7 +170,7 @@ class Scorer:
             images = sample_images(ours, stop - first, how.sampling_seed, size, self._advance)
         except NonFiniteImages as error:
             bad = first + error.index
-        if (worst := self.shard.least(bad)) is not None:
+        if (worst := self.context.all_reduce_min(bad)) is not None:
             raise NonFiniteImages(worst)
         return images
 
@@ -178,7 +178,7 @@ class Scorer:
         """Return the features of all images, of which each process makes its share."""
         made = extract(self.extractor, images, progress=self._advance)
         return Features(
-            *(self.shard.gathered(part, how.n_fake) for part in (made.pool, made.logits))
+            *(self.context.gather(part, how.n_fake) for part in (made.pool, made.logits))
         )
 
     def _scored(self, images: Tensor, features: Features, how: Protocol) -> Scores:

@@ -26,7 +26,7 @@ from sagan_bench.core.errors import MachineError, UserError, machine_error
 from sagan_bench.runs.records import Status
 from sagan_bench.runs.run_directory import is_locked
 from sagan_bench.session import experiment
-from sagan_bench.session.cell import Progress, Scored, Stop, Stopped, Watch
+from sagan_bench.session.events import Progress, Scored, Stop, Stopped, Watch
 from sagan_bench.training.loop import Diverged, Step
 
 SECONDS_BETWEEN_EVENTS = 0.25

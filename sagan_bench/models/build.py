@@ -1,6 +1,6 @@
 """From a configuration to two initialised networks, and the table of their layers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,17 @@ class Layer(NamedTuple):
     output_shape: tuple[int, ...]
     parameters: int
     flops: int
+
+
+class Layout(NamedTuple):
+    """The layer table of G and D, and the FLOPs of one step's products: counted once for a run."""
+
+    layers: tuple[Layer, ...]
+    flops_per_step: int
+
+    def parameters(self, network: str) -> int:
+        """Return the trainable parameters of ``generator`` or ``discriminator``."""
+        return sum(layer.parameters for layer in self.layers if layer.network == network)
 
 
 class Placed(NamedTuple):
@@ -183,6 +194,12 @@ def placed(config: RunConfig) -> list[Placed]:
     return [Placed(row.network, row.output_shape[1], row.output_shape[0]) for row in rows]
 
 
+def layout(config: RunConfig) -> Layout:
+    """Lay the networks out on the meta device and count what they cost.  Raises as `build`."""
+    table = layers(config)
+    return Layout(tuple(table), _step_flops(config, table))
+
+
 def layers(config: RunConfig) -> list[Layer]:
     """Return the layer table of G and D.  Raises `UserError` as `build`.
 
@@ -205,7 +222,10 @@ def flops_per_step(config: RunConfig) -> int:
     update runs G forward and backward and D forward and to its input.  Gradient penalties and
     recomputation are not counted.
     """
-    table = layers(config)
+    return _step_flops(config, layers(config))
+
+
+def _step_flops(config: RunConfig, table: Sequence[Layer]) -> int:
     g = sum(layer.flops for layer in table if layer.network == "generator")
     d = sum(layer.flops for layer in table if layer.network == "discriminator")
     critic = g + 2 * 3 * d

@@ -47,11 +47,12 @@ def of_study(folder: Path) -> tuple[Document, Files]:
         UserError: there is no study, no finished run, or runs that may not be compared.
     """
     memory, runs = collected(folder)
-    paper = memory.study.paper
+    asked, paper = question(memory), memory.study.paper
     return _document(
         folder.resolve().name,
-        comparison.findings(runs, question(memory)),
+        comparison.findings(runs, asked),
         runs,
+        missing=comparison.missing_runs(asked, runs),
         comparable=memory.study.comparable,
         paper=paper.model_dump(mode="json") if paper else None,
         repeat=repeating(memory),
@@ -61,7 +62,7 @@ def of_study(folder: Path) -> tuple[Document, Files]:
 def of_runs(paths: Sequence[Path], name: str, baseline: str | None) -> tuple[Document, Files]:
     """Return the document of runs that no study names.  Raises `UserError` as `of_study`."""
     runs = gather(paths, loose=True)
-    return _document(name, comparison.about(runs, baseline), runs)
+    return _document(name, comparison.about(runs, baseline), runs, missing=len(runs.begun))
 
 
 def _document(
@@ -69,13 +70,14 @@ def _document(
     found: Findings,
     collection: RunSet,
     *,
+    missing: int,
     comparable: bool = True,
     paper: dict[str, Any] | None = None,
     repeat: str | None = None,
 ) -> tuple[Document, Files]:
     runs = _ordered(found, collection)
-    partial = bool(found.unfinished) or any("still to come" in line for line in found.headline)
     ended = [a.ended for run in runs for a in run.record.attempts if a.ended]
+    partial = bool(missing or found.unfinished)
     pictures, files = chosen(found, runs)
     first = runs[0].record
     document = Document(
@@ -97,6 +99,7 @@ def _document(
         data=first.data.manifest if first.data else {},
         environments=tuple(environments(run.record for run in runs)),
         repeat=repeat,
+        missing=missing,
     )
     return document, files
 

@@ -38,7 +38,7 @@ TILE_PX = 96
 QUALITY = 88
 """Of WebP in the page; the files beside it are lossless."""
 COLUMNS, GAP_PX = 8, 2
-"""Of a sample grid, as `sagan_bench.session.cell` draws it."""
+"""Of a sample grid, as `sagan_bench.session.probes` draws it."""
 
 
 def chosen(found: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], Files]:

@@ -9,10 +9,11 @@ import torch
 
 from sagan_bench.config.layers import override
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.core import system
+from sagan_bench.core import cpu, system
+from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.parallel import Shard
 from sagan_bench.evaluation.extractors import resolve_extractor
+from sagan_bench.runs.records import Record
 
 
 def capabilities(config: RunConfig) -> Host:
@@ -49,27 +50,39 @@ def refuse_compiling(config: RunConfig) -> None:
         )
 
 
-def on_this_rank(config: RunConfig, shard: Shard) -> RunConfig:
+def on_this_rank(config: RunConfig, context: DistributedContext) -> RunConfig:
     """Return the configuration on this process's device.
 
     Raises:
         UserError: a batch or micro-batch that cannot be shared out equally; or networks that would
             be compiled in pieces.
     """
-    if shard.world == 1:
+    if context.world_size == 1:
         return config
     training = config.training
     if training.compile:
         raise UserError(
-            f"training.compile with {shard.world} processes: BatchNorm over all of them cuts the "
-            "compiled networks at each of its layers (pytorch #161302); leave out --compile"
+            f"training.compile with {context.world_size} processes: BatchNorm over all of them "
+            "cuts the compiled networks at each of its layers (pytorch #161302); leave out "
+            "--compile"
         )
     for key in ("batch_size", "micro_batch"):
-        if (getattr(training, key) or 0) % shard.world:
+        if (getattr(training, key) or 0) % context.world_size:
             raise UserError(
                 f"training.{key} = {getattr(training, key)} cannot be shared out among "
-                f"{shard.world} processes; choose a multiple of {shard.world}"
+                f"{context.world_size} processes; choose a multiple of {context.world_size}"
             )
     on_gpus = config.run.device != "cpu" and torch.cuda.is_available()
-    device = f"cuda:{shard.local_rank}" if on_gpus else "cpu"
+    device = f"cuda:{context.local_rank}" if on_gpus else "cpu"
     return override(config, {"run.device": ("torchrun", device)})
+
+
+def threads_for(config: RunConfig, earlier: Record | None, context: DistributedContext) -> int:
+    """Return the CPU threads: as asked, else as before the interruption, else one a core.
+
+    Their number changes the last bits of sums, so a run resumed by as many processes keeps it.
+    Processes on one machine share its cores.
+    """
+    last = earlier.attempts[-1] if earlier and earlier.attempts else None
+    before = last.threads if last and (last.processes or 1) == context.world_size else None
+    return config.run.threads or before or max(1, cpu.cores() // context.local_world_size)

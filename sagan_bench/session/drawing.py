@@ -15,7 +15,7 @@ from sagan_bench.data.pixels import quantise
 from sagan_bench.models.build import plain_generator
 from sagan_bench.runs import records
 from sagan_bench.runs.run import Run
-from sagan_bench.session.cell import GRID_ROW, save_grid
+from sagan_bench.session.probes import GRID_ROW, save_grid
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import draw, noise
 
@@ -49,16 +49,16 @@ class Exported:
         count = self.config.model.classes
         if not count:
             raise UserError("this generator has no classes; leave out --classes")
-        found = []
+        numbers = []
         for word in map(str.strip, words):
             if word in self.names:
-                found.append(self.names.index(word))
+                numbers.append(self.names.index(word))
             elif word.isdecimal() and int(word) < count:
-                found.append(int(word))
+                numbers.append(int(word))
             else:
                 hint = closest(word, list(self.names)) if self.names else f"0 to {count - 1}"
                 raise UserError(f"--classes: no class is called '{word}'; {hint}")
-        return tuple(found)
+        return tuple(numbers)
 
     def images(
         self, n: int, seed: int, classes: Sequence[int] = (), truncation: float | None = None

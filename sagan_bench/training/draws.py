@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
-from sagan_bench.core.parallel import Shard
+from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.seeding import generator as stream
 
 
@@ -40,13 +40,13 @@ class StepNoise(NamedTuple):
     generator: Noise
 
 
-def step_noise(config: RunConfig, shard: Shard, step: int) -> StepNoise:
+def step_noise(config: RunConfig, context: DistributedContext, step: int) -> StepNoise:
     """Return the noise of one step, on the CPU."""
     training, classes = config.training, config.model.classes
     size = training.batch_size
 
     def part(whole: Tensor) -> Tensor:
-        return shard.part(whole, training.micro_batch)
+        return context.part(whole, training.micro_batch)
 
     def z(*path: str | int) -> Tensor:
         source = stream(config.seed, "z", *path)
@@ -90,8 +90,10 @@ class Draws:
     Best asked in the order of steps. A context manager: its end stops the thread.
     """
 
-    def __init__(self, config: RunConfig, shard: Shard, device: torch.device) -> None:
-        self.config, self.shard, self.device = config, shard, device
+    def __init__(
+        self, config: RunConfig, context: DistributedContext, device: torch.device
+    ) -> None:
+        self.config, self.context, self.device = config, context, device
         self.ahead = ThreadPoolExecutor(1, "draws") if device.type != "cpu" else None
         self.coming: dict[int, Future[StepNoise]] = {}
 
@@ -115,11 +117,11 @@ class Draws:
 
     def _drawn(self, step: int) -> StepNoise:
         if self.ahead is None:
-            return step_noise(self.config, self.shard, step)
+            return step_noise(self.config, self.context, step)
         drawn = self.coming.get(step) or self._submit(step)
         self.coming = {step + 1: self._submit(step + 1)}
         return drawn.result()
 
     def _submit(self, step: int) -> "Future[StepNoise]":
         assert self.ahead
-        return self.ahead.submit(step_noise, self.config, self.shard, step)
+        return self.ahead.submit(step_noise, self.config, self.context, step)

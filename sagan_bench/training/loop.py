@@ -16,7 +16,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Adam
 
 from sagan_bench.config.schema import RunConfig, TrainingConfig
-from sagan_bench.core.parallel import ALONE, Shard
+from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.data.feeding import Feed
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
@@ -49,13 +49,15 @@ class TrainState:
     holds all of it, and ``parallel_g`` and ``parallel_d`` are the networks that exchange gradients.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device, shard: Shard = ALONE) -> None:
+    def __init__(
+        self, config: RunConfig, device: torch.device, context: DistributedContext = SINGLE_PROCESS
+    ) -> None:
         training = config.training
         networks = build(config)
         self.step = 0
-        self.device, self.shard = device, shard
+        self.device, self.context = device, context
         self.generator, self.discriminator = (net.to(device, dtype_of(config)) for net in networks)
-        if shard.world > 1:
+        if context.world_size > 1:
             self.generator = synchronise(self.generator, device.type)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
         self.ema_decay = training.ema_decay
@@ -66,7 +68,7 @@ class TrainState:
             self.generator.compile()
             self.discriminator.compile()
         self.parallel_g, self.parallel_d = (
-            _parallel(net, shard) for net in (self.generator, self.discriminator)
+            _parallel(net, context) for net in (self.generator, self.discriminator)
         )
 
     @torch.no_grad()
@@ -105,8 +107,8 @@ class TrainState:
             getattr(self, part).load_state_dict(state[part])
 
 
-def _parallel(network: nn.Module, shard: Shard) -> nn.Module:
-    if shard.world == 1:
+def _parallel(network: nn.Module, context: DistributedContext) -> nn.Module:
+    if context.world_size == 1:
         return network
     # Buffers are equal by construction; to send them would overwrite what a graph still needs.
     with warnings.catch_warnings():  # newer torch has another name for it, older torch has not
@@ -217,15 +219,15 @@ class Recipe:
                     stack.enter_context(frozen_spectral_norm(network))
                 if number + 1 < len(parts) and isinstance(network, DistributedDataParallel):
                     stack.enter_context(network.no_sync())
-                found = loss(*part)
-                (found[name] / len(parts)).backward()
-            measured.append({key: value.detach() for key, value in found.items()})
+                values = loss(*part)
+                (values[name] / len(parts)).backward()
+            measured.append({key: value.detach() for key, value in values.items()})
         return {key: torch.stack([m[key] for m in measured]).mean() for key in measured[0]}
 
     def _micro_batches(self, batch: Sequence[Tensor | None]) -> list[tuple[Tensor | None, ...]]:
         if not self.training.micro_batch:
             return [tuple(batch)]
-        size = self.training.micro_batch // self.state.shard.world
+        size = self.training.micro_batch // self.state.context.world_size
         count = next(len(each) for each in batch if each is not None) // size
         columns = ([None] * count if each is None else each.split(size) for each in batch)
         return list(zip(*columns, strict=True))
@@ -253,12 +255,12 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
     counted as training.  Where several processes train one run, each yields the same events.
     """
     size, flip = config.training.batch_size, config.data.flip
-    part = partial(state.shard.part, micro=config.training.micro_batch)
+    part = partial(state.context.part, micro=config.training.micro_batch)
     with (
         Feed(store.train, config.seed, size, state.device, flip=flip, part=part) as feed,
-        Draws(config, state.shard, state.device) as draws,
+        Draws(config, state.context, state.device) as draws,
     ):
-        state.shard.wait()  # patiently, for one that still reads images: a step waits for nobody
+        state.context.barrier()  # patiently, for one that reads images: a step waits for nobody
         yield from _steps(config, state, feed, draws)
 
 
@@ -293,7 +295,7 @@ def _steps(
         state.step = step
 
         # What all processes measured: their losses are means over their parts of the batch.
-        means = state.shard.mean(torch.stack(list(measured.values())))
+        means = state.context.all_reduce_mean(torch.stack(list(measured.values())))
         finite &= means.isfinite().all()
 
         # Read where that is free, else once a row: all that it says, and whether we diverged.

@@ -62,7 +62,7 @@ def try_step(
     ``images``: this process's, by default the whole batch.
     """
     size, side = images or config.training.batch_size, config.data.image_size
-    recipe, drawn = Recipe(config, state), step_noise(config, state.shard, step)
+    recipe, drawn = Recipe(config, state), step_noise(config, state.context, step)
     real = torch.rand(size, 3, side, side, device=state.device, dtype=dtype_of(config)) * 2 - 1
     real = real.contiguous(memory_format=torch.channels_last)
     for noise in drawn.critic:
@@ -79,7 +79,7 @@ def out_of_memory(config: RunConfig, state: TrainState) -> UserError:
     training = config.training
     size = training.micro_batch or training.batch_size
     told = f"out of memory on {state.device} with {size} images at a time"
-    whole, world = training.batch_size, state.shard.world
+    whole, world = training.batch_size, state.context.world_size
     smaller = [less for less in range(size - 1, 1, -1) if whole % less == 0 and less % world == 0]
     if not smaller:
         among = f" among {world} processes" if world > 1 else ""

@@ -91,8 +91,9 @@ def made_quick() -> Iterator[None]:
     from sagan_bench.data import building
     from sagan_bench.evaluation import extractors, metrics, scoring
     from sagan_bench.experiments.tuning import storage, trials
+    from sagan_bench.models import build
     from sagan_bench.report import figures, pictures
-    from sagan_bench.session import cell, experiment
+    from sagan_bench.session import planning
 
     def mean(features: Any) -> Any:
         return features.double().mean(0)
@@ -105,10 +106,7 @@ def made_quick() -> Iterator[None]:
         patch.setattr(scoring, "build_extractor", functools.cache(extractors.build_extractor))
         patch.setattr(metrics, "fid_features_to_statistics", mean)
         patch.setattr(metrics, "fid_statistics_to_metric", distance)
-        for function in ("layers", "flops_per_step"):  # of the same networks, again and again
-            counted = _once(getattr(cell, function))
-            patch.setattr(cell, function, counted)
-            patch.setattr(experiment, function, counted)
+        patch.setattr(planning, "layout", _once(build.layout))  # the same again and again
         patch.setattr(figures, "svg", lambda *args, **kwargs: "<svg/>")
         patch.setattr(pictures, "_png", small_png)
         patch.setattr(building, "_SECONDS_BETWEEN_CHECKPOINTS", 0)

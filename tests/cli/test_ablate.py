@@ -107,7 +107,7 @@ def test_a_failed_cell_ends_with_3_and_can_be_tried_again(
             raise RuntimeError("the device fell over")
         return train(config, *rest)
 
-    monkeypatch.setattr("sagan_bench.session.cell.train", fail)
+    monkeypatch.setattr("sagan_bench.session.session.train", fail)
     assert ablate(study) == cli.SOME_FAILED
     shown = capsys.readouterr()
     assert "RuntimeError: the device fell over" in shown.err

@@ -19,7 +19,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.session import experiment
-from sagan_bench.session.cell import Stopped
+from sagan_bench.session.events import Stopped
 
 ROOT = Path(cli.__file__).parents[2]
 TINY = [part for text in SMALL for part in ("--set", text)]
@@ -363,7 +363,7 @@ def test_piped_output_is_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixture[str]) -> None:
     from sagan_bench.cli.display import Display
-    from sagan_bench.session.cell import Progress
+    from sagan_bench.session.events import Progress
     from sagan_bench.training.loop import Step
 
     row = {"images_per_sec": 412.3, "loss_d": 1.234, "loss_g": -0.5, "gamma.generator.a": 0.02}

@@ -13,8 +13,8 @@ from PIL import Image
 from sagan_bench.cli import main
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.parallel import ALONE, Shard
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.pixels import quantise
@@ -22,8 +22,8 @@ from sagan_bench.data.store import Store
 from sagan_bench.evaluation.metrics import intra_fid
 from sagan_bench.models.layers import spectral_norms
 from sagan_bench.runs.records import read
-from sagan_bench.session import cell, drawing, experiment
-from sagan_bench.session.cell import grid_labels
+from sagan_bench.session import drawing, experiment, session
+from sagan_bench.session.probes import grid_labels
 from sagan_bench.training.draws import Noise, step_noise
 from sagan_bench.training.generation import draw, noise, truncated
 from sagan_bench.training.loop import Recipe, Step, TrainState, train
@@ -105,12 +105,12 @@ def test_each_network_is_told_the_labels_of_the_images_that_it_sees() -> None:
 
 def test_fake_labels_are_uniform() -> None:
     config = make("training.batch_size=5000")
-    labels = step_noise(config, ALONE, 1).critic[0].labels
+    labels = step_noise(config, SINGLE_PROCESS, 1).critic[0].labels
     assert labels is not None
     counts = labels.bincount(minlength=10)
     assert len(counts) == 10
     assert (counts - 500).abs().max() < 100  # 4.7 standard deviations
-    assert step_noise(make("model.classes=0"), ALONE, 1).critic[0].labels is None
+    assert step_noise(make("model.classes=0"), SINGLE_PROCESS, 1).critic[0].labels is None
 
 
 def test_another_number_of_classes_than_the_datas_is_refused(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_out_of_memory_names_the_batch_that_fits(
             super().__init__(*given)  # type: ignore[arg-type]
             self.discriminator.register_forward_pre_hook(_no_more_than_eight)
 
-    monkeypatch.setattr(cell, "TrainState", Small)
+    monkeypatch.setattr(session, "TrainState", Small)
     with pytest.raises(UserError, match=r"out of memory on cpu with 12 images .*; 4 fit: add --mi"):
         experiment.run(config, out=tmp_path / "run")
 
@@ -185,7 +185,7 @@ def test_a_batch_that_cannot_be_cut_says_so() -> None:
 def test_advice_to_many_processes_can_be_followed(batch: int, world: int, advice: str) -> None:
     config = make(f"training.batch_size={batch}")
     state = TrainState(config, CPU)
-    state.shard = Shard(0, world)
+    state.context = DistributedContext(0, world)
     assert advice in str(out_of_memory(config, state))
 
 

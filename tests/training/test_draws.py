@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.core.parallel import ALONE
+from sagan_bench.core.distributed import SINGLE_PROCESS
 from sagan_bench.training.draws import Noise, step_noise
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
@@ -26,7 +26,7 @@ def parts(noise: Noise) -> dict[str, Tensor]:
 def test_no_two_updates_of_d_share_noise_labels_or_points_of_the_penalty() -> None:
     classes = ["model.architecture=resnet", "model.classes=1000"]
     config = make(*classes)
-    drawn = [each for step in (1, 2) for each in step_noise(config, ALONE, step).critic]
+    drawn = [each for step in (1, 2) for each in step_noise(config, SINGLE_PROCESS, step).critic]
     assert len(drawn) == 6
     for one, other in combinations(map(parts, drawn), 2):
         assert one.keys() == other.keys() == {"z", "labels", "share"}
@@ -35,7 +35,7 @@ def test_no_two_updates_of_d_share_noise_labels_or_points_of_the_penalty() -> No
 
 def test_the_points_of_the_penalty_are_the_seeds_and_the_steps() -> None:
     def shares(*sets: str) -> list[Tensor]:
-        drawn = step_noise(make(*sets), ALONE, 1).critic
+        drawn = step_noise(make(*sets), SINGLE_PROCESS, 1).critic
         return [each.share for each in drawn if each.share is not None]
 
     ours, again, others = shares(), shares(), shares("seed=1")

@@ -16,7 +16,8 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.runs import records
-from sagan_bench.session import cell, drawing, experiment
+from sagan_bench.session import drawing, experiment
+from sagan_bench.session.session import RunSession
 from sagan_bench.training.loop import TrainState, train
 from sagan_bench.training.timing import out_of_memory
 
@@ -104,9 +105,9 @@ def test_advice_after_either_update_names_what_fits(
 @pytest.mark.parametrize(
     ("what", "told", "step", "kept"),
     [
-        ("_sample", "making sample images", 3, 2),
-        ("_sample", "making sample images", 6, 4),
-        ("_score", "scoring", 4, 2),
+        ("_probe", "making sample images", 3, 2),
+        ("_probe", "making sample images", 6, 4),
+        ("_score_on_the_way", "scoring", 4, 2),
         ("_score_final", "scoring", 6, 6),
     ],
 )
@@ -118,15 +119,15 @@ def test_nothing_is_missing_after_memory_ran_out_in_a_look(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config, look = make("run.eval_every=2", "run.eval_images=8"), getattr(cell.Cell, what)
+    config, look = make("run.eval_every=2", "run.eval_images=8"), getattr(RunSession, what)
 
-    def full(self: cell.Cell, *given: object, **named: object) -> None:
-        if self.step == step:
+    def full(self: RunSession) -> None:
+        if self.state.step == step:
             raise FORMS[1]()
-        look(self, *given, **named)
+        look(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cell.Cell, what, full)
+        patch.setattr(RunSession, what, full)
         with pytest.raises(UserError, match=f"memory on cpu while {told}.* from step {kept}$"):
             experiment.run(config, out=tmp_path / "run")
     assert records.read(tmp_path / "run").status == "interrupted"

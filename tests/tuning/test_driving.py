@@ -20,7 +20,7 @@ from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.driving import Searcher
 from sagan_bench.experiments.tuning.findings import of_tuning
 from sagan_bench.experiments.tuning.trials import DIVERGED, searches
-from sagan_bench.session.cell import Stopped
+from sagan_bench.session.events import Stopped
 
 
 def by_rate(config: RunConfig, step: int) -> float:

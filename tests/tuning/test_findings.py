@@ -13,7 +13,7 @@ from example_tunings import Scripted, planned, small_tuning, tune
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning.findings import IMPORTANCE_TRIALS, Findings, findings, of_tuning
-from sagan_bench.session.cell import Stopped
+from sagan_bench.session.events import Stopped
 
 
 def attention_helps(config: RunConfig, step: int) -> float:

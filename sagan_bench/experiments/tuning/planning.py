@@ -18,7 +18,7 @@ from sagan_bench.experiments.tuning.trials import searches
 if TYPE_CHECKING:  # torch: what is finished is recognised without it
     from sagan_bench.execution.engine import Engine
     from sagan_bench.experiments.tuning.driving import Watch
-    from sagan_bench.session.cell import Stop
+    from sagan_bench.session.events import Stop
 
 
 def plan(

@@ -1,7 +1,7 @@
-"""One run on many processes: which one this is, and what they tell each other.
+"""One run on many processes: which one this is, and what they exchange.
 
-``torchrun`` starts them.  Each has an equal part of every batch; the first (rank 0) leads: it alone
-writes.  Whatever is said here is said by all of them, at the same moment of the run.
+``torchrun`` starts them.  Each has an equal part of every batch; rank 0 is the main one: it alone
+writes.  Every collective is called by all of them, at the same moment of the run.
 """
 
 import os
@@ -50,91 +50,100 @@ class PeerLost(UserError):
 
 
 @dataclass(frozen=True)
-class Shard:
+class DistributedContext:
     """This process's share of a run: all of it, unless there are others."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_world: int = 1
-    talk: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    local_world_size: int = 1
+    cpu_group: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
     """The group that what is on the CPU goes through, patiently; None is the default one."""
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes."""
+    def is_main_process(self) -> bool:
+        """Whether this process is rank 0, which writes."""
         return self.rank == 0
 
     def part(self, whole: Tensor, micro: int | None = None) -> Tensor:
-        """Return this process's rows of a global batch (B, ...), (B / world, ...).
+        """Return this process's rows of a global batch (B, ...), (B / world_size, ...).
 
         They are an equal part of each micro-batch, so that BatchNorm sees the same images together
         whatever the number of processes.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return whole
-        rows = (micro or len(whole)) // self.world
-        return whole.unflatten(0, (-1, self.world, rows))[:, self.rank].flatten(0, 1)
+        rows = (micro or len(whole)) // self.world_size
+        return whole.unflatten(0, (-1, self.world_size, rows))[:, self.rank].flatten(0, 1)
 
     def span(self, count: int) -> tuple[int, int]:
         """Return start and stop of this process's share of ``count`` images to sample."""
-        return count * self.rank // self.world, count * (self.rank + 1) // self.world
+        return count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size
 
-    def mean(self, values: Tensor) -> Tensor:
+    def all_reduce_mean(self, values: Tensor) -> Tensor:
         """Return the mean over all processes, on each of them."""
-        if self.world == 1:
+        if self.world_size == 1:
             return values
         values = values.clone()
         dist.all_reduce(values)
-        return values / self.world
+        return values / self.world_size
 
-    def least(self, value: int | None) -> int | None:
+    def all_reduce_min(self, value: int | None) -> int | None:
         """Return the least of what the processes say; None if none says anything."""
-        if self.world == 1:
+        if self.world_size == 1:
             return value
-        said = torch.tensor(torch.iinfo(torch.int64).max if value is None else value)
-        dist.all_reduce(said, dist.ReduceOp.MIN, self.talk)
-        return None if said == torch.iinfo(torch.int64).max else int(said)
+        reduced = torch.tensor(torch.iinfo(torch.int64).max if value is None else value)
+        dist.all_reduce(reduced, dist.ReduceOp.MIN, self.cpu_group)
+        return None if reduced == torch.iinfo(torch.int64).max else int(reduced)
 
-    def agreed(self, reason: str | None) -> str | None:
+    def any_rank(self, reason: str | None) -> str | None:
         """Return this process's reason to stop, or, if only others have one, that they do."""
-        asked = self.least(None if reason is None else 0) is not None
-        return (reason or "terminated") if asked else None
+        is_any = self.all_reduce_min(None if reason is None else 0) is not None
+        return (reason or "terminated") if is_any else None
 
-    def told(self, value: int) -> int:
-        """Return the leader's value."""
-        if self.world == 1:
+    def broadcast(self, value: int) -> int:
+        """Return the main process's value."""
+        if self.world_size == 1:
             return value
-        said = torch.tensor(value)
-        dist.broadcast(said, 0, self.talk)
-        return int(said)
+        sent = torch.tensor(value)
+        dist.broadcast(sent, 0, self.cpu_group)
+        return int(sent)
 
-    def gathered(self, rows: Tensor, count: int) -> Tensor:
-        """Return all ``count`` rows in order, on the leader; the others get their own back.
+    def gather(self, rows: Tensor, count: int) -> Tensor:
+        """Return all ``count`` rows in order, on the main process; the others get their own back.
 
         ``rows`` are those of `span`, on the CPU.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return rows
-        most = -(-count // self.world)
+        most, size = -(-count // self.world_size), self.world_size
         padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
-        spans = [Shard(rank, self.world).span(count) for rank in range(self.world)]
-        parts = [torch.empty_like(padded) for _ in spans] if self.leads else None
-        dist.gather(padded, parts, 0, self.talk)
+        spans = [DistributedContext(rank, size).span(count) for rank in range(size)]
+        parts = [torch.empty_like(padded) for _ in spans] if self.is_main_process else None
+        dist.gather(padded, parts, 0, self.cpu_group)
         if parts is None:
             return rows
         return torch.cat([p[: stop - start] for p, (start, stop) in zip(parts, spans, strict=True)])
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when every process has come here."""
-        self.least(0)
+        self.all_reduce_min(0)
+
+    @contextmanager
+    def main_process_first(self) -> Iterator[None]:
+        """Let the main process do what is within, and the others when it has."""
+        if not self.is_main_process:
+            self.barrier()
+        yield
+        if self.is_main_process:
+            self.barrier()
 
 
-ALONE = Shard()
+SINGLE_PROCESS = DistributedContext()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Shard]:
+def joined(device: str) -> Iterator[DistributedContext]:
     """Join the processes that ``torchrun`` started, if it did, and leave them at the end.
 
     Args:
@@ -144,22 +153,22 @@ def joined(device: str) -> Iterator[Shard]:
         UserError: more processes than GPUs, or one GPU for all.
     """
     if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     rank, world, local_rank, local_world = (int(os.environ[name]) for name in names)
-    shard = Shard(rank, world, local_rank, local_world)
+    context = DistributedContext(rank, world, local_rank, local_world)
     on_gpus = device != "cpu" and torch.cuda.is_available()
     if on_gpus:
-        _refuse_sharing(shard, device)
-        torch.cuda.set_device(shard.local_rank)
+        _refuse_sharing(context, device)
+        torch.cuda.set_device(context.local_rank)
     try:
-        talk = _connected("nccl", LOST) if on_gpus else _connected("gloo", LOST_ON_CPUS)
+        cpu_group = _connected("nccl", LOST) if on_gpus else _connected("gloo", LOST_ON_CPUS)
     except dist.DistError as error:
         first = str(error).partition("\n")[0]
         raise UserError(f"the processes of this run cannot be connected: {first}") from error
     try:
-        yield replace(shard, talk=talk)
+        yield replace(context, cpu_group=cpu_group)
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
@@ -170,22 +179,22 @@ def joined(device: str) -> Iterator[Shard]:
 
 
 def _connected(backend: Literal["nccl", "gloo"], lost: timedelta) -> dist.ProcessGroup:
-    """Connect the processes, and return the group by which they talk.
+    """Connect the processes, and return the group for what is on the CPU.
 
     What a step exchanges goes through the default group, which gives up after ``lost``.
     """
     dist.init_process_group(backend, timeout=lost)
-    talk = dist.new_group(backend="gloo", timeout=PATIENCE)
-    assert isinstance(talk, dist.ProcessGroup)  # a number where this process is not in the group
-    return talk
+    cpu_group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(cpu_group, dist.ProcessGroup)  # not the number that outsiders get
+    return cpu_group
 
 
-def _refuse_sharing(shard: Shard, device: str) -> None:
+def _refuse_sharing(context: DistributedContext, device: str) -> None:
     if device not in ("auto", "cuda"):
         raise UserError(f"--device {device}: every process needs a GPU of its own; leave it out")
-    if shard.local_world > torch.cuda.device_count():
+    if context.local_world_size > torch.cuda.device_count():
         raise UserError(
-            f"{shard.local_world} processes and {torch.cuda.device_count()} GPUs; lower "
+            f"{context.local_world_size} processes and {torch.cuda.device_count()} GPUs; lower "
             "--nproc-per-node, or add --device cpu"
         )
 

@@ -1,0 +1,124 @@
+"""A finished run scored once more, under another protocol or with other seeds."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import cpu, system
+from sagan_bench.core.errors import UserError
+from sagan_bench.data.building import prepare
+from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.store import Store
+from sagan_bench.evaluation.metrics import Sample
+from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
+from sagan_bench.models.build import plain_generator
+from sagan_bench.runs import records
+from sagan_bench.runs.records import Record, Score
+from sagan_bench.runs.run import Run
+from sagan_bench.runs.run_directory import RunDirectory, read_now
+from sagan_bench.session.events import Progress, Scored, Stop, Stopped, Watch
+from sagan_bench.training import checkpoint
+from sagan_bench.training.generation import balanced, sampler
+
+
+def evaluate(
+    path: Path,
+    config: RunConfig,
+    *,
+    watch: Watch = lambda event: None,
+    stop: Stop = lambda: None,
+) -> Record:
+    """Score a finished run under ``config.evaluation`` and add the scores to its record.
+
+    A score of the same protocol, weights and seed replaces the one before.  The weights are those
+    of the run's end, with the statistics they were exported with.
+
+    Raises:
+        UserError: the run has no exported weights, or its data cannot be had or has changed.
+        Stopped: ``stop`` asked for it; the scores made so far are kept.
+    """
+    record = records.read(path)
+    device = system.open_device(config.run.device)
+    _refuse_other_statistics(config, path, record)
+
+    def progress(phase: Literal["data", "score"], done: int, total: int) -> None:
+        watch(Progress(phase, done, total))
+        if reason := stop():
+            raise Stopped(reason, path)
+
+    store = _prepared(config, path, record, partial(progress, "data"))
+    with RunDirectory(path, digest=record.config_digest, config=record.config) as directory:
+        record = records.read(path)
+        exported = _exported(directory)
+        torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
+        with system.memory_for("scoring", device):
+            samples = _samplers(config, exported, device, directory.weights)
+            scorer = Scorer(config, store, device, partial(progress, "score"))
+            step, n_fake = exported["step"], config.evaluation.n_fake
+            for score in scorer.scores(samples, step=step, n_fake=n_fake, final=True):
+                store.verification.finish()
+                record = record.model_copy(update={"scores": _with(record.scores, score)})
+                directory.write(record)
+                watch(Scored(score))
+    return record
+
+
+def _refuse_other_statistics(config: RunConfig, path: Path, record: Record) -> None:
+    batches, exported_with = (
+        each.evaluation.bn_batches for each in (config, Run(path, record).config)
+    )
+    if batches != exported_with:
+        raise UserError(
+            f"evaluation.bn_batches = {batches}: the weights of {path} were exported with "
+            f"statistics over {exported_with} batches; leave it as it is"
+        )
+
+
+def _prepared(
+    config: RunConfig, path: Path, record: Record, progress: Callable[[int, int], None]
+) -> Store:
+    """Return the images; refuse those that the run was not trained on."""
+    store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
+    if record.data and store.manifest.fingerprint() != record.data.fingerprint:
+        raise UserError(
+            f"the images at {config.data.source} are not those that {path} was trained on"
+        )
+    return store
+
+
+def _exported(directory: RunDirectory) -> dict[str, Any]:
+    """Return the weights by which the run was scored, and their step."""
+    if not directory.weights.exists():
+        path = directory.path
+        raise UserError(
+            f"{path} has no exported weights; finish the run first: it is {read_now(path).status}"
+        )
+    return checkpoint.load(directory.weights)
+
+
+def _samplers(
+    config: RunConfig, exported: dict[str, Any], device: torch.device, file: Path
+) -> dict[Weights, Sample]:
+    """Return the samplers of the weights exported to a file, by which they are."""
+    return {
+        weights: sampler(
+            plain_generator(config, exported[weights], device, file).eval(),
+            config.model.z_dim,
+            labels=balanced(config.model.classes),
+            truncation=config.evaluation.truncation,
+        )
+        for weights in WEIGHTS
+    }
+
+
+def _with(scores: tuple[Score, ...], new: Score) -> tuple[Score, ...]:
+    """Return ``scores`` and ``new``, which takes the place of its like."""
+
+    def identity(score: Score) -> tuple[object, ...]:
+        return score.fingerprint, score.sampling_seed, score.step, score.final
+
+    return (*(old for old in scores if identity(old) != identity(new)), new)

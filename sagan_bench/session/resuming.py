@@ -1,0 +1,51 @@
+"""Whether and from where a run goes on."""
+
+from pathlib import Path
+from typing import Any
+
+from sagan_bench.core.distributed import DistributedContext
+from sagan_bench.core.errors import UserError
+from sagan_bench.runs.records import Record
+from sagan_bench.training.checkpoint import Checkpoints
+
+
+def is_complete(earlier: Record, steps: int, path: Path) -> bool:
+    """Return whether nothing is left to do.
+
+    Raises:
+        UserError: the run went further than asked, or cannot be extended.
+    """
+    if earlier.status == "diverged":
+        return True
+    if earlier.status != "finished" or earlier.step == steps:
+        return earlier.status == "finished"
+    if earlier.step > steps:
+        raise UserError(
+            f"{path} is finished at step {earlier.step}, and {steps} were asked for; choose "
+            "another --name or --out for a shorter run"
+        )
+    if Checkpoints(path / "checkpoints").latest() is None:
+        raise UserError(
+            f"{path} is finished at step {earlier.step} and kept no optimizer state, so it cannot "
+            f"go on to {steps}; start over with --no-resume, and add "
+            "--set run.keep_training_state=true to a run that may be extended"
+        )
+    return False
+
+
+def newest_checkpoint(folder: Path, context: DistributedContext) -> dict[str, Any] | None:
+    """Return the newest whole checkpoint, the same on every process; None if there never was one.
+
+    Raises:
+        UserError: all are damaged, or this process sees another one than the main process.
+    """
+    step, state = Checkpoints(folder).latest() or (0, None)
+    main_step = context.broadcast(step)
+    if main_step == 0:  # whatever lies in a folder of this machine is not of this run
+        return None
+    if step != main_step:
+        raise UserError(
+            f"the checkpoint of step {main_step} is not in {folder} of this machine; all "
+            "processes must see one folder of runs"
+        )
+    return state

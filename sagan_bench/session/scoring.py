@@ -1,0 +1,68 @@
+"""When and by which networks a run is scored: its averaged weights on the way, both at the end."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import nn
+
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.distributed import DistributedContext
+from sagan_bench.data.store import Store
+from sagan_bench.evaluation.metrics import Sample
+from sagan_bench.evaluation.scoring import Scorer, Weights
+from sagan_bench.runs.records import Score
+from sagan_bench.training.generation import balanced, sampler, standing
+from sagan_bench.training.loop import TrainState
+
+
+class RunScorer:
+    """Scores the networks of one run; every process makes its share of images and features.
+
+    Args:
+        config: resolved.
+        store: the real images.
+        device: where images and features are computed.
+        progress: called with the images finished and the images in all, of the call under way.
+        context: of the processes that score together, which one this is.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        store: Store,
+        device: torch.device,
+        progress: Callable[[int, int], None],
+        context: DistributedContext,
+    ) -> None:
+        self.config = config
+        self.scorer = Scorer(config, store, device, progress, context)
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the averaged weights are scored after a step, whichever it is."""
+        every = self.config.run.eval_every
+        return bool(every) and step % (every or 1) == 0
+
+    def networks(self, state: TrainState, *, final: bool) -> dict[Weights, nn.Module]:
+        """Return the generators to score as `standing` makes them: the raw one at the end only."""
+        batches = self.config.evaluation.bn_batches
+        networks: dict[Weights, nn.Module] = {"ema": standing(self.config, state.ema, batches)}
+        if final:
+            networks["raw"] = standing(self.config, state.generator, batches)
+        return networks
+
+    def scores(
+        self, networks: Mapping[Weights, nn.Module], step: int, *, final: bool
+    ) -> Iterator[Score]:
+        """Yield the scores of `networks`, on the main process alone.  Raises as `Scorer.scores`."""
+        run, evaluation = self.config.run, self.config.evaluation
+        samples = {weights: self._sampler(network) for weights, network in networks.items()}
+        n_fake = evaluation.n_fake if final else run.eval_images
+        yield from self.scorer.scores(samples, step=step, n_fake=n_fake, final=final)
+
+    def _sampler(self, generator: nn.Module) -> Sample:
+        return sampler(
+            generator,
+            self.config.model.z_dim,
+            labels=balanced(self.config.model.classes),
+            truncation=self.config.evaluation.truncation,
+        )

@@ -1,0 +1,230 @@
+"""What a run leaves in its directory, and who may write it: the main process alone.
+
+The session calls the same methods on every process.  On the main one they are those of a
+`DirectoryWriter`, on the others those of a plain `Writer`, which keeps nothing.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sagan_bench.core.distributed import DistributedContext
+from sagan_bench.core.errors import MachineError, UserError
+from sagan_bench.core.trees import flatten
+from sagan_bench.evaluation.scoring import Weights
+from sagan_bench.runs import records
+from sagan_bench.runs.records import BlockReading, Record, Seal
+from sagan_bench.runs.run_directory import ROWS, RunDirectory
+from sagan_bench.session.events import Event, Watch
+from sagan_bench.session.failures import end_attempt, is_over
+from sagan_bench.session.planning import Plan
+from sagan_bench.session.probes import Probes
+from sagan_bench.training import checkpoint
+from sagan_bench.training.checkpoint import Checkpoints
+from sagan_bench.training.loop import TrainState
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Keeps nothing: the writer of every process but the main one."""
+
+    path: Path | None = None
+    """The run's directory, where this process writes to it."""
+    earlier: Record | None = None
+    """The record of the attempts before, where this process goes on with it."""
+    saved_step: int = 0
+    """Of the newest checkpoint; 0 is none."""
+
+    def watch(self, event: Event) -> None:
+        """Show an event to whoever watches."""
+
+    def write(self, record: Record) -> Record:
+        """Store the record, and return it with the seals of what it belongs to."""
+        return record
+
+    def go_on_from(self, step: int, seals: Mapping[str, Seal]) -> list[float]:
+        """Take back the rows after ``step``, and return the images/s of those before.
+
+        ``seals`` are those of the rows in the checkpoint.
+        """
+        self.saved_step = step
+        return []
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """Append a row of measurements."""
+
+    def save_checkpoint(self, record: Record, state: TrainState) -> None:
+        """Save the state, after what belongs to it: rows and record up to this step.
+
+        A kill in between leaves them beyond the checkpoint before, and they are made again.
+        """
+        self.saved_step = state.step
+
+    def export(self, step: int, networks: Mapping[Weights, nn.Module]) -> None:
+        """Write the weights that are scored in the end."""
+
+    def draw_real(self) -> None:
+        """Write a grid of real images."""
+
+    def probe(self, state: TrainState) -> tuple[BlockReading, ...]:
+        """Write what the networks do now.  Returns and raises as `Probes.look`."""
+        return ()
+
+    def verify(self, check: Callable[[], None]) -> None:
+        """Check that the images are those that were prepared.
+
+        Raises:
+            UserError: they are not, and no checkpoint is left to go on from.
+        """
+
+    def end_finished(self, record: Record) -> None:
+        """Remove the checkpoints of a run whose record says that it is finished, unless kept."""
+
+    def end_lost(self, reason: str) -> None:
+        """Record that the attempt was lost to a failure of the machine."""
+
+    def is_over(self) -> bool:
+        """Return whether the run has a result, which nothing that fails afterwards may replace."""
+        return False
+
+
+class DirectoryWriter(Writer):
+    """Writes to the run's directory, and shows events.
+
+    Args:
+        planned: the run.
+        directory: entered, so that no other process is at it.
+        watch: sees every event.
+    """
+
+    def __init__(self, planned: Plan, directory: RunDirectory, watch: Watch) -> None:
+        self.planned, self.directory, self._watch = planned, directory, watch
+        self.path = directory.path
+        self.earlier = records.read(self.path) if directory.record_file.exists() else None
+        self.checkpoints = Checkpoints(directory.checkpoints)
+        self.probes = Probes(planned.config, planned.store, directory)
+        self.tensorboard: _TensorBoard | None = None
+
+    def watch(self, event: Event) -> None:
+        """Pass the event on."""
+        self._watch(event)
+
+    def write(self, record: Record) -> Record:
+        """Store the record in one step, sealed."""
+        sealed = record.model_copy(update={"files": self.directory.seals()})
+        self.directory.write(sealed)
+        return sealed
+
+    def go_on_from(self, step: int, seals: Mapping[str, Seal]) -> list[float]:
+        """Cut the rows, and open TensorBoard's log where it was asked for."""
+        super().go_on_from(step, seals)
+        self.directory.cut(step, seals)
+        self._warn_of_lost_rows(step)
+        if self.planned.config.run.tensorboard:
+            self.tensorboard = _TensorBoard(self.directory.path, step)
+        rates = (row.get("images_per_sec") for row in self.directory.rows())
+        return [rate for rate in rates if isinstance(rate, float)]
+
+    def _warn_of_lost_rows(self, step: int) -> None:
+        """Say if a power cut took rows that the checkpoint has outlived."""
+        every = self.planned.config.run.log_every
+        before = dict(flatten(self.earlier.config)) if self.earlier else {}
+        last = max((row["step"] for row in self.directory.rows()), default=0)
+        if before.get("run.log_every") == every and last < step - step % every:
+            _log.warning(
+                "%s: rows after step %d are lost, up to step %d; the run goes on without them",
+                self.directory.metrics_file,
+                last,
+                step,
+            )
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """Append to ``metrics.jsonl``, and to TensorBoard's log."""
+        self.directory.log({"step": step, **row})
+        if self.tensorboard:
+            self.tensorboard.log(step, row)
+
+    def save_checkpoint(self, record: Record, state: TrainState) -> None:
+        """Put the rows on the disk, then the record, then the checkpoint."""
+        self.directory.sync_rows()
+        seals = self.write(record).files
+        rows = {name: seals[name].model_dump() for name in ROWS if name in seals}
+        self.checkpoints.save(state.step, {**state.state_dict(), "rows": rows})
+        super().save_checkpoint(record, state)
+
+    def export(self, step: int, networks: Mapping[Weights, nn.Module]) -> None:
+        """Write ``weights.pt``."""
+        weights: dict[str, Any] = {name: net.state_dict() for name, net in networks.items()}
+        checkpoint.save(self.directory.weights, {"step": step, **weights})
+
+    def draw_real(self) -> None:
+        """Write ``samples/real.png``."""
+        self.probes.draw_real()
+
+    def probe(self, state: TrainState) -> tuple[BlockReading, ...]:
+        """Write to ``samples/`` and ``diagnostics/``."""
+        return self.probes.look(state)
+
+    def verify(self, check: Callable[[], None]) -> None:
+        """Clear the checkpoints if the images are others."""
+        try:
+            check()
+        except MachineError:  # they could not be read just now
+            raise
+        except UserError:
+            self.checkpoints.clear()
+            raise
+
+    def end_finished(self, record: Record) -> None:
+        """Clear the checkpoints, unless the configuration keeps them."""
+        if record.status == "finished" and not self.planned.config.run.keep_training_state:
+            self.checkpoints.clear()
+
+    def end_lost(self, reason: str) -> None:
+        """Record it as `end_attempt` does."""
+        with suppress(OSError, UserError):  # where that cannot be written, it reads as killed
+            planned = self.planned
+            end_attempt(self.directory, planned.config, planned.digest, reason, lost=True)
+
+    def is_over(self) -> bool:
+        """Return whether the record on the disk is of a run that is over."""
+        return is_over(self.directory)
+
+
+@contextmanager
+def opened(
+    planned: Plan, watch: Watch, context: DistributedContext, *, fresh: bool
+) -> Iterator[Writer]:
+    """Yield the writer of this process, on the main one with the run's directory locked.
+
+    Raises:
+        UserError: as `RunDirectory`.
+    """
+    if not context.is_main_process:
+        yield Writer()
+        return
+    dumped = planned.config.model_dump(mode="json")
+    with RunDirectory(planned.path, digest=planned.digest, config=dumped, fresh=fresh) as directory:
+        yield DirectoryWriter(planned, directory, watch)
+
+
+class _TensorBoard:
+    """The rows of metrics.jsonl once more, for TensorBoard."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                "--tensorboard: TensorBoard is missing; pip install 'sagan-bench[tensorboard]'"
+            ) from error
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, step)
