@@ -18,7 +18,7 @@ from sagan_bench.core import cpu
 from sagan_bench.core.errors import UserError
 from sagan_bench.execution import engine
 from sagan_bench.execution.engine import Ended, Inline, Processes, Slot
-from sagan_bench.experiments import ablation, study
+from sagan_bench.experiments import ablation, driver, study
 from sagan_bench.experiments.ablation import Cell, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
@@ -449,9 +449,9 @@ def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path
 
 def test_a_study_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
     with (
-        ablation.held(tmp_path / "s"),
+        driver.held(tmp_path / "s"),
         pytest.raises(UserError, match="another process is running the study"),
-        ablation.held(tmp_path / "s"),
+        driver.held(tmp_path / "s"),
     ):
         pass
 

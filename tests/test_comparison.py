@@ -12,8 +12,8 @@ import pytest
 from example_studies import HOST
 
 from sagan_bench.analysis import comparison
+from sagan_bench.analysis.collection import gather
 from sagan_bench.analysis.comparison import Findings, findings
-from sagan_bench.analysis.outcomes import gather
 from sagan_bench.analysis.question import Facts, Measure, Paper, Place, Question
 from sagan_bench.config.layers import resolve
 from sagan_bench.core.errors import UserError

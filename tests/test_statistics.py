@@ -406,7 +406,7 @@ def test_a_flat_end_has_settled_and_the_start_is_not_looked_at() -> None:
     steps = [float(step) for step in range(0, 1001, 10)]
     values = [20 + 300 * math.exp(-step / 50) for step in steps]
     found = settled(steps, values)
-    assert found.words == "had settled"
+    assert found.state == "had settled"
     assert found.change == pytest.approx(0, abs=1e-4)
 
 
@@ -436,13 +436,13 @@ def test_a_curve_has_settled_where_the_interval_of_its_change_is_within_5_percen
 ) -> None:
     steps = np.arange(101)
     values = 20 * (1 + change * (steps - 90) / 20 + noise * (-1.0) ** steps)
-    assert settled(list(steps), list(sign * values)).words == words
+    assert settled(list(steps), list(sign * values)).state == words
 
 
 def test_too_short_a_curve_cannot_tell() -> None:
     for steps, values in (([], []), ([5], [2.0]), ([0, 50, 90, 100], [9.0, 8.0, 7.0, 7.0])):
         assert settled(steps, values).change is None
-    assert settled([0, 90, 95, 100], [3.0, -1.0, 2.0, -1.0]).words == "may not have settled"
+    assert settled([0, 90, 95, 100], [3.0, -1.0, 2.0, -1.0]).state == "may not have settled"
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from sagan_bench.analysis import statistics
-from sagan_bench.analysis.outcomes import Runs, differences, gather
+from sagan_bench.analysis.collection import RunSet, gather
 from sagan_bench.analysis.question import Measure, PaperRow, Question
-from sagan_bench.analysis.statistics import Comparison, Metric, Pair, Summary, settled
-from sagan_bench.core.errors import UserError
+from sagan_bench.analysis.statistics import Comparison, Ending, Metric, Pair, Summary, settled
+from sagan_bench.config.diff import Difference, in_results
+from sagan_bench.core.errors import NothingFinished, UserError
 from sagan_bench.evaluation.protocol import BETTER
 from sagan_bench.runs.run import Run
 
@@ -47,7 +48,7 @@ class Engagement:
 
     is_attention: bool
     runs: int
-    """Runs in which that is known."""
+    """RunSet in which that is known."""
     engaged: int
 
     @property
@@ -74,7 +75,7 @@ class Variant:
     settled: int
     unsettled: int
     curves: int
-    """Runs whose curve was recorded; where neither settled nor unsettled, it cannot be told."""
+    """RunSet whose curve was recorded; where neither settled nor unsettled, it cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Findings:
     primary: Reading
     secondary: tuple[Reading, ...]
     paper: tuple[PaperLine, ...]
-    differences: dict[str, list[tuple[str, Any, Any]]]
+    differences: dict[str, list[Difference]]
     """Variant -> (key, in its baseline, in the variant): all that changes results."""
     runs: tuple[str, ...]
     unfinished: tuple[str, ...]
@@ -136,6 +137,16 @@ def of_runs(
     metric: str | None,
     min_effect: float | str | None,
 ) -> Findings:
+    """Return what can be said of runs that no study names.  Raises `UserError` as `about`."""
+    return about(gather(paths, loose=True), baseline, metric, min_effect)
+
+
+def about(
+    runs: RunSet,
+    baseline: str | None,
+    metric: str | None = None,
+    min_effect: float | str | None = None,
+) -> Findings:
     """Return what can be said of runs that no study names: each variant against ``baseline``.
 
     Without a baseline nothing is compared.
@@ -143,7 +154,6 @@ def of_runs(
     Raises:
         UserError: no finished run, or runs that may not be compared.
     """
-    runs = gather(paths, loose=True)
     if baseline is not None:
         baseline = _named(baseline, runs)
     metric = metric or ("twin_rate" if "twin_rate" in runs.metrics else "fid")
@@ -156,7 +166,7 @@ def of_runs(
     return findings(runs, Question("runs", text, measure, pairs, declared=False))
 
 
-def _named(baseline: str, runs: Runs) -> str:
+def _named(baseline: str, runs: RunSet) -> str:
     """Return the variant that is meant: by its name, by one of its runs, or by its folder."""
     folder = Path(baseline)
     for is_meant in (
@@ -176,14 +186,14 @@ def _named(baseline: str, runs: Runs) -> str:
 # --- What is found -----------------------------------------------------------------------------
 
 
-def findings(runs: Runs, question: Question) -> Findings:
+def findings(runs: RunSet, question: Question) -> Findings:
     """Return what can be said.
 
     Raises:
         UserError: nothing is finished, or the metric was not measured.
     """
     if not runs.attempted:
-        raise UserError(
+        raise NothingFinished(
             f"{question.name}: no run is finished yet, so there is nothing to compare; run it on"
         )
     metric = question.measure.metric
@@ -210,7 +220,7 @@ def findings(runs: Runs, question: Question) -> Findings:
         secondary=tuple(_secondary(runs, asked)),
         paper=tuple(_paper_lines(question, by_name, runs)),
         differences={
-            variant: differences(runs.variants[baseline][0], runs.variants[variant][0])
+            variant: in_results(runs.variants[baseline][0].config, runs.variants[variant][0].config)
             for variant, baseline in pairs
         },
         runs=tuple(str(run.path) for run in runs.attempted),
@@ -218,14 +228,14 @@ def findings(runs: Runs, question: Question) -> Findings:
     )
 
 
-def _missing(question: Question, runs: Runs) -> int:
+def missing_runs(question: Question, runs: RunSet) -> int:
     """Return how many runs are still to come."""
     if question.planned is None:
         return len(runs.unfinished)
     return question.planned - len(runs.attempted)
 
 
-def _metric(question: Question, runs: Runs, metric: str) -> Metric:
+def _metric(question: Question, runs: RunSet, metric: str) -> Metric:
     primary = metric == question.measure.metric
     measure = question.measure if primary else Measure(metric=metric, min_effect="5%")
     least, relative = measure.least
@@ -238,7 +248,7 @@ def _metric(question: Question, runs: Runs, metric: str) -> Metric:
     )
 
 
-def _primary(runs: Runs, question: Question) -> Reading:
+def _primary(runs: RunSet, question: Question) -> Reading:
     metric = question.measure.metric
     outcomes = runs.outcomes(runs.at_the_end(metric))
     title = "at the end, averaged weights (primary)"
@@ -251,7 +261,7 @@ def _primary(runs: Runs, question: Question) -> Reading:
     return replace(found, sentences=tuple(sentences))
 
 
-def _withheld(one: Comparison, pair: Pair, question: Question, runs: Runs) -> Comparison:
+def _withheld(one: Comparison, pair: Pair, question: Question, runs: RunSet) -> Comparison:
     """Take the verdict from a comparison of the variants of ``pair`` if it may have none."""
     if not question.comparable:
         return replace(one, standing="too small to conclude from", verdict=None, seeds_needed=None)
@@ -260,7 +270,7 @@ def _withheld(one: Comparison, pair: Pair, question: Question, runs: Runs) -> Co
     return one
 
 
-def _idle(pair: Pair, runs: Runs) -> str:
+def _idle(pair: Pair, runs: RunSet) -> str:
     """Return the words for a comparison about blocks that did nothing; else nothing."""
     attention = [runs.variants[name][0].config.model.attention for name in pair]
     if attention[0] == attention[1]:
@@ -284,11 +294,11 @@ def _settling(variant: Sequence[Run], baseline: Sequence[Run], metric: str) -> s
     return "; ".join(f"{name}: {_of_endings(words)}" for name, words in sides.items())
 
 
-def _endings(found: Sequence[Run], metric: str) -> list[str]:
-    """Return for each curve that was recorded whether it had settled, in words."""
+def _endings(found: Sequence[Run], metric: str) -> list[Ending]:
+    """Return for each curve that was recorded whether it had settled."""
     curves = [curve for run in found if not run.lost and len(curve := run.curve(metric)) > 2]
     return [
-        settled([step for step, _ in curve], [value for _, value in curve]).words
+        settled([step for step, _ in curve], [value for _, value in curve]).state
         for curve in curves
     ]
 
@@ -298,7 +308,7 @@ def _of_endings(words: Sequence[str]) -> str:
     return ", ".join(f"{count} of {len(words)} runs {each}" for each, count in counts.items())
 
 
-def _variant(name: str, found: Sequence[Run], runs: Runs, metric: str) -> Variant:
+def _variant(name: str, found: Sequence[Run], runs: RunSet, metric: str) -> Variant:
     value = runs.at_the_end(metric)
     values = {run.seed: None if run.lost else value(run) for run in found}
     endings = _endings(found, metric)
@@ -316,8 +326,8 @@ def _variant(name: str, found: Sequence[Run], runs: Runs, metric: str) -> Varian
         shared_device=any(run.config.run.cells_on_device > 1 for run in found),
         blocks=tuple(_blocks(found)),
         engagement=_engagement(found),
-        settled=endings.count("had settled"),
-        unsettled=endings.count("had not settled"),
+        settled=endings.count(Ending.SETTLED),
+        unsettled=endings.count(Ending.UNSETTLED),
         curves=len(endings),
     )
 
@@ -351,7 +361,7 @@ def _engagement(found: Sequence[Run]) -> Engagement | None:
 # --- Secondary readings ------------------------------------------------------------------------
 
 
-def _secondary(runs: Runs, question: Question) -> Iterable[Reading]:
+def _secondary(runs: RunSet, question: Question) -> Iterable[Reading]:
     primary = question.measure.metric
     for metric in ("twin_rate", "fid"):
         if metric != primary and metric in runs.metrics:
@@ -373,7 +383,7 @@ def _secondary(runs: Runs, question: Question) -> Iterable[Reading]:
 
 
 def _at_equal(
-    what: str, cost: Callable[[Run], float | None], runs: Runs, question: Question
+    what: str, cost: Callable[[Run], float | None], runs: RunSet, question: Question
 ) -> Reading:
     """Compare each pair where the costlier of the two had spent what the cheaper spent in all."""
     metric, outcomes, pairs = question.measure.metric, {}, []
@@ -404,13 +414,13 @@ def _reading(
     title: str,
     metric: str,
     outcomes: Mapping[str, Any],
-    runs: Runs,
+    runs: RunSet,
     question: Question,
     compared: Sequence[Pair] = (),
 ) -> Reading:
     """Compare ``outcomes`` by the question's pairs, or by as many whose keys say more."""
     how = _metric(question, runs, metric)
-    by, missing = compared or question.pairs, _missing(question, runs)
+    by, missing = compared or question.pairs, missing_runs(question, runs)
     made = statistics.compare(outcomes, by, how, looks=question.looks, missing=missing)
     found = tuple(
         _withheld(one, pair, question, runs) for one, pair in zip(made, question.pairs, strict=True)
@@ -420,7 +430,7 @@ def _reading(
     return Reading(title, metric, how.label, how.better, least, found, sentences)
 
 
-def _absent(title: str, metric: str, runs: Runs, why: str) -> Reading:
+def _absent(title: str, metric: str, runs: RunSet, why: str) -> Reading:
     return Reading(title, metric, runs.label(metric), BETTER[metric], 0.0, absent=why)
 
 
@@ -428,7 +438,7 @@ def _absent(title: str, metric: str, runs: Runs, why: str) -> Reading:
 
 
 def _paper_lines(
-    question: Question, variants: Mapping[str, Variant], runs: Runs
+    question: Question, variants: Mapping[str, Variant], runs: RunSet
 ) -> Iterable[PaperLine]:
     if question.paper is None:
         return
@@ -467,11 +477,11 @@ def _paper_figures(
 # --- Words -------------------------------------------------------------------------------------
 
 
-def _headline(question: Question, runs: Runs, primary: Reading) -> tuple[str, ...]:
+def _headline(question: Question, runs: RunSet, primary: Reading) -> tuple[str, ...]:
     """Return in a few sentences what can be claimed, and what cannot."""
     if not question.comparable:
         return ("These runs are too small to compare: they show that everything works.",)
-    missing = _missing(question, runs)
+    missing = missing_runs(question, runs)
     if missing:
         done = len(runs.attempted)
         return (f"Provisional: {done} runs are over and {missing} are still to come.",)
@@ -485,13 +495,13 @@ def _headline(question: Question, runs: Runs, primary: Reading) -> tuple[str, ..
     return (f"{budget}: nothing can be claimed.", *others)
 
 
-def _budget(runs: Runs) -> str:
+def _budget(runs: RunSet) -> str:
     rates = dict.fromkeys(run.config.training.learning_rates for run in runs.attempted)
     told = " or ".join(f"{g:.3g}/{d:.3g}" for g, d in rates)
     return f"{runs.steps:,} steps, learning rates of G/D {told}"
 
 
-def _protocol(runs: Runs) -> dict[str, Any]:
+def _protocol(runs: RunSet) -> dict[str, Any]:
     """Return the protocol behind the figures, with all its sampling seeds."""
     protocols = list(runs.protocols.values())
     if not protocols:

@@ -7,9 +7,11 @@ states the rule, its reasons and its measured error rates.
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
+from statistics import fmean
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -141,13 +143,21 @@ class Comparison:
     min_effect: float = 0.0
 
 
+class Ending(StrEnum):
+    """Whether a curve had settled at its end."""
+
+    SETTLED = "had settled"
+    UNSETTLED = "had not settled"
+    UNKNOWN = "may not have settled"
+
+
 @dataclass(frozen=True)
 class Settling:
-    """How a curve ended: its relative change over the last fifth, the standard error, in words."""
+    """How a curve ended: its relative change over the last fifth, and its standard error."""
 
     change: float | None
     standard_error: float | None
-    words: Literal["had settled", "had not settled", "may not have settled"]
+    state: Ending
 
 
 def summarize(outcomes: Outcomes) -> tuple[Summary, ...]:
@@ -243,16 +253,23 @@ def settled(steps: Sequence[float], values: Sequence[float]) -> Settling:
     late = x >= x[-1] - 0.2 * np.ptp(x) if len(x) else x > 0
     x, y = x[late], y[late]
     if len(x) < 3 or y.mean() == 0:
-        return Settling(None, None, "may not have settled")
+        return Settling(None, None, Ending.UNKNOWN)
     fit = stats.linregress(x, y)
     scale = np.ptp(x) / abs(y.mean())
     error = 0.0 if math.isnan(fit.stderr) else float(fit.stderr * scale)  # NaN: a constant
     change = float(fit.slope * scale)
     margin = stats.t.isf(ALPHA / 2, len(x) - 2) * error
     if abs(change) + margin <= SETTLED_CHANGE:
-        return Settling(change, error, "had settled")
+        return Settling(change, error, Ending.SETTLED)
     beyond = abs(change) - margin > SETTLED_CHANGE
-    return Settling(change, error, "had not settled" if beyond else "may not have settled")
+    return Settling(change, error, Ending.UNSETTLED if beyond else Ending.UNKNOWN)
+
+
+def mean_of_all(values: Iterable[float | None]) -> float | None:
+    """Return the mean; None where there is no value, or one is missing."""
+    known = list(values)
+    numbers = [value for value in known if value is not None]
+    return fmean(numbers) if numbers and len(numbers) == len(known) else None
 
 
 class _Welch(NamedTuple):

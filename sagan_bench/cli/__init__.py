@@ -306,7 +306,7 @@ def show(
     elif what == "model":
         _show_model(choice, as_json)
     else:
-        from sagan_bench.analysis.outcomes import scored
+        from sagan_bench.analysis.collection import scored
         from sagan_bench.cli.display import print_record
         from sagan_bench.core.stored import fitting
         from sagan_bench.runs.records import RECORD
@@ -372,11 +372,12 @@ def _show_config(choice: Choice, as_json: bool) -> None:
 
 def _show_variant(choice: Choice, name: str, baseline: str, as_json: bool) -> None:
     """Print what a variant changes, in words and as keys, and what that costs."""
+    from sagan_bench.config.diff import in_results
     from sagan_bench.config.variants import variants
-    from sagan_bench.experiments.ablation import counted, difference
+    from sagan_bench.experiments.ablation import counted
 
     there, here = (choice.of_variant(one).resolve().config for one in (name, baseline))
-    changes = difference(here, there)
+    changes = in_results(here, there)
     table = variants()
     says = [table[part]["says"] for part in ([name] if name in table else name.split("+"))]
     facts = {one: counted(config) for one, config in ((baseline, here), (name, there))}

@@ -120,10 +120,10 @@ def _run(planned: "Plan", jobs: int | None, device: str, in_process: bool) -> "P
     """Run what is missing, and return the plan as it then stands."""
     from sagan_bench.cli.bars import Bars
     from sagan_bench.execution.engine import Engine, Inline, Processes, slots
-    from sagan_bench.experiments import ablation
+    from sagan_bench.experiments import ablation, driver
     from sagan_bench.session.events import Stopped
 
-    with stopping() as stop, ablation.held(planned.folder):
+    with stopping() as stop, driver.held(planned.folder):
         with Bars() as bars:
 
             def progress(done: int, total: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_bench.cli.console import say
-from sagan_bench.core.errors import UserError
+from sagan_bench.core.errors import NothingFinished, UserError
 
 if TYPE_CHECKING:
     from sagan_bench.report.document import AnyDocument
@@ -129,10 +129,8 @@ def _watched(render: Render) -> tuple["AnyDocument", Path]:
             text = f"{page}: {plural(document.runs_over, 'run')} over"
             if document.status != "partial":
                 return document, page
-        except UserError as error:
+        except NothingFinished as error:
             text = str(error)
-            if "no run is finished yet" not in text:
-                raise
         if text != told:
             say(text, error=True)
         told = text

@@ -213,7 +213,7 @@ def _run(
 ) -> "Memory":
     from sagan_bench.cli.bars import Bars
     from sagan_bench.execution.engine import Engine, Inline, Processes, slots
-    from sagan_bench.experiments.ablation import held
+    from sagan_bench.experiments.driver import held
     from sagan_bench.experiments.tuning import planning
     from sagan_bench.session.events import Stopped
 

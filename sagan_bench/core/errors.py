@@ -14,6 +14,10 @@ class MachineError(UserError):
     """The machine failed, not what it was asked for: no result, and the same command goes on."""
 
 
+class NothingFinished(UserError):
+    """There is nothing to say yet: no run is over."""
+
+
 _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space, or raise the quota",

@@ -14,7 +14,6 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing import forkserver
@@ -26,8 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from sagan_bench.core.errors import MachineError
+from sagan_bench.data.failures import failure, vanished
 from sagan_bench.data.jpeg import refuse_half
 from sagan_bench.data.plain import without_remarks
+from sagan_bench.data.png import refuse_without_end
 
 Fit = Literal["centre-crop", "squash"]
 Pixels = NDArray[np.uint8]
@@ -40,14 +42,23 @@ RESIZE = "bicubic, antialiased (Pillow)"
 _HAS_AVIF = importlib.util.find_spec("PIL.AvifImagePlugin") is not None  # not before Pillow 11.3
 _FORMATS = (  # not EPS: its reader starts a program
     *("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000"),
+    *("ICO", "DDS", "PSD", "QOI", "SGI", "PCX"),
     *(["AVIF"] if _HAS_AVIF else []),
 )
+_TGA = ".tga"  # a format without a mark: anything may seem to be one, so the ending must say so
 
 _BEGINNINGS = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0",
     b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
+    b"DDS |\0\0\0", b"8BPS\0\1", b"qoif",
 )  # fmt: skip
 """What files of pictures begin with, where that is said by more than two letters."""
+
+_SHORT_BEGINNINGS = (
+    *(b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"),
+    *(b"\0\0\1\0", b"\x01\xda", b"\n\0", b"\n\2", b"\n\3", b"\n\5"),
+)
+"""Those that can be a text's or anything's: whether the header can be read decides."""
 
 _LARGEST_REMARKED = 2**28  # bytes of a file that is read once more without its remarks
 
@@ -88,7 +99,11 @@ class Decoded(NamedTuple):
 
 
 def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geometry) -> Decoded:
-    """Decode ``count`` pictures (name, picture); those that cannot be read are named instead."""
+    """Decode ``count`` pictures (name, picture); those that cannot be read are named instead.
+
+    Raises:
+        MachineError: One could not be read just now, which is no property of it.
+    """
     images = np.empty((count, 3, geometry.size, geometry.size), np.uint8)
     places: list[int] = []
     refused: list[str] = []
@@ -100,7 +115,9 @@ def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geomet
             try:
                 image = _open_rgb(picture)
                 images[len(places)] = geometry(image)
-            except Exception as error:  # noqa: BLE001 - damaged files make decoders raise anything
+            except Exception as error:  # damaged files make decoders raise anything
+                if failed := _machines(error, picture):
+                    raise failed from error
                 refused.append(f"{name}: {_reason(error)}")
             else:
                 places.append(place)
@@ -114,18 +131,37 @@ def _open_rgb(picture: Picture) -> Image.Image:
         return picture
     try:
         return _read(picture)
-    except Exception:
+    except Exception as error:
+        if failure(error):
+            raise
         for plain in _without_remarks(picture):
-            with suppress(Exception):  # the first error says better what is wrong
-                return _read(plain)
-        raise
+            if (image := _attempt(plain)) is not None:
+                return image
+        raise  # the first error says better what is wrong
+
+
+def _attempt(plain: bytes) -> Image.Image | None:
+    try:
+        return _read(plain)
+    except Exception as error:
+        if failure(error):
+            raise
+        return None
+
+
+def _machines(error: Exception, picture: Picture) -> MachineError | None:
+    """Return the failure of the machine, not of the picture, that an error came of."""
+    path = picture if isinstance(picture, str) else ""
+    return failure(error, path) or vanished(error, path)
 
 
 def _read(picture: str | bytes) -> Image.Image:
     file = BytesIO(picture) if isinstance(picture, bytes) else picture
-    with Image.open(file, formats=_FORMATS) as image:
+    tga = isinstance(picture, str) and picture.lower().endswith(_TGA)
+    with Image.open(file, formats=("TGA", *_FORMATS) if tga else _FORMATS) as image:
         image.load()
         refuse_half(image, picture)
+        refuse_without_end(image, picture)
         turn = _TURNS.get(_orientation(image))
         return to_rgb(image if turn is None else image.transpose(turn))
 
@@ -155,23 +191,30 @@ def _orientation(image: Image.Image) -> int:
     """Return how a picture is to be turned; 1, not at all, where its EXIF cannot be read."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # noqa: BLE001 - damaged remarks make their readers raise anything
+    except Exception as error:  # damaged remarks make their readers raise anything
+        if failure(error):
+            raise
         return 1
 
 
 def looks_like_a_picture(path: Path) -> bool:
-    """Return whether a file is a picture by its content, whatever it is called."""
+    """Return whether a file is a picture by its content, whatever it is called.
+
+    Raises:
+        MachineError: It cannot be read just now.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(16)
-    except OSError:
+    except OSError as error:
+        if failed := failure(error, path):
+            raise failed from error
         return False
     if head.startswith(_BEGINNINGS) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP"):
         return True
     if head[4:12] in (b"ftypavif", b"ftypavis"):
         return _HAS_AVIF
-    # Two letters of a text can be those of a bitmap: let Pillow read its header.
-    return head.startswith((b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")) and _opens(path)
+    return head.startswith(_SHORT_BEGINNINGS) and _opens(path)
 
 
 def _opens(path: Path) -> bool:
@@ -179,7 +222,9 @@ def _opens(path: Path) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             Image.open(path, formats=_FORMATS).close()
-    except Exception:  # noqa: BLE001 - texts make decoders raise anything
+    except Exception as error:  # texts make decoders raise anything
+        if failed := failure(error, path):
+            raise failed from error
         return False
     return True
 

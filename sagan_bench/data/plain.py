@@ -3,9 +3,13 @@
 import zlib
 from collections.abc import Iterator
 
+from sagan_bench.data.png import END
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _PNG_KEPT = frozenset((b"tRNS", b"eXIf"))  # of the chunks that a reader may leave out
+_COLOUR_AT = 25  # the byte that says what pixels are: grey, RGB, of a palette
+_TRANSPARENT = {0: 2, 2: 6, 3: 1}  # least bytes of a transparent colour, by that
 _JPEG_DROPPED = frozenset((*range(0xE2, 0xEE), 0xEF, 0xFE))  # not JFIF's, EXIF's and Adobe's
 _EXIF, _FILL, _SCAN = 0xE1, 0xFF, 0xDA
 
@@ -29,9 +33,12 @@ def _plain_png(data: bytes) -> bytes:
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         kind, chunk = data[place + 4 : place + 8], data[place:end]
         right = zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]
-        if kind[:1].isupper() or (kind in _PNG_KEPT and right):
+        short = kind == b"tRNS" and len(chunk) - 12 < _TRANSPARENT.get(data[_COLOUR_AT], len(chunk))
+        if kind[:1].isupper() or (kind in _PNG_KEPT and right and not short):
             kept.append(chunk)
         place = end
+    if END[4:8] in data and kept[-1] != END:  # behind a remark of a damaged length
+        kept.append(END)
     return b"".join(kept)
 
 

@@ -4,22 +4,17 @@ import logging
 import shutil
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from filelock import Timeout
-
 from sagan_bench.analysis.question import Facts, Place
+from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.cpu import cores
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.files import sweep_dead
-from sagan_bench.core.locks import holding
 from sagan_bench.core.names import closest
-from sagan_bench.core.trees import flatten
 from sagan_bench.data.building import Progress, prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
@@ -30,7 +25,7 @@ from sagan_bench.runs.records import Record
 from sagan_bench.runs.run_directory import move_aside, read_now
 
 if TYPE_CHECKING:  # torch: a finished study is recognised without it
-    from sagan_bench.execution.engine import Ended, Engine
+    from sagan_bench.execution.engine import Ended, Engine, Event, Job
     from sagan_bench.session.events import Progress as Phase
     from sagan_bench.session.events import Scored, Stop
     from sagan_bench.training.loop import Diverged, Step
@@ -44,7 +39,6 @@ State = Literal["new", "resumable", "running", "done", "diverged", "failed"]
 
 BYTES_A_WEIGHT = 4
 CHECKPOINTS_KEPT = 2
-SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @dataclass(frozen=True)
@@ -115,11 +109,11 @@ class Plan:
         cells = (Cell(c.variant, c.seed, c.config, c.digest, *_found(c.path)) for c in self.cells)
         return replace(self, cells=tuple(cells))
 
-    def differences(self) -> dict[str, list[tuple[str, object, object]]]:
+    def differences(self) -> dict[str, list[Difference]]:
         """Return, for each compared variant, (key, in its baseline, in the variant)."""
         first = {cell.variant: cell.config for cell in reversed(self.cells)}
         return {
-            variant: difference(first[baseline], first[variant])
+            variant: in_results(first[baseline], first[variant])
             for variant, baseline in self.memory.study.pairs
         }
 
@@ -166,13 +160,6 @@ class Plan:
         of = [self.memory.facts[cell.variant] for cell in self.missing]
         largest = max(map(checkpoint, of), default=0)
         return sum(map(kept, of)) + cores() * CHECKPOINTS_KEPT * largest
-
-
-def difference(baseline: RunConfig, variant: RunConfig) -> list[tuple[str, object, object]]:
-    """Return (key, value in the baseline, value in the variant) of all that changes results."""
-    here, there = (dict(flatten(config.model_dump(mode="json"))) for config in (baseline, variant))
-    labels = {"variant", "name", "seed"}
-    return [(k, here[k], there[k]) for k in here if here[k] != there[k] and k not in labels]
 
 
 def folder_of(asked: Study, runs: Path, name: str | None) -> Path:
@@ -375,48 +362,42 @@ def run(planned: Plan, engine: "Engine", watch: "StudyWatch", stop: "Stop") -> N
         UserError: another process runs the study, or the disk is too small.
         Stopped: ``stop`` asked for it.
     """
-    from sagan_bench.execution.engine import Ended, Job
-    from sagan_bench.session.events import Stopped
+    from sagan_bench.experiments.driver import drive  # torch comes with it
 
     planned.folder.mkdir(parents=True, exist_ok=True)
     _refuse_full_disk(planned)
     planned.memory.write(planned.folder)
-    waiting = deque(planned.missing)
-    running: dict[str, Cell] = {}
-    stopping: str | None = None
-    while running or (waiting and not stopping):
-        while waiting and engine.free and not stopping:
-            cell = waiting.popleft()
-            if cell.trouble:  # asked for: nothing is lost, and the run begins anew
-                move_aside(cell.path)
-            engine.submit(Job(cell.id, cell.config, cell.path, cell.digest or ""))
-            running[cell.id] = cell
-            watch(cell, None)
-        for event in engine.poll(SECONDS_BETWEEN_LOOKS):
-            watch(running[event.job], event.what)
-            if isinstance(event.what, Ended):
-                del running[event.job]
-        if not stopping and (stopping := stop()):
-            for name in running:
-                engine.cancel(name, stopping)
-    if stopping:
-        raise Stopped(stopping, planned.folder)
+    drive(_Grid(planned, watch), engine, stop, planned.folder)
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold the folder of a study: one driver at a time.  Raises `UserError` if another has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(holding(folder / ".lock"))
-        except Timeout:
-            raise UserError(
-                f"another process is running the study in {folder}; wait until it ends, or choose "
-                "another --name"
-            ) from None
-        sweep_dead(folder)
-        yield
+class _Grid:
+    """The missing cells of a plan, in their order."""
+
+    def __init__(self, planned: Plan, watch: "StudyWatch") -> None:
+        self.watch = watch
+        self.waiting = deque(planned.missing)
+        self.running: dict[str, Cell] = {}
+
+    def next(self) -> "Job | None":
+        """Return the next cell as a job; one whose record is damaged is begun anew."""
+        from sagan_bench.execution.engine import Job
+
+        if not self.waiting:
+            return None
+        cell = self.waiting.popleft()
+        if cell.trouble:  # asked for: nothing is lost
+            move_aside(cell.path)
+        self.running[cell.id] = cell
+        self.watch(cell, None)
+        return Job(cell.id, cell.config, cell.path, cell.digest or "")
+
+    def take(self, event: "Event") -> None:
+        """Show an event."""
+        from sagan_bench.execution.engine import Ended
+
+        self.watch(self.running[event.job], event.what)
+        if isinstance(event.what, Ended):
+            del self.running[event.job]
 
 
 def _refuse_full_disk(planned: Plan) -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from sagan_bench.analysis.collection import RunSet, gather
 from sagan_bench.analysis.comparison import Findings, findings
-from sagan_bench.analysis.outcomes import gather
 from sagan_bench.analysis.question import Question
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import damaged
@@ -13,7 +13,13 @@ from sagan_bench.runs.run_directory import find_runs
 
 
 def of_study(folder: Path) -> Findings:
-    """Return what can be said of a study's runs.
+    """Return what can be said of a study's runs.  Raises `UserError` as `collected`."""
+    memory, runs = collected(folder)
+    return findings(runs, question(memory))
+
+
+def collected(folder: Path) -> tuple[Memory, RunSet]:
+    """Return what a study's folder keeps, and its runs.
 
     Raises:
         UserError: there is no study, no finished run, or runs that may not be compared.
@@ -24,10 +30,11 @@ def of_study(folder: Path) -> Findings:
     runs = gather(find_runs(folder))
     if memory.study.paper and (bare := runs.variants.keys() - memory.facts.keys()):
         raise damaged(folder / study.MEMORY, f"facts: {min(bare)} is missing")
-    return findings(runs, _question(memory))
+    return memory, runs
 
 
-def _question(memory: Memory) -> Question:
+def question(memory: Memory) -> Question:
+    """Return what a study asks of its runs."""
     asked = memory.study
     return Question(
         name=asked.name,

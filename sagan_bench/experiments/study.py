@@ -4,9 +4,8 @@ A study is a TOML file (``ablations/*.toml``); `Memory` is what its folder keeps
 goes on as it began.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
+from sagan_bench.config.diff import ABSENT, Difference, differences, listed
 from sagan_bench.config.layers import Resolved, assemble, decide
 from sagan_bench.config.schema import MOST_WHOLE, NAME, Host, Section
 from sagan_bench.config.variants import presets, shipped, variant_settings
@@ -295,28 +295,28 @@ def refuse_other(memory: Memory, study: Study, folder: Path) -> None:
     Raises:
         UserError: it differs; in what.
     """
-    here, asked = (_definition(one) for one in (memory.study, study))
     differ = [
-        key
-        for key in {**here, **asked}
-        if here.get(key) != asked.get(key)
-        and not (key.startswith("against.") and key not in here.keys() & asked.keys())
+        pair
+        for pair in differences(_definition(memory.study), _definition(study))
+        if not (pair.key.startswith("against.") and ABSENT in (pair.here, pair.there))
     ]
+    refuse(differ, "study", folder)
+
+
+def refuse(differ: Sequence[Difference], what: str, folder: Path) -> None:
+    """Raise `UserError` if what is asked for differs from what a folder was begun with."""
     if differ:
-        pairs = [
-            f"{k}: {here.get(k, 'absent')} here, {asked.get(k, 'absent')} asked" for k in differ
-        ]
         raise UserError(
-            f"another study is in {folder}: {', '.join(pairs)}; choose another --name, or take "
-            "the change back"
+            f"another {what} is in {folder}: {listed(differ)}; choose another --name, or take the "
+            "change back"
         )
 
 
-def _definition(study: Study) -> dict[str, str]:
+def _definition(study: Study) -> dict[str, Any]:
     fixed = study.model_dump(mode="json", include={"preset", "against", "baseline", "comparable"})
     decides = study.measure.model_dump(mode="json", include={"metric", "min_effect"})
     leaves = dict(flatten(fixed | decides)) | study.settings
-    return {key: json.dumps(value) for key, value in leaves.items() if key != "data.source"}
+    return {key: value for key, value in leaves.items() if key != "data.source"}
 
 
 def joined(ours: Iterable[Any], more: Iterable[Any]) -> tuple[Any, ...]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sagan_bench.analysis import comparison
+from sagan_bench.analysis.collection import RunSet, gather
 from sagan_bench.analysis.comparison import Findings
-from sagan_bench.analysis.outcomes import gather, whole
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
 from sagan_bench.config.layers import assemble
 from sagan_bench.config.schema import RunConfig
@@ -19,13 +19,14 @@ from sagan_bench.config.variants import variant_settings, variants
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.experiments import findings, study
+from sagan_bench.experiments import study
+from sagan_bench.experiments.findings import collected, question
 from sagan_bench.experiments.study import Memory
 from sagan_bench.report.document import Document, Placed, RunRow, Series
 from sagan_bench.report.pictures import Files, chosen
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run import Run
-from sagan_bench.runs.run_directory import DIAGNOSTICS, METRICS, find_runs, read_rows, readable
+from sagan_bench.runs.run_directory import DIAGNOSTICS, METRICS, read_rows
 
 _log = logging.getLogger(__name__)
 
@@ -45,15 +46,13 @@ def of_study(folder: Path) -> tuple[Document, Files]:
     Raises:
         UserError: there is no study, no finished run, or runs that may not be compared.
     """
-    memory = study.Memory.of(folder)
-    if memory is None:
-        raise UserError(f"no study is in {folder}; begin one with `ablate`")
-    found = findings.of_study(folder)
-    paper = memory.study.paper
+    memory, runs = collected(folder)
+    asked, paper = question(memory), memory.study.paper
     return _document(
         folder.resolve().name,
-        found,
-        find_runs(folder),
+        comparison.findings(runs, asked),
+        runs,
+        missing=comparison.missing_runs(asked, runs),
         comparable=memory.study.comparable,
         paper=paper.model_dump(mode="json") if paper else None,
         repeat=repeating(memory),
@@ -62,24 +61,23 @@ def of_study(folder: Path) -> tuple[Document, Files]:
 
 def of_runs(paths: Sequence[Path], name: str, baseline: str | None) -> tuple[Document, Files]:
     """Return the document of runs that no study names.  Raises `UserError` as `of_study`."""
-    found = comparison.of_runs(paths, baseline, None, None)
-    labels = {run.path: run.label for run in gather(paths, loose=True).attempted}
-    return _document(name, found, paths, labels=labels)
+    runs = gather(paths, loose=True)
+    return _document(name, comparison.about(runs, baseline), runs, missing=len(runs.begun))
 
 
 def _document(
     name: str,
     found: Findings,
-    paths: Sequence[Path],
+    collection: RunSet,
     *,
-    labels: Mapping[Path, str] | None = None,
+    missing: int,
     comparable: bool = True,
     paper: dict[str, Any] | None = None,
     repeat: str | None = None,
 ) -> tuple[Document, Files]:
-    runs = _ordered(found, paths, labels or {})
-    partial = bool(found.unfinished) or any("still to come" in line for line in found.headline)
+    runs = _ordered(found, collection)
     ended = [a.ended for run in runs for a in run.record.attempts if a.ended]
+    partial = bool(missing or found.unfinished)
     pictures, files = chosen(found, runs)
     first = runs[0].record
     document = Document(
@@ -90,10 +88,10 @@ def _document(
         findings=_named(found),
         labels=_labels(found, runs),
         floor=_floor(runs),
-        warnings=(*unread(len(paths) - len(runs)), *_warnings(found, runs)),
+        warnings=(*unread(collection.unread), *_warnings(found, runs)),
         says=_says(found),
         placed={run.variant: _placed(run) for run in runs},
-        runs=tuple(_row(run) for run in runs),
+        runs=tuple(_row(run, collection.values(run)) for run in runs),
         series=tuple(_all_series(found, runs)),
         pictures=pictures,
         paper=paper,
@@ -101,15 +99,15 @@ def _document(
         data=first.data.manifest if first.data else {},
         environments=tuple(environments(run.record for run in runs)),
         repeat=repeat,
+        missing=missing,
     )
     return document, files
 
 
-def _ordered(found: Findings, paths: Iterable[Path], labels: Mapping[Path, str]) -> list[Run]:
+def _ordered(found: Findings, collection: RunSet) -> list[Run]:
     """Return the runs in the order of their variants and seeds; those of no variant yet last."""
     order = {variant.name: number for number, variant in enumerate(found.variants)}
-    there = readable(paths, whole, told=True)  # by `gather`
-    runs = (replace(run, label=labels.get(path, "")) for path, run in there)
+    runs = (*collection.attempted, *collection.begun)
     return sorted(runs, key=lambda run: (order.get(run.variant, len(order)), run.variant, run.seed))
 
 
@@ -235,9 +233,8 @@ def _placed(run: Run) -> Placed:
     )
 
 
-def _row(run: Run) -> RunRow:
-    record, finals = run.record, run.final("ema")
-    names = dict.fromkeys(name for score in finals for name in score.metrics)
+def _row(run: Run, metrics: dict[str, float | None]) -> RunRow:
+    record = run.record
     return RunRow(
         id=record.run,
         variant=run.variant,
@@ -246,7 +243,7 @@ def _row(run: Run) -> RunRow:
         reason=record.reason,
         step=record.step,
         steps=record.steps,
-        metrics={name: _mean([score.metrics.get(name) for score in finals]) for name in names},
+        metrics=metrics,
         train_sec=record.cost.train_sec,
         score_sec=record.cost.score_sec,
         images_per_sec=record.cost.images_per_sec,
@@ -257,11 +254,6 @@ def _row(run: Run) -> RunRow:
         digest=record.config_digest,
         command=command(record),
     )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def command(record: Record) -> str | None:

@@ -127,6 +127,7 @@ class Document(Report):
     series: tuple[Series, ...]
     pictures: tuple[Picture, ...]
     paper: dict[str, Any] | None
+    missing: int | None = Field(None, description="runs still to come; null if it was not stored")
 
     @property
     def question(self) -> str:

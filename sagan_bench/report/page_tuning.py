@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.core.trees import flatten
 from sagan_bench.experiments.tuning.findings import Findings, Importance, SearchFindings
 from sagan_bench.experiments.tuning.planning import best_name
-from sagan_bench.experiments.tuning.trials import Candidate, Trial, mean_or_none
+from sagan_bench.experiments.tuning.trials import Candidate, Trial
 from sagan_bench.report import figures, figures_tuning, words
 from sagan_bench.report.document import TuningDocument
 from sagan_bench.report.figures_tuning import Again, Point, Strand
@@ -245,7 +246,7 @@ def _candidate(candidate: Candidate, one: SearchFindings, level: int) -> Row:
     ]
     for runs in (candidate.on_a, candidate.on_b):
         by_seed = ", ".join(f"{seed}: {number(v, level)}" for seed, v in runs.items())
-        mean = mean_or_none(runs)
+        mean = mean_of_all(runs.values())
         cells += [Cell(by_seed or MISSING), Cell(number(mean, level), mean)]
     cells += [_value(candidate.params.get(axis.key)) for axis in one.axes]
     return Row(tuple(cells), pinned=bool(chosen))

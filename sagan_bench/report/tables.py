@@ -188,10 +188,8 @@ def changes(document: Document) -> Table:
     )
     rows = []
     for variant, changed in document.findings.differences.items():
-        for key, old, new in changed or [("nothing", None, None)]:
-            texts = (key, words.shown(old), words.shown(new))
-            if key == "nothing":
-                texts = ("no setting differs", MISSING, MISSING)
+        lines = [(key, words.shown(old), words.shown(new)) for key, old, new in changed]
+        for texts in lines or [("no setting differs", MISSING, MISSING)]:
             pair = f"{variant} v {baselines[variant]}"
             cells = (Cell(pair, look=variant), *map(Cell, texts))
             rows.append(Row(cells, variant=variant))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from sagan_bench.analysis.comparison import Findings, Reading
+from sagan_bench.analysis.comparison import Reading
 from sagan_bench.analysis.statistics import Comparison
 from sagan_bench.experiments.tuning.findings import Findings as TuningFindings
 from sagan_bench.experiments.tuning.findings import SearchFindings
-from sagan_bench.report.document import AnyDocument, TuningDocument
+from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 
 Tone = Literal["better", "worse", "same", "open", "told"]
 MISSING = "—"
@@ -189,7 +189,7 @@ def answer(document: AnyDocument) -> tuple[Tone, str]:
     if document.status == "smoke":
         return "open", "Nothing can be claimed: these runs are too small to compare."
     if document.status == "partial":
-        return "open", f"Nothing can be claimed yet: {_progress(found)}."
+        return "open", f"Nothing can be claimed yet: {_progress(document)}."
     if not compared:
         return "open", "Nothing is compared here: no baseline was named."
     if len(compared) == 1:
@@ -231,10 +231,13 @@ def _beside(interval: tuple[float, float], least: float) -> str:
     return "that includes 0: it could be either way"
 
 
-def _progress(found: Findings) -> str:
-    line = " ".join(found.headline)
-    told = line.partition("Provisional: ")[2].rstrip(".")
-    return told or f"{plural(len(found.unfinished), 'run')} still to be finished"
+def _progress(document: Document) -> str:
+    """Return how many runs are over and to come; of a report of before, in its own words."""
+    over, unfinished = len(document.findings.runs), len(document.findings.unfinished)
+    if document.missing:
+        return f"{over} runs are over and {document.missing} are still to come"
+    before = " ".join(document.findings.headline).partition("Provisional: ")[2].rstrip(".")
+    return before or f"{plural(unfinished, 'run')} still to be finished"
 
 
 def _several(compared: Sequence[Comparison]) -> tuple[Tone, str]:

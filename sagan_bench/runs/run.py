@@ -1,11 +1,13 @@
 """A run read back: its record, and what may be read off it."""
 
+import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.stored import fitting
@@ -16,6 +18,16 @@ Curve = list[tuple[int, float]]
 """(step, value), by step."""
 LOST = ("diverged", "failed")
 OVER = ("finished", *LOST)
+
+
+def family(protocol: Mapping[str, Any]) -> str:
+    """Return a protocol but for the sampling seed and whose weights were scored, as JSON.
+
+    ``intra_class`` is younger than protocols, and the same where it is absent or false.
+    """
+    ignored = {"sampling_seed", "weights", "ema_decay"}
+    kept = {key: value for key, value in protocol.items() if key not in ignored}
+    return json.dumps({"intra_class": False, **kept}, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,11 @@ class Run:
         return [
             s for s in self.record.scores if s.final and s.step == step and s.weights == weights
         ]
+
+    def first_scored(self) -> list[Score]:
+        """Return the final scores of averaged weights by the protocol of the first of them."""
+        scores = self.final("ema")
+        return [s for s in scores if family(s.protocol) == family(scores[0].protocol)]
 
     def curve(self, metric: str) -> Curve:
         """Return the scores on the way; empty if there are none of this metric.

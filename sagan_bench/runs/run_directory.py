@@ -14,11 +14,11 @@ from typing import Any, Self, TypeVar
 from filelock import BaseFileLock, Timeout
 from pydantic_core import to_json
 
+from sagan_bench.config.diff import differences, listed
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, json_bytes, naming, sweep, sync
 from sagan_bench.core.locks import acquired, is_held
 from sagan_bench.core.stored import damaged, parsed, refuse_special, sealed
-from sagan_bench.core.trees import flatten
 from sagan_bench.runs.records import (
     CONFIG,
     RECORD,
@@ -273,11 +273,10 @@ def _difference(here: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
     Those of the section ``run`` are not part of the digest: told only if nothing else differs.
     """
-    old, new = ({key: json.dumps(value) for key, value in flatten(c)} for c in (here, asked))
-    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    told = [key for key in differ if not key.startswith("run.")] or differ
-    pairs = [f"{k}: {old.get(k, 'absent')} here, {new.get(k, 'absent')} asked" for k in told]
-    return ", ".join(pairs) or "the configs read the same, but a different version digested them"
+    differ = differences(here, asked)
+    results = [pair for pair in differ if not pair.key.startswith("run.")]
+    same = "the configs read the same, but a different version digested them"
+    return listed(results or differ) or same
 
 
 def _acquired(path: Path) -> BaseFileLock:

@@ -227,15 +227,67 @@ def test_damaged_text_file_is_refused_by_name(
         listing(root, "#Smiling")
 
 
-def test_partition_that_lacks_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("rows", [3, 10, 17])  # none for testing, some, all but one of validation
+def test_partition_that_lacks_pictures(tmp_path: Path, rows: int) -> None:
     root = layouts.celeba(tmp_path / "data")
     text = root / "list_eval_partition.txt"
-    text.write_text(partition(17))
-    assert "unused: 1 pictures that it does not name" in listing(root).split_rule
-    assert "says nothing of 1 of the 18 pictures (000018.jpg)" in caplog.text
-    text.write_text(partition(3))  # cut before the first that is for testing
-    with pytest.raises(UserError, match="it may be cut short; fetch it again"):
+    text.write_text(partition(rows))
+    first = f"{rows + 1:06d}"
+    said = (
+        rf"list_eval_partition\.txt says nothing of {18 - rows} of the 18 pictures \({first}\.jpg"
+    )
+    with pytest.raises(UserError, match=said):
         listing(root)
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "kaggle"])
+@pytest.mark.parametrize("name", ["list_eval_partition", "list_attr_celeba"])
+@pytest.mark.parametrize("number", [1, 2, 4, 10, 18])
+@pytest.mark.parametrize("changed", ["{n}jpg", "{n}", "{n}\xadjpg", "{other}.jpg", "0x{n}.jpg"])
+def test_damaged_name_in_any_line_is_refused(
+    tmp_path: Path, layout: str, name: str, number: int, changed: str
+) -> None:
+    root = layouts.celeba(tmp_path / "data", layout=layout)
+    (path,) = root.glob(f"{name}.*")
+    text, own = path.read_text(), f"{number:06d}"
+    line = next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith(own))
+    other = f"{1 + number % 18:06d}"
+    path.write_text(text.replace(f"{own}.jpg", changed.format(n=own, other=other)))
+    line += changed == "{other}.jpg" and number < 18  # where it comes once more
+    where = rf"line {line}: expected NAME|line {line}: \d+\.jpg once more"
+    missing = r"lacks 1 of|says nothing of 1 "
+    with pytest.raises(UserError, match=missing if changed[0] == "0" else where):
+        listing(root, "#Smiling")
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("list_eval_partition.txt", "000004.jpg -1"), ("list_attr_celeba.txt", "000004.jpg 2 1 1 1")],
+)
+def test_value_that_only_the_other_table_has_is_refused(
+    tmp_path: Path, name: str, row: str
+) -> None:
+    root = layouts.celeba(tmp_path / "data")
+    lines = (root / name).read_text().splitlines()
+    number = next(n for n, line in enumerate(lines) if line.startswith("000004"))
+    (root / name).write_text("\n".join([*lines[:number], row, *lines[number + 1 :]]))
+    with pytest.raises(UserError, match=rf"line {number + 1}: expected NAME"):
+        listing(root, "#Smiling")
+
+
+def test_empty_lines_are_none(tmp_path: Path) -> None:
+    root = layouts.celeba(tmp_path / "data")
+    text = root / "list_eval_partition.txt"
+    text.write_text("\n" + partition(9) + "\n \n" + partition()[len(partition(9)) :] + "\n")
+    assert listing(root).train.images == 10
+
+
+def test_pictures_for_validation_need_not_be_there(tmp_path: Path) -> None:
+    root = layouts.celeba(tmp_path / "data")
+    for number in range(18):
+        if layouts.part_of(number) == 1:
+            (root / f"img_align_celeba/{number + 1:06d}.jpg").unlink()
+    assert listing(root).train.images == 10
 
 
 def test_header_with_more_names_than_values(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 import os
 import pickle
 import pickletools
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import layouts
 import numpy as np
@@ -191,3 +194,167 @@ def test_batch_beyond_all_size_is_not_read(tmp_path: Path) -> None:
     os.truncate(root / BATCHES / "data_batch_4", 2**40)
     with pytest.raises(UserError, match="data_batch_4 cannot be read: it is larger than any batch"):
         prepare(spec(root), tmp_path / "cache")
+
+
+# --- damaged and hostile pickles -----------------------------------------------------------------
+
+
+def batch_2(root: Path) -> Path:
+    return root / BATCHES / "data_batch_2"
+
+
+def refused(root: Path, content: bytes, said: str) -> None:
+    """Hold that a batch of this content is refused, and that it costs no memory to speak of."""
+    batch_2(root).write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=said):
+            open_source(spec(root)).listing()
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def python3_for_python2(images: object, labels: object) -> bytes:
+    content = pickle.dumps({b"data": images, b"labels": labels}, 2)
+    assert b"c_codecs\nencode\n" in content
+    return content
+
+
+def test_batches_that_python_3_wrote_for_python_2_read_too(tmp_path: Path) -> None:
+    root = layouts.cifar10(tmp_path / "data")
+    images, labels = layouts.cifar_batch(9, 20, 10)
+    batch_2(root).write_bytes(python3_for_python2(images, labels))
+    data = prepare(spec(root), tmp_path / "cache")
+    assert np.array_equal(data.train.images[20:40].reshape(20, -1), images)
+    assert data.train.labels[20:40].tolist() == labels
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["list", "<i8", ">i4", "u1"])
+def test_batches_of_every_protocol_order_and_kind_of_labels(
+    tmp_path: Path, protocol: int, order: Literal["C", "F"], kind: str
+) -> None:
+    root = layouts.cifar10(tmp_path / "data")
+    images, labels = layouts.cifar_batch(9, 20, 10)
+    content = {
+        b"data": np.array(images, order=order),
+        b"labels": labels if kind == "list" else np.array(labels, kind),
+    }
+    batch_2(root).write_bytes(pickle.dumps(content, protocol))
+    tasks = open_source(spec(root)).listing().train.tasks
+    images_2, labels_2 = tasks[1]()[:2]
+    assert np.array_equal(images_2.reshape(20, -1), images)
+    assert labels_2.tolist() == labels
+
+
+@pytest.mark.parametrize("made_by", ["python 2", "python 3 for python 2", "python 3"])
+def test_no_flipped_bit_costs_memory_or_an_internal_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_by: str
+) -> None:
+    images, labels = layouts.cifar_batch(9, 4, 10)
+    content = {
+        "python 2": layouts.python2_pickle({"labels": labels, "data": images}),
+        "python 3 for python 2": python3_for_python2(images, labels),
+        "python 3": pickle.dumps({b"data": images, b"labels": labels}, 4),
+    }[made_by]
+    path = tmp_path / "batch"
+    path.touch()
+    now = [content]
+    monkeypatch.setattr(Path, "read_bytes", lambda _: now[0])
+    # The ends, where all but the pixels stands, and a sample of the rest.
+    ends = {*range(250), *range(len(content) - 250, len(content))}
+    tracemalloc.start()
+    try:
+        for place in sorted(ends | {*range(0, len(content), 199)}):
+            for bit in range(8):
+                changed = bytearray(content)
+                changed[place] ^= 1 << bit
+                now[0] = bytes(changed)
+                with suppress(UserError):
+                    cifar._batch.__wrapped__(str(path), b"labels", 10)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def number(opcode: bytes, value: int, width: int = 4) -> bytes:
+    return opcode + value.to_bytes(width, "little")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"}" + number(pickle.LONG_BINPUT, 2**31) + b".",
+        b"}" + number(pickle.LONG_BINPUT, 4) + b".",
+        b"}" + number(pickle.BINSTRING, 2**31 - 1) + b"ab.",
+        b"}" + number(pickle.BINBYTES8, 2**62, 8) + b"ab.",
+        b"}" + number(pickle.BYTEARRAY8, 2**35, 8) + b"ab.",
+        b"}" + number(pickle.FRAME, 2**40, 8) + b".",
+        b"}p2000000000\n.",
+        b"cnumpy",
+        b"}L9\n.",
+        b"",
+        b"}",
+    ],
+)
+def test_numbers_that_cannot_be_the_files_own_are_refused(tmp_path: Path, content: bytes) -> None:
+    root = layouts.cifar10(tmp_path / "data")
+    refused(root, b"\x80\x02" + content, "data_batch_2 cannot be read: it (counts|holds|ends)")
+
+
+def array(
+    shape: bytes = b"K\x00\x85", code: bytes = b"u1", kind: bytes = b"", end: bytes = b""
+) -> bytes:
+    """Return the pickle of ``{b"data": array}`` as Python 2 writes it, with parts of it changed."""
+    made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + shape + b"U\x01btR"
+    described = b"cnumpy\ndtype\n(U" + bytes([len(code)]) + code + b"K\x00K\x01tR" + kind
+    state = b"(K\x01K\x01\x85" + described + b"\x89U\x01at" + b"b"
+    return b"\x80\x02}U\x04data" + made + (end or state) + b"s."
+
+
+FLAGS = b"(K\x03U\x01|NNN" + number(b"J", 2**32 - 1) * 2 + b"K%ctb"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (array(shape=number(b"J", 2**30) + b"\x85"), "holds odd labels"),
+        (array(code=b"O8"), "cannot be read: it holds an array of 'O8'"),
+        (array(code=b"S9"), "cannot be read: it holds an array of 'S9'"),
+        (array(kind=b"(K\x03U\x01|K\x01NNtb"), "cannot be read: it holds an array of parts"),
+        (array(kind=FLAGS % 63), "holds odd labels"),
+        (array(end=b"(K\x01K\x02\x85cnumpy\ndtype\n(U\x02u1tR\x89U\x01atb"), "not as many numbers"),
+        (b"\x80\x02}U\x04datacnumpy\ndtype\n}U\x01aK\x01sbs.", "cannot be read: it changes what"),
+        (
+            b"\x80\x02c_codecs\nencode\n(X\x01\0\0\0aX\x04\0\0\0zlibtR.",
+            "cannot be read: it holds texts",
+        ),
+        (b"\x80\x02c_codecs\ndecode\n.", r"cannot be read: it asks for _codecs\.decode"),
+    ],
+)
+def test_arrays_are_made_of_what_is_there(tmp_path: Path, content: bytes, said: str) -> None:
+    refused(
+        layouts.cifar10(tmp_path / "data"), content, f"data_batch_2 .*{said}|data_batch_2 {said}"
+    )
+
+
+def test_texts_are_encoded_once_only(tmp_path: Path) -> None:
+    long = number(pickle.BINUNICODE, 2**20) + b"a" * 2**20
+    kept = b"c_codecs\nencode\nq\x01" + long + b"q\x02X\x06\0\0\0latin1q\x03"
+    bomb = b"\x80\x02" + kept + b"(" + b"h\x01h\x02h\x03\x86R" * 1000 + b"l."
+    refused(
+        layouts.cifar10(tmp_path / "data"),
+        bomb.replace(b"(h", b"](h", 1).replace(b"l.", b"e."),
+        "holds texts",
+    )
+
+
+def test_lists_in_lists_are_not_unfolded(tmp_path: Path) -> None:
+    rows: object = [1]
+    for _ in range(5):
+        rows = [rows] * 40
+    content = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": rows})
+    assert len(content) < 5000
+    refused(layouts.cifar10(tmp_path / "data"), content, "holds labels that are no numbers")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan_bench.data.decoding import Geometry
+from sagan_bench.data.decoding import Geometry, decode
 from sagan_bench.data.sources.folder import read_files
 
 SQUARE = Geometry(8, None, "centre-crop")
@@ -116,6 +116,47 @@ def test_png_with_odd_remarks_is_read(tmp_path: Path, odd: bytes) -> None:
 def test_jpeg_with_odd_remarks_is_read(tmp_path: Path, odd: bytes) -> None:
     whole = encoded(noise())
     assert refused(tmp_path / "a.jpg", whole[:2] + odd + whole[2:]) == ()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1"])
+@pytest.mark.parametrize("length", [0, 1, 5])
+def test_png_whose_transparent_colour_is_cut_is_read(
+    tmp_path: Path, mode: str, length: int
+) -> None:
+    whole = encoded(noise().convert(mode), "PNG")
+    place = whole.index(b"IDAT") - 4
+    content = whole[:place] + chunk(b"tRNS", bytes(length)) + whole[place:]
+    assert refused(tmp_path / "a.png", content) == ()
+
+
+def test_transparent_colour_stays_beside_odd_remarks(tmp_path: Path) -> None:
+    black = encoded(Image.new("RGB", (16, 16)), "PNG", transparency=(0, 0, 0))
+    (tmp_path / "a.png").write_bytes(black[:33] + chunk(b"zTXt", BOMB) + black[33:])
+    assert read_files(str(tmp_path), ["a.png"], [0], SQUARE).images.min() == 255
+
+
+def test_png_without_the_mark_of_its_end_is_cut(tmp_path: Path) -> None:
+    whole = encoded(noise(), "PNG")
+    said = "a.png: the picture ends in the middle: it has no mark of its end"
+    for content in (whole[:-12], whole[:-12] + bytes(100)):
+        assert refused(tmp_path / "a.png", content) == (said,)
+    odd = whole[:-12] + chunk(b"tEXt", b"a\0b")
+    assert refused(tmp_path / "a.png", odd) == (said,)
+    assert decode([("b", odd)], 1, SQUARE).refused == (said.replace("a.png", "b"),)
+
+
+def test_png_with_its_end_is_whole_whatever_follows(tmp_path: Path) -> None:
+    whole = encoded(noise(), "PNG")
+    for more in (b"", bytes(100), b"\n"):
+        assert refused(tmp_path / "a.png", whole + more) == ()
+        assert decode([("a", whole + more)], 1, SQUARE).refused == ()
+
+
+def test_png_whose_remark_says_another_length_is_read(tmp_path: Path) -> None:
+    whole = encoded(noise(), "PNG")
+    odd = bytearray(chunk(b"zTXt", BOMB))
+    odd[1] ^= 1
+    assert refused(tmp_path / "a.png", whole[:-12] + bytes(odd) + whole[-12:]) == ()
 
 
 def test_a_picture_is_turned_though_another_remark_is_odd(tmp_path: Path) -> None:

@@ -271,7 +271,13 @@ def test_shrinking_is_antialiased(tmp_path: Path) -> None:
 # --- decoding: refusals ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("extension", ["jpg", "png", "bmp", "webp", "tif", "gif", "ppm"])
+@pytest.mark.parametrize(
+    "extension",
+    [
+        *("jpg", "png", "bmp", "webp", "tif", "gif", "ppm"),
+        *("ico", "dds", "tga", "qoi", "sgi", "pcx"),
+    ],
+)
 def test_truncated_file_is_refused_by_name(tmp_path: Path, extension: str) -> None:
     path = tmp_path / f"cut.{extension}"
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

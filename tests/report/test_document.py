@@ -16,8 +16,10 @@ from example_reports import CLEAR, Example, leave_run, leave_study, score, setti
 from sagan_bench import cli
 from sagan_bench.config.layers import read as read_config
 from sagan_bench.core.errors import UserError
+from sagan_bench.experiments.tuning import trials
 from sagan_bench.report import collect, publish, tables, words
 from sagan_bench.report.document import SCHEMA_VERSION, Document, read
+from sagan_bench.runs import records
 from sagan_bench.runs.records import read as read_record
 
 
@@ -304,3 +306,35 @@ def test_a_report_without_its_own_pictures_is_not_listed(
     assert 'href="b/index.html"' in text
     assert 'href="a/index.html"' not in text
     assert "a picture of the report is missing" in caplog.text
+
+
+def test_figures_of_another_protocol_change_nothing(tmp_path: Path) -> None:
+    """Evaluated again with more images, a run has two final figures of one step."""
+    folder = leave_study(tmp_path / "study", CLEAR, pictures=False)
+    before, _ = collect.of_study(folder)
+    run = next(folder.glob("sagan-s0-*"))
+    record = read_record(run)
+    other = score(0.99, record.steps, n_fake=4096)
+    changed = record.model_copy(update={"scores": (*record.scores, other)})
+    (run / "record.json").write_bytes(changed.to_json())
+    after, _ = collect.of_study(folder)
+    assert after.runs == before.runs
+    assert after.findings.variants == before.findings.variants
+    assert trials.value(changed, "fid") == trials.value(record, "fid")
+
+
+def test_a_report_reads_each_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = leave_study(tmp_path / "study", CLEAR)
+    reads: list[str] = []
+    opened = records.read_object
+
+    def counted(file: Path, **how: bool) -> dict[str, Any]:
+        reads.append(str(file))
+        return opened(file, **how)
+
+    monkeypatch.setattr(records, "read_object", counted)
+    document, _ = collect.of_study(folder)
+    assert len(reads) == len(set(reads)) == len(document.runs)
+    reads.clear()
+    collect.of_runs([*folder.glob("*-s*")], "runs", "no-attention")
+    assert len(reads) == len(set(reads)) == len(document.runs)

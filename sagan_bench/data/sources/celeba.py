@@ -1,6 +1,6 @@
 """CelebA by its text files, in the layouts that its users have on disk."""
 
-import logging
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +25,8 @@ _PARTITION = "list_eval_partition"
 _ATTRIBUTES = "list_attr_celeba"
 _FOLDERS = ("", "Eval", "Anno", "celeba", "CelebA")
 _TRAIN, _TEST = "0", "2"  # in the partition file; 1 is for validation
-_logger = logging.getLogger(__name__)
+_HEADER = 2  # lines, at most: how many pictures, and the attributes
+_PARTS, _MARKS = frozenset("012"), frozenset(("-1", "0", "1"))
 
 
 def celeba(spec: DataSpec) -> Source:
@@ -105,22 +106,21 @@ def _listing(
 def _partitioned(
     partition: Path, pictures: Path, names: list[str]
 ) -> tuple[list[str], list[str], str]:
-    part = {name: values[0] for name, values in _rows(partition, 1)}
+    part = {name: values[0] for name, values in _rows(partition, 1, _PARTS).items()}
     train, test = (
         ranked([name for name, number in part.items() if number == wanted])
         for wanted in (_TRAIN, _TEST)
     )
     _refuse_missing(pictures, names, train + test, partition)
-    rule = f"{partition.name}: {_TRAIN} for training, {_TEST} for testing"
     if unnamed := sorted(set(names) - set(part)):
-        said = f"{partition} says nothing of {len(unnamed)} of the {len(names)} pictures"
-        if not test:  # the last of its rows are for testing
-            raise UserError(f"{said} ({some(unnamed)}), it may be cut short; fetch it again")
-        _logger.warning("%s (%s): they are not used", said, some(unnamed))
-        rule += f"; unused: {len(unnamed)} pictures that it does not name"
+        raise UserError(
+            f"{partition} says nothing of {len(unnamed)} of the {len(names)} pictures "
+            f"({some(unnamed)}), it may be damaged or cut short; fetch it again, or move away what "
+            "is no picture of CelebA"
+        )
     if not train:
         raise UserError(f"{partition} names no picture for training; fetch it again")
-    return train, test, rule
+    return train, test, f"{partition.name}: {_TRAIN} for training, {_TEST} for testing"
 
 
 def _refuse_missing(pictures: Path, names: list[str], wanted: list[str], text: Path) -> None:
@@ -144,7 +144,8 @@ def _has_attribute(
     if attribute not in known:
         raise UserError(f"{attributes} knows no attribute {attribute}; known: {', '.join(known)}")
     column = known.index(attribute)
-    has = {name: values[column] == "1" for name, values in _rows(attributes, len(known))}
+    rows = _rows(attributes, len(known), _MARKS)
+    has = {name: values[column] == "1" for name, values in rows.items()}
     if unnamed := sorted(set(names) - set(has)):
         raise UserError(f"{attributes} says nothing of {len(unnamed)} pictures ({some(unnamed)})")
     return has
@@ -159,20 +160,27 @@ def _header(path: Path) -> list[str]:
     return known
 
 
-def _rows(path: Path, count: int) -> list[tuple[str, list[str]]]:
-    """Return (picture, ``count`` values) for each line that has values: headers have none."""
+def _rows(path: Path, count: int, known: frozenset[str]) -> dict[str, list[str]]:
+    """Return by picture the ``count`` values of its line, all of them ``known``."""
     separator = "," if path.suffix == ".csv" else None
-    rows = []
+    rows: dict[str, list[str]] = {}
     for number, line in enumerate(read_lines(path), 1):
         name, *values = line.strip().split(separator) or [""]
-        if "." not in name:
+        if not name or (not rows and number <= _HEADER and _is_header(values)):
             continue
-        if len(values) != count or any(value not in ("-1", "0", "1", "2") for value in values):
+        if "." not in name or len(values) != count or not known.issuperset(values):
             raise UserError(
                 f"{path}, line {number}: expected NAME and numbers ({count}), found {line[:80]!r}; "
                 "fetch it again"
             )
-        rows.append((name, values))
+        if name in rows:
+            raise UserError(f"{path}, line {number}: {name} once more; fetch it again")
+        rows[name] = values
     if not rows:
         raise UserError(f"{path} names no pictures; fetch it again")
     return rows
+
+
+def _is_header(values: Sequence[str]) -> bool:
+    """Return whether a line, by what follows its first word, counts or names what is below."""
+    return not _MARKS.union(_PARTS).intersection(values)

@@ -1,7 +1,5 @@
 """CIFAR-10 and CIFAR-100 as their author publishes them: pickled batches for Python."""
 
-import io
-import pickle
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,7 +10,9 @@ from PIL import Image
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import Geometry, Pixels, decode
+from sagan_bench.data.failures import failure
 from sagan_bench.data.listing import Chunk, DataSpec, Labels, Listing, Part, Source, at_most
+from sagan_bench.data.sources.pickles import unpickled
 from sagan_bench.data.sources.scanning import File, check_folder, files_key
 
 _SIDE = 32
@@ -149,32 +149,31 @@ def read_batch(path: str, key: bytes, classes: int, rows: slice, geometry: Geome
 def _batch(path: str, key: bytes, classes: int) -> tuple[Pixels, Labels]:
     """Return the uint8 (n, 3, 32, 32) images and the labels of a batch file."""
     content = _unpickled(Path(path))
-    try:
-        pixels, labels = np.asarray(content.get(b"data")), np.array(content.get(key, []), np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} holds odd images or labels: {error}; fetch it again") from error
-    if labels.ndim != 1 or pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * _SIDE**2):
+    pixels, labels = content.get(b"data"), _numbers(content.get(key), path)
+    if (
+        labels.ndim != 1
+        or not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.shape != (len(labels), 3 * _SIDE**2)
+    ):
         raise UserError(f"{path} holds no batch of images with {key.decode()}; fetch it again")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise UserError(f"{path} holds labels beyond its {classes} classes; fetch it again")
     return pixels.reshape(-1, 3, _SIDE, _SIDE), labels
 
 
-# --- pickles ---------------------------------------------------------------------------------
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    (f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0]
-    for core in ("core", "_core")
-} | {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads arrays, numbers and texts; anything that could run code is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _ALLOWED[module, name]
+def _numbers(labels: Any, path: str) -> Labels:
+    """Return as an array what is one or a flat list: lists in lists may unfold to any size."""
+    try:
+        if isinstance(labels, np.ndarray):
+            flat = labels.dtype.kind in "iu"
+        else:
+            flat = all(isinstance(label, int) for label in labels)
+        if flat:
+            return np.array(labels, np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} holds odd labels: {error}; fetch it again") from error
+    raise UserError(f"{path} holds labels that are no numbers; fetch it again")
 
 
 def _unpickled(path: Path) -> dict[bytes, Any]:
@@ -182,9 +181,11 @@ def _unpickled(path: Path) -> dict[bytes, Any]:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError("it is larger than any batch")
-        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        content = unpickled(path.read_bytes())
     except Exception as error:
-        raise UserError(f"{path} cannot be read: {error}; fetch the archive again") from error
+        raise failure(error, path) or UserError(
+            f"{path} cannot be read: {error}; fetch the archive again"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no batch; fetch the archive again")
     return {

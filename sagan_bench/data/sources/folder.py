@@ -25,7 +25,7 @@ from sagan_bench.data.listing import (
     some,
 )
 from sagan_bench.data.sources.scanning import files_key, is_not_data, scan
-from sagan_bench.data.sources.splitting import Splits, heads, split
+from sagan_bench.data.sources.splitting import Splits, heads, level_of_all, split
 
 _FILES_A_TASK = 64
 
@@ -45,7 +45,7 @@ def folder(spec: DataSpec) -> Source:
         key=files_key(spec, spec.path, found.files),
         listing=partial(folder_listing, spec, spec.path, found.names),
         geometry=spec.geometry,
-        remarks=found.remarks,
+        remarks=(*found.remarks, *level_of_all(found.names)),
     )
 
 

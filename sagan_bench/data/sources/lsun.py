@@ -13,6 +13,7 @@ import numpy as np
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import Geometry, decode, decoding_processes, start_worker
+from sagan_bench.data.failures import failure
 from sagan_bench.data.listing import (
     Chunk,
     DataSpec,
@@ -103,7 +104,9 @@ def _keys(directory: Path) -> list[str]:
             f"{directory} is damaged: a process that reads it is killed; fetch it again"
         ) from error
     except (lmdb.Error, OSError) as error:
-        raise UserError(f"{directory} is damaged: {error}; fetch it again") from error
+        raise failure(error, directory) or UserError(
+            f"{directory} is damaged: {error}; fetch it again"
+        ) from error
     if len(keys) != entries:
         said = f"of its {entries} entries {len(keys)} are found"
         raise UserError(f"{directory} is damaged: {said}; fetch it again")
@@ -136,7 +139,9 @@ def check_database(path: Path) -> None:
         with path.open("rb") as file:
             size, needed = os.fstat(file.fileno()).st_size, _needed(file)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise failure(error, path) or UserError(
+            f"{path} cannot be read: {error.strerror}"
+        ) from error
     if needed is None:
         raise UserError(f"{path.parent} is damaged: {path.name} is no LMDB file; fetch it again")
     if size < needed:
@@ -170,7 +175,12 @@ def _needed(file: BinaryIO) -> int | None:
 @lru_cache(maxsize=2)
 def _open(directory: str) -> lmdb.Environment:
     # Once a process, which LMDB asks for; without its lock file a read-only disk will do.
-    return lmdb.open(directory, readonly=True, lock=False, readahead=False)
+    try:
+        return lmdb.open(directory, readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        if error.code > 0:  # not one of LMDB's own
+            raise OSError(error.code, os.strerror(error.code), directory) from error
+        raise
 
 
 def _part(directory: Path, keys: list[str], geometry: Geometry) -> Part:

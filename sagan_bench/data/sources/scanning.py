@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import RESIZE, looks_like_a_picture
+from sagan_bench.data.failures import failure
 from sagan_bench.data.listing import DataSpec, digest16, printable
 
 EXTENSIONS = frozenset(
@@ -22,7 +23,7 @@ EXTENSIONS = frozenset(
 
 _RARER_EXTENSIONS = frozenset((
     ".jpe", ".jfif", ".jif", ".jfi", ".mpo", ".apng", ".dib", ".pbm", ".pnm", ".avif", ".jp2",
-    ".j2k", ".jpc", ".jpf", ".jpx",
+    ".j2k", ".jpc", ".jpf", ".jpx", ".ico", ".dds", ".tga", ".psd", ".qoi", ".pcx",
 ))  # fmt: skip
 """Pictures too, of which a remark is made: other programs pass them over."""
 
@@ -70,7 +71,9 @@ def scan(root: Path) -> Scan:
     try:
         walk.enter(str(root), "", ())
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise failure(error, error.filename) or UserError(
+            f"{error.filename} cannot be read: {error.strerror}"
+        ) from error
     walk.look_into_the_rest(root)
     if not walk.files:
         kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
@@ -130,7 +133,8 @@ class _Walk:
                     self.enter(entry.path, f"{name}/", (*above, here))
 
     def _meet(self, entry: os.DirEntry[str], name: str) -> None:
-        if not (entry.is_file() or entry.is_symlink()):
+        is_broken_link = entry.is_symlink() and not os.path.exists(entry.path)
+        if not (entry.is_file() or is_broken_link):
             return  # a pipe or a device: even a look at it may wait for ever
         ending = os.path.splitext(entry.name)[1].lower()
         if ending in _RARER_EXTENSIONS:

@@ -4,25 +4,19 @@ Folders with a name of a split are splits and never classes: below ``train/`` an
 classes, or below each class lie its ``train/`` and ``test/``. Where neither fits it is refused.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import hold_out, printable, ranked, some
-
-Role = Literal["train", "test", "val"]
-
-_USUAL: dict[Role, str] = {
-    "train": "train|training",
-    "test": "test|testing",
-    "val": "val|valid|validation|validate|dev|eval|evaluation",
-}
-_MORE = r"([ _-]?(set|data|split|images|imgs|\d{4}))?"
-_ROLES: dict[Role, re.Pattern[str]] = {
-    role: re.compile(f"({names}){_MORE}", re.IGNORECASE) for role, names in _USUAL.items()
-}
+from sagan_bench.data.sources.split_names import (
+    Role,
+    is_neutral,
+    plain_splits,
+    role_of,
+    splits_among,
+)
 
 
 class Splits(NamedTuple):
@@ -42,22 +36,21 @@ def split(names: list[str], root: Path) -> Splits:
         UserError: There are folders of splits, but not one for training and one for testing.
     """
     folders = heads(names)
-    if any(map(role_of, folders)):
-        return _by_folders(names, folders, root)
-    if _classes_hold_splits(names):
-        return _inside_classes(names, root)
+    if roles := plain_splits(folders) or splits_among(folders, root):
+        return _by_folders(names, folders, roles, root)
+    if len(folders) > 1 and (roles := plain_splits(sorted(set(map(_second, names))))):
+        return _inside_classes(names, roles, root)
     train, test, rule = hold_out(names)
     return Splits(train, test, "", "", rule)
 
 
-def role_of(folder: str) -> Role | None:
-    """Return the split that a folder of this name holds; None if it is no name of a split."""
-    return next((role for role, usual in _ROLES.items() if usual.fullmatch(folder)), None)
-
-
 def folder_of(role: Role, folders: Iterable[str], root: Path) -> str | None:
     """Return the one of ``folders`` that holds the split ``role``, if there is one."""
-    found = [folder for folder in folders if role_of(folder) == role]
+    return _only(role, {folder: role_of(folder) for folder in folders}, root)
+
+
+def _only(role: Role, roles: Mapping[str, Role | None], root: Path) -> str | None:
+    found = [folder for folder, its in roles.items() if its == role]
     if len(found) > 1:
         raise UserError(
             f"{root} holds {some(found)}, which all seem to be for "
@@ -66,15 +59,17 @@ def folder_of(role: Role, folders: Iterable[str], root: Path) -> str | None:
     return found[0] if found else None
 
 
-def _by_folders(names: list[str], folders: Sequence[str], root: Path) -> Splits:
-    train = folder_of("train", folders, root)
+def _by_folders(
+    names: list[str], folders: Sequence[str], roles: Mapping[str, Role], root: Path
+) -> Splits:
+    train = _only("train", roles, root)
     # Two folders for validation matter only where they would be used.
-    test = folder_of("test", folders, root) or (train and folder_of("val", folders, root))
+    test = _only("test", roles, root) or (train and _only("val", roles, root))
     if train and test:
-        return _of_two(names, train, test)
+        return _of_two(names, train, test, roles)
     if len(folders) == 1 and all("/" in name for name in names):
         return _of_one(names, folders[0])
-    split_folders = [folder for folder in folders if role_of(folder)]
+    split_folders = list(roles)
     lacking = "for testing (test/ or val/)" if train else "for training (train/)"
     raise UserError(
         f"{root} holds {some(split_folders)}, a folder of a split, but none {lacking} beside it; "
@@ -90,23 +85,30 @@ def _of_one(names: list[str], folder: str) -> Splits:
     return Splits(train, test, prefix, prefix, f"{printable(folder)}/ alone, {rule}")
 
 
-def _of_two(names: list[str], train_folder: str, test_folder: str) -> Splits:
+def _of_two(
+    names: list[str], train_folder: str, test_folder: str, roles: Mapping[str, Role]
+) -> Splits:
     train, test = below(names, f"{train_folder}/"), below(names, f"{test_folder}/")
-    rule = f"{printable(train_folder)}/ and {printable(test_folder)}/ of the folder"
+    inside = _levels(train, train_folder), _levels(test, test_folder)
+    if not all(inside):
+        inside = f"{train_folder}/", f"{test_folder}/"
+    rule = f"{printable(inside[0])} and {printable(inside[1])} of the folder"
     if unused := len(names) - len(train) - len(test):
         rule += f"; unused beside them: {unused}"
-    splits = [name for name in heads(names) if role_of(name)]
-    if others := [f"{name}/" for name in splits if name not in (train_folder, test_folder)]:
+    if others := [f"{name}/" for name in sorted(roles) if name not in (train_folder, test_folder)]:
         rule += f", among them those of {some(others)}"
-    return Splits(ranked(train), ranked(test), f"{train_folder}/", f"{test_folder}/", rule)
+    return Splits(ranked(train), ranked(test), *inside, rule)
+
+
+def _levels(names: list[str], folder: str) -> str:
+    """Return the lone folder that a split holds and that says nothing: ``a_train/images/``."""
+    seconds = {_second(name) for name in names}
+    (second,) = seconds if len(seconds) == 1 else ("",)
+    plain = second == folder or (second and is_neutral(second))
+    return f"{folder}/{second}/" if plain else ""
 
 
 # --- classes that hold splits ----------------------------------------------------------------
-
-
-def _classes_hold_splits(names: list[str]) -> bool:
-    """Return whether classes hold folders of splits: ``cat/train/1.png``, ``dog/test/1.png``."""
-    return len(heads(names)) > 1 and any(map(role_of, map(_second, names)))
 
 
 def _second(name: str) -> str:
@@ -114,16 +116,17 @@ def _second(name: str) -> str:
     return name.split("/")[1] if name.count("/") > 1 else ""
 
 
-def _inside_classes(names: list[str], root: Path) -> Splits:
+def _inside_classes(names: list[str], roles: Mapping[str, Role], root: Path) -> Splits:
+    """Split where classes hold folders of splits: ``cat/train/1.png``, ``dog/test/1.png``."""
     seconds = sorted(set(map(_second, names)))
-    if beside := [name for name in names if not role_of(_second(name))]:
+    if beside := [name for name in names if _second(name) not in roles]:
         raise UserError(
-            f"{root}: some classes hold folders of splits ({some(list(filter(role_of, seconds)))}) "
+            f"{root}: some classes hold folders of splits ({some(list(roles))}) "
             f"and some pictures do not lie in one ({printable(beside[0])}); give every class "
             "train/ and test/, or none"
         )
-    train_folder = folder_of("train", seconds, root)
-    test_folder = folder_of("test", seconds, root) or folder_of("val", seconds, root)
+    train_folder = _only("train", roles, root)
+    test_folder = _only("test", roles, root) or _only("val", roles, root)
     if not (train_folder and test_folder):
         raise UserError(
             f"{root}: its classes hold {some(seconds)}; expected a folder for training and one for "
@@ -135,6 +138,17 @@ def _inside_classes(names: list[str], root: Path) -> Splits:
     rule = f"{printable(train_folder)}/ and {printable(test_folder)}/ of each class"
     rule += f"; unused beside them: {unused}" if unused else ""
     return Splits(ranked(train), ranked(test), "", "", rule)
+
+
+def level_of_all(names: list[str]) -> tuple[str, ...]:
+    """Say in words which folder lies below each first one and makes no difference."""
+    folders, seconds = heads(names), {_second(name) for name in names}
+    (second,) = seconds if len(seconds) == 1 else ("",)
+    if len(folders) < 2 or not second:
+        return ()
+    return (
+        f"no level of classes: {printable(second)}/, which each of {len(folders)} folders holds",
+    )
 
 
 # --- names -----------------------------------------------------------------------------------

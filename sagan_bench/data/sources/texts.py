@@ -4,6 +4,7 @@ import codecs
 from pathlib import Path
 
 from sagan_bench.core.errors import UserError
+from sagan_bench.data.failures import failure
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -45,7 +46,9 @@ def read_table(path: Path) -> bytes:
             raise UserError(f"{path} has {size} bytes, more than any such table; fetch it again")
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise failure(error, path) or UserError(
+            f"{path} cannot be read: {error.strerror or error}"
+        ) from error
 
 
 def _encoding(content: bytes) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 from pydantic import Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
+from sagan_bench.config.diff import differences
 from sagan_bench.config.layers import Resolved, assemble, decide
 from sagan_bench.config.schema import Host, RunConfig, Section
 from sagan_bench.config.variants import presets, variant_settings
@@ -17,7 +18,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.protocol import BETTER, NAMES
-from sagan_bench.experiments.study import Kept, below
+from sagan_bench.experiments.study import Kept, below, refuse
 from sagan_bench.experiments.tuning.space import Parameter, Space
 
 MEMORY = "tuning.json"
@@ -258,16 +259,7 @@ def grown(memory: Memory, asked: Tuning, folder: Path) -> Tuning:
     Raises:
         UserError: what is asked for would search or decide something else; in what it differs.
     """
-    here, there = definition(memory.tuning), definition(asked)
-    differ = [key for key in {**here, **there} if here.get(key) != there.get(key)]
-    if differ:
-        pairs = [
-            f"{k}: {here.get(k, 'absent')} here, {there.get(k, 'absent')} asked" for k in differ
-        ]
-        raise UserError(
-            f"another tuning is in {folder}: {', '.join(pairs)}; choose another --name, or take "
-            "the change back"
-        )
+    refuse(differences(_definition(memory.tuning), _definition(asked)), "tuning", folder)
     more = {
         "variants": tuple(dict.fromkeys((*memory.tuning.variants, *asked.variants))),
         "searches": max(memory.tuning.searches, asked.searches),
@@ -278,12 +270,15 @@ def grown(memory: Memory, asked: Tuning, folder: Path) -> Tuning:
 
 def definition(tuning: Tuning) -> dict[str, str]:
     """Return what a tuning searches and decides by; key -> JSON."""
+    return {key: json.dumps(value) for key, value in _definition(tuning).items()}
+
+
+def _definition(tuning: Tuning) -> dict[str, Any]:
     fixed = tuning.model_dump(mode="json", exclude={"variants", "searches"})
     for parameter in fixed["space"]["parameters"].values():
         del parameter["why"]  # words
     del fixed["space"]["says"], fixed["space"]["presets"]
-    leaves = {key: json.dumps(value) for key, value in flatten(fixed)}
-    return {key: value for key, value in leaves.items() if key != "settings.data.source"}
+    return {key: value for key, value in flatten(fixed) if key != "settings.data.source"}
 
 
 def folder_of(tuning: Tuning, runs: Path, name: str | None) -> Path:

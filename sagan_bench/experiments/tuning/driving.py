@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.execution.engine import Ended, Engine, Event, Job
+from sagan_bench.experiments import driver
 from sagan_bench.experiments.tuning import storage as kept
 from sagan_bench.experiments.tuning.definition import OBJECTIVES
 from sagan_bench.experiments.tuning.trials import (
@@ -31,11 +32,10 @@ from sagan_bench.experiments.tuning.trials import (
 )
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run import Run
-from sagan_bench.session.events import Scored, Stop, Stopped
+from sagan_bench.session.events import Scored, Stop
 from sagan_bench.training.checkpoint import Checkpoints
 
 PRUNED = "pruned"
-SECONDS_BETWEEN_LOOKS = 0.2
 BEYOND = {"fid": 1_000.0, "intra_fid": 1_000.0, "kid_mean": 10.0}
 """Worse than noise: what a diverged trial stands for while nothing was measured yet; else 0."""
 
@@ -281,39 +281,32 @@ def drive(
         Stopped: ``stop`` asked for it.
     """
     deadline = math.inf if timeout_sec is None else time.monotonic() + timeout_sec
-    owner: dict[str, Searcher] = {}
-    stopping: str | None = None
-    while True:
-        for searcher in searchers:
-            searcher.accepting = time.monotonic() < deadline
-        while engine.free and not stopping and (found := _next(searchers)):
-            searcher, cell = found
-            engine.submit(Job(cell.id, cell.config, cell.path, cell.digest))
-            owner[cell.id] = searcher
-            watch(searcher, cell, None)
-        if not owner:
-            break
-        for event in engine.poll(SECONDS_BETWEEN_LOOKS):
-            _take(event, owner, engine, watch)
-        if not stopping and (stopping := stop()):
-            for name in owner:
-                engine.cancel(name, stopping)
-    if stopping:
-        raise Stopped(stopping, searchers[0].search.folder)
+    driver.drive(_Searches(searchers, watch, deadline), engine, stop, searchers[0].search.folder)
 
 
-def _next(searchers: Sequence[Searcher]) -> tuple[Searcher, Cell] | None:
-    for searcher in sorted(searchers, key=lambda one: one.begun):
-        if cell := searcher.next():
-            return searcher, cell
-    return None
+class _Searches:
+    """Searches side by side: that with the fewest trials begun comes first."""
 
+    def __init__(self, searchers: Sequence[Searcher], watch: Watch, deadline: float) -> None:
+        self.searchers, self.watch, self.deadline = searchers, watch, deadline
+        self.owner: dict[str, Searcher] = {}
 
-def _take(event: Event, owner: dict[str, Searcher], engine: Engine, watch: Watch) -> None:
-    searcher = owner[event.job]
-    cell = searcher.running[event.job]
-    if why := searcher.take(event):
-        engine.cancel(event.job, why)
-    watch(searcher, cell, event.what)
-    if isinstance(event.what, Ended):
-        del owner[event.job]
+    def next(self) -> Job | None:
+        """Return the next run of the search that is furthest behind."""
+        for searcher in sorted(self.searchers, key=lambda searcher: searcher.begun):
+            searcher.accepting = time.monotonic() < self.deadline
+            if cell := searcher.next():
+                self.owner[cell.id] = searcher
+                self.watch(searcher, cell, None)
+                return Job(cell.id, cell.config, cell.path, cell.digest)
+        return None
+
+    def take(self, event: Event) -> str | None:
+        """Pass an event on to the search that it belongs to."""
+        searcher = self.owner[event.job]
+        cell = searcher.running[event.job]
+        why = searcher.take(event)
+        self.watch(searcher, cell, event.what)
+        if isinstance(event.what, Ended):
+            del self.owner[event.job]
+        return why

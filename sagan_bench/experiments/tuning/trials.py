@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sagan_bench.analysis.question import Settings
+from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.experiments.tuning.definition import OBJECTIVES, TOP, Memory, Seeds, definition
 from sagan_bench.experiments.tuning.space import Parameter
@@ -124,9 +124,8 @@ def value(record: Record, objective: str) -> float | None:
     """Return what a finished run reached: the mean over sampling seeds, of averaged weights."""
     if objective == "images_per_sec":
         return record.cost.images_per_sec
-    found = [s.metrics.get(objective) for s in Run(Path(), record).final("ema")]
-    known = [one for one in found if one is not None]
-    return fmean(known) if known and len(known) == len(found) else None
+    scores = Run(Path(), record).first_scored()
+    return mean_of_all(score.metrics.get(objective) for score in scores)
 
 
 @dataclass(frozen=True)
@@ -234,7 +233,7 @@ class Confirmation:
         """The mean on set B; None until it is complete, and if a run of it was lost."""
         if self.chosen is None or self.missing:
             return None
-        return mean_or_none(self.chosen.on_b)
+        return mean_of_all(self.chosen.on_b.values())
 
 
 def confirmation(
@@ -289,14 +288,8 @@ def distinct(found: Iterable[Trial]) -> list[Trial]:
     return list(seen.values())
 
 
-def mean_or_none(runs: Mapping[int, float | None]) -> float | None:
-    """Return the mean; None where a run was lost or none was made."""
-    known = [one for one in runs.values() if one is not None]
-    return fmean(known) if known and len(known) == len(runs) else None
-
-
 def _rank(one: Candidate, objectives: Sequence[str]) -> tuple[bool, float, int]:
     """Order by the mean on set A; one that lost a run there comes after those that did not."""
-    mean = mean_or_none(one.on_a)
+    mean = mean_of_all(one.on_a.values())
     cost = (mean if mean is not None else one.searched) * signs(objectives)[0]
     return mean is None, cost, one.number

@@ -1,46 +1,50 @@
 """Records of runs -> values that may be put side by side; whatever may not is refused here."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.analysis.statistics import mean_of_all
+from sagan_bench.config.diff import differences, in_results, listed
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import fitting
-from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.runs.records import RECORD, Score
-from sagan_bench.runs.run import OVER, Run, Weights
+from sagan_bench.runs.run import OVER, Run, Weights, family
 from sagan_bench.runs.run_directory import read_now, readable
 
-LABELS = ("preset", "variant", "name", "seed", "data.source")
+BOTH = "{}: {} and {}"
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunSet:
     """Runs that may be compared: one configuration a variant, one protocol, one budget.
 
     Attributes:
-        attempted: finished, diverged or failed; by variant and seed.
-        unfinished: paths of those still to be finished.
+        attempted: finished, diverged or failed; by seed.
+        begun: still to be finished.
+        unread: how many could not be read.
         protocols: of the final scores of averaged weights: sampling seed -> protocol.
     """
 
     attempted: tuple[Run, ...]
-    unfinished: tuple[Path, ...]
+    begun: tuple[Run, ...]
+    unread: int
     protocols: Mapping[int, Protocol]
+
+    @property
+    def unfinished(self) -> tuple[Path, ...]:
+        """The paths of those still to be finished."""
+        return tuple(run.path for run in self.begun)
 
     @cached_property
     def variants(self) -> dict[str, list[Run]]:
         """The runs of each variant."""
-        found: dict[str, list[Run]] = {}
+        by_variant: dict[str, list[Run]] = {}
         for run in self.attempted:
-            found.setdefault(run.variant, []).append(run)
-        return found
+            by_variant.setdefault(run.variant, []).append(run)
+        return by_variant
 
     @property
     def steps(self) -> int:
@@ -50,8 +54,8 @@ class Runs:
     @property
     def metrics(self) -> list[str]:
         """The metrics that every finished run has."""
-        found = [set(s.metrics) for run in self.attempted for s in run.final("ema")[:1]]
-        return sorted(set.intersection(*found)) if found else []
+        names = [set(s.metrics) for run in self.attempted for s in run.final("ema")[:1]]
+        return sorted(set.intersection(*names)) if names else []
 
     def label(self, metric: str) -> str:
         """Return the metric's name for readers."""
@@ -64,21 +68,30 @@ class Runs:
             for variant, runs in self.variants.items()
         }
 
+    def scores(self, run: Run, weights: Weights = "ema") -> list[Score]:
+        """Return the final scores that count: of the protocol of all, at its sampling seeds."""
+        return [
+            score
+            for score in run.final(weights)
+            if score.sampling_seed in self.protocols and family(score.protocol) in self._families
+        ]
+
+    def value(self, run: Run, metric: str, weights: Weights = "ema") -> float | None:
+        """Return a run's final value: the mean over sampling seeds, None if one has none."""
+        return mean_of_all(score.metrics.get(metric) for score in self.scores(run, weights))
+
+    def values(self, run: Run) -> dict[str, float | None]:
+        """Return metric -> final value of averaged weights."""
+        names = dict.fromkeys(name for score in self.scores(run) for name in score.metrics)
+        return {name: self.value(run, name) for name in names}
+
     def at_the_end(self, metric: str, weights: Weights = "ema") -> Callable[[Run], float | None]:
-        """Return what gives a run's final value: the mean over sampling seeds."""
-        kept = {_family(protocol) for protocol in self.protocols.values()}
+        """Return what gives a run's final value."""
+        return partial(self.value, metric=metric, weights=weights)
 
-        def value(run: Run) -> float | None:
-            scores = [
-                s
-                for s in run.final(weights)
-                if s.sampling_seed in self.protocols and _family(_protocol(s)) in kept
-            ]
-            values = [s.metrics.get(metric) for s in scores]
-            known = [one for one in values if one is not None]
-            return fmean(known) if known and len(known) == len(values) else None
-
-        return value
+    @cached_property
+    def _families(self) -> frozenset[str]:
+        return frozenset(family(one.model_dump(mode="json")) for one in self.protocols.values())
 
 
 def whole(path: Path) -> Run:
@@ -106,7 +119,7 @@ def protocol_of(score: Score, path: Path) -> Protocol:
     return fitting(lambda: Protocol.model_validate(score.protocol), path / RECORD)
 
 
-def gather(paths: Iterable[Path], *, loose: bool = False) -> Runs:
+def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
     """Read runs and check that they may be compared.
 
     Args:
@@ -120,15 +133,16 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> Runs:
         UserError: no record can be read; a run twice, two configurations of one variant, different
             budgets, or figures of different protocols, with the difference.
     """
-    runs = [run for _, run in readable(dict.fromkeys(paths), whole)]
+    places = dict.fromkeys(paths)
+    runs = [run for _, run in readable(places, whole)]
     over = [run for run in runs if run.record.status in OVER]
     over.sort(key=lambda run: run.seed)
     if loose:
         over = _told_apart(over)
     _refuse_clashes(over)
     _refuse_other_budgets(over)
-    unfinished = tuple(run.path for run in runs if run.record.status not in OVER)
-    return Runs(tuple(over), unfinished, _common_protocols(over))
+    begun = tuple(run for run in runs if run.record.status not in OVER)
+    return RunSet(tuple(over), begun, len(places) - len(runs), _common_protocols(over))
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
@@ -167,21 +181,11 @@ def _refuse_other_configs(runs: Sequence[Run]) -> None:
     first: dict[str, Run] = {}
     for run in runs:
         other = first.setdefault(run.variant, run)
-        if differs := _told(differences(other, run)):
+        if differs := listed(in_results(other.config, run.config), BOTH):
             raise UserError(
                 f"runs of {run.variant} that are not alike: {differs}; {other.path} and "
                 f"{run.path}; compare runs of one configuration"
             )
-
-
-def differences(here: Run, there: Run) -> list[tuple[str, Any, Any]]:
-    """Return (key, value here, value there) of all in two configurations that changes results."""
-    return _difference(_results(here.config), _results(there.config))
-
-
-def _results(config: RunConfig) -> dict[str, object]:
-    leaves = dict(flatten(config.model_dump(mode="json")))
-    return {k: v for k, v in leaves.items() if not k.startswith("run.") and k not in LABELS}
 
 
 def _refuse_other_budgets(runs: Sequence[Run]) -> None:
@@ -208,8 +212,9 @@ def _common_protocols(runs: Sequence[Run]) -> dict[int, Protocol]:
             if not of.keys() & by_run[0].keys():
                 _refuse_protocols(scored[0], run)
         raise UserError("the runs share no protocol; score them alike with `evaluate`")
-    family = _family(common[0])
-    return {p.sampling_seed: p for p in common if _family(p) == family}
+    families = [family(protocol.model_dump(mode="json")) for protocol in common]
+    alike = (p for p, of in zip(common, families, strict=True) if of == families[0])
+    return {protocol.sampling_seed: protocol for protocol in alike}
 
 
 def _refuse_protocols(first: Run, other: Run) -> None:
@@ -217,27 +222,12 @@ def _refuse_protocols(first: Run, other: Run) -> None:
     if not here or not there:
         bare = first if not here else other
         raise UserError(f"{bare.path} has no final score; run `evaluate` on it")
-    differs = _told(_difference(here[0].protocol, there[0].protocol))
+    differs = listed(differences(here[0].protocol, there[0].protocol), BOTH)
     raise UserError(
         f"figures of different protocols are never compared: {differs}; {first.path} and "
         f"{other.path}; score them alike with `evaluate`"
     )
 
 
-def _difference(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    pairs = ((key, here.get(key), there.get(key)) for key in {**here, **there})
-    return [(key, a, b) for key, a, b in pairs if a != b]
-
-
-def _told(differs: Sequence[tuple[str, Any, Any]]) -> str:
-    return ", ".join(f"{key}: {json.dumps(a)} and {json.dumps(b)}" for key, a, b in differs)
-
-
 def _protocol(score: Score) -> Protocol:
     return Protocol.model_validate(score.protocol)
-
-
-def _family(protocol: Protocol) -> str:
-    """Return the protocol but for the sampling seed and whose weights were scored."""
-    ignored = {"sampling_seed", "weights", "ema_decay"}
-    return json.dumps(protocol.model_dump(mode="json", exclude=ignored), sort_keys=True)

@@ -1,0 +1,47 @@
+"""What differs between two configurations, protocols or definitions: found once, told one way."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.trees import flatten
+
+LABELS = ("preset", "variant", "name", "seed", "data.source")
+"""Keys by which two runs of one configuration may differ."""
+ABSENT: Final = object()
+"""The value of a key that one of the two lacks."""
+
+
+class Difference(NamedTuple):
+    """A key whose values differ."""
+
+    key: str
+    here: Any
+    there: Any
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Difference]:
+    """Return what differs between two mappings, nested or flat, by dotted key."""
+    old, new = dict(flatten(here)), dict(flatten(there))
+    pairs = (Difference(key, old.get(key, ABSENT), new.get(key, ABSENT)) for key in {**old, **new})
+    return [pair for pair in pairs if _text(pair.here) != _text(pair.there)]
+
+
+def in_results(here: RunConfig, there: RunConfig) -> list[Difference]:
+    """Return (key, here, there) of all but the seed that changes what a run computes."""
+    dumped = (config.model_dump(mode="json") for config in (here, there))
+    return [pair for pair in differences(*dumped) if _changes_results(pair.key)]
+
+
+def _changes_results(key: str) -> bool:
+    return not key.startswith("run.") and key not in LABELS
+
+
+def listed(found: Iterable[Difference], form: str = "{}: {} here, {} asked") -> str:
+    """Return differences in a line."""
+    return ", ".join(form.format(d.key, _text(d.here), _text(d.there)) for d in found)
+
+
+def _text(value: Any) -> str:
+    return "absent" if value is ABSENT else json.dumps(value)
