@@ -445,7 +445,7 @@ def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path
     plan.memory.write(plan.folder)
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     driver = subprocess.Popen(
         [sys.executable, str(script), tests, str(plan.folder)], stdout=subprocess.PIPE, text=True
     )

@@ -51,7 +51,7 @@ def by_processes(count: int, config: RunConfig, out: Path) -> Any:
         port = str(free.getsockname()[1])
     world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
-    command = [sys.executable, str(Path(__file__).with_name("parallel_worker.py"))]
+    command = [sys.executable, str(Path(__file__).parents[1] / "parallel_worker.py")]
     command += [config.model_dump_json(), str(out)]
     started = [
         subprocess.Popen(command, env=os.environ | world | {"RANK": rank, "LOCAL_RANK": rank})

@@ -454,7 +454,7 @@ def test_curves_that_cannot_be_read_are_refused(steps: Any, values: Any) -> None
         settled(steps, values)
 
 
-# Error rates of the rule: `pytest -m slow -rP tests/test_statistics.py` shows the figures
+# Error rates of the rule: `pytest -m slow -rP tests/analysis/test_statistics.py` shows the figures
 
 SPREADS = {  # standard deviations of the baseline, the first variant, the others
     "equal": (1, 1, 1),
