@@ -30,7 +30,7 @@ from sagan_bench.experiments.tuning.definition import Memory, Pruner, Sampler, T
 from sagan_bench.experiments.tuning.driving import PRUNED, Searcher, drive
 from sagan_bench.experiments.tuning.findings import SearchFindings, of_tuning
 from sagan_bench.experiments.tuning.trials import Trial, searches
-from sagan_bench.runs.records import Record, Score, read
+from sagan_bench.runs.records import Record, Score, Status, read
 from sagan_bench.runs.run_directory import find_runs
 from sagan_bench.session.events import Scored
 
@@ -115,7 +115,7 @@ class Replayed:
             if job.id in self.cancelled and not score.final:
                 cut = {"status": "interrupted", "reason": PRUNED, "step": score.step}
                 self._write(job, record.model_copy(update=cut))
-                yield Event(job.id, Ended("interrupted", PRUNED))
+                yield Event(job.id, Ended(Status.INTERRUPTED, PRUNED))
         self._write(job, record)
         yield Event(job.id, Ended(record.status, record.reason))
 

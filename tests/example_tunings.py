@@ -121,22 +121,22 @@ class Scripted:
         steps = range(rate.eval_every, rate.steps, rate.eval_every) if rate.eval_every else ()
         for step in [*steps, rate.steps]:
             if why := self.cancelled.get(job.id):
-                yield self._end(job, "interrupted", step - 1, scores, why)
+                yield self._end(job, Status.INTERRUPTED, step - 1, scores, why)
             try:
                 value = self.outcome(job.config, step)
             except RuntimeError as error:
-                yield self._end(job, "failed", step - 1, scores, str(error))
+                yield self._end(job, Status.FAILED, step - 1, scores, str(error))
                 return
             if value is None:
-                yield self._end(job, "diverged", step, scores, f"step {step}: loss is inf")
+                yield self._end(job, Status.DIVERGED, step, scores, f"step {step}: loss is inf")
                 return
             final = step == rate.steps
             metrics = {self.metric: value}
             scores.append(score(step=step, metrics=metrics, final=final, protocol=PROTOCOL))
             if not final:
-                write_record(job, "running", step, scores)
+                write_record(job, Status.RUNNING, step, scores)
             yield Event(job.id, Scored(scores[-1]))
-        yield self._end(job, "finished", rate.steps, scores)
+        yield self._end(job, Status.FINISHED, rate.steps, scores)
 
     @staticmethod
     def _end(

@@ -1,4 +1,4 @@
-"""What one of several processes does in test_parallel: started anew, by its place among them."""
+"""What one of several processes does in test_many_processes: started anew, by its rank."""
 
 import json
 import os

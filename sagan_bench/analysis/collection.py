@@ -11,7 +11,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import fitting
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.runs.records import RECORD, Score
-from sagan_bench.runs.run import OVER, Run, Weights, family
+from sagan_bench.runs.run import Run, Weights, family
 from sagan_bench.runs.run_directory import read_now, readable
 
 BOTH = "{}: {} and {}"
@@ -135,13 +135,13 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
     """
     places = dict.fromkeys(paths)
     runs = [run for _, run in readable(places, whole)]
-    over = [run for run in runs if run.record.status in OVER]
+    over = [run for run in runs if run.record.status.is_over]
     over.sort(key=lambda run: run.seed)
     if loose:
         over = _told_apart(over)
     _refuse_clashes(over)
     _refuse_other_budgets(over)
-    begun = tuple(run for run in runs if run.record.status not in OVER)
+    begun = tuple(run for run in runs if not run.record.status.is_over)
     return RunSet(tuple(over), begun, len(places) - len(runs), _common_protocols(over))
 
 

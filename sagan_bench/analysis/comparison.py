@@ -19,6 +19,7 @@ from sagan_bench.analysis.statistics import Comparison, Ending, Metric, Pair, Su
 from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.core.errors import NothingFinished, UserError
 from sagan_bench.evaluation.protocol import BETTER
+from sagan_bench.runs.records import Status
 from sagan_bench.runs.run import Run
 
 ENGAGED = 0.02
@@ -312,7 +313,7 @@ def _variant(name: str, found: Sequence[Run], runs: RunSet, metric: str) -> Vari
     value = runs.at_the_end(metric)
     values = {run.seed: None if run.lost else value(run) for run in found}
     endings = _endings(found, metric)
-    costs = [run.record.cost for run in found if run.record.status == "finished"]
+    costs = [run.record.cost for run in found if run.record.status == Status.FINISHED]
     first = found[0].record.cost
     parameters = [one for one in (first.parameters_g, first.parameters_d) if one is not None]
     return Variant(

@@ -120,7 +120,7 @@ def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
         record = experiment.run(job.config, out=job.path, watch=watch, stop=stop)
         return Ended(record.status, record.reason)
     except Stopped as stopped:
-        return Ended("interrupted", str(stopped))
+        return Ended(Status.INTERRUPTED, str(stopped))
     except (MachineError, OSError) as error:
         failure = machine_error(error) if isinstance(error, OSError) else error
         noted = experiment.note_failure(job.config, job.digest, job.path, str(failure), lost=True)
@@ -215,7 +215,7 @@ class _Worker:
                 what = self._died(self.job)
             yield Event(self.job.id, what)
             if isinstance(what, Ended):
-                self.job, self.asked, self.failed = None, None, what.status == "failed"
+                self.job, self.asked, self.failed = None, None, what.status == Status.FAILED
 
     def _died(self, job: Job) -> Ended:
         """Record that the process died in a job, unless the job was over or asked to stop.
@@ -224,7 +224,7 @@ class _Worker:
         """
         self.process.join(SECONDS_TO_END)
         if self.asked:
-            return Ended("interrupted", self.asked)
+            return Ended(Status.INTERRUPTED, self.asked)
         code = self.process.exitcode
         killed = code is not None and code < 0
         reason = f"the worker process died: {_how_it_died(code)}"
@@ -362,7 +362,7 @@ def _run_all(driver: Connection) -> None:
         ended = attempt(job, _Sender(driver), lambda: _asked(driver))
         with suppress(ConnectionError):
             driver.send(ended)
-        if ended.status == "failed":
+        if ended.status == Status.FAILED:
             return
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from sagan_bench.analysis.question import Facts, Place
 from sagan_bench.config.diff import Difference, in_results
@@ -21,7 +21,7 @@ from sagan_bench.data.store import known_fingerprint
 from sagan_bench.experiments import study
 from sagan_bench.experiments.study import Memory, Study
 from sagan_bench.runs import records
-from sagan_bench.runs.records import Record
+from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run_directory import move_aside, read_now
 
 if TYPE_CHECKING:  # torch: a finished study is recognised without it
@@ -65,9 +65,13 @@ class Cell:
         """How far it has come."""
         if self.record is None:
             return "failed" if self.trouble else "new"
-        if self.record.status == "interrupted":
+        if self.record.status == Status.INTERRUPTED:
             return "resumable"
-        return "done" if self.record.status == "finished" else self.record.status
+        return (
+            "done"
+            if self.record.status == Status.FINISHED
+            else cast(State, self.record.status.value)
+        )
 
     @property
     def reason(self) -> str | None:
@@ -122,7 +126,9 @@ class Plan:
 
         Where no cell is finished, ``per_flop`` tells what training takes, without scoring.
         """
-        done = [cell for cell in self.cells if cell.record and cell.record.status == "finished"]
+        done = [
+            cell for cell in self.cells if cell.record and cell.record.status == Status.FINISHED
+        ]
         if not done and per_flop:
             shares = ((c, c.steps_left / c.config.run.steps) for c in self.missing)
             return sum(per_flop * self._flops(cell) * share for cell, share in shares) / jobs

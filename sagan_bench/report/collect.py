@@ -24,7 +24,7 @@ from sagan_bench.experiments.findings import collected, question
 from sagan_bench.experiments.study import Memory
 from sagan_bench.report.document import Document, Placed, RunRow, Series
 from sagan_bench.report.pictures import Files, chosen
-from sagan_bench.runs.records import Record
+from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
 from sagan_bench.runs.run_directory import DIAGNOSTICS, METRICS, read_rows
 
@@ -190,7 +190,7 @@ def _of_numbers(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
         counts = ", ".join(f"{v.name} has {v.summary.n}" for v in few[:6])
         more = f" and {len(few) - 6} others" if len(few) > 6 else ""
         yield f"A verdict needs {CONFIRMATORY_N} runs a variant: {counts}{more}."
-    stopped = sum(run.record.status == "interrupted" for run in runs)
+    stopped = sum(run.record.status == Status.INTERRUPTED for run in runs)
     if stopped:
         yield f"{stopped} interrupted runs are not counted; the same command finishes them."
 

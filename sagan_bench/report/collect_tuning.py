@@ -12,7 +12,6 @@ from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.findings import Findings, SearchFindings
 from sagan_bench.experiments.tuning.planning import best, is_over
 from sagan_bench.experiments.tuning.storage import JOURNAL
-from sagan_bench.experiments.tuning.trials import OVER
 from sagan_bench.report.collect import environments, of_place, toml, unread
 from sagan_bench.report.document import TuningDocument
 from sagan_bench.runs.records import Record
@@ -58,7 +57,7 @@ def of_tuning(folder: Path, url: str | None = None) -> TuningDocument:
         confirm=memory.confirm,
         winners={of: text for of, text in winners.items() if text},
         protocol=protocol,
-        runs_over=sum(record.status in OVER for record in records),
+        runs_over=sum(record.status.is_over for record in records),
     )
 
 

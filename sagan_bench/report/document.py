@@ -14,6 +14,7 @@ from sagan_bench.analysis.comparison import Findings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
 from sagan_bench.experiments.tuning.findings import Findings as TuningFindings
+from sagan_bench.runs.records import Status
 
 SCHEMA_VERSION = 2
 """Version of the layout of ``report.json`` that this package writes."""
@@ -40,7 +41,7 @@ class RunRow(_Part):
     id: str
     variant: str
     seed: int
-    status: str
+    status: Status
     reason: str | None
     step: int
     steps: int

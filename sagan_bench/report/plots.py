@@ -10,6 +10,7 @@ from sagan_bench.report import figures
 from sagan_bench.report.document import Document, Placed, Series
 from sagan_bench.report.figures import DASHES, Effect, Line, Look
 from sagan_bench.report.words import HOUR, MINUTE, claim, decimals, number
+from sagan_bench.runs.records import Status
 
 TOLD = 8
 """Variants whose figures a title names; the table has the rest."""
@@ -182,7 +183,7 @@ def cost(document: Document, look: Mapping[str, Look]) -> Iterator[Drawn]:
     unit, size = ("hours", HOUR) if longest > 2 * HOUR else ("minutes", MINUTE)
     for run in document.runs:
         value = run.metrics.get(primary.metric)
-        if run.status == "finished" and value is not None and run.train_sec:
+        if run.status == Status.FINISHED and value is not None and run.train_sec:
             points.setdefault(run.variant, []).append((run.train_sec / size, value))
     if not points:
         return

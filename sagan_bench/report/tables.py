@@ -10,6 +10,7 @@ from sagan_bench.evaluation.protocol import BETTER, label
 from sagan_bench.report import words
 from sagan_bench.report.document import Document, RunRow
 from sagan_bench.report.words import MISSING, Tone, compact, decimals, duration, number, plural
+from sagan_bench.runs.records import Status
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def shown_metrics(document: Document) -> list[str]:
 
 def means(document: Document, variant: str, metrics: Iterable[str]) -> list[float | None]:
     """Return the mean of each metric over the finished runs of a variant."""
-    ok = [run for run in document.runs if run.variant == variant and run.status == "finished"]
+    ok = [run for run in document.runs if run.variant == variant and run.status == Status.FINISHED]
     values = ([run.metrics.get(metric) for run in ok] for metric in metrics)
     known = ([value for value in of if value is not None] for of in values)
     return [fmean(of) if of else None for of in known]
@@ -320,7 +321,7 @@ def _run(run: RunRow, value: float | None, level: int) -> Row:
         Cell(run.id, run.id, href=run.id),
         Cell(run.variant, run.variant, look=run.variant),
         _of(run.seed),
-        Cell(told, run.status, tone="worse" if run.status in ("diverged", "failed") else None),
+        Cell(told, run.status, tone="worse" if run.status.is_lost else None),
         _of(value, places=level),
         _of(run.step, f"{run.step:,}" + (f" of {run.steps:,}" if run.step < run.steps else "")),
         _of(run.train_sec, duration(run.train_sec)),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC
+from enum import StrEnum
 from importlib import metadata
 from numbers import Real
 from pathlib import Path
@@ -38,9 +39,32 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 RECORD, CONFIG = "record.json", "config.json"
 
-Status = Literal["running", "finished", "diverged", "interrupted", "failed"]
-RESULTS = ("finished", "diverged")
-"""Of a run that is over."""
+
+class Status(StrEnum):
+    """How far a run has come, as it is stored and told."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+    @property
+    def is_result(self) -> bool:
+        """Whether the run says something of what it was to compute."""
+        return self in (Status.FINISHED, Status.DIVERGED)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was attempted to the end and has no figure."""
+        return self in (Status.DIVERGED, Status.FAILED)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the same command again has nothing left to do."""
+        return self is Status.FINISHED or self.is_lost
+
+
 UtcTime = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
 
 

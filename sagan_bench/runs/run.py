@@ -16,8 +16,6 @@ from sagan_bench.runs.records import RECORD, Record, Score
 Weights = Literal["ema", "raw"]
 Curve = list[tuple[int, float]]
 """(step, value), by step."""
-LOST = ("diverged", "failed")
-OVER = ("finished", *LOST)
 
 
 def family(protocol: Mapping[str, Any]) -> str:
@@ -51,7 +49,7 @@ class Run:
     @property
     def lost(self) -> bool:
         """Whether it diverged or failed."""
-        return self.record.status in LOST
+        return self.record.status.is_lost
 
     @cached_property
     def config(self) -> RunConfig:

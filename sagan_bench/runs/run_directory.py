@@ -22,7 +22,6 @@ from sagan_bench.core.stored import damaged, parsed, refuse_special, sealed
 from sagan_bench.runs.records import (
     CONFIG,
     RECORD,
-    RESULTS,
     Record,
     Seal,
     Status,
@@ -215,7 +214,7 @@ def read_sealed(path: Path, name: str, record: Record) -> bytes:
     content = _content(file)
     if seal is None or not file.exists():
         return content
-    is_over = record.status in RESULTS
+    is_over = record.status.is_result
     # A run that was killed may have been cut back behind its record, by an attempt killed in turn.
     if (is_over or len(content) >= seal.length) and not seal.fits(content, whole=is_over):
         raise damaged(file, "it is not what was written: its SHA-256 is another")
@@ -329,7 +328,7 @@ def _tidied(path: Path, kept: list[Path]) -> None:
         record = read(path)
         run = record.config.get("run")
         keeps = not isinstance(run, dict) or run.get("keep_training_state") is not False
-        for checkpoint in kept if record.status == "finished" and not keeps else []:
+        for checkpoint in kept if record.status == Status.FINISHED and not keeps else []:
             checkpoint.unlink(missing_ok=True)
         (path / _HOLDER).unlink(missing_ok=True)
     finally:
@@ -360,13 +359,13 @@ def read_now(directory: Path) -> Record:
         UserError: See :func:`sagan_bench.runs.records.read`.
     """
     record = read(directory)
-    if record.status != "running" or is_locked(directory):
+    if record.status != Status.RUNNING or is_locked(directory):
         return record
     # It may have ended well between the two looks; it writes its record before it lets go.
     record = read(directory)
-    if record.status != "running":
+    if record.status != Status.RUNNING:
         return record
-    ended = {"status": "interrupted", "reason": record.reason or "the process was killed"}
+    ended = {"status": Status.INTERRUPTED, "reason": record.reason or "the process was killed"}
     return record.model_copy(update=ended)
 
 

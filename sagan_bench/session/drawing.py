@@ -126,7 +126,7 @@ def load(path: Path, weights: str, device: str = "auto") -> Exported:
     if weights not in WEIGHTS:
         raise UserError(f"--weights {weights}: expected {' or '.join(WEIGHTS)}")
     record = records.read(path)
-    if record.status in ("diverged", "failed"):
+    if record.status.is_lost:
         raise UserError(f"{path} {record.status} ({record.reason}); it has no generator to use")
     file = path / "weights.pt"
     if not file.exists():

@@ -7,7 +7,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext, is_lost_peer
 from sagan_bench.core.errors import MachineError, machine_error
 from sagan_bench.runs import records
-from sagan_bench.runs.records import Record
+from sagan_bench.runs.records import Record, Status
 from sagan_bench.session.events import Stop, Stopped, Watch
 from sagan_bench.session.failures import LOSSES, note_failure
 from sagan_bench.session.planning import Plan, dry_run, plan, run_path
@@ -84,7 +84,7 @@ def _recorded(session: RunSession, writer: Writer) -> Record:
         if session.context.world_size > 1 and is_lost_peer(error):
             writer.end_lost("another process of the run is gone")
         elif not isinstance(error, Stopped) and not writer.is_over():
-            session.write("failed", f"{type(error).__name__}: {error}")
+            session.write(Status.FAILED, f"{type(error).__name__}: {error}")
         raise
 
 

@@ -9,7 +9,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
 from sagan_bench.runs import records
-from sagan_bench.runs.records import RESULTS, Record, Status
+from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run_directory import RunDirectory
 
 _log = logging.getLogger(__name__)
@@ -29,12 +29,12 @@ def note_failure(
     try:
         with RunDirectory(path, digest=digest, config=dumped) as directory:
             status = end_attempt(directory, config, digest, reason, lost=lost)
-            if trace and status == "failed":
+            if trace and status == Status.FAILED:
                 atomic_write(path / "failure.txt", trace.encode())
             return status
     except (UserError, OSError) as error:
         _log.warning("%s: that it failed could not be recorded: %s", path, error)
-    return "interrupted" if lost else "failed"
+    return Status.INTERRUPTED if lost else Status.FAILED
 
 
 LOSSES = 3
@@ -52,7 +52,7 @@ def end_attempt(
         return earlier.status
     record = earlier or _unstarted(config, digest, path)
     if lost and (times := _losses(record)) < LOSSES:
-        ended = record.model_copy(update={"status": "interrupted", "reason": reason})
+        ended = record.model_copy(update={"status": Status.INTERRUPTED, "reason": reason})
     else:
         why = f"{reason} (lost {times} times without a step gained)" if lost else reason
         ended = _failed(record, why)
@@ -72,15 +72,17 @@ def _losses(record: Record) -> int:
 
 def is_over(directory: RunDirectory) -> bool:
     """Return whether the run has a result, which nothing that fails afterwards may replace."""
-    return directory.record_file.exists() and records.read(directory.path).status in RESULTS
+    return directory.record_file.exists() and records.read(directory.path).status.is_result
 
 
 def _failed(record: Record, reason: str) -> Record:
     *before, last = record.attempts or (None,)
     if last and last.ended is None:
-        last = last.model_copy(update={"ended": datetime.now(UTC), "outcome": "failed"})
+        last = last.model_copy(update={"ended": datetime.now(UTC), "outcome": Status.FAILED})
     attempts = (*before, last) if last else ()
-    return record.model_copy(update={"status": "failed", "reason": reason, "attempts": attempts})
+    return record.model_copy(
+        update={"status": Status.FAILED, "reason": reason, "attempts": attempts}
+    )
 
 
 def _unstarted(config: RunConfig, digest: str, path: Path) -> Record:
@@ -90,7 +92,7 @@ def _unstarted(config: RunConfig, digest: str, path: Path) -> Record:
         name=config.name,
         variant=config.variant,
         seed=config.seed,
-        status="failed",
+        status=Status.FAILED,
         step=0,
         steps=config.run.steps,
         config=config.model_dump(mode="json"),

@@ -135,7 +135,7 @@ class RecordKeeper:
         )
 
     def _attempt(self, status: Status) -> Attempt:
-        if status == "running":
+        if status == Status.RUNNING:
             return self.attempt
         ended = {"ended": datetime.now(UTC), "to_step": self.step, "outcome": status}
         return self.attempt.model_copy(update=ended)

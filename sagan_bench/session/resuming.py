@@ -5,7 +5,7 @@ from typing import Any
 
 from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.runs.records import Record
+from sagan_bench.runs.records import Record, Status
 from sagan_bench.training.checkpoint import Checkpoints
 
 
@@ -15,10 +15,10 @@ def is_complete(earlier: Record, steps: int, path: Path) -> bool:
     Raises:
         UserError: the run went further than asked, or cannot be extended.
     """
-    if earlier.status == "diverged":
+    if earlier.status == Status.DIVERGED:
         return True
-    if earlier.status != "finished" or earlier.step == steps:
-        return earlier.status == "finished"
+    if earlier.status != Status.FINISHED or earlier.step == steps:
+        return earlier.status == Status.FINISHED
     if earlier.step > steps:
         raise UserError(
             f"{path} is finished at step {earlier.step}, and {steps} were asked for; choose "

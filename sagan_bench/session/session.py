@@ -64,21 +64,21 @@ class RunSession:
         """
         with system.memory_for("loading the networks", self.device):
             self.state = self._restored()
-        self.write("running")
+        self.write(Status.RUNNING)
         self.writer.draw_real()
         try:
             if diverged := self._train():
-                return self.write("diverged", f"step {diverged.step}: {diverged.reason}")
+                return self.write(Status.DIVERGED, f"step {diverged.step}: {diverged.reason}")
             self.writer.verify(self.planned.store.verification.finish)
             with system.memory_for("scoring", self.device):
                 self._score_final()
         except NonFiniteImages as error:
-            return self.write("diverged", f"step {self.keeper.step}: {error}")
+            return self.write(Status.DIVERGED, f"step {self.keeper.step}: {error}")
         except system.OutOfMemory as error:
             # No checkpoint here: what this step was to be looked at by would never be made.
             kept = self.writer.saved_step
             raise MachineError(f"{error}; the same command goes on from step {kept}") from error
-        record = self.write("finished")
+        record = self.write(Status.FINISHED)
         self.writer.end_finished(record)  # only now: a kill before the record would lose the run
         return record
 
@@ -151,7 +151,7 @@ class RunSession:
 
     def _save_checkpoint(self) -> None:
         if self.writer.saved_step != self.state.step:
-            self.writer.save_checkpoint(self.keeper.record("running"), self.state)
+            self.writer.save_checkpoint(self.keeper.record(Status.RUNNING), self.state)
 
     def _obey(self, reason: str | None) -> None:
         """Raise `Stopped`, with a checkpoint taken, if the run was asked to stop."""
@@ -160,7 +160,7 @@ class RunSession:
             self._break_off(reason)
 
     def _break_off(self, reason: str) -> None:
-        self.write("interrupted", reason)
+        self.write(Status.INTERRUPTED, reason)
         raise Stopped(reason, self.writer.path)
 
     # --- Looks and scores ---

@@ -17,7 +17,7 @@ from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.scoring import Weights
 from sagan_bench.runs import records
-from sagan_bench.runs.records import BlockReading, Record, Seal
+from sagan_bench.runs.records import BlockReading, Record, Seal, Status
 from sagan_bench.runs.run_directory import ROWS, RunDirectory
 from sagan_bench.session.events import Event, Watch
 from sagan_bench.session.failures import end_attempt, is_over
@@ -182,7 +182,7 @@ class DirectoryWriter(Writer):
 
     def end_finished(self, record: Record) -> None:
         """Clear the checkpoints, unless the configuration keeps them."""
-        if record.status == "finished" and not self.planned.config.run.keep_training_state:
+        if record.status == Status.FINISHED and not self.planned.config.run.keep_training_state:
             self.checkpoints.clear()
 
     def end_lost(self, reason: str) -> None:

@@ -23,6 +23,7 @@ from sagan_bench.experiments import ablation, driver, study
 from sagan_bench.experiments.ablation import Cell, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
+from sagan_bench.runs.records import Status
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session import experiment, failures, planning, writer
 from sagan_bench.session.events import Scored, Stopped
@@ -318,7 +319,7 @@ def test_scores_are_seen_as_they_come(tmp_path: Path) -> None:
     events = run(plan)
     assert events[0] == ("sagan-s0", None)
     assert [what.score.weights for _, what in events if isinstance(what, Scored)] == ["ema", "raw"]
-    assert events[-1] == ("sagan-s0", Ended("finished", None))
+    assert events[-1] == ("sagan-s0", Ended(Status.FINISHED, None))
 
 
 def test_a_study_that_is_stopped_goes_on(tmp_path: Path) -> None:
@@ -394,7 +395,7 @@ def test_a_worker_killed_after_it_was_asked_to_stop_fails_no_cell(tmp_path: Path
     while not events or not isinstance(events[-1].what, Ended):
         events += workers.poll(10)
     workers.close()
-    assert events[-1].what == Ended("interrupted", "interrupted")
+    assert events[-1].what == Ended(Status.INTERRUPTED, "interrupted")
     assert states(plan)[1] == "resumable"
 
 
@@ -428,6 +429,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_ablation import in_processes, planned
+from sagan_bench.runs.records import Status
 from sagan_bench.experiments import study
 
 if __name__ == "__main__":

@@ -374,7 +374,7 @@ def test_a_line_that_is_no_row_is_left_out_and_said(
 # --- Seals -------------------------------------------------------------------------------------
 
 
-def left(path: Path, status: Status = "finished") -> Path:
+def left(path: Path, status: Status = Status.FINISHED) -> Path:
     """Leave a run with two rows and a grid, and their seals in its record."""
     with directory(path) as run:
         for step in (1, 2):
@@ -408,7 +408,7 @@ def test_a_run_that_is_over_has_no_more_rows_and_none_less(tmp_path: Path) -> No
 
 
 def test_a_run_that_was_killed_may_have_more_rows_or_less(tmp_path: Path) -> None:
-    run = left(tmp_path / "a", "interrupted")
+    run = left(tmp_path / "a", Status.INTERRUPTED)
     whole = (run / METRICS).read_bytes()
     for content, rows in ((whole + b'{"step": 3}\n', 3), (whole.splitlines(True)[0], 1)):
         (run / METRICS).write_bytes(content)
@@ -418,7 +418,7 @@ def test_a_run_that_was_killed_may_have_more_rows_or_less(tmp_path: Path) -> Non
 def test_rows_that_do_not_belong_to_the_checkpoint_are_moved_aside(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = left(tmp_path / "a", "interrupted")
+    run = left(tmp_path / "a", Status.INTERRUPTED)
     whole = (run / METRICS).read_text()
     with directory(run) as held:
         seals = read(run).files

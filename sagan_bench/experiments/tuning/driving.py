@@ -22,7 +22,6 @@ from sagan_bench.experiments.tuning import storage as kept
 from sagan_bench.experiments.tuning.definition import OBJECTIVES
 from sagan_bench.experiments.tuning.trials import (
     DIVERGED,
-    OVER,
     Cell,
     Confirmation,
     Search,
@@ -30,7 +29,7 @@ from sagan_bench.experiments.tuning.trials import (
     trials,
     value,
 )
-from sagan_bench.runs.records import Record
+from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
 from sagan_bench.session.events import Scored, Stop
 from sagan_bench.training.checkpoint import Checkpoints
@@ -92,7 +91,7 @@ class Searcher:
         record = cell.record()
         if record:
             self._report_earlier(trial, Run(cell.path, record))
-        if record and (record.status in OVER or record.reason == PRUNED):
+        if record and (record.status.is_over or record.reason == PRUNED):
             self._tell(trial, cell, record)
         else:
             self.resumed.append((trial, cell))
@@ -163,9 +162,9 @@ class Searcher:
     def _record(self, cell: Cell) -> Record | None:
         if cell.id not in self._over:
             record = cell.record()
-            if record is None or record.status not in OVER:
+            if record is None or not record.status.is_over:
                 return None
-            if self.retry and record.status == "failed" and cell.id not in self._tried:
+            if self.retry and record.status == Status.FAILED and cell.id not in self._tried:
                 return None
             self._over[cell.id] = record
         return self._over[cell.id]
@@ -201,9 +200,9 @@ class Searcher:
 
     def _ended(self, trial: optuna.Trial, cell: Cell, ended: Ended) -> None:
         record = cell.record()
-        if record and (record.status in OVER or ended.reason == PRUNED):
+        if record and (record.status.is_over or ended.reason == PRUNED):
             self._tell(trial, cell, record)
-        elif ended.status == "failed":
+        elif ended.status == Status.FAILED:
             trial.set_user_attr("reason", ended.reason)
             self.study.tell(trial, state=TrialState.FAIL)
         else:
@@ -214,14 +213,14 @@ class Searcher:
         cost = record.cost
         trial.set_user_attr("steps", record.step)
         trial.set_user_attr("seconds", (cost.train_sec or 0) + (cost.score_sec or 0))
-        if record.status == "finished":
+        if record.status == Status.FINISHED:
             values = [value(record, one) for one in self.tuning.objectives]
             self._tell_values(trial, record, values)
-        elif record.status == "diverged":
+        elif record.status == Status.DIVERGED:
             trial.set_user_attr("reason", record.reason)
             self._constrain(trial, max(1 - record.step / record.steps, 1 / record.steps))
             self.study.tell(trial, [self._worst(i) for i in range(len(self.tuning.objectives))])
-        elif record.status == "failed":
+        elif record.status == Status.FAILED:
             trial.set_user_attr("reason", record.reason)
             self.study.tell(trial, state=TrialState.FAIL)
         else:

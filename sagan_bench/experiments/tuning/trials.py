@@ -13,7 +13,7 @@ from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.experiments.tuning.definition import OBJECTIVES, TOP, Memory, Seeds, definition
 from sagan_bench.experiments.tuning.space import Parameter
-from sagan_bench.runs.records import RECORD, Record
+from sagan_bench.runs.records import RECORD, Record, Status
 from sagan_bench.runs.run import Run
 from sagan_bench.runs.run_directory import read_now
 
@@ -28,7 +28,6 @@ STATES: dict[str, Outcome] = {
     "FAIL": "failed",
     "RUNNING": "running",
 }
-OVER = ("finished", "diverged", "failed")
 DIVERGED = "diverged"
 """The constraint that a diverged trial violates, by the share of its budget it did not reach."""
 
@@ -254,10 +253,10 @@ def confirmation(
         for seed in seeds:
             cell = search.cell(number, params, seed)
             record = record_of(cell)
-            if record is None or record.status not in OVER:
+            if record is None or not record.status.is_over:
                 missing.append(cell)
             else:
-                finished = record.status == "finished"
+                finished = record.status == Status.FINISHED
                 over[seed] = value(record, objectives[0]) if finished else None
         return over
 

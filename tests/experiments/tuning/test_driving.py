@@ -20,6 +20,7 @@ from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.driving import Searcher
 from sagan_bench.experiments.tuning.findings import of_tuning
 from sagan_bench.experiments.tuning.trials import DIVERGED, searches
+from sagan_bench.runs.records import Status
 from sagan_bench.session.events import Stopped
 
 
@@ -452,7 +453,7 @@ def test_a_trial_that_was_pruned_but_not_told_is_told(tmp_path: Path, memory: Me
     cell = searcher.next()
     assert cell is not None
     job = Job(cell.id, cell.config, cell.path, cell.digest)
-    write_record(job, "interrupted", 22, [], "pruned")
+    write_record(job, Status.INTERRUPTED, 22, [], "pruned")
     Searcher(searches(memory, folder)[0], opened)
     assert study_of(folder).trials[0].state == TrialState.PRUNED
 
