@@ -10,7 +10,7 @@ import pytest
 from example_reports import CLEAR, leave_run, leave_study, settings
 
 from sagan_bench import cli
-from sagan_bench.runs.records import read
+from sagan_bench.runs.records import Status, read
 
 
 def run(*arguments: str | Path) -> int:
@@ -75,7 +75,7 @@ def test_watching_ends_with_the_study(
     files = sorted(folder.glob("*/record.json"))
     whole = {file: file.read_bytes() for file in files}
     for file in files:
-        record = read(file.parent).model_copy(update={"status": "running", "scores": ()})
+        record = read(file.parent).model_copy(update={"status": Status.RUNNING, "scores": ()})
         file.write_bytes(record.to_json())
     left = list(files)
 

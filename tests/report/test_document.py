@@ -20,6 +20,7 @@ from sagan_bench.experiments.tuning import trials
 from sagan_bench.report import collect, publish, tables, words
 from sagan_bench.report.document import SCHEMA_VERSION, Document, read
 from sagan_bench.runs import records
+from sagan_bench.runs.records import Status
 from sagan_bench.runs.records import read as read_record
 
 
@@ -76,7 +77,7 @@ def test_a_reader_is_warned(tmp_path: Path) -> None:
 def test_a_study_with_runs_to_come_is_partial(tmp_path: Path) -> None:
     folder = leave_study(tmp_path / "study", CLEAR, pictures=False)
     path = next(folder.glob("sagan-s4-*"))
-    record = read_record(path).model_copy(update={"status": "running", "scores": ()})
+    record = read_record(path).model_copy(update={"status": Status.RUNNING, "scores": ()})
     (path / "record.json").write_bytes(record.to_json())
     document = collect.of_study(folder)[0]
     assert document.status == "partial"

@@ -21,7 +21,7 @@ from sagan_bench.data.pixels import quantise
 from sagan_bench.data.store import Store
 from sagan_bench.evaluation.metrics import intra_fid
 from sagan_bench.models.layers import spectral_norms
-from sagan_bench.runs.records import read
+from sagan_bench.runs.records import Status, read
 from sagan_bench.session import drawing, experiment, session
 from sagan_bench.session.probes import grid_labels
 from sagan_bench.training.draws import Noise, step_noise
@@ -303,7 +303,7 @@ def test_a_way_through_one_dimension_is_straight() -> None:
 def test_a_run_that_diverged_has_no_generator_to_use(finished: Path, tmp_path: Path) -> None:
     lost = tmp_path / "lost"
     shutil.copytree(finished, lost)
-    record = read(lost).model_copy(update={"status": "diverged", "reason": "step 2: NaN"})
+    record = read(lost).model_copy(update={"status": Status.DIVERGED, "reason": "step 2: NaN"})
     (lost / "record.json").write_bytes(record.to_json())
     with pytest.raises(UserError, match=r"lost diverged \(step 2: NaN\)"):
         drawing.load(lost, "ema", "cpu")
