@@ -173,7 +173,7 @@ class RunDirectory:
         for file in self._rows_files:
             sync(file)
 
-    def cut(self, step: int, seals: Mapping[str, Seal]) -> None:
+    def cut(self, step: int, seals: Mapping[str, Seal] | None = None) -> None:
         """Drop the rows after ``step`` and a torn last line, so that going on repeats no row.
 
         A file of rows that does not begin as it did is moved aside, which is said; one that is
@@ -184,7 +184,7 @@ class RunDirectory:
             seals: of the rows that belong to it, where they are known.
         """
         for file in self._rows_files:
-            content, seal = _content(file), seals.get(file.name)
+            content, seal = _content(file), (seals or {}).get(file.name)
             if seal and len(content) >= seal.length and not seal.fits(content, whole=False):
                 aside = file.with_suffix(".damaged")
                 _log.warning("%s is not what was written; moved to %s", file, aside.name)
