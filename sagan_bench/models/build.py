@@ -89,7 +89,9 @@ def plain_generator(
     """
     generator = skeleton(without_spectral_norm(config)).generator
     generator.to_empty(device=device).to(memory_format=torch.channels_last)
-    _reset(generator)  # also what no state holds: buffers that are not persistent
+    for module in generator.modules():  # `build` has looked at the rules: that waits on a GPU
+        if module._non_persistent_buffers_set and (rule := _rule(module)):  # which no state holds
+            rule()
     try:
         generator.load_state_dict(state)
     except RuntimeError as error:
