@@ -148,15 +148,24 @@ def load(study: str, **changed: Any) -> Study:
     Raises:
         UserError: there is no such study, or it cannot be: which field, and why.
     """
-    known = studies()
-    file = known.get(study) or Path(study)
-    if study not in known and not file.is_file():
-        raise UserError(
-            f"no study is called '{study}'; {closest(study, list(known))}; or give a TOML file"
-        )
+    file = file_of("study", study, studies())
     written = flattened(load_toml(file), file, "set")
     settings = written["set"] | changed.pop("set", {})
     return validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
+
+
+def file_of(what: str, name: str, known: Mapping[str, Path]) -> Path:
+    """Return the file of a shipped study or space, or the one at a path.
+
+    Raises:
+        UserError: there is neither; with the closest name.
+    """
+    file = known.get(name) or Path(name)
+    if name not in known and not file.is_file():
+        raise UserError(
+            f"no {what} is called '{name}'; {closest(name, list(known))}; or give a TOML file"
+        )
+    return file
 
 
 def flattened(written: dict[str, Any], file: Path, settings: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.stored import load_toml, shortened
 from sagan_bench.core.trees import flatten
-from sagan_bench.experiments.study import flattened, validated
+from sagan_bench.experiments.study import file_of, flattened, validated
 
 if TYPE_CHECKING:
     import optuna
@@ -189,11 +189,6 @@ def load(space: str) -> Space:
     Raises:
         UserError: there is no such space, or it cannot be: which field, and why.
     """
-    known = spaces()
-    file = known.get(space) or Path(space)
-    if space not in known and not file.is_file():
-        raise UserError(
-            f"no space is called '{space}'; {closest(space, list(known))}; or give a TOML file"
-        )
+    file = file_of("space", space, spaces())
     written = flattened(load_toml(file), file, "budget")
     return validated(Space, file, {"name": file.stem, **written})
