@@ -427,7 +427,7 @@ def test_stopped_workers_leave_checkpoints_and_go_on_to_the_same_bits(
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[2:]
 from test_ablation import in_processes, planned
 from sagan_bench.runs.records import Status
 from sagan_bench.experiments import study
@@ -435,8 +435,8 @@ from sagan_bench.experiments import study
 if __name__ == "__main__":
     def say(cell, what):
         print(cell.id, type(what).__name__, flush=True)
-    memory = study.Memory.of(Path(sys.argv[2]))
-    in_processes(planned(memory.study, Path(sys.argv[2])), watch=say)
+    folder = Path(sys.argv[1])
+    in_processes(planned(study.Memory.of(folder).study, folder), watch=say)
 """
 
 
@@ -447,13 +447,14 @@ def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path
     plan.memory.write(plan.folder)
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    tests = str(Path(__file__).parents[1])
+    here = Path(__file__)
     driver = subprocess.Popen(
-        [sys.executable, str(script), tests, str(plan.folder)], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script), str(plan.folder), str(here.parent), str(here.parents[1])],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert driver.stdout is not None
-    while "Step" not in driver.stdout.readline():
-        pass
+    assert any("Step" in line for line in driver.stdout), "the driver ended before a step"
     driver.kill()
     driver.wait()
     driver.stdout.close()
