@@ -1,0 +1,104 @@
+"""What there is of each kind of component, by name: one class a file, read when first asked for.
+
+A component is a class in a module of its kind's package, registered there under its name::
+
+    @LOSSES.register("hinge")
+    class Hinge(Loss): ...
+
+Its module is called as it is, with ``_`` for ``-``, so that the names are known without reading
+any (`--help` and the check of a name need no torch).  Modules that begin with ``_`` hold what
+components of a kind share.  A file of a user registers its own in the same way.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
+
+ROOT = Path(__file__).parents[1]
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+
+class Registry(Mapping[str, type[T]], Generic[T]):
+    """The components of one kind by name, those of the package in alphabetical order first.
+
+    Args:
+        what: a component of the kind in words, e.g. ``loss``.
+        package: whose modules are the shipped components, below ``sagan_bench``.
+        separator: of the words of a name, ``_`` in that of a module.
+    """
+
+    def __init__(self, what: str, package: str, separator: str = "-") -> None:
+        self.what = what
+        self.package = package
+        folder = ROOT.joinpath(*package.split("."))
+        names = (path.stem for path in folder.glob("[!_]*.py"))
+        self._modules = {name.replace("_", separator): name for name in sorted(names)}
+        self._known: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[C]], type[C]]:
+        """Return the decorator that makes a class known under ``name``.
+
+        Raises:
+            ValueError: another class has that name.
+        """
+
+        def known(component: type[Any]) -> type[Any]:
+            there = self._known.get(name, component)
+            own = f"sagan_bench.{self.package}.{self._modules.get(name)}"
+            same = (there.__module__, there.__qualname__) == (
+                component.__module__,
+                component.__qualname__,
+            )
+            if not same or (name in self._modules and component.__module__ != own):
+                raise ValueError(f"there is a {self.what} {name!r} already; choose another name")
+            component.name = name
+            self._known[name] = component
+            return component
+
+        return known
+
+    def check(self, name: str) -> str:
+        """Return ``name`` if a component is called so, without reading its module.
+
+        Raises:
+            ValueError: there is none; the message names the closest.
+        """
+        if name not in self:
+            raise ValueError(f"no {self.what} is called {name!r}; {closest(name, list(self))}")
+        return name
+
+    def __getitem__(self, name: str) -> type[T]:
+        """Return the class of that name.  Raises `UserError` if there is none."""
+        try:
+            self.check(name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if name not in self._known:
+            importlib.import_module(f"sagan_bench.{self.package}.{self._modules[name]}")
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules or name in self._known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._modules, *self._known]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+ATTENTION: Registry[Any] = Registry("attention kind", "models.attention")
+FAMILIES: Registry[Any] = Registry("architecture", "models.families")
+LOSSES: Registry[Any] = Registry("loss", "training.losses")
+METRICS: Registry[Any] = Registry("metric", "evaluation.metrics", separator="_")
+EXTRACTORS: Registry[Any] = Registry("extractor", "evaluation.extractors")
+SOURCES: Registry[Any] = Registry("kind of data", "data.sources")
+SAMPLERS: Registry[Any] = Registry("sampler", "experiments.tuning.samplers")
+ENGINES: Registry[Any] = Registry("engine", "execution.engines")
+SECTIONS: Registry[Any] = Registry("report section", "report.sections")
