@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sagan_bench.config.schema import AttentionConfig, ModelConfig, SpectralNormed
-from sagan_bench.models.attention import block
+from sagan_bench.config.schema import AttentionConfig, SpectralNormed
+from sagan_bench.core.registry import FAMILIES
+from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import at_least_fp32
-from sagan_bench.models.placement import normed_block, normed_if, sides_with_blocks
+from sagan_bench.models.placement import block_at, normed_if, sides_with_blocks
 
 LEAK = 0.1
 """Negative slope of D's leaky ReLU, the seed project's."""
@@ -38,7 +39,7 @@ class Generator(nn.Sequential):
     """Noise to images.
 
     ``up4`` makes a 4 x 4 map, each further ``upN`` (transposed convolution 4 x 4 stride 2,
-    BatchNorm, ReLU) doubles the side to N, ``attentionN`` (or what `block` puts in its place)
+    BatchNorm, ReLU) doubles the side to N, ``attentionN`` (or what stands in its place)
     follows ``upN`` where asked for, and ``out`` makes the image.
 
     Args:
@@ -70,13 +71,13 @@ class Generator(nn.Sequential):
                 )
             )
             if side in placed:
-                made = normed_block(block(outputs, attention), normed)
-                layers[f"{made.title}{side}"] = made
+                name, block = block_at(side, outputs, attention, normed)
+                layers[name] = block
             inputs = outputs
         layers["out"] = normed_if(nn.ConvTranspose2d(inputs, 3, 4, 2, 1), normed == "all")
         super().__init__(layers)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, labels: None = None) -> Tensor:
         """Return images (B, 3, S, S), float in (-1, 1), from noise (B, z_dim)."""
         images: Tensor = super().forward(z[:, :, None, None])  # type: ignore[no-untyped-call]
         return at_least_fp32(images).tanh()
@@ -86,7 +87,7 @@ class Discriminator(nn.Sequential):
     """Images to logits.
 
     Each ``downN`` (convolution 4 x 4 stride 2, leaky ReLU) halves the side to N down to 4,
-    ``attentionN`` (or what `block` puts in its place) follows ``downN`` where asked for, and
+    ``attentionN`` (or what stands in its place) follows ``downN`` where asked for, and
     ``out`` (4 x 4) makes the logit.
 
     Args:
@@ -118,15 +119,17 @@ class Discriminator(nn.Sequential):
                 )
             )
             if side in placed:
-                made = block(outputs, attention, needs_double_backward=needs_double_backward)
-                layers[f"{made.title}{side}"] = normed_block(made, normed)
+                name, block = block_at(
+                    side, outputs, attention, normed, needs_double_backward=needs_double_backward
+                )
+                layers[name] = block
             inputs = outputs
         beside = (0, 1) if sees == "halves" else 0  # a half ends as 4 x 2, and the kernel is 4 x 4
         layers["out"] = normed_if(nn.Conv2d(inputs, 1, 4, padding=beside), normed == "all")
         super().__init__(layers)
         self.sees = sees
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) in [-1, 1]."""
         if self.sees == "halves":
             left, right = images.chunk(2, dim=3)
@@ -139,37 +142,35 @@ class Discriminator(nn.Sequential):
         return at_least_fp32(logits.flatten())
 
 
-def networks(
-    model: ModelConfig,
-    image_size: int,
-    width_g: float,
-    width_d: float,
-    *,
-    needs_double_backward: bool = False,
-) -> tuple[Generator, Discriminator]:
-    """Return G and D of these widths, not yet initialised.
+@FAMILIES.register("dcgan")
+class Dcgan(Family):
+    """Transposed convolutions up, convolutions down; without classes."""
 
-    ``needs_double_backward``: D's gradient will be differentiated again (gradient penalties).
+    def networks(
+        self,
+        image_size: int,
+        width_g: float,
+        width_d: float,
+        *,
+        needs_double_backward: bool = False,
+    ) -> tuple[Generator, Discriminator]:
+        """Return G and D of these widths; see `Family.networks`."""
+        model = self.config
+        generator = Generator(
+            channels=channels_by_side(image_size, width_g),
+            z_dim=model.z_dim,
+            attention=model.attention,
+            normed=model.spectral_norm.generator,
+        )
+        discriminator = Discriminator(
+            channels=channels_by_side(image_size, width_d),
+            attention=model.attention,
+            normed=model.spectral_norm.discriminator,
+            sees=model.discriminator_sees,
+            needs_double_backward=needs_double_backward,
+        )
+        return generator, discriminator
 
-    Raises:
-        UserError: attention at a side that the network lacks, or at one too narrow for C / 8.
-    """
-    generator = Generator(
-        channels=channels_by_side(image_size, width_g),
-        z_dim=model.z_dim,
-        attention=model.attention,
-        normed=model.spectral_norm.generator,
-    )
-    discriminator = Discriminator(
-        channels=channels_by_side(image_size, width_d),
-        attention=model.attention,
-        normed=model.spectral_norm.discriminator,
-        sees=model.discriminator_sees,
-        needs_double_backward=needs_double_backward,
-    )
-    return generator, discriminator
-
-
-def width_of_a_channel(model: ModelConfig, image_size: int) -> float:
-    """Return the width that adds one channel to the 4 x 4 map."""
-    return 8 / image_size
+    def width_of_a_channel(self, image_size: int) -> float:
+        """Return the width that adds one channel to the 4 x 4 map."""
+        return 8 / image_size

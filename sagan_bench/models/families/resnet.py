@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sagan_bench.config.schema import AttentionConfig, ModelConfig, SpectralNormed
-from sagan_bench.models.attention import block
+from sagan_bench.config.schema import AttentionConfig, SpectralNormed
+from sagan_bench.core.registry import FAMILIES
+from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import ConditionalBatchNorm2d, at_least_fp32, no_autocast
-from sagan_bench.models.placement import normed_block, normed_if, sides_with_blocks
+from sagan_bench.models.placement import block_at, normed_if, sides_with_blocks
 
 MOST = 16
 """The most channels of a map in a pyramid, in widths."""
@@ -64,11 +65,6 @@ def discriminator_channels(image_size: int, width: float, layout: Layout) -> lis
     return [round(width * min(MOST, 2**number)) for number in range(count)]
 
 
-def width_of_a_channel(model: ModelConfig, image_size: int) -> float:
-    """Return the width that adds a channel to the map of most channels, in G and in D alike."""
-    return 2.0 if model.layout == "flat" else 1 / MOST
-
-
 class Up(nn.Module):
     """A residual block that doubles the side: (norm, ReLU, up, conv, norm, ReLU, conv) + shortcut.
 
@@ -87,10 +83,14 @@ class Up(nn.Module):
         self.conv2 = normed_if(nn.Conv2d(outputs, outputs, 3, padding=1), normed)
         self.shortcut = normed_if(nn.Conv2d(inputs, outputs, 1), normed)
 
-    def forward(self, x: Tensor, *labels: Tensor) -> Tensor:
-        """Return (B, outputs, 2H, 2W) from x, (B, inputs, H, W), and labels (B,) if conditional."""
-        h = _doubled(F.relu(self.norm1(x, *labels)))
-        h = F.relu(self.norm2(self.conv1(h), *labels))
+    def forward(self, x: Tensor, labels: Tensor | None = None, *mix: Tensor) -> Tensor:
+        """Return (B, outputs, 2H, 2W) from x, (B, inputs, H, W), and labels (B,) if conditional.
+
+        ``mix``: the other labels and their share; see `ConditionalBatchNorm2d`.
+        """
+        classes = () if labels is None else (labels, *mix)
+        h = _doubled(F.relu(self.norm1(x, *classes)))
+        h = F.relu(self.norm2(self.conv1(h), *classes))
         return self.conv2(h) + _doubled(self.shortcut(x))
 
 
@@ -128,7 +128,7 @@ class Generator(nn.Module):
     """Noise, and a class, to images.
 
     ``up4`` (linear) makes a 4 x 4 map, each further ``upN`` (`Up`) doubles the side to N,
-    ``attentionN`` (or what `block` puts in its place) follows where asked for; then ``norm``, ReLU,
+    ``attentionN`` (or what stands in its place) follows where asked for; then ``norm``, ReLU,
     and ``out`` makes the image.
 
     Args:
@@ -158,8 +158,7 @@ class Generator(nn.Module):
             else:
                 self._follow(f"up{side}", Up(inputs, outputs, classes, hidden))
             if side in placed:
-                made = normed_block(block(outputs, attention, bias=False), normed)
-                self._follow(f"{made.title}{side}", made)
+                self._follow(*block_at(side, outputs, attention, normed, bias=False))
             inputs = outputs
         self.norm = nn.BatchNorm2d(inputs)
         self.out = normed_if(nn.Conv2d(inputs, 3, 3, padding=1), normed == "all")
@@ -168,12 +167,15 @@ class Generator(nn.Module):
         self.add_module(name, module)
         self.blocks.append(name)
 
-    def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
-        """Return images (B, 3, S, S), float in (-1, 1), from z (B, z_dim) and labels (B,)."""
+    def forward(self, z: Tensor, labels: Tensor | None = None, *mix: Tensor) -> Tensor:
+        """Return images (B, 3, S, S), float in (-1, 1), from z (B, z_dim) and labels (B,).
+
+        ``mix``: the other labels and their share, between classes; see `ConditionalBatchNorm2d`.
+        """
         h = self.up4(z).unflatten(1, (FIRST_SIDE, FIRST_SIDE, -1)).permute(0, 3, 1, 2)
         for name in self.blocks:
             module = self.get_submodule(name)
-            h = module(h, *labels) if isinstance(module, Up) else module(h)
+            h = module(h, labels, *mix) if isinstance(module, Up) else module(h)
         return at_least_fp32(self.out(F.relu(self.norm(h)))).tanh()
 
 
@@ -181,7 +183,7 @@ class Discriminator(nn.Module):
     """Images, and a class, to logits.
 
     Each ``downN`` (`Down`) halves the side to N, ``stayN`` (``stayN_2``) leaves it there, and
-    ``attentionN`` (or what `block` puts in its place) follows ``downN`` where asked for.  With h
+    ``attentionN`` (or what stands in its place) follows ``downN`` where asked for.  With h
     the sum of ReLU over all positions, the logit is ``out``(h) + <``embed``(class), h> (Miyato and
     Koyama 2018).
 
@@ -222,10 +224,16 @@ class Discriminator(nn.Module):
             name = f"{name}_2" if name in self.blocks else name
             self._follow(name, Down(inputs, outputs, stride, normed != "none", inputs == 3))
             if stride > 1 and side in placed:
-                made = block(
-                    outputs, attention, bias=False, needs_double_backward=needs_double_backward
+                self._follow(
+                    *block_at(
+                        side,
+                        outputs,
+                        attention,
+                        normed,
+                        bias=False,
+                        needs_double_backward=needs_double_backward,
+                    )
                 )
-                self._follow(f"{made.title}{side}", normed_block(made, normed))
             inputs = outputs
         self.out = normed_if(nn.Linear(inputs, 1), normed == "all")
         if classes:
@@ -235,58 +243,24 @@ class Discriminator(nn.Module):
         self.add_module(name, module)
         self.blocks.append(name)
 
-    def forward(self, images: Tensor, *labels: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) and labels (B,)."""
         if self.sees == "halves":
             halves = torch.cat(images.chunk(2, dim=3))
-            left, right = self._logits(halves, *(label.repeat(2) for label in labels)).chunk(2)
+            of_halves = None if labels is None else labels.repeat(2)
+            left, right = self._logits(halves, of_halves).chunk(2)
             return (left + right) / 2
-        return self._logits(images, *labels)
+        return self._logits(images, labels)
 
-    def _logits(self, h: Tensor, *labels: Tensor) -> Tensor:
+    def _logits(self, h: Tensor, labels: Tensor | None) -> Tensor:
         for name in self.blocks:
             h = self.get_submodule(name)(h)
         h = at_least_fp32(F.relu(h)).sum(dim=(2, 3))
         with no_autocast(h.device.type):
             logits: Tensor = self.out(h).squeeze(1)
-            for label in labels:
-                logits = logits + (self.embed(label) * h).sum(dim=1)
+            if labels is not None:
+                logits = logits + (self.embed(labels) * h).sum(dim=1)
         return logits
-
-
-def networks(
-    model: ModelConfig,
-    image_size: int,
-    width_g: float,
-    width_d: float,
-    *,
-    needs_double_backward: bool = False,
-) -> tuple[Generator, Discriminator]:
-    """Return G and D of these widths, not yet initialised.
-
-    ``needs_double_backward``: D's gradient will be differentiated again (gradient penalties).
-
-    Raises:
-        UserError: attention at a side that the network lacks, or at one too narrow for C / 8.
-    """
-    generator = Generator(
-        channels=generator_channels(image_size, width_g, model.layout),
-        z_dim=model.z_dim,
-        classes=model.classes,
-        attention=model.attention,
-        normed=model.spectral_norm.generator,
-    )
-    discriminator = Discriminator(
-        channels=discriminator_channels(image_size, width_d, model.layout),
-        strides=strides(image_size, model.layout),
-        image_size=image_size,
-        classes=model.classes,
-        attention=model.attention,
-        normed=model.spectral_norm.discriminator,
-        sees=model.discriminator_sees,
-        needs_double_backward=needs_double_backward,
-    )
-    return generator, discriminator
 
 
 def _sides(image_size: int, strides: list[int]) -> list[int]:
@@ -304,3 +278,43 @@ def _batchnorm(channels: int, classes: int) -> nn.Module:
 
 def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+@FAMILIES.register("resnet")
+class Resnet(Family):
+    """Residual blocks, with or without classes."""
+
+    knows = ("classes", "layout")
+
+    def networks(
+        self,
+        image_size: int,
+        width_g: float,
+        width_d: float,
+        *,
+        needs_double_backward: bool = False,
+    ) -> tuple[Generator, Discriminator]:
+        """Return G and D of these widths; see `Family.networks`."""
+        model = self.config
+        generator = Generator(
+            channels=generator_channels(image_size, width_g, model.layout),
+            z_dim=model.z_dim,
+            classes=model.classes,
+            attention=model.attention,
+            normed=model.spectral_norm.generator,
+        )
+        discriminator = Discriminator(
+            channels=discriminator_channels(image_size, width_d, model.layout),
+            strides=strides(image_size, model.layout),
+            image_size=image_size,
+            classes=model.classes,
+            attention=model.attention,
+            normed=model.spectral_norm.discriminator,
+            sees=model.discriminator_sees,
+            needs_double_backward=needs_double_backward,
+        )
+        return generator, discriminator
+
+    def width_of_a_channel(self, image_size: int) -> float:
+        """Return the width that adds a channel to the map of most channels."""
+        return 2.0 if self.config.layout == "flat" else 1 / MOST
