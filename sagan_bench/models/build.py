@@ -1,6 +1,6 @@
 """From a configuration to two initialised networks, and the table of their layers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -112,7 +112,7 @@ def skeleton(config: RunConfig) -> Networks:
         return Networks(
             *family.networks(
                 size,
-                *widths(config.model, size),
+                widths(config.model, size),
                 needs_double_backward=config.training.needs_double_backward,
             )
         )
@@ -212,9 +212,24 @@ def placed(config: RunConfig) -> list[Placed]:
 
 
 def layout(config: RunConfig) -> Layout:
-    """Lay the networks out on the meta device and count what they cost.  Raises as `build`."""
+    """Lay the networks out on the meta device and count what they cost.  Raises as `build`.
+
+    A backward pass costs two forward passes, or one where only the input's gradient is needed.
+    An update of D evaluates G once and D, forward and backward, on real and fake images; G's
+    update runs G forward and backward and D forward and to its input.  Gradient penalties and
+    recomputation are not counted.
+    """
     table = layers(config)
-    return Layout(tuple(table), _step_flops(config, table))
+    g = sum(layer.flops for layer in table if layer.network == "generator")
+    d = sum(layer.flops for layer in table if layer.network == "discriminator")
+    critic = g + 2 * 3 * d
+    step = config.training.batch_size * (config.training.n_critic * critic + 3 * g + 2 * d)
+    return Layout(tuple(table), step)
+
+
+def flops_per_step(config: RunConfig) -> int:
+    """Return the FLOPs of one step's products, as `layout` counts them."""
+    return layout(config).flops_per_step
 
 
 def layers(config: RunConfig) -> list[Layer]:
@@ -227,24 +242,6 @@ def layers(config: RunConfig) -> list[Layer]:
         z, images, labels = _family(config.model).inputs(config.data.image_size)
     rows = list(_rows("generator", networks.generator, z, labels))
     return rows + list(_rows("discriminator", networks.discriminator, images, labels))
-
-
-def flops_per_step(config: RunConfig) -> int:
-    """Return the FLOPs of one step's products, by the layer table.
-
-    A backward pass costs two forward passes, or one where only the input's gradient is needed.
-    An update of D evaluates G once and D, forward and backward, on real and fake images; G's
-    update runs G forward and backward and D forward and to its input.  Gradient penalties and
-    recomputation are not counted.
-    """
-    return _step_flops(config, layers(config))
-
-
-def _step_flops(config: RunConfig, table: Sequence[Layer]) -> int:
-    g = sum(layer.flops for layer in table if layer.network == "generator")
-    d = sum(layer.flops for layer in table if layer.network == "discriminator")
-    critic = g + 2 * 3 * d
-    return config.training.batch_size * (config.training.n_critic * critic + 3 * g + 2 * d)
 
 
 def _rows(title: str, network: nn.Module, *inputs: Tensor | None) -> Iterator[Layer]:

@@ -120,7 +120,7 @@ def garbage(network: nn.Module, **where: Any) -> nn.Module:
 
 def expected(made: nn.Module) -> nn.Module:
     """The same generator, made in memory."""
-    generator, _ = holding(lambda: made)(CONFIG.model).networks()
+    generator, _ = holding(lambda: made)(CONFIG.model).networks(32, (8, 8))
     initialise(generator, CONFIG.seed, "generator", CONFIG.model.initialisation)
     return generator
 

@@ -24,16 +24,10 @@ def test_wasserstein_by_hand() -> None:
 
 def test_gradient_penalty_of_a_linear_critic() -> None:
     linear = nn.Linear(12, 1, bias=False).double()
-
-    class Critic(nn.Module):
-        def forward(self, x: torch.Tensor, labels: None = None) -> torch.Tensor:
-            flat: torch.Tensor = linear(x.flatten(1))
-            return flat
-
-    critic = Critic()
+    critic = nn.Sequential(nn.Flatten(), linear)
     real, fake = torch.randn(2, 5, 3, 2, 2, dtype=torch.float64)
     share = torch.rand(5, 1, 1, 1, dtype=torch.float64)
-    penalty = WGAN_GP.penalty(critic, real, fake, share, None)
+    penalty = WGAN_GP.penalty(critic, real, fake, share)
     weight = linear.weight
     assert penalty.item() == pytest.approx((weight.norm().item() - 1) ** 2)
     (gradient,) = torch.autograd.grad(penalty, weight)
@@ -45,12 +39,12 @@ def test_gradient_penalty_is_taken_between_real_and_fake() -> None:
     seen = []
 
     class Critic(nn.Module):
-        def forward(self, x: torch.Tensor, labels: None = None) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             seen.append(x.detach())
             return x.square().flatten(1).sum(1)
 
     real, fake = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
     share = torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
-    penalty = WGAN_GP.penalty(Critic(), real, fake, share, None)
+    penalty = WGAN_GP.penalty(Critic(), real, fake, share)
     assert torch.equal(seen[0].flatten(), share.flatten())
     assert penalty.item() == pytest.approx(((2 * 0.25 - 1) ** 2 + (2 * 0.75 - 1) ** 2) / 2)

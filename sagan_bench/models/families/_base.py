@@ -24,22 +24,16 @@ class Family(Component, ABC):
 
     @abstractmethod
     def networks(
-        self,
-        image_size: int,
-        width_g: float,
-        width_d: float,
-        *,
-        needs_double_backward: bool = False,
+        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
     ) -> tuple[nn.Module, nn.Module]:
-        """Return G and D of these widths, not yet initialised.
+        """Return G and D, not yet initialised.
 
         Both take labels (B,) int64, or None, as a second argument: G after noise (B, z_dim), D
         after images (B, 3, S, S).
 
         Args:
             image_size: S.
-            width_g: of G, as `ModelConfig.width`.
-            width_d: of D.
+            widths: of G and of D, as `ModelConfig.width`.
             needs_double_backward: D's gradient will be differentiated again (gradient penalties).
 
         Raises:
@@ -69,7 +63,7 @@ class Family(Component, ABC):
         """
         plain = type(self)(self.config.model_copy(update={"spectral_norm": NO_SPECTRAL_NORM}))
         with torch.device("meta"):
-            generator, discriminator = plain.networks(image_size, width, width)
+            generator, discriminator = plain.networks(image_size, (width, width))
             z, images, labels = plain.inputs(image_size)
             return forward_flops(generator, z, labels), forward_flops(discriminator, images, labels)
 

@@ -6,17 +6,15 @@ side, other image sizes, spectral norm on every convolution by default, and the 
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sagan_bench.config.schema import AttentionConfig, SpectralNormed
+from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import at_least_fp32
-from sagan_bench.models.placement import block_at, normed_if, sides_with_blocks
+from sagan_bench.models.placement import blocks_by_side, normed_if
 
 LEAK = 0.1
 """Negative slope of D's leaky ReLU, the seed project's."""
@@ -43,23 +41,16 @@ class Generator(nn.Sequential):
     follows ``upN`` where asked for, and ``out`` makes the image.
 
     Args:
-        channels: by side, ascending; see `channels_by_side`.
-        z_dim: components of the noise.
-        attention: where, and what kind.
-        normed: which convolutions have spectral norm.
+        model: all but its width.
+        image_size: S.
+        width: see `channels_by_side`.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: Mapping[int, int],
-        z_dim: int,
-        attention: AttentionConfig,
-        normed: SpectralNormed,
-    ) -> None:
-        placed = sides_with_blocks("generator", attention, channels)
+    def __init__(self, model: ModelConfig, image_size: int, width: float) -> None:
+        normed, channels = model.spectral_norm.generator, channels_by_side(image_size, width)
+        blocks = blocks_by_side("generator", model, channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        inputs = z_dim
+        inputs = model.z_dim
         for side, outputs in channels.items():
             stretch = {"stride": 1, "padding": 0} if side == 4 else {"stride": 2, "padding": 1}
             conv = nn.ConvTranspose2d(inputs, outputs, 4, **stretch)  # type: ignore[arg-type]
@@ -70,9 +61,7 @@ class Generator(nn.Sequential):
                     relu=nn.ReLU(inplace=True),
                 )
             )
-            if side in placed:
-                name, block = block_at(side, outputs, attention, normed)
-                layers[name] = block
+            layers.update([blocks[side]] if side in blocks else [])
             inputs = outputs
         layers["out"] = normed_if(nn.ConvTranspose2d(inputs, 3, 4, 2, 1), normed == "all")
         super().__init__(layers)
@@ -90,25 +79,28 @@ class Discriminator(nn.Sequential):
     ``attentionN`` (or what stands in its place) follows ``downN`` where asked for, and
     ``out`` (4 x 4) makes the logit.
 
+    With ``model.discriminator_sees`` halves, the left and the right half of an image are scored
+    apart, with the same weights, and their logits averaged: D cannot tell whether they match.
+
     Args:
-        channels: by side; see `channels_by_side`.
-        attention: where, and what kind.
-        normed: which convolutions have spectral norm.
-        sees: with ``halves`` the left and the right half of an image are scored apart, with the
-            same weights, and their logits averaged: D cannot tell whether they match.
+        model: all but its width.
+        image_size: S.
+        width: see `channels_by_side`.
         needs_double_backward: whether gradients of gradients will be taken.
     """
 
     def __init__(
         self,
+        model: ModelConfig,
+        image_size: int,
+        width: float,
         *,
-        channels: Mapping[int, int],
-        attention: AttentionConfig,
-        normed: SpectralNormed,
-        sees: Literal["whole", "halves"] = "whole",
         needs_double_backward: bool = False,
     ) -> None:
-        placed = sides_with_blocks("discriminator", attention, channels)
+        normed, channels = model.spectral_norm.discriminator, channels_by_side(image_size, width)
+        blocks = blocks_by_side(
+            "discriminator", model, channels, needs_double_backward=needs_double_backward
+        )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 3
         for side, outputs in sorted(channels.items(), reverse=True):
@@ -118,16 +110,13 @@ class Discriminator(nn.Sequential):
                     relu=nn.LeakyReLU(LEAK, inplace=True),
                 )
             )
-            if side in placed:
-                name, block = block_at(
-                    side, outputs, attention, normed, needs_double_backward=needs_double_backward
-                )
-                layers[name] = block
+            layers.update([blocks[side]] if side in blocks else [])
             inputs = outputs
-        beside = (0, 1) if sees == "halves" else 0  # a half ends as 4 x 2, and the kernel is 4 x 4
+        # A half ends as 4 x 2, and the kernel is 4 x 4.
+        beside = (0, 1) if model.discriminator_sees == "halves" else 0
         layers["out"] = normed_if(nn.Conv2d(inputs, 1, 4, padding=beside), normed == "all")
         super().__init__(layers)
-        self.sees = sees
+        self.sees = model.discriminator_sees
 
     def forward(self, images: Tensor, labels: None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) in [-1, 1]."""
@@ -147,29 +136,13 @@ class Dcgan(Family):
     """Transposed convolutions up, convolutions down; without classes."""
 
     def networks(
-        self,
-        image_size: int,
-        width_g: float,
-        width_d: float,
-        *,
-        needs_double_backward: bool = False,
+        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
     ) -> tuple[Generator, Discriminator]:
         """Return G and D of these widths; see `Family.networks`."""
-        model = self.config
-        generator = Generator(
-            channels=channels_by_side(image_size, width_g),
-            z_dim=model.z_dim,
-            attention=model.attention,
-            normed=model.spectral_norm.generator,
+        width_g, width_d = widths
+        return Generator(self.config, image_size, width_g), Discriminator(
+            self.config, image_size, width_d, needs_double_backward=needs_double_backward
         )
-        discriminator = Discriminator(
-            channels=channels_by_side(image_size, width_d),
-            attention=model.attention,
-            normed=model.spectral_norm.discriminator,
-            sees=model.discriminator_sees,
-            needs_double_backward=needs_double_backward,
-        )
-        return generator, discriminator
 
     def width_of_a_channel(self, image_size: int) -> float:
         """Return the width that adds one channel to the 4 x 4 map."""

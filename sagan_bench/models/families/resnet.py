@@ -8,18 +8,19 @@ commutes.  Departures: attention may sit at any feature-map side; spectral norm 
 limit, and is not iterated by an evaluation, nor in D by G's step.
 """
 
-from collections.abc import Mapping
+import operator
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sagan_bench.config.schema import AttentionConfig, SpectralNormed
+from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import ConditionalBatchNorm2d, at_least_fp32, no_autocast
-from sagan_bench.models.placement import block_at, normed_if, sides_with_blocks
+from sagan_bench.models.placement import blocks_by_side, normed_if
 
 MOST = 16
 """The most channels of a map in a pyramid, in widths."""
@@ -132,33 +133,25 @@ class Generator(nn.Module):
     and ``out`` makes the image.
 
     Args:
-        channels: by side, ascending; see `generator_channels`.
-        z_dim: components of the noise.
-        classes: of the norms in `Up`; 0 is unconditional.
-        attention: where, and what kind.
-        normed: which layers have spectral norm.
+        model: all but its width.
+        image_size: S.
+        width: see `generator_channels`.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: Mapping[int, int],
-        z_dim: int,
-        classes: int,
-        attention: AttentionConfig,
-        normed: SpectralNormed,
-    ) -> None:
+    def __init__(self, model: ModelConfig, image_size: int, width: float) -> None:
         super().__init__()
-        placed = sides_with_blocks("generator", attention, channels)
+        normed = model.spectral_norm.generator
+        channels = generator_channels(image_size, width, model.layout)
+        blocks = blocks_by_side("generator", model, channels, bias=False)
         hidden = normed != "none"
         inputs, self.blocks = channels[FIRST_SIDE], list[str]()
         for side, outputs in channels.items():
             if side == FIRST_SIDE:
-                self.up4 = normed_if(nn.Linear(z_dim, outputs * side * side), hidden)
+                self.up4 = normed_if(nn.Linear(model.z_dim, outputs * side * side), hidden)
             else:
-                self._follow(f"up{side}", Up(inputs, outputs, classes, hidden))
-            if side in placed:
-                self._follow(*block_at(side, outputs, attention, normed, bias=False))
+                self._follow(f"up{side}", Up(inputs, outputs, model.classes, hidden))
+            if side in blocks:
+                self._follow(*blocks[side])
             inputs = outputs
         self.norm = nn.BatchNorm2d(inputs)
         self.out = normed_if(nn.Conv2d(inputs, 3, 3, padding=1), normed == "all")
@@ -187,57 +180,47 @@ class Discriminator(nn.Module):
     the sum of ReLU over all positions, the logit is ``out``(h) + <``embed``(class), h> (Miyato and
     Koyama 2018).
 
+    With ``model.discriminator_sees`` halves, the left and the right half of an image are scored
+    apart, with the same weights, and their logits averaged: D cannot tell whether they match.
+
     Args:
-        channels: behind each block, first to last; see `discriminator_channels`.
-        strides: likewise.
-        image_size: side of the images in pixels.
-        classes: that D is told of; 0 is unconditional.
-        attention: where, and what kind.
-        normed: which layers have spectral norm.
-        sees: with ``halves`` the left and the right half of an image are scored apart, with the
-            same weights, and their logits averaged: D cannot tell whether they match.
+        model: all but its width.
+        image_size: S.
+        width: see `discriminator_channels`.
         needs_double_backward: whether gradients of gradients will be taken.
     """
 
     def __init__(
         self,
-        *,
-        channels: list[int],
-        strides: list[int],
+        model: ModelConfig,
         image_size: int,
-        classes: int,
-        attention: AttentionConfig,
-        normed: SpectralNormed,
-        sees: Literal["whole", "halves"] = "whole",
+        width: float,
+        *,
         needs_double_backward: bool = False,
     ) -> None:
         super().__init__()
-        self.sees = sees
-        sides = _sides(image_size, strides)
-        by_side = {
-            s: c for s, c, stride in zip(sides, channels, strides, strict=True) if stride > 1
-        }
-        placed = sides_with_blocks("discriminator", attention, by_side)
+        self.sees, normed = model.discriminator_sees, model.spectral_norm.discriminator
+        steps = strides(image_size, model.layout)
+        channels = discriminator_channels(image_size, width, model.layout)
+        layout = list(zip(_sides(image_size, steps), channels, steps, strict=True))
+        blocks = blocks_by_side(
+            "discriminator",
+            model,
+            {side: outputs for side, outputs, stride in layout if stride > 1},
+            bias=False,
+            needs_double_backward=needs_double_backward,
+        )
         inputs, self.blocks = 3, list[str]()
-        for side, outputs, stride in zip(sides, channels, strides, strict=True):
+        for side, outputs, stride in layout:
             name = f"down{side}" if stride > 1 else f"stay{side}"
             name = f"{name}_2" if name in self.blocks else name
             self._follow(name, Down(inputs, outputs, stride, normed != "none", inputs == 3))
-            if stride > 1 and side in placed:
-                self._follow(
-                    *block_at(
-                        side,
-                        outputs,
-                        attention,
-                        normed,
-                        bias=False,
-                        needs_double_backward=needs_double_backward,
-                    )
-                )
+            if stride > 1 and side in blocks:
+                self._follow(*blocks[side])
             inputs = outputs
         self.out = normed_if(nn.Linear(inputs, 1), normed == "all")
-        if classes:
-            self.embed = normed_if(nn.Embedding(classes, inputs), normed == "all")
+        if model.classes:
+            self.embed = normed_if(nn.Embedding(model.classes, inputs), normed == "all")
 
     def _follow(self, name: str, module: nn.Module) -> None:
         self.add_module(name, module)
@@ -265,11 +248,7 @@ class Discriminator(nn.Module):
 
 def _sides(image_size: int, strides: list[int]) -> list[int]:
     """Return the side of the map behind each block."""
-    sides, side = [], image_size
-    for stride in strides:
-        side //= stride
-        sides.append(side)
-    return sides
+    return [image_size // scale for scale in accumulate(strides, operator.mul)]
 
 
 def _batchnorm(channels: int, classes: int) -> nn.Module:
@@ -287,33 +266,13 @@ class Resnet(Family):
     knows = ("classes", "layout")
 
     def networks(
-        self,
-        image_size: int,
-        width_g: float,
-        width_d: float,
-        *,
-        needs_double_backward: bool = False,
+        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
     ) -> tuple[Generator, Discriminator]:
         """Return G and D of these widths; see `Family.networks`."""
-        model = self.config
-        generator = Generator(
-            channels=generator_channels(image_size, width_g, model.layout),
-            z_dim=model.z_dim,
-            classes=model.classes,
-            attention=model.attention,
-            normed=model.spectral_norm.generator,
+        width_g, width_d = widths
+        return Generator(self.config, image_size, width_g), Discriminator(
+            self.config, image_size, width_d, needs_double_backward=needs_double_backward
         )
-        discriminator = Discriminator(
-            channels=discriminator_channels(image_size, width_d, model.layout),
-            strides=strides(image_size, model.layout),
-            image_size=image_size,
-            classes=model.classes,
-            attention=model.attention,
-            normed=model.spectral_norm.discriminator,
-            sees=model.discriminator_sees,
-            needs_double_backward=needs_double_backward,
-        )
-        return generator, discriminator
 
     def width_of_a_channel(self, image_size: int) -> float:
         """Return the width that adds a channel to the map of most channels."""

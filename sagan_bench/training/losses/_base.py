@@ -1,13 +1,16 @@
 """What a loss is asked for."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from sagan_bench.config.component import Component
 from sagan_bench.config.schema import RunConfig, TrainingConfig
 
 if TYPE_CHECKING:  # a second of torch
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    Critic = Callable[[Tensor], Tensor]
 
 
 class Loss(Component, ABC):
@@ -28,21 +31,15 @@ class Loss(Component, ABC):
         return -fake.mean()
 
     def penalty(
-        self,
-        discriminator: "nn.Module",
-        real: "Tensor",
-        fake: "Tensor",
-        share: "Tensor | None",
-        labels: "Tensor | None",
+        self, critic: "Critic", real: "Tensor", fake: "Tensor", share: "Tensor | None"
     ) -> "Tensor | None":
         """Return what is added to D's loss, its weight included, or none.
 
         Args:
-            discriminator: D.
+            critic: D, of images with the labels of the real ones.
             real: images (B, 3, S, S) in [-1, 1].
             fake: as many generated ones.
             share: (B, 1, 1, 1) in [0, 1], if the loss ``mixes``.
-            labels: of the real images, (B,) int64, if there are classes.
         """
         return None
 

@@ -7,7 +7,9 @@ from sagan_bench.core.registry import LOSSES
 from sagan_bench.training.losses._base import Loss
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    from sagan_bench.training.losses._base import Critic
 
 
 @LOSSES.register("wgan-gp")
@@ -26,20 +28,14 @@ class WganGp(Loss):
         return fake.mean() - real.mean()
 
     def penalty(
-        self,
-        discriminator: "nn.Module",
-        real: "Tensor",
-        fake: "Tensor",
-        share: "Tensor | None",
-        labels: "Tensor | None",
+        self, critic: "Critic", real: "Tensor", fake: "Tensor", share: "Tensor | None"
     ) -> "Tensor":
         """Return lambda E[(||grad D(x)||_2 - 1)^2] at x = share * real + (1 - share) * fake."""
         from torch import autograd
 
         assert share is not None
         mixed = (share * real + (1 - share) * fake).requires_grad_()
-        logits = discriminator(mixed, labels)
-        (gradient,) = autograd.grad(logits.sum(), mixed, create_graph=True)
+        (gradient,) = autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
         return self.config.gp_weight * (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
     @classmethod
