@@ -159,8 +159,9 @@ class Recipe:
                 logits = state.parallel_d(torch.cat([real, fake]), _both(real_labels, fake_labels))
             real_logits, fake_logits = logits.chunk(2)
             loss = self.loss.d(real_logits, fake_logits)
-            critic = partial(state.discriminator, labels=real_labels)
-            penalty = self.loss.penalty(critic, real, fake, share)
+            penalty = self.loss.penalty(
+                lambda images: state.discriminator(images, real_labels), real, fake, share
+            )
             return {
                 "loss_d": loss if penalty is None else loss + penalty,
                 "real_logits": real_logits.mean(),

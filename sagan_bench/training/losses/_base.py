@@ -10,7 +10,8 @@ from sagan_bench.config.schema import RunConfig, TrainingConfig
 if TYPE_CHECKING:  # a second of torch
     from torch import Tensor
 
-    Critic = Callable[[Tensor], Tensor]
+Critic = Callable[["Tensor"], "Tensor"]
+"""Images to logits."""
 
 
 class Loss(Component, ABC):
@@ -31,7 +32,7 @@ class Loss(Component, ABC):
         return -fake.mean()
 
     def penalty(
-        self, critic: "Critic", real: "Tensor", fake: "Tensor", share: "Tensor | None"
+        self, critic: Critic, real: "Tensor", fake: "Tensor", share: "Tensor | None"
     ) -> "Tensor | None":
         """Return what is added to D's loss, its weight included, or none.
 

@@ -4,12 +4,10 @@ from typing import TYPE_CHECKING
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.registry import LOSSES
-from sagan_bench.training.losses._base import Loss
+from sagan_bench.training.losses._base import Critic, Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from sagan_bench.training.losses._base import Critic
 
 
 @LOSSES.register("wgan-gp")
@@ -28,7 +26,7 @@ class WganGp(Loss):
         return fake.mean() - real.mean()
 
     def penalty(
-        self, critic: "Critic", real: "Tensor", fake: "Tensor", share: "Tensor | None"
+        self, critic: Critic, real: "Tensor", fake: "Tensor", share: "Tensor | None"
     ) -> "Tensor":
         """Return lambda E[(||grad D(x)||_2 - 1)^2] at x = share * real + (1 - share) * fake."""
         from torch import autograd
