@@ -39,7 +39,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sagan_bench.core import precision
 from sagan_bench.data import shapes
-from sagan_bench.models.attention import attend
+from sagan_bench.models.attention._paths import attend
 from sagan_bench.training import timing
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState

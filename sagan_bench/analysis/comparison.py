@@ -18,13 +18,13 @@ from sagan_bench.analysis.question import Measure, PaperRow, Question
 from sagan_bench.analysis.statistics import Comparison, Ending, Metric, Pair, Summary, settled
 from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.core.errors import NothingFinished, UserError
+from sagan_bench.core.registry import ATTENTION
 from sagan_bench.evaluation.protocol import BETTER
 from sagan_bench.runs.records import Status
 from sagan_bench.runs.run import Run
 
 ENGAGED = 0.02
 """A block whose ||gamma * o|| / ||x|| stays below this adds nothing that could be judged."""
-ATTENTION = ("full", "icml", "pooled", "uniform")
 BLIND = ("fid", "kid_mean", "isc_mean", "precision", "recall")
 """Metrics that hardly see whether distant parts of an image agree (docs/twins.md)."""
 
@@ -99,7 +99,8 @@ class PaperLine:
     """A variant as a row of the paper's table: matched by side of map / side of image."""
 
     variant: str
-    block: Literal["none", "attention", "residual"]
+    block: str
+    """The title of what stands there, or ``none``."""
     channels: int | None
     side: int | None
     share: float | None
@@ -350,13 +351,14 @@ def _blocks(found: Sequence[Run]) -> Iterable[Block]:
 def _engagement(found: Sequence[Run]) -> Engagement | None:
     """Count the runs in which some block did something; None where there is no block."""
     attention = found[0].config.model.attention
-    if not (attention.generator or attention.discriminator) or attention.kind == "wider":
+    kind = ATTENTION[attention.kind]
+    if not (attention.generator or attention.discriminator) or not kind.has_block:
         return None
     known = [[b.ratio for b in run.record.blocks if b.ratio is not None] for run in found]
     strongest = [max(ratios) for run, ratios in zip(found, known, strict=True)
                  if ratios and not run.lost]  # fmt: skip
     engaged = sum(ratio >= ENGAGED for ratio in strongest)
-    return Engagement(attention.kind in ATTENTION, len(strongest), engaged)
+    return Engagement(kind.is_attention, len(strongest), engaged)
 
 
 # --- Secondary readings ------------------------------------------------------------------------
@@ -448,10 +450,7 @@ def _paper_lines(
         places = {(place.side, place.channels) for place in facts.blocks}
         side, channels = next(iter(places)) if len(places) == 1 else (None, None)
         share = side / config.data.image_size if side else None
-        kind = config.model.attention.kind
-        block: Literal["none", "attention", "residual"] = (
-            "none" if not places else "attention" if kind in ATTENTION else "residual"
-        )
+        block = ATTENTION[config.model.attention.kind].title if places else "none"
         yield PaperLine(
             variant=name,
             block=block,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from sagan_bench.core.registry import LOSSES
+
 if TYPE_CHECKING:
     from sagan_bench.config.layers import Resolved
     from sagan_bench.config.schema import RunConfig
@@ -37,7 +39,7 @@ FLAGS = (
     Flag("--image-size", "data.image_size", int, "Side in pixels: 32, 64, 128, 256", ("--imsize",)),
     Flag("--batch-size", "training.batch_size", int, "Images a step", ("--batch_size",)),
     Flag("--micro-batch", "training.micro_batch", int, "Of these, so many at a time"),
-    Flag("--loss", "training.loss", str, "hinge or wgan-gp", ("--adv_loss",)),
+    Flag("--loss", "training.loss", str, " or ".join(LOSSES), ("--adv_loss",)),
     Flag("--steps", "run.steps", int, "Generator updates to reach", ("--total_step",)),
     Flag("--seed", "seed", int, "Of weights, noise and data order"),
     Flag("--sample-every", "run.sample_every", int, "Steps between grids", ("--sample_step",)),

@@ -10,7 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sagan_bench.config.schema import LABELS, MOST, MOST_WHOLE, Host, RunConfig, field_types
+from sagan_bench.config.schema import (
+    LABELS,
+    MOST,
+    MOST_WHOLE,
+    OPTIONS,
+    Host,
+    RunConfig,
+    field_types,
+)
 from sagan_bench.config.variants import pick, presets, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
@@ -74,7 +82,7 @@ def read(
         (f"variant {variant}", variant_settings(variant)),
         (str(file), written),
         *((option, {key: value}) for key, (option, value) in (flags or {}).items()),
-        *(("--set", dict([parse_set(text)])) for text in sets),
+        ("--set", dict(map(parse_set, sets))),
     )
 
 
@@ -91,16 +99,18 @@ def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) 
     values: dict[str, Any] = {"preset": preset, "variant": variant, "name": variant}
     origins = dict.fromkeys(types_, "default") | dict.fromkeys(LABELS, "chosen")
     for origin, layer in ((f"preset {preset}", pick("preset", preset, presets())), *layers):
-        for key, value in flatten(layer):
+        for key, value in sorted(flatten(layer), key=_components_first):
             _refuse_unknown(key, origin, types_)
             if key in LABELS[:2]:  # by now they only name what was chosen
                 raise UserError(f"{origin}: choose it with --{key} {value}")
-            values[key] = None if value == "none" and _optional(types_[key]) else value
+            _lay(values, key, value)
             origins[key] = origin
-    return Resolved(_validate(values, origins), origins)
+    config = _validate(values, origins)
+    there = dict(flatten(config.model_dump()))
+    return Resolved(config, {key: origin for key, origin in origins.items() if key in there})
 
 
-def decide(asked: Resolved, host: Host) -> Resolved:
+def decide(given: Resolved, host: Host) -> Resolved:
     """Replace every ``auto`` by what the host has.
 
     Gradient penalties are taken in fp32, because they are differentiated twice.
@@ -108,26 +118,26 @@ def decide(asked: Resolved, host: Host) -> Resolved:
     Raises:
         UserError: TF32 was asked for where there is none.
     """
-    config, decided = asked.config, dict[str, Any]()
+    config, decided = given.config, dict[str, Any]()
     if config.data.crop == "auto":
         decided["data.crop"] = config.data.crop_px
     if config.training.precision == "auto":
-        usable = host.bf16 and config.training.loss != "wgan-gp"
+        usable = host.bf16 and not config.training.needs_double_backward
         decided["training.precision"] = "bf16" if usable else "fp32"
     if config.training.precision == "tf32" and not host.tf32:
         raise UserError("training.precision = tf32: this device has none; use fp32, bf16 or auto")
     if config.evaluation.extractor == "auto":
         decided["evaluation.extractor"] = host.extractor
     values = dict(flatten(config.model_dump())) | decided
-    origins = asked.origins | dict.fromkeys(decided, "this machine")
+    origins = given.origins | dict.fromkeys(decided, "this machine")
     if "data.crop" in decided:
         origins["data.crop"] = "auto, by data.source"
     return Resolved(RunConfig.model_validate(_nested(values)), origins)
 
 
-def resolve(host: Host, **asked: Any) -> Resolved:
+def resolve(host: Host, **choices: Any) -> Resolved:
     """Return what `read` returns, without ``auto``.  Raises `UserError` as `read` and `decide`."""
-    return decide(read(**asked), host)
+    return decide(read(**choices), host)
 
 
 def override(config: RunConfig, given: Mapping[str, tuple[str, Any]]) -> RunConfig:
@@ -137,14 +147,27 @@ def override(config: RunConfig, given: Mapping[str, tuple[str, Any]]) -> RunConf
         UserError: an unknown key, or a value out of range.
     """
     values = dict(flatten(config.model_dump()))
-    for key, (origin, value) in given.items():
-        _refuse_unknown(key, origin, values)
-        values[key] = None if value == "none" and _optional(field_types()[key]) else value
+    for key, (origin, value) in sorted(given.items(), key=_components_first):
+        _refuse_unknown(key, origin, field_types())
+        _lay(values, key, value)
     return _validate(values, {key: origin for key, (origin, _) in given.items()})
 
 
+def _components_first(setting: tuple[str, Any]) -> bool:
+    """Order settings so that the name of a component comes before what it has of its own."""
+    return setting[0] not in OPTIONS
+
+
+def _lay(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value; of another component than before, what the one before had of its own goes."""
+    if key in OPTIONS and values.get(key) != value:
+        for own in [own for own in values if own.startswith(OPTIONS[key])]:
+            del values[own]
+    values[key] = None if value == "none" and _optional(field_types().get(key)) else value
+
+
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
-    if key not in types_:
+    if key not in types_ and not key.startswith(tuple(OPTIONS.values())):
         raise UserError(f"{origin}: no setting is called '{key}'; {closest(key, list(types_))}")
 
 
@@ -188,11 +211,11 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:
-    for one in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(one, list | tuple):
-            yield from _whole_numbers(one)
-        elif isinstance(one, int):
-            yield one
+    for each in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(each, list | tuple):
+            yield from _whole_numbers(each)
+        elif isinstance(each, int):
+            yield each
 
 
 def _setting(loc: tuple[int | str, ...]) -> str:

@@ -9,9 +9,20 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
-from sagan_bench.core.names import device_called
+from sagan_bench.config.options import Options
+from sagan_bench.core.names import closest, device_called
+from sagan_bench.core.registry import ATTENTION, FAMILIES, LOSSES, Registry
 from sagan_bench.core.trees import flatten
 
 DIGEST_SCHEMA = 1
@@ -50,7 +61,13 @@ Precision = Literal["auto", "fp32", "tf32", "bf16", "fp64"]
 ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
 Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
-AttentionKind = Literal["full", "icml", "pooled", "uniform", "residual", "wider"]
+AttentionKind = Annotated[str, AfterValidator(ATTENTION.check)]
+OPTIONS = {
+    "model.attention.kind": "model.attention.options.",
+    "model.architecture": "model.options.",
+    "training.loss": "training.options.",
+}
+"""What the keys of a component's own settings begin with, by the key that names it."""
 
 
 def later(neutral: Any, **rest: Any) -> Any:
@@ -66,6 +83,34 @@ class Section(BaseModel):
     """A part of the configuration: immutable, and it refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _options_of(components: Registry[Any], field: str) -> AfterValidator:
+    """Return the check of the own settings of the component that ``field`` names."""
+
+    def differing(options: Options, info: ValidationInfo) -> Options:
+        if not options or field not in info.data:
+            return Options()
+        component = components[info.data[field]]
+        known = component.Settings.model_fields
+        if unknown := next((key for key in options if key not in known), None):
+            hint = closest(unknown, list(known)) if known else "it has none"
+            raise ValueError(
+                f"no setting of {field} {component.name} is called {unknown!r}; {hint}"
+            )
+        settings = component.Settings.model_validate(options)
+        return Options(settings.model_dump(exclude_defaults=True))
+
+    return AfterValidator(differing)
+
+
+class _WithOptions(Section):
+    """A section that names a component, and carries its own settings where they are not neutral."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        return {key: value for key, value in dumped.items() if key != "options" or value}
 
 
 class DataConfig(Section):
@@ -92,13 +137,10 @@ class DataConfig(Section):
         return self.crop
 
 
-class AttentionConfig(Section):
+class AttentionConfig(_WithOptions):
     """Feature-map sides in pixels that carry a self-attention block; an empty list is none.
 
-    ``kind`` is what stands there.  Attention (`sagan_bench.models.attention`): ``full`` (arXiv v1
-    and the seed project), ``icml`` (the paper of 2019), ``pooled`` (its authors' code).  Controls:
-    ``uniform`` (every position sees the mean of all), ``residual`` (as many parameters as ``full``,
-    no context), ``wider`` (no block; each network has the width of as many FLOPs as with ``full``).
+    ``kind`` is what stands there: attention, or a control (`sagan_bench.models.attention`).
     """
 
     generator: Sides = Field((16,), description="sides in G")
@@ -106,6 +148,7 @@ class AttentionConfig(Section):
     kind: AttentionKind = later("full", description="attention or control at these sides")
     gamma_init: float = later(0.0, description="gamma at the start, in y = x + gamma * o")
     gamma_learned: bool = later(True, description="whether gamma is trained")
+    options: Annotated[Options, _options_of(ATTENTION, "kind")] = Options()
 
 
 class SpectralNormConfig(Section):
@@ -119,10 +162,12 @@ class SpectralNormConfig(Section):
     discriminator: SpectralNormed = Field("all", description="in D")
 
 
-class ModelConfig(Section):
+class ModelConfig(_WithOptions):
     """The two networks."""
 
-    architecture: Literal["dcgan", "resnet"] = Field("dcgan", description="family of networks")
+    architecture: Annotated[str, AfterValidator(FAMILIES.check)] = Field(
+        "dcgan", description="family of networks"
+    )
     width: int = Field(64, ge=8, description="channels of the widest feature map's neighbour")
     z_dim: int = Field(128, ge=1, description="components of the noise vector")
     attention: AttentionConfig = AttentionConfig()
@@ -141,12 +186,15 @@ class ModelConfig(Section):
     initialisation: Literal["torch", "glorot"] = later(
         "torch", description="law of the weights at the start; glorot: uniform, zero biases"
     )
+    options: Annotated[Options, _options_of(FAMILIES, "architecture")] = Options()
 
 
-class TrainingConfig(Section):
+class TrainingConfig(_WithOptions):
     """The recipe.  Defaults are the SAGAN paper's (section 4)."""
 
-    loss: Literal["hinge", "wgan-gp"] = Field("hinge", description="adversarial loss")
+    loss: Annotated[str, AfterValidator(LOSSES.check)] = Field(
+        "hinge", description="adversarial loss"
+    )
     gp_weight: float = Field(10.0, ge=0, description="lambda of the gradient penalty (wgan-gp)")
     batch_size: int = Field(64, ge=2, description="images a step")
     lr_g: float = Field(1e-4, gt=0, description="Adam's learning rate of G")
@@ -164,12 +212,19 @@ class TrainingConfig(Section):
     lr_d_over_g: float | None = later(
         None, gt=0, description="D's learning rate over G's; none leaves lr_d as it is"
     )
+    options: Annotated[Options, _options_of(LOSSES, "loss")] = Options()
 
     @property
     def learning_rates(self) -> tuple[float, float]:
         """Adam's learning rates of G and D, after ``lr_scale`` and ``lr_d_over_g``."""
         lr_d = self.lr_d if self.lr_d_over_g is None else self.lr_g * self.lr_d_over_g
         return self.lr_scale * self.lr_g, self.lr_scale * lr_d
+
+    @property
+    def needs_double_backward(self) -> bool:
+        """Whether D's gradient is differentiated again, for the penalty of the loss."""
+        needed: bool = LOSSES[self.loss].needs_double_backward
+        return needed
 
 
 class EvaluationConfig(Section):
@@ -230,20 +285,8 @@ class RunConfig(Section):
     run: RunSection = RunSection()
 
     @model_validator(mode="after")
-    def _consistent(self) -> "RunConfig":
-        if self.training.loss != "wgan-gp":
-            return self
-        normed = self.model.spectral_norm
-        if (normed.generator, normed.discriminator) != ("none", "none"):
-            raise ValueError(
-                "loss wgan-gp does not go with spectral normalisation; add --set "
-                "model.spectral_norm.generator=none --set model.spectral_norm.discriminator=none"
-            )
-        if self.training.compile:
-            raise ValueError(
-                "loss wgan-gp needs second derivatives, which a compiled network lacks; "
-                "leave out training.compile"
-            )
+    def _loss_goes_with_the_rest(self) -> "RunConfig":
+        LOSSES[self.training.loss].check(self)
         return self
 
     @model_validator(mode="after")
@@ -259,16 +302,13 @@ class RunConfig(Section):
     def _attention_has_effect(self) -> "RunConfig":
         attention, neutral = self.model.attention, neutral_values(AttentionConfig)
         changed = [key for key, value in neutral.items() if getattr(attention, key) != value]
+        changed += ["options"] if attention.options else []
         if changed and not (attention.generator or attention.discriminator):
             raise ValueError(
                 f"model.attention.{changed[0]} changes nothing, because no side has a block; "
                 "set model.attention.generator or model.attention.discriminator, e.g. to [16]"
             )
-        if attention.kind == "wider" and changed != ["kind"]:
-            raise ValueError(
-                f"model.attention.{changed[-1]} changes nothing, because with kind wider there is "
-                "no block; leave it out"
-            )
+        ATTENTION[attention.kind].check(self)
         return self
 
     def digest(self, data_fingerprint: str) -> str:
@@ -312,13 +352,13 @@ class Host:
 
 
 def field_types(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
-    """Return the annotated type of every leaf of the configuration by dotted key."""
+    """Return the annotated type of every leaf by dotted key, but for components' own settings."""
     types_: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
             types_ |= field_types(kind, f"{prefix}{name}.")
-        else:
+        elif kind is not Options:
             types_[prefix + name] = kind
     return types_
 

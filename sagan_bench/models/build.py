@@ -1,6 +1,7 @@
 """From a configuration to two initialised networks, and the table of their layers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,22 +10,18 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.flop_counter import FlopCounterMode
 
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.schema import ModelConfig, RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.models import families
-from sagan_bench.models.attention import Block
-from sagan_bench.models.layers import (
-    ConditionalBatchNorm2d,
-    SpectralNorm,
-    Weighted,
-    initialise,
-)
+from sagan_bench.core.registry import ATTENTION, FAMILIES
+from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
+from sagan_bench.models.layers import SpectralNorm, Weighted, initialise
 
 
 class Networks(NamedTuple):
     """G maps noise (B, z_dim) to images (B, 3, S, S); D maps images to logits (B,).
 
-    Networks with classes take labels (B,) int64 as a second argument.
+    Both take labels (B,) int64 as a second argument, None for networks without classes.
     """
 
     generator: nn.Module
@@ -109,14 +106,34 @@ def skeleton(config: RunConfig) -> Networks:
     Raises:
         UserError: attention at a side that a network lacks.
     """
+    family, size = _family(config.model), config.data.image_size
+    family.refuse_unknown()
     with torch.device("meta"):
         return Networks(
-            *families.networks(
-                config.model,
-                config.data.image_size,
-                needs_double_backward=config.training.loss == "wgan-gp",
+            *family.networks(
+                size,
+                widths(config.model, size),
+                needs_double_backward=config.training.needs_double_backward,
             )
         )
+
+
+def _family(model: ModelConfig) -> Family:
+    family: Family = FAMILIES[model.architecture](model)
+    return family
+
+
+@cache
+def widths(model: ModelConfig, image_size: int) -> tuple[float, float]:
+    """Return the widths of G and D, which the kind of attention may change.
+
+    Raises:
+        UserError: as `skeleton`.
+    """
+    of_both: tuple[float, float] = ATTENTION[model.attention.kind](model.attention).widths(
+        model, image_size
+    )
+    return of_both
 
 
 def _reset(network: nn.Module) -> None:
@@ -152,26 +169,24 @@ def _is_drawn(module: nn.Module, key: str) -> bool:
 
 
 def _rule(module: nn.Module) -> Callable[[], object] | None:
-    if isinstance(module, Block):
-        return module.reset_gamma
     rule: Callable[[], object] | None = getattr(module, "reset_parameters", None)
     return rule
 
 
 def _settles(module: nn.Module, rule: Callable[[], object]) -> bool:
     """Reset a module by its rule; return whether that sets all of it, whatever was there."""
-    found = []
+    outcomes = []
     for before in (0, 1):
         for _, tensor in _own(module):
             tensor.detach().fill_(before)
         rule()
-        found.append([tensor.detach().clone() for _, tensor in _own(module)])
-    return all(map(torch.equal, *found))
+        outcomes.append([tensor.detach().clone() for _, tensor in _own(module)])
+    return all(map(torch.equal, *outcomes))
 
 
 def without_spectral_norm(config: RunConfig) -> RunConfig:
     """Return the configuration of the same networks with plain weights."""
-    model = config.model.model_copy(update={"spectral_norm": families.NO_SPECTRAL_NORM})
+    model = config.model.model_copy(update={"spectral_norm": NO_SPECTRAL_NORM})
     return config.model_copy(update={"model": model})
 
 
@@ -197,9 +212,24 @@ def placed(config: RunConfig) -> list[Placed]:
 
 
 def layout(config: RunConfig) -> Layout:
-    """Lay the networks out on the meta device and count what they cost.  Raises as `build`."""
+    """Lay the networks out on the meta device and count what they cost.  Raises as `build`.
+
+    A backward pass costs two forward passes, or one where only the input's gradient is needed.
+    An update of D evaluates G once and D, forward and backward, on real and fake images; G's
+    update runs G forward and backward and D forward and to its input.  Gradient penalties and
+    recomputation are not counted.
+    """
     table = layers(config)
-    return Layout(tuple(table), _step_flops(config, table))
+    g = sum(layer.flops for layer in table if layer.network == "generator")
+    d = sum(layer.flops for layer in table if layer.network == "discriminator")
+    critic = g + 2 * 3 * d
+    step = config.training.batch_size * (config.training.n_critic * critic + 3 * g + 2 * d)
+    return Layout(tuple(table), step)
+
+
+def flops_per_step(config: RunConfig) -> int:
+    """Return the FLOPs of one step's products, as `layout` counts them."""
+    return layout(config).flops_per_step
 
 
 def layers(config: RunConfig) -> list[Layer]:
@@ -208,41 +238,18 @@ def layers(config: RunConfig) -> list[Layer]:
     Spectral norms are left out: they add no parameter, and their cost does not grow with the batch.
     """
     networks = skeleton(without_spectral_norm(config))
-    size = config.data.image_size
     with torch.device("meta"):
-        z, images = torch.zeros(1, config.model.z_dim), torch.zeros(1, 3, size, size)
-        labels = families.one_label(config.model)
-    rows = list(_rows("generator", networks.generator, z, *labels))
-    return rows + list(_rows("discriminator", networks.discriminator, images, *labels))
+        z, images, labels = _family(config.model).inputs(config.data.image_size)
+    rows = list(_rows("generator", networks.generator, z, labels))
+    return rows + list(_rows("discriminator", networks.discriminator, images, labels))
 
 
-def flops_per_step(config: RunConfig) -> int:
-    """Return the FLOPs of one step's products, by the layer table.
-
-    A backward pass costs two forward passes, or one where only the input's gradient is needed.
-    An update of D evaluates G once and D, forward and backward, on real and fake images; G's
-    update runs G forward and backward and D forward and to its input.  Gradient penalties and
-    recomputation are not counted.
-    """
-    return _step_flops(config, layers(config))
-
-
-def _step_flops(config: RunConfig, table: Sequence[Layer]) -> int:
-    g = sum(layer.flops for layer in table if layer.network == "generator")
-    d = sum(layer.flops for layer in table if layer.network == "discriminator")
-    critic = g + 2 * 3 * d
-    return config.training.batch_size * (config.training.n_critic * critic + 3 * g + 2 * d)
-
-
-SHOWN = Weighted | nn.BatchNorm2d | ConditionalBatchNorm2d | Block
-"""What has a row in the layer table, unless it is a part of what has one."""
-WHOLE = (Block, ConditionalBatchNorm2d)
-
-
-def _rows(title: str, network: nn.Module, *inputs: Tensor) -> Iterator[Layer]:
-    shown = {name: module for name, module in network.named_modules() if isinstance(module, SHOWN)}
-    inside = [f"{name}." for name, module in shown.items() if isinstance(module, WHOLE)]
-    shown = {n: m for n, m in shown.items() if not n.startswith(tuple(inside))}
+def _rows(title: str, network: nn.Module, *inputs: Tensor | None) -> Iterator[Layer]:
+    """Yield a row for each outermost module that has parameters or buffers of its own."""
+    shown: dict[str, nn.Module] = {}
+    for name, module in network.named_modules():
+        if _own(module) and not name.startswith(tuple(f"{outer}." for outer in shown)):
+            shown[name] = module
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in shown.items():
         module.register_forward_hook(

@@ -155,7 +155,7 @@ def _row_of(table: Tensor, labels: Tensor, others: Tensor | None, share: Tensor 
 
 
 @torch.no_grad()
-def forward_flops(network: nn.Module, *inputs: Tensor) -> int:
+def forward_flops(network: nn.Module, *inputs: Tensor | None) -> int:
     """Return the FLOPs of the products of a forward pass; a product-sum is two."""
     with FlopCounterMode(display=False) as counter:
         network(*inputs)

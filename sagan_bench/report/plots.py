@@ -6,6 +6,7 @@ from statistics import median
 
 from matplotlib.figure import Figure
 
+from sagan_bench.core.registry import ATTENTION
 from sagan_bench.report import figures
 from sagan_bench.report.document import Document, Placed, Series
 from sagan_bench.report.figures import DASHES, Effect, Line, Look
@@ -231,7 +232,8 @@ def factors(document: Document) -> Iterator[Drawn]:
 def _where(place: Placed) -> tuple[str, str] | None:
     """Return what stands where, and at which side; none where it stands at several."""
     sides = {*place.generator, *place.discriminator}
-    if len(sides) != 1 or place.kind == "wider":
+    stands = place.kind not in ATTENTION or ATTENTION[place.kind].has_block
+    if len(sides) != 1 or not stands:
         return None
     networks = " and ".join(
         name for name, of in (("G", place.generator), ("D", place.discriminator)) if of

@@ -95,11 +95,13 @@ class Probes:
 
     def _diagnosed(self, generator: nn.Module, state: TrainState) -> Blocks:
         """Return what the blocks of both networks do on the first samples and real images."""
-        generated, real = self._generator_inputs(), self._discriminator_inputs(state.device)
-        sent = [system.sent(tensor, state.device) for tensor in generated]
         networks = {
-            "generator": diagnose(generator, *sent, pictured=PICTURED),
-            "discriminator": diagnose(state.discriminator, *real, pictured=PICTURED),
+            "generator": diagnose(
+                generator, *self._generator_inputs(state.device), pictured=PICTURED
+            ),
+            "discriminator": diagnose(
+                state.discriminator, *self._discriminator_inputs(state.device), pictured=PICTURED
+            ),
         }
         return {
             (network, name): block
@@ -107,22 +109,23 @@ class Probes:
             for name, block in blocks.items()
         }
 
-    def _generator_inputs(self) -> list[Tensor]:
+    def _generator_inputs(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Return the noise (B, z_dim) of the grid's first images, and their labels (B,) if any."""
         config = self.config
         z = noise(config.seed, 0, DIAGNOSED, config.model.z_dim, config.evaluation.truncation)
         labels = grid_labels(config.model.classes)
-        return [z] if labels is None else [z, labels[:DIAGNOSED]]
+        sent = None if labels is None else system.sent(labels[:DIAGNOSED], device)
+        return system.sent(z, device), sent
 
-    def _discriminator_inputs(self, device: torch.device) -> list[Tensor]:
+    def _discriminator_inputs(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Return the first real images (B, 3, S, S) in [-1, 1], and their labels (B,) if any."""
         train = self.store.train
         images = torch.from_numpy(train.images[:DIAGNOSED].copy())
         pixels = normalise(system.sent(images, device)).to(dtype_of(self.config))
         if not self.config.model.classes:
-            return [pixels]
+            return pixels, None
         labels = torch.from_numpy(train.labels[:DIAGNOSED].copy())
-        return [pixels, system.sent(labels, device)]
+        return pixels, system.sent(labels, device)
 
     def _log(self, step: int, blocks: Blocks) -> None:
         figures = {f"{net}.{name}": block.figures() for (net, name), block in blocks.items()}

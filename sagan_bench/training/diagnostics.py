@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sagan_bench.core.precision import full_precision
-from sagan_bench.models.attention import Block
+from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.build import attention_blocks
 
 QUERY_POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
@@ -67,7 +67,7 @@ class BlockDiagnostics:
 
 
 def diagnose(
-    network: nn.Module, inputs: Tensor, *labels: Tensor, pictured: int = 4
+    network: nn.Module, inputs: Tensor, labels: Tensor | None = None, *, pictured: int = 4
 ) -> dict[str, BlockDiagnostics]:
     """Return the diagnostics of each block of a network, by the block's name.
 
@@ -89,13 +89,15 @@ def diagnose(
     network.eval()
     try:
         with torch.no_grad(), full_precision():
-            for chunk in zip(*(x.split(CHUNK_IMAGES) for x in (inputs, *labels)), strict=True):
-                features, side = _features(network, *chunk)
+            for start in range(0, len(inputs), CHUNK_IMAGES):
+                chunk = slice(start, start + CHUNK_IMAGES)
+                of_chunk = None if labels is None else labels[chunk]
+                features, side = _features(network, inputs[chunk], of_chunk)
                 for name, x in features.items():
                     for image in x.split(1):
                         keeps = len(looks[name]) < pictured
                         looks[name].append(_look(blocks[name], image, keeps))
-            return {name: _read(blocks[name], found, side) for name, found in looks.items()}
+            return {name: _read(blocks[name], looks[name], side) for name in looks}
     finally:
         network.train(training)
 
@@ -137,7 +139,9 @@ def _centres(rows: int, columns: int, size: int, like: Tensor) -> Tensor:
     return torch.cartesian_prod(*along)
 
 
-def _features(network: nn.Module, inputs: Tensor, *labels: Tensor) -> tuple[dict[str, Tensor], int]:
+def _features(
+    network: nn.Module, inputs: Tensor, labels: Tensor | None
+) -> tuple[dict[str, Tensor], int]:
     """Return what each block receives, by its name, and the side of the images in pixels."""
     received: dict[str, Tensor] = {}
     hooks = [
@@ -147,7 +151,7 @@ def _features(network: nn.Module, inputs: Tensor, *labels: Tensor) -> tuple[dict
         for name, block in attention_blocks(network).items()
     ]
     try:
-        output = network.forward(inputs, *labels)  # a call would compile a compiled network anew
+        output = network.forward(inputs, labels)  # a call would compile a compiled network anew
     finally:
         for hook in hooks:
             hook.remove()

@@ -11,6 +11,7 @@ from torch import Tensor
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
 from sagan_bench.core.distributed import DistributedContext
+from sagan_bench.core.registry import LOSSES
 from sagan_bench.core.seeding import generator as stream
 
 
@@ -22,7 +23,7 @@ class Noise(NamedTuple):
     labels: Tensor | None = None
     """Of the generated images, uniform, (B,) int64; None without classes."""
     share: Tensor | None = None
-    """Each image's place between real and fake, (B, 1, 1, 1); None without a gradient penalty."""
+    """Each image's place between real and fake, (B, 1, 1, 1); None for a loss that mixes none."""
 
     def to(self, device: torch.device) -> "Noise":
         """Return the same on a device, which is not waited for."""
@@ -59,7 +60,7 @@ def step_noise(config: RunConfig, context: DistributedContext, step: int) -> Ste
         return part(torch.randint(classes, (size,), generator=stream(config.seed, "label", *path)))
 
     def share(update: int) -> Tensor | None:
-        if training.loss != "wgan-gp":
+        if not LOSSES[training.loss].mixes:
             return None
         uniform = torch.rand((size, 1, 1, 1), generator=stream(config.seed, "share", step, update))
         return part(uniform.to(dtype_of(config)))

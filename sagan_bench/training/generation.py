@@ -1,7 +1,7 @@
 """From trained weights to images: fixed noise, standing statistics, and a sampler."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -58,17 +58,22 @@ def in_rows(labels: Tensor) -> Labels:
     return lambda start, stop: labels[start:stop]
 
 
-def _standing_inputs(config: RunConfig, batch: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield the fixed noise of one batch, and uniform classes if there are any."""
+def _standing_inputs(
+    config: RunConfig, batch: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Return the fixed noise of one batch, and uniform classes if there are any."""
     seed, size, classes = config.seed, config.training.batch_size, config.model.classes
     shape, source = (size, config.model.z_dim), stream(seed, "standing", batch)
-    yield system.sent(torch.randn(shape, generator=source, dtype=torch.float64).float(), device)
-    if classes:
-        labels = torch.randint(classes, (size,), generator=stream(seed, "standing-label", batch))
-        yield system.sent(labels, device)
+    z = torch.randn(shape, generator=source, dtype=torch.float64).float()
+    if not classes:
+        return system.sent(z, device), None
+    labels = torch.randint(classes, (size,), generator=stream(seed, "standing-label", batch))
+    return system.sent(z, device), system.sent(labels, device)
 
 
-def _average_statistics(network: nn.Module, batches: Iterable[Iterable[Tensor]]) -> None:
+def _average_statistics(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor | None]]
+) -> None:
     """Make BatchNorm's statistics the mean of those of all batches, and leave training mode on.
 
     What torch's `update_bn` computes, which asks the device in each layer how many batches it saw.
@@ -126,15 +131,21 @@ def sampler(
 
     def sample(seed: int, start: int, stop: int) -> Tensor:
         z = noise(seed, start, stop, z_dim, truncation)
-        return draw(standing_generator, z, *([labels(start, stop)] if labels else []))
+        return draw(standing_generator, z, labels(start, stop) if labels else None)
 
     return sample
 
 
 @torch.no_grad()
-def draw(standing_generator: nn.Module, *inputs: Tensor) -> Tensor:
-    """Return the images (B, 3, S, S) of z (B, z_dim) and labels (B,), in fp32, on the CPU."""
+def draw(
+    standing_generator: nn.Module, z: Tensor, labels: Tensor | None = None, *mix: Tensor
+) -> Tensor:
+    """Return the images (B, 3, S, S) of z (B, z_dim) and labels (B,), in fp32, on the CPU.
+
+    ``mix``: other labels and their share, (B,) each, for images between classes.
+    """
     device = next(standing_generator.parameters()).device
     with full_precision():
-        sent = (system.sent(each, device) for each in inputs)
+        inputs = (z, labels, *mix)
+        sent = (None if each is None else system.sent(each, device) for each in inputs)
         return standing_generator(*sent).cpu().contiguous()

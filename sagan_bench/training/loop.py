@@ -17,6 +17,7 @@ from torch.optim import Adam
 
 from sagan_bench.config.schema import RunConfig, TrainingConfig
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
+from sagan_bench.core.registry import LOSSES
 from sagan_bench.data.feeding import Feed
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
@@ -24,7 +25,7 @@ from sagan_bench.models.build import attention_blocks, build
 from sagan_bench.models.layers import frozen_spectral_norm
 from sagan_bench.models.synchronised import synchronise
 from sagan_bench.training.draws import Draws, Noise, dtype_of
-from sagan_bench.training.losses import D_LOSSES, adversarial_g, gradient_penalty
+from sagan_bench.training.losses._base import Loss
 
 
 class Step(NamedTuple):
@@ -133,7 +134,7 @@ class Recipe:
     def __init__(self, config: RunConfig, state: TrainState) -> None:
         self.training = config.training
         self.state = state
-        self.d_loss = D_LOSSES[config.training.loss]
+        self.loss: Loss = LOSSES[config.training.loss](config.training)
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self.training.precision == "bf16"
@@ -153,21 +154,16 @@ class Recipe:
             share: Tensor | None,
         ) -> dict[str, Tensor]:
             with torch.no_grad(), frozen_spectral_norm(state.generator), self._autocast():
-                fake = state.generator(z, *_there(fake_labels))
-            labels = _there(real_labels, fake_labels)
+                fake = state.generator(z, fake_labels)
             with self._autocast():
-                logits = state.parallel_d(
-                    torch.cat([real, fake]), *([torch.cat(labels)] if labels else [])
-                )
+                logits = state.parallel_d(torch.cat([real, fake]), _both(real_labels, fake_labels))
             real_logits, fake_logits = logits.chunk(2)
-            loss = self.d_loss(real_logits, fake_logits)
-            if share is not None:
-                penalty = gradient_penalty(
-                    state.discriminator, real, fake, share, *_there(real_labels)
-                )
-                loss = loss + self.training.gp_weight * penalty
+            loss = self.loss.d(real_logits, fake_logits)
+            penalty = self.loss.penalty(
+                lambda images: state.discriminator(images, real_labels), real, fake, share
+            )
             return {
-                "loss_d": loss,
+                "loss_d": loss if penalty is None else loss + penalty,
                 "real_logits": real_logits.mean(),
                 "fake_logits": fake_logits.mean(),
             }
@@ -182,9 +178,8 @@ class Recipe:
 
         def loss(z: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
             with self._autocast():
-                images = state.parallel_g(z, *_there(labels))
-                logits = state.discriminator(images, *_there(labels))
-            return {"loss_g": adversarial_g(logits)}
+                logits = state.discriminator(state.parallel_g(z, labels), labels)
+            return {"loss_g": self.loss.g(logits)}
 
         state.discriminator.requires_grad_(False).eval()
         try:
@@ -233,9 +228,9 @@ class Recipe:
         return list(zip(*columns, strict=True))
 
 
-def _there(*labels: Tensor | None) -> list[Tensor]:
-    """Return the labels that there are: none at all for networks without classes."""
-    return [each for each in labels if each is not None]
+def _both(real: Tensor | None, fake: Tensor | None) -> Tensor | None:
+    """Return the labels of real and generated images, None for networks without classes."""
+    return None if real is None or fake is None else torch.cat([real, fake])
 
 
 def _descend(optimizer: Adam) -> Tensor:

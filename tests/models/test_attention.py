@@ -10,17 +10,12 @@ from torch import Tensor
 
 from sagan_bench.config.schema import AttentionConfig, AttentionKind
 from sagan_bench.core import system
+from sagan_bench.core.registry import ATTENTION
 from sagan_bench.core.seeding import generator
-from sagan_bench.models import attention
-from sagan_bench.models.attention import (
-    Block,
-    Residual,
-    SelfAttention,
-    UniformAttention,
-    attend,
-    attention_maps,
-    path,
-)
+from sagan_bench.models.attention import _blocks
+from sagan_bench.models.attention import _paths as attention
+from sagan_bench.models.attention._blocks import Block, Residual, SelfAttention, UniformAttention
+from sagan_bench.models.attention._paths import attend, attention_maps, path
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 FAST = [attention.chunked, attention.fused, attention.recomputed]
@@ -31,6 +26,11 @@ Rows = tuple[Tensor, Tensor, Tensor]
 KINDS: list[AttentionKind] = ["full", "icml", "pooled", "uniform", "residual"]
 
 
+def of_kind(kind: AttentionKind, channels: int) -> Block:
+    made: Block = ATTENTION[kind](AttentionConfig(kind=kind)).block(channels)
+    return made
+
+
 def block(
     channels: int = 8,
     gamma: float = 0.7,
@@ -38,7 +38,7 @@ def block(
     kind: AttentionKind = "full",
 ) -> Block:
     """A block whose weights are large enough for maps that are far from uniform."""
-    made = attention.block(channels, AttentionConfig(kind=kind)).double()
+    made = of_kind(kind, channels).double()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             parameter.normal_(std=0.3, generator=generator(0, name))
@@ -197,7 +197,7 @@ def test_a_new_block_is_the_identity_bit_for_bit(
 ) -> None:
     x = features(3, 16, 4, 4, dtype=dtype).contiguous(memory_format=memory_format)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        y = attention.block(16, AttentionConfig(kind=kind))(x)
+        y = of_kind(kind, 16)(x)
     assert torch.equal(y, x)
     assert y.dtype == x.dtype
 
@@ -210,7 +210,7 @@ def test_gamma_starts_where_it_should_and_is_trained_or_a_constant() -> None:
         assert module.gamma.item() == 1
         assert "gamma" in module.state_dict()
         module.gamma.data.fill_(5)
-        module.reset_gamma()
+        module.reset_parameters()
         assert module.gamma.item() == 1
     assert learned.gamma.requires_grad
     assert "gamma" in dict(learned.named_parameters())
@@ -263,17 +263,14 @@ def test_otherwise_all_but_the_key_bias_learn() -> None:
 )
 def test_parameter_counts(kind: AttentionKind, weights: float, biases: float) -> None:
     for channels in (64, 512):
-        count = parameters(attention.block(channels, AttentionConfig(kind=kind)))
+        count = parameters(of_kind(kind, channels))
         assert count == weights * channels**2 + biases * channels + 1
 
 
 def test_a_residual_block_has_as_many_parameters_as_attention() -> None:
     for channels in range(8, 1025, 8):
         with torch.device("meta"):
-            full, control = (
-                parameters(attention.block(channels, AttentionConfig(kind=kind)))
-                for kind in ("full", "residual")
-            )
+            full, control = (parameters(of_kind(kind, channels)) for kind in ("full", "residual"))
         assert control == pytest.approx(full, rel=0.04 if channels < 64 else 0.01), channels
 
 
@@ -526,7 +523,7 @@ def test_under_autocast_the_maps_are_bf16_and_the_features_keep_their_dtype(
         used.extend(tensor.dtype for tensor in (query, key, value, o, attention_maps(query, key)))
         return o
 
-    monkeypatch.setattr(attention, "attend", spy)
+    monkeypatch.setattr(_blocks, "attend", spy)
     module = block(16, dtype=torch.float32)
     x = features(2, 16, 6, 6, dtype=dtype)
     with torch.autocast("cpu", torch.bfloat16):

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import AttentionConfig, Host, RunConfig
-from sagan_bench.models import families
-from sagan_bench.models.attention import SelfAttention
+from sagan_bench.core.registry import FAMILIES
+from sagan_bench.models.attention._blocks import SelfAttention
 from sagan_bench.models.build import build, plain_generator
+from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import SpectralNorm, initialise, spectral_norm
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
@@ -68,11 +69,13 @@ class Biased(nn.Linear):
         self.gain = nn.Parameter(torch.ones(4))
 
 
-class Family:
+class OfAllKinds(Family):
     """A family whose generator holds ``made()`` besides layers of all kinds."""
 
-    def __init__(self, made: Callable[[], nn.Module]) -> None:
-        self.made = made
+    made: Callable[[], nn.Module]
+
+    def width_of_a_channel(self, image_size: int) -> float:
+        return 1.0
 
     def networks(self, *given: object, **named: object) -> tuple[nn.Module, nn.Module]:
         generator = nn.Sequential(
@@ -84,14 +87,18 @@ class Family:
             nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
             nn.Linear(8, 4),
         )
-        generator.add_module("made", self.made())
+        generator.add_module("made", type(self).made())
         return generator, nn.Sequential(nn.Linear(4, 1))
+
+
+def holding(made: Callable[[], nn.Module]) -> type[OfAllKinds]:
+    return type("Holding", (OfAllKinds,), {"made": staticmethod(made)})
 
 
 @pytest.fixture
 def of_family(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], nn.Module]], RunConfig]:
     def configured(made: Callable[[], nn.Module]) -> RunConfig:
-        monkeypatch.setitem(families.FAMILIES, "dcgan", Family(made))
+        monkeypatch.setitem(FAMILIES._known, "dcgan", holding(made))
         monkeypatch.setattr(nn.Module, "to_empty", garbage)
         return CONFIG
 
@@ -113,7 +120,7 @@ def garbage(network: nn.Module, **where: Any) -> nn.Module:
 
 def expected(made: nn.Module) -> nn.Module:
     """The same generator, made in memory."""
-    generator, _ = Family(lambda: made).networks()
+    generator, _ = holding(lambda: made)(CONFIG.model).networks(32, (8, 8))
     initialise(generator, CONFIG.seed, "generator", CONFIG.model.initialisation)
     return generator
 

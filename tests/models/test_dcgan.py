@@ -13,7 +13,7 @@ from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.config.variants import variants
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.seeding import generator as stream
-from sagan_bench.models.attention import SelfAttention
+from sagan_bench.models.attention._blocks import SelfAttention
 from sagan_bench.models.build import (
     attention_blocks,
     build,
@@ -21,9 +21,9 @@ from sagan_bench.models.build import (
     layers,
     parameters,
     skeleton,
+    widths,
 )
-from sagan_bench.models.dcgan import channels_by_side
-from sagan_bench.models.families import widths
+from sagan_bench.models.families.dcgan import channels_by_side
 from sagan_bench.models.layers import SpectralNorm, frozen_spectral_norm, spectral_norms
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")

@@ -12,11 +12,16 @@ from sagan_bench.cli import main
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.models.attention import SelfAttention
-from sagan_bench.models.build import attention_blocks, build, layers, parameters, skeleton
-from sagan_bench.models.families import widths
+from sagan_bench.models.attention._blocks import SelfAttention
+from sagan_bench.models.build import attention_blocks, build, layers, parameters, skeleton, widths
+from sagan_bench.models.families.resnet import (
+    Down,
+    Up,
+    discriminator_channels,
+    generator_channels,
+    strides,
+)
 from sagan_bench.models.layers import ConditionalBatchNorm2d, spectral_norms
-from sagan_bench.models.resnet import Down, Up, discriminator_channels, generator_channels, strides
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState
 
@@ -137,10 +142,10 @@ def test_blocks_of_the_resnet_have_no_bias() -> None:
 @pytest.mark.parametrize("channels", [64, 128, 256])
 def test_a_residual_control_without_bias_has_as_many_parameters(channels: int) -> None:
     from sagan_bench.config.schema import AttentionConfig
-    from sagan_bench.models.attention import block
+    from sagan_bench.core.registry import ATTENTION
 
-    kinds = (AttentionConfig(kind=kind) for kind in ("full", "residual"))
-    full, residual = (parameters(block(channels, kind, bias=False)) for kind in kinds)
+    kinds = (ATTENTION[kind](AttentionConfig(kind=kind)) for kind in ("full", "residual"))
+    full, residual = (parameters(kind.block(channels, bias=False)) for kind in kinds)
     assert residual == full == 1.25 * channels**2 + 1
 
 

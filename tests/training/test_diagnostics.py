@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.seeding import generator as stream
-from sagan_bench.models.attention import SelfAttention
+from sagan_bench.models.attention._blocks import SelfAttention
 from sagan_bench.models.build import Networks, attention_blocks, build
 from sagan_bench.training import diagnostics
 from sagan_bench.training.diagnostics import diagnose, distance, entropy

@@ -4,22 +4,22 @@ import pytest
 import torch
 from torch import nn
 
-from sagan_bench.training.losses import (
-    adversarial_g,
-    gradient_penalty,
-    hinge_d,
-    wasserstein_d,
-)
+from sagan_bench.config.schema import TrainingConfig
+from sagan_bench.core.registry import LOSSES
+
+PLAIN = TrainingConfig(gp_weight=1)
+HINGE, WGAN_GP = LOSSES["hinge"](PLAIN), LOSSES["wgan-gp"](PLAIN)
 
 
 def test_hinge_by_hand() -> None:
     real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-2.0, 0.5, 1.0])
-    assert hinge_d(real, fake).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1.5 + 2) / 3)
-    assert adversarial_g(fake).item() == pytest.approx(0.5 / 3)
+    assert HINGE.d(real, fake).item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1.5 + 2) / 3)
+    for loss in (HINGE, WGAN_GP):
+        assert loss.g(fake).item() == pytest.approx(0.5 / 3)
 
 
 def test_wasserstein_by_hand() -> None:
-    assert wasserstein_d(torch.tensor([3.0, 1.0]), torch.tensor([0.5, 0.5])).item() == -1.5
+    assert WGAN_GP.d(torch.tensor([3.0, 1.0]), torch.tensor([0.5, 0.5])).item() == -1.5
 
 
 def test_gradient_penalty_of_a_linear_critic() -> None:
@@ -27,7 +27,7 @@ def test_gradient_penalty_of_a_linear_critic() -> None:
     critic = nn.Sequential(nn.Flatten(), linear)
     real, fake = torch.randn(2, 5, 3, 2, 2, dtype=torch.float64)
     share = torch.rand(5, 1, 1, 1, dtype=torch.float64)
-    penalty = gradient_penalty(critic, real, fake, share)
+    penalty = WGAN_GP.penalty(critic, real, fake, share)
     weight = linear.weight
     assert penalty.item() == pytest.approx((weight.norm().item() - 1) ** 2)
     (gradient,) = torch.autograd.grad(penalty, weight)
@@ -45,6 +45,6 @@ def test_gradient_penalty_is_taken_between_real_and_fake() -> None:
 
     real, fake = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
     share = torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
-    penalty = gradient_penalty(Critic(), real, fake, share)
+    penalty = WGAN_GP.penalty(Critic(), real, fake, share)
     assert torch.equal(seen[0].flatten(), share.flatten())
     assert penalty.item() == pytest.approx(((2 * 0.25 - 1) ** 2 + (2 * 0.75 - 1) ** 2) / 2)

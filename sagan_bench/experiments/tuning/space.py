@@ -15,6 +15,7 @@ from sagan_bench.config.schema import MOST_WHOLE, RunConfig, Section, field_type
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
+from sagan_bench.core.registry import ATTENTION
 from sagan_bench.core.stored import load_toml, shortened
 from sagan_bench.core.trees import flatten
 from sagan_bench.experiments.study import file_of, flattened, validated
@@ -144,7 +145,8 @@ class Space(Section):
             config: its configuration.
         """
         own, attention = variant_settings(variant), config.model.attention
-        blocks = (attention.generator or attention.discriminator) and attention.kind != "wider"
+        sides = attention.generator or attention.discriminator
+        blocks = sides and ATTENTION[attention.kind].has_block
         return {
             key: parameter
             for key, parameter in self.parameters.items()

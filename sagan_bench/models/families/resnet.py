@@ -8,17 +8,19 @@ commutes.  Departures: attention may sit at any feature-map side; spectral norm 
 limit, and is not iterated by an evaluation, nor in D by G's step.
 """
 
-from collections.abc import Mapping
+import operator
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sagan_bench.config.schema import AttentionConfig, ModelConfig, SpectralNormed
-from sagan_bench.models.attention import block
+from sagan_bench.config.schema import ModelConfig
+from sagan_bench.core.registry import FAMILIES
+from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import ConditionalBatchNorm2d, at_least_fp32, no_autocast
-from sagan_bench.models.placement import normed_block, normed_if, sides_with_blocks
+from sagan_bench.models.placement import blocks_by_side, normed_if
 
 MOST = 16
 """The most channels of a map in a pyramid, in widths."""
@@ -64,11 +66,6 @@ def discriminator_channels(image_size: int, width: float, layout: Layout) -> lis
     return [round(width * min(MOST, 2**number)) for number in range(count)]
 
 
-def width_of_a_channel(model: ModelConfig, image_size: int) -> float:
-    """Return the width that adds a channel to the map of most channels, in G and in D alike."""
-    return 2.0 if model.layout == "flat" else 1 / MOST
-
-
 class Up(nn.Module):
     """A residual block that doubles the side: (norm, ReLU, up, conv, norm, ReLU, conv) + shortcut.
 
@@ -87,10 +84,14 @@ class Up(nn.Module):
         self.conv2 = normed_if(nn.Conv2d(outputs, outputs, 3, padding=1), normed)
         self.shortcut = normed_if(nn.Conv2d(inputs, outputs, 1), normed)
 
-    def forward(self, x: Tensor, *labels: Tensor) -> Tensor:
-        """Return (B, outputs, 2H, 2W) from x, (B, inputs, H, W), and labels (B,) if conditional."""
-        h = _doubled(F.relu(self.norm1(x, *labels)))
-        h = F.relu(self.norm2(self.conv1(h), *labels))
+    def forward(self, x: Tensor, labels: Tensor | None = None, *mix: Tensor) -> Tensor:
+        """Return (B, outputs, 2H, 2W) from x, (B, inputs, H, W), and labels (B,) if conditional.
+
+        ``mix``: the other labels and their share; see `ConditionalBatchNorm2d`.
+        """
+        classes = () if labels is None else (labels, *mix)
+        h = _doubled(F.relu(self.norm1(x, *classes)))
+        h = F.relu(self.norm2(self.conv1(h), *classes))
         return self.conv2(h) + _doubled(self.shortcut(x))
 
 
@@ -128,38 +129,29 @@ class Generator(nn.Module):
     """Noise, and a class, to images.
 
     ``up4`` (linear) makes a 4 x 4 map, each further ``upN`` (`Up`) doubles the side to N,
-    ``attentionN`` (or what `block` puts in its place) follows where asked for; then ``norm``, ReLU,
+    ``attentionN`` (or what stands in its place) follows where asked for; then ``norm``, ReLU,
     and ``out`` makes the image.
 
     Args:
-        channels: by side, ascending; see `generator_channels`.
-        z_dim: components of the noise.
-        classes: of the norms in `Up`; 0 is unconditional.
-        attention: where, and what kind.
-        normed: which layers have spectral norm.
+        model: all but its width.
+        image_size: S.
+        width: see `generator_channels`.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: Mapping[int, int],
-        z_dim: int,
-        classes: int,
-        attention: AttentionConfig,
-        normed: SpectralNormed,
-    ) -> None:
+    def __init__(self, model: ModelConfig, image_size: int, width: float) -> None:
         super().__init__()
-        placed = sides_with_blocks("generator", attention, channels)
+        normed = model.spectral_norm.generator
+        channels = generator_channels(image_size, width, model.layout)
+        blocks = blocks_by_side("generator", model, channels, bias=False)
         hidden = normed != "none"
         inputs, self.blocks = channels[FIRST_SIDE], list[str]()
         for side, outputs in channels.items():
             if side == FIRST_SIDE:
-                self.up4 = normed_if(nn.Linear(z_dim, outputs * side * side), hidden)
+                self.up4 = normed_if(nn.Linear(model.z_dim, outputs * side * side), hidden)
             else:
-                self._follow(f"up{side}", Up(inputs, outputs, classes, hidden))
-            if side in placed:
-                made = normed_block(block(outputs, attention, bias=False), normed)
-                self._follow(f"{made.title}{side}", made)
+                self._follow(f"up{side}", Up(inputs, outputs, model.classes, hidden))
+            if side in blocks:
+                self._follow(*blocks[side])
             inputs = outputs
         self.norm = nn.BatchNorm2d(inputs)
         self.out = normed_if(nn.Conv2d(inputs, 3, 3, padding=1), normed == "all")
@@ -168,12 +160,15 @@ class Generator(nn.Module):
         self.add_module(name, module)
         self.blocks.append(name)
 
-    def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
-        """Return images (B, 3, S, S), float in (-1, 1), from z (B, z_dim) and labels (B,)."""
+    def forward(self, z: Tensor, labels: Tensor | None = None, *mix: Tensor) -> Tensor:
+        """Return images (B, 3, S, S), float in (-1, 1), from z (B, z_dim) and labels (B,).
+
+        ``mix``: the other labels and their share, between classes; see `ConditionalBatchNorm2d`.
+        """
         h = self.up4(z).unflatten(1, (FIRST_SIDE, FIRST_SIDE, -1)).permute(0, 3, 1, 2)
         for name in self.blocks:
             module = self.get_submodule(name)
-            h = module(h, *labels) if isinstance(module, Up) else module(h)
+            h = module(h, labels, *mix) if isinstance(module, Up) else module(h)
         return at_least_fp32(self.out(F.relu(self.norm(h)))).tanh()
 
 
@@ -181,121 +176,79 @@ class Discriminator(nn.Module):
     """Images, and a class, to logits.
 
     Each ``downN`` (`Down`) halves the side to N, ``stayN`` (``stayN_2``) leaves it there, and
-    ``attentionN`` (or what `block` puts in its place) follows ``downN`` where asked for.  With h
+    ``attentionN`` (or what stands in its place) follows ``downN`` where asked for.  With h
     the sum of ReLU over all positions, the logit is ``out``(h) + <``embed``(class), h> (Miyato and
     Koyama 2018).
 
+    With ``model.discriminator_sees`` halves, the left and the right half of an image are scored
+    apart, with the same weights, and their logits averaged: D cannot tell whether they match.
+
     Args:
-        channels: behind each block, first to last; see `discriminator_channels`.
-        strides: likewise.
-        image_size: side of the images in pixels.
-        classes: that D is told of; 0 is unconditional.
-        attention: where, and what kind.
-        normed: which layers have spectral norm.
-        sees: with ``halves`` the left and the right half of an image are scored apart, with the
-            same weights, and their logits averaged: D cannot tell whether they match.
+        model: all but its width.
+        image_size: S.
+        width: see `discriminator_channels`.
         needs_double_backward: whether gradients of gradients will be taken.
     """
 
     def __init__(
         self,
-        *,
-        channels: list[int],
-        strides: list[int],
+        model: ModelConfig,
         image_size: int,
-        classes: int,
-        attention: AttentionConfig,
-        normed: SpectralNormed,
-        sees: Literal["whole", "halves"] = "whole",
+        width: float,
+        *,
         needs_double_backward: bool = False,
     ) -> None:
         super().__init__()
-        self.sees = sees
-        sides = _sides(image_size, strides)
-        by_side = {
-            s: c for s, c, stride in zip(sides, channels, strides, strict=True) if stride > 1
-        }
-        placed = sides_with_blocks("discriminator", attention, by_side)
+        self.sees, normed = model.discriminator_sees, model.spectral_norm.discriminator
+        steps = strides(image_size, model.layout)
+        channels = discriminator_channels(image_size, width, model.layout)
+        layout = list(zip(_sides(image_size, steps), channels, steps, strict=True))
+        blocks = blocks_by_side(
+            "discriminator",
+            model,
+            {side: outputs for side, outputs, stride in layout if stride > 1},
+            bias=False,
+            needs_double_backward=needs_double_backward,
+        )
         inputs, self.blocks = 3, list[str]()
-        for side, outputs, stride in zip(sides, channels, strides, strict=True):
+        for side, outputs, stride in layout:
             name = f"down{side}" if stride > 1 else f"stay{side}"
             name = f"{name}_2" if name in self.blocks else name
             self._follow(name, Down(inputs, outputs, stride, normed != "none", inputs == 3))
-            if stride > 1 and side in placed:
-                made = block(
-                    outputs, attention, bias=False, needs_double_backward=needs_double_backward
-                )
-                self._follow(f"{made.title}{side}", normed_block(made, normed))
+            if stride > 1 and side in blocks:
+                self._follow(*blocks[side])
             inputs = outputs
         self.out = normed_if(nn.Linear(inputs, 1), normed == "all")
-        if classes:
-            self.embed = normed_if(nn.Embedding(classes, inputs), normed == "all")
+        if model.classes:
+            self.embed = normed_if(nn.Embedding(model.classes, inputs), normed == "all")
 
     def _follow(self, name: str, module: nn.Module) -> None:
         self.add_module(name, module)
         self.blocks.append(name)
 
-    def forward(self, images: Tensor, *labels: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) and labels (B,)."""
         if self.sees == "halves":
             halves = torch.cat(images.chunk(2, dim=3))
-            left, right = self._logits(halves, *(label.repeat(2) for label in labels)).chunk(2)
+            of_halves = None if labels is None else labels.repeat(2)
+            left, right = self._logits(halves, of_halves).chunk(2)
             return (left + right) / 2
-        return self._logits(images, *labels)
+        return self._logits(images, labels)
 
-    def _logits(self, h: Tensor, *labels: Tensor) -> Tensor:
+    def _logits(self, h: Tensor, labels: Tensor | None) -> Tensor:
         for name in self.blocks:
             h = self.get_submodule(name)(h)
         h = at_least_fp32(F.relu(h)).sum(dim=(2, 3))
         with no_autocast(h.device.type):
             logits: Tensor = self.out(h).squeeze(1)
-            for label in labels:
-                logits = logits + (self.embed(label) * h).sum(dim=1)
+            if labels is not None:
+                logits = logits + (self.embed(labels) * h).sum(dim=1)
         return logits
-
-
-def networks(
-    model: ModelConfig,
-    image_size: int,
-    width_g: float,
-    width_d: float,
-    *,
-    needs_double_backward: bool = False,
-) -> tuple[Generator, Discriminator]:
-    """Return G and D of these widths, not yet initialised.
-
-    ``needs_double_backward``: D's gradient will be differentiated again (gradient penalties).
-
-    Raises:
-        UserError: attention at a side that the network lacks, or at one too narrow for C / 8.
-    """
-    generator = Generator(
-        channels=generator_channels(image_size, width_g, model.layout),
-        z_dim=model.z_dim,
-        classes=model.classes,
-        attention=model.attention,
-        normed=model.spectral_norm.generator,
-    )
-    discriminator = Discriminator(
-        channels=discriminator_channels(image_size, width_d, model.layout),
-        strides=strides(image_size, model.layout),
-        image_size=image_size,
-        classes=model.classes,
-        attention=model.attention,
-        normed=model.spectral_norm.discriminator,
-        sees=model.discriminator_sees,
-        needs_double_backward=needs_double_backward,
-    )
-    return generator, discriminator
 
 
 def _sides(image_size: int, strides: list[int]) -> list[int]:
     """Return the side of the map behind each block."""
-    sides, side = [], image_size
-    for stride in strides:
-        side //= stride
-        sides.append(side)
-    return sides
+    return [image_size // scale for scale in accumulate(strides, operator.mul)]
 
 
 def _batchnorm(channels: int, classes: int) -> nn.Module:
@@ -304,3 +257,23 @@ def _batchnorm(channels: int, classes: int) -> nn.Module:
 
 def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+@FAMILIES.register("resnet")
+class Resnet(Family):
+    """Residual blocks, with or without classes."""
+
+    knows = ("classes", "layout")
+
+    def networks(
+        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
+    ) -> tuple[Generator, Discriminator]:
+        """Return G and D of these widths; see `Family.networks`."""
+        width_g, width_d = widths
+        return Generator(self.config, image_size, width_g), Discriminator(
+            self.config, image_size, width_d, needs_double_backward=needs_double_backward
+        )
+
+    def width_of_a_channel(self, image_size: int) -> float:
+        """Return the width that adds a channel to the map of most channels."""
+        return 2.0 if self.config.layout == "flat" else 1 / MOST

@@ -6,16 +6,15 @@ side, other image sizes, spectral norm on every convolution by default, and the 
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sagan_bench.config.schema import AttentionConfig, ModelConfig, SpectralNormed
-from sagan_bench.models.attention import block
+from sagan_bench.config.schema import ModelConfig
+from sagan_bench.core.registry import FAMILIES
+from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import at_least_fp32
-from sagan_bench.models.placement import normed_block, normed_if, sides_with_blocks
+from sagan_bench.models.placement import blocks_by_side, normed_if
 
 LEAK = 0.1
 """Negative slope of D's leaky ReLU, the seed project's."""
@@ -38,27 +37,20 @@ class Generator(nn.Sequential):
     """Noise to images.
 
     ``up4`` makes a 4 x 4 map, each further ``upN`` (transposed convolution 4 x 4 stride 2,
-    BatchNorm, ReLU) doubles the side to N, ``attentionN`` (or what `block` puts in its place)
+    BatchNorm, ReLU) doubles the side to N, ``attentionN`` (or what stands in its place)
     follows ``upN`` where asked for, and ``out`` makes the image.
 
     Args:
-        channels: by side, ascending; see `channels_by_side`.
-        z_dim: components of the noise.
-        attention: where, and what kind.
-        normed: which convolutions have spectral norm.
+        model: all but its width.
+        image_size: S.
+        width: see `channels_by_side`.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: Mapping[int, int],
-        z_dim: int,
-        attention: AttentionConfig,
-        normed: SpectralNormed,
-    ) -> None:
-        placed = sides_with_blocks("generator", attention, channels)
+    def __init__(self, model: ModelConfig, image_size: int, width: float) -> None:
+        normed, channels = model.spectral_norm.generator, channels_by_side(image_size, width)
+        blocks = blocks_by_side("generator", model, channels)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        inputs = z_dim
+        inputs = model.z_dim
         for side, outputs in channels.items():
             stretch = {"stride": 1, "padding": 0} if side == 4 else {"stride": 2, "padding": 1}
             conv = nn.ConvTranspose2d(inputs, outputs, 4, **stretch)  # type: ignore[arg-type]
@@ -69,14 +61,12 @@ class Generator(nn.Sequential):
                     relu=nn.ReLU(inplace=True),
                 )
             )
-            if side in placed:
-                made = normed_block(block(outputs, attention), normed)
-                layers[f"{made.title}{side}"] = made
+            layers.update([blocks[side]] if side in blocks else [])
             inputs = outputs
         layers["out"] = normed_if(nn.ConvTranspose2d(inputs, 3, 4, 2, 1), normed == "all")
         super().__init__(layers)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, labels: None = None) -> Tensor:
         """Return images (B, 3, S, S), float in (-1, 1), from noise (B, z_dim)."""
         images: Tensor = super().forward(z[:, :, None, None])  # type: ignore[no-untyped-call]
         return at_least_fp32(images).tanh()
@@ -86,28 +76,31 @@ class Discriminator(nn.Sequential):
     """Images to logits.
 
     Each ``downN`` (convolution 4 x 4 stride 2, leaky ReLU) halves the side to N down to 4,
-    ``attentionN`` (or what `block` puts in its place) follows ``downN`` where asked for, and
+    ``attentionN`` (or what stands in its place) follows ``downN`` where asked for, and
     ``out`` (4 x 4) makes the logit.
 
+    With ``model.discriminator_sees`` halves, the left and the right half of an image are scored
+    apart, with the same weights, and their logits averaged: D cannot tell whether they match.
+
     Args:
-        channels: by side; see `channels_by_side`.
-        attention: where, and what kind.
-        normed: which convolutions have spectral norm.
-        sees: with ``halves`` the left and the right half of an image are scored apart, with the
-            same weights, and their logits averaged: D cannot tell whether they match.
+        model: all but its width.
+        image_size: S.
+        width: see `channels_by_side`.
         needs_double_backward: whether gradients of gradients will be taken.
     """
 
     def __init__(
         self,
+        model: ModelConfig,
+        image_size: int,
+        width: float,
         *,
-        channels: Mapping[int, int],
-        attention: AttentionConfig,
-        normed: SpectralNormed,
-        sees: Literal["whole", "halves"] = "whole",
         needs_double_backward: bool = False,
     ) -> None:
-        placed = sides_with_blocks("discriminator", attention, channels)
+        normed, channels = model.spectral_norm.discriminator, channels_by_side(image_size, width)
+        blocks = blocks_by_side(
+            "discriminator", model, channels, needs_double_backward=needs_double_backward
+        )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 3
         for side, outputs in sorted(channels.items(), reverse=True):
@@ -117,16 +110,15 @@ class Discriminator(nn.Sequential):
                     relu=nn.LeakyReLU(LEAK, inplace=True),
                 )
             )
-            if side in placed:
-                made = block(outputs, attention, needs_double_backward=needs_double_backward)
-                layers[f"{made.title}{side}"] = normed_block(made, normed)
+            layers.update([blocks[side]] if side in blocks else [])
             inputs = outputs
-        beside = (0, 1) if sees == "halves" else 0  # a half ends as 4 x 2, and the kernel is 4 x 4
+        # A half ends as 4 x 2, and the kernel is 4 x 4.
+        beside = (0, 1) if model.discriminator_sees == "halves" else 0
         layers["out"] = normed_if(nn.Conv2d(inputs, 1, 4, padding=beside), normed == "all")
         super().__init__(layers)
-        self.sees = sees
+        self.sees = model.discriminator_sees
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) in [-1, 1]."""
         if self.sees == "halves":
             left, right = images.chunk(2, dim=3)
@@ -139,37 +131,19 @@ class Discriminator(nn.Sequential):
         return at_least_fp32(logits.flatten())
 
 
-def networks(
-    model: ModelConfig,
-    image_size: int,
-    width_g: float,
-    width_d: float,
-    *,
-    needs_double_backward: bool = False,
-) -> tuple[Generator, Discriminator]:
-    """Return G and D of these widths, not yet initialised.
+@FAMILIES.register("dcgan")
+class Dcgan(Family):
+    """Transposed convolutions up, convolutions down; without classes."""
 
-    ``needs_double_backward``: D's gradient will be differentiated again (gradient penalties).
+    def networks(
+        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
+    ) -> tuple[Generator, Discriminator]:
+        """Return G and D of these widths; see `Family.networks`."""
+        width_g, width_d = widths
+        return Generator(self.config, image_size, width_g), Discriminator(
+            self.config, image_size, width_d, needs_double_backward=needs_double_backward
+        )
 
-    Raises:
-        UserError: attention at a side that the network lacks, or at one too narrow for C / 8.
-    """
-    generator = Generator(
-        channels=channels_by_side(image_size, width_g),
-        z_dim=model.z_dim,
-        attention=model.attention,
-        normed=model.spectral_norm.generator,
-    )
-    discriminator = Discriminator(
-        channels=channels_by_side(image_size, width_d),
-        attention=model.attention,
-        normed=model.spectral_norm.discriminator,
-        sees=model.discriminator_sees,
-        needs_double_backward=needs_double_backward,
-    )
-    return generator, discriminator
-
-
-def width_of_a_channel(model: ModelConfig, image_size: int) -> float:
-    """Return the width that adds one channel to the 4 x 4 map."""
-    return 8 / image_size
+    def width_of_a_channel(self, image_size: int) -> float:
+        """Return the width that adds one channel to the 4 x 4 map."""
+        return 8 / image_size

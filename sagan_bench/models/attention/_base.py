@@ -1,0 +1,73 @@
+"""What a kind of attention, or a control in its place, says of itself."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sagan_bench.config.component import Component
+from sagan_bench.config.schema import AttentionConfig, ModelConfig, RunConfig
+
+if TYPE_CHECKING:  # a second of torch
+    from sagan_bench.models.attention._blocks import Block
+
+
+class Attention(Component):
+    """A kind: what stands at a side of a feature map, and how wide the networks are with it."""
+
+    config: AttentionConfig
+    title: ClassVar[str] = "attention"
+    """What stands there: the layer's name begins with it, and the side follows."""
+    is_attention: ClassVar[bool] = True
+    """Whether it is attention, in what is said of it; else it is a control."""
+    has_block: ClassVar[bool] = True
+    """Whether anything stands there, with a gamma of its own."""
+
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        """Raise ValueError where gamma was set and there is none."""
+        attention, neutral = config.model.attention, AttentionConfig()
+        for key in ("gamma_learned", "gamma_init"):
+            if not cls.has_block and getattr(attention, key) != getattr(neutral, key):
+                raise ValueError(
+                    f"model.attention.{key} changes nothing, because with kind {cls.name} there is "
+                    "no block; leave it out"
+                )
+
+    def block(
+        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
+    ) -> "Block":
+        """Return the block for maps of C channels.
+
+        Args:
+            channels: C, a positive multiple of 8.
+            bias: whether convolutions have one.
+            needs_double_backward: whether gradients of gradients will be taken.
+        """
+        raise NotImplementedError
+
+    def widths(self, model: ModelConfig, image_size: int) -> tuple[float, float]:
+        """Return the widths of G and D: by default as configured."""
+        width = model.width * model.width_factor
+        return width, width
+
+
+class MappedAttention(Attention):
+    """Self-attention with maps of its own; values have V of the C channels."""
+
+    reduction: ClassVar[int] = 1
+    """C / V."""
+    pools: ClassVar[bool] = False
+    """Whether keys and values are max-pooled 2x2."""
+
+    def block(
+        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
+    ) -> "Block":
+        """Return the block for maps of C channels."""
+        from sagan_bench.models.attention._blocks import SelfAttention
+
+        return SelfAttention(
+            channels,
+            self.config,
+            reduction=self.reduction,
+            pools=self.pools,
+            bias=bias,
+            needs_double_backward=needs_double_backward,
+        )

@@ -1,0 +1,73 @@
+"""What a family of networks is asked for."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from sagan_bench.config.component import Component
+from sagan_bench.config.schema import ModelConfig, SpectralNormConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import FAMILIES
+from sagan_bench.models.layers import forward_flops
+
+NO_SPECTRAL_NORM = SpectralNormConfig(generator="none", discriminator="none")
+
+
+class Family(Component, ABC):
+    """A G and a D of any width, for images of any side that is a power of two."""
+
+    config: ModelConfig
+    knows: ClassVar[tuple[str, ...]] = ()
+    """Which of the settings ``classes`` and ``layout`` it has."""
+
+    @abstractmethod
+    def networks(
+        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
+    ) -> tuple[nn.Module, nn.Module]:
+        """Return G and D, not yet initialised.
+
+        Both take labels (B,) int64, or None, as a second argument: G after noise (B, z_dim), D
+        after images (B, 3, S, S).
+
+        Args:
+            image_size: S.
+            widths: of G and of D, as `ModelConfig.width`.
+            needs_double_backward: D's gradient will be differentiated again (gradient penalties).
+
+        Raises:
+            UserError: attention at a side that a network lacks, or at one too narrow for C / 8.
+        """
+
+    @abstractmethod
+    def width_of_a_channel(self, image_size: int) -> float:
+        """Return the width that adds a channel to the map of most channels, in G and D alike."""
+
+    def refuse_unknown(self) -> None:
+        """Raise `UserError` if a setting has a value that the family has no room for."""
+        for key in ("classes", "layout"):
+            value = getattr(self.config, key)
+            if key not in self.knows and value != ModelConfig.model_fields[key].default:
+                others = " or ".join(name for name in FAMILIES if key in FAMILIES[name].knows)
+                raise UserError(
+                    f"model.{key} = {value}: the {self.name} knows none; "
+                    f"add --set model.architecture={others}"
+                )
+
+    def forward_flops(self, image_size: int, width: float) -> tuple[int, int]:
+        """Return the FLOPs of a forward pass of an image through G and D, without spectral norms.
+
+        Raises:
+            UserError: as `networks`.
+        """
+        plain = type(self)(self.config.model_copy(update={"spectral_norm": NO_SPECTRAL_NORM}))
+        with torch.device("meta"):
+            generator, discriminator = plain.networks(image_size, (width, width))
+            z, images, labels = plain.inputs(image_size)
+            return forward_flops(generator, z, labels), forward_flops(discriminator, images, labels)
+
+    def inputs(self, image_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return the shape of a batch of a single image: noise, images, and labels if any."""
+        labels = torch.zeros(1, dtype=torch.int64) if self.config.classes else None
+        return torch.zeros(1, self.config.z_dim), torch.zeros(1, 3, image_size, image_size), labels
