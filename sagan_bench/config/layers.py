@@ -95,7 +95,7 @@ def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) 
             _refuse_unknown(key, origin, types_)
             if key in LABELS[:2]:  # by now they only name what was chosen
                 raise UserError(f"{origin}: choose it with --{key} {value}")
-            values[key] = None if value == "none" and _optional(types_[key]) else value
+            values[key] = None if value == "none" and _optional(types_.get(key)) else value
             origins[key] = origin
     return Resolved(_validate(values, origins), origins)
 
@@ -136,15 +136,15 @@ def override(config: RunConfig, given: Mapping[str, tuple[str, Any]]) -> RunConf
     Raises:
         UserError: an unknown key, or a value out of range.
     """
-    values = dict(flatten(config.model_dump()))
+    values, types_ = dict(flatten(config.model_dump())), field_types()
     for key, (origin, value) in given.items():
-        _refuse_unknown(key, origin, values)
-        values[key] = None if value == "none" and _optional(field_types()[key]) else value
+        _refuse_unknown(key, origin, types_)
+        values[key] = None if value == "none" and _optional(types_.get(key)) else value
     return _validate(values, {key: origin for key, (origin, _) in given.items()})
 
 
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
-    if key not in types_:
+    if key not in types_ and not key.startswith("evaluation.options."):
         raise UserError(f"{origin}: no setting is called '{key}'; {closest(key, list(types_))}")
 
 
