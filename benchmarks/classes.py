@@ -19,10 +19,12 @@ import typer
 
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.evaluation.extractors import build_extractor, extract
-from sagan_bench.evaluation.metrics import intra_fid, sample_images
+from sagan_bench.evaluation.features import extract
+from sagan_bench.evaluation.metrics._frechet import intra_fid
+from sagan_bench.evaluation.sampling import sample_images
 from sagan_bench.models.build import plain_generator
 from sagan_bench.session import experiment
 from sagan_bench.training import checkpoint
@@ -51,7 +53,7 @@ def within_classes(config: RunConfig, path: Path) -> dict[str, float | None]:
     sample = sampler(generator.eval(), config.model.z_dim, labels=balanced(CLASSES))
     images = sample_images(sample, config.evaluation.n_fake, 0, 64)
     store = prepare(DataSpec.of(config.data))
-    extractor = build_extractor(config.evaluation.extractor)
+    extractor = EXTRACTORS[config.evaluation.extractor]()
     fake, real = (extract(extractor, each).pool for each in (images, store.train.images[:2048]))
     labels, real_labels = torch.arange(len(fake)) % CLASSES, store.train.labels[:2048]
     theirs = torch.from_numpy(real_labels.copy())

@@ -16,11 +16,13 @@ import torch
 import typer
 
 from sagan_bench.core import cpu, system
+from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data import shapes
 from sagan_bench.data.pixels import normalise
-from sagan_bench.evaluation.extractors import build_extractor
-from sagan_bench.evaluation.metrics import reference, sample_images, score
-from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
+from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.evaluation.reference import reference
+from sagan_bench.evaluation.sampling import sample_images
+from sagan_bench.evaluation.scoring import score
 
 
 def main(n_fake: int = 10_000, n_real: int = 10_000, device: str = "auto") -> None:
@@ -30,7 +32,7 @@ def main(n_fake: int = 10_000, n_real: int = 10_000, device: str = "auto") -> No
     real, _ = shapes.draw(np.arange(n_real), seed=0, size=32)
     made, _ = shapes.draw(np.arange(n_real, n_real + n_fake), seed=0, size=32)
     protocol = Protocol.fitted(
-        **EXTRACTORS["efficientnet-lite0"],
+        **EXTRACTORS["efficientnet-lite0"].facts(),
         data="benchmark",
         split="train",
         n_real=n_real,
@@ -41,7 +43,7 @@ def main(n_fake: int = 10_000, n_real: int = 10_000, device: str = "auto") -> No
         ema_decay=None,
         batchnorm="none",
     )
-    extractor = build_extractor("efficientnet-lite0", chosen)
+    extractor = EXTRACTORS["efficientnet-lite0"](chosen)
     forward = [0.0, 0.0]  # when the last began, and the sum
 
     def begin(*_: object) -> None:
@@ -52,8 +54,8 @@ def main(n_fake: int = 10_000, n_real: int = 10_000, device: str = "auto") -> No
         _wait(chosen)
         forward[1] += time.perf_counter() - forward[0]
 
-    extractor.register_forward_pre_hook(begin)
-    extractor.register_forward_hook(end)
+    extractor.network.register_forward_pre_hook(begin)
+    extractor.network.register_forward_hook(end)
     images = torch.from_numpy(made)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:

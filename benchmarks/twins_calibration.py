@@ -13,12 +13,13 @@ import torch
 import typer
 
 from sagan_bench.core import cpu, system
+from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data import shapes
 from sagan_bench.data.store import cache_root
 from sagan_bench.evaluation.coherence import coherence
-from sagan_bench.evaluation.extractors import build_extractor
-from sagan_bench.evaluation.metrics import reference, score
-from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
+from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.evaluation.reference import reference
+from sagan_bench.evaluation.scoring import score
 
 ALTERED = {"recoloured": shapes.recolour_right, "swapped": shapes.swap_right}
 
@@ -27,7 +28,7 @@ def main(n: int = 5_000, size: int = 32, device: str = "auto") -> None:
     """Print the table as Markdown."""
     torch.set_num_threads(cpu.cores())
     protocol = Protocol.fitted(
-        **EXTRACTORS["efficientnet-lite0"],
+        **EXTRACTORS["efficientnet-lite0"].facts(),
         data=f"twins {size}",
         split="train",
         n_real=n,
@@ -38,7 +39,7 @@ def main(n: int = 5_000, size: int = 32, device: str = "auto") -> None:
         ema_decay=None,
         batchnorm="none",
     )
-    extractor = build_extractor("efficientnet-lite0", system.device(device))
+    extractor = EXTRACTORS["efficientnet-lite0"](system.device(device))
     real, _ = shapes.draw(np.arange(n), seed=0, size=size)
     known = reference(real, None, protocol, extractor, Path(cache_root()) / "features")
     held_out = shapes.parameters(np.arange(shapes.TRAIN_IMAGES, shapes.TRAIN_IMAGES + n), seed=0)

@@ -15,8 +15,9 @@ from PIL import Image
 from sagan_bench.analysis.question import Facts, Place
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data import shapes
-from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
+from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.study import Memory, Study
 from sagan_bench.report import collect, publish
@@ -53,7 +54,7 @@ def protocol(**changed: Any) -> Protocol:
         "label_law": "none", "weights": "ema", "ema_decay": 0.999, "batchnorm": "standing-64x64",
         "isc_splits": 2, "kid_subsets": 3, "kid_subset_size": 50, "torch_fidelity": "0.4.0",
     }  # fmt: skip
-    return Protocol(**EXTRACTORS["efficientnet-lite0"], **(fields | changed))
+    return Protocol(**EXTRACTORS["efficientnet-lite0"].facts(), **(fields | changed))
 
 
 def score(value: float, step: int, *, final: bool = True, **changed: Any) -> Score:

@@ -1,7 +1,7 @@
 """Records of runs -> values that may be put side by side; whatever may not is refused here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import fitting
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.runs.records import RECORD, Score
-from sagan_bench.runs.run import Run, Weights, family
+from sagan_bench.runs.run import Run, Weights, extractor_named, family
 from sagan_bench.runs.run_directory import read_now, readable
 
 BOTH = "{}: {} and {}"
@@ -26,12 +26,14 @@ class RunSet:
         begun: still to be finished.
         unread: how many could not be read.
         protocols: of the final scores of averaged weights: sampling seed -> protocol.
+        other_protocols: likewise, of extractors that metrics name: extractor -> seed -> protocol.
     """
 
     attempted: tuple[Run, ...]
     begun: tuple[Run, ...]
     unread: int
     protocols: Mapping[int, Protocol]
+    other_protocols: Mapping[str, Mapping[int, Protocol]] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> tuple[Path, ...]:
@@ -51,15 +53,24 @@ class RunSet:
         """The budget in generator updates."""
         return self.attempted[0].record.steps
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         """The metrics that every finished run has."""
-        names = [set(s.metrics) for run in self.attempted for s in run.final("ema")[:1]]
+        names = [set(self.values(run)) for run in self.attempted if not run.lost]
         return sorted(set.intersection(*names)) if names else []
 
     def label(self, metric: str) -> str:
         """Return the metric's name for readers."""
-        return next(iter(self.protocols.values())).label(metric) if self.protocols else metric
+        protocols = self._protocols(self._owner(metric))
+        return next(iter(protocols.values())).label(metric) if protocols else metric
+
+    def _owner(self, metric: str) -> str | None:
+        """Return the extractor that a metric names, if it names another than the main one."""
+        own = extractor_named(metric)
+        return own if own in self.other_protocols else None
+
+    def _protocols(self, owner: str | None) -> Mapping[int, Protocol]:
+        return self.protocols if owner is None else self.other_protocols[owner]
 
     def outcomes(self, value: Callable[[Run], float | None]) -> dict[str, dict[int, float | None]]:
         """Return variant -> seed -> value; None for a run that was lost."""
@@ -68,30 +79,40 @@ class RunSet:
             for variant, runs in self.variants.items()
         }
 
-    def scores(self, run: Run, weights: Weights = "ema") -> list[Score]:
-        """Return the final scores that count: of the protocol of all, at its sampling seeds."""
+    def _scores(self, run: Run, owner: str | None, weights: Weights) -> list[Score]:
+        """Return the final scores that count: of one protocol for all runs, at all its seeds."""
         return [
             score
             for score in run.final(weights)
-            if score.sampling_seed in self.protocols and family(score.protocol) in self._families
+            if score.sampling_seed in self._protocols(owner)
+            and family(score.protocol) in self._families[owner]
         ]
 
     def value(self, run: Run, metric: str, weights: Weights = "ema") -> float | None:
         """Return a run's final value: the mean over sampling seeds, None if one has none."""
-        return mean_of_all(score.metrics.get(metric) for score in self.scores(run, weights))
+        scores = self._scores(run, self._owner(metric), weights)
+        return mean_of_all(score.metrics.get(metric) for score in scores)
 
     def values(self, run: Run) -> dict[str, float | None]:
         """Return metric -> final value of averaged weights."""
-        names = dict.fromkeys(name for score in self.scores(run) for name in score.metrics)
-        return {name: self.value(run, name) for name in names}
+        values: dict[str, float | None] = {}
+        for owner in (None, *self.other_protocols):
+            scores = self._scores(run, owner, "ema")
+            names = dict.fromkeys(name for score in scores for name in score.metrics)
+            for name in (name for name in names if self._owner(name) == owner):
+                values[name] = mean_of_all(score.metrics.get(name) for score in scores)
+        return values
+
+    @cached_property
+    def _families(self) -> dict[str | None, set[str]]:
+        return {
+            owner: {family(p.model_dump(mode="json")) for p in self._protocols(owner).values()}
+            for owner in (None, *self.other_protocols)
+        }
 
     def at_the_end(self, metric: str, weights: Weights = "ema") -> Callable[[Run], float | None]:
         """Return what gives a run's final value."""
         return partial(self.value, metric=metric, weights=weights)
-
-    @cached_property
-    def _families(self) -> frozenset[str]:
-        return frozenset(family(one.model_dump(mode="json")) for one in self.protocols.values())
 
 
 def whole(path: Path) -> Run:
@@ -142,7 +163,8 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
     _refuse_clashes(over)
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
-    return RunSet(tuple(over), begun, len(places) - len(runs), _common_protocols(over))
+    main, others = _common_protocols(over)
+    return RunSet(tuple(over), begun, len(places) - len(runs), main, others)
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
@@ -197,14 +219,17 @@ def _refuse_other_budgets(runs: Sequence[Run]) -> None:
             )
 
 
-def _common_protocols(runs: Sequence[Run]) -> dict[int, Protocol]:
+def _common_protocols(
+    runs: Sequence[Run],
+) -> tuple[dict[int, Protocol], dict[str, dict[int, Protocol]]]:
     """Return the protocol by sampling seed under which every finished run was scored.
 
-    Where there are several, it is the one that the first run was scored by first.
+    Where there are several, it is the one that the first run was scored by first; by each of the
+    other extractors likewise.
     """
     scored = [run for run in runs if not run.lost]
     if not scored:
-        return {}
+        return {}, {}
     by_run = [{s.fingerprint: _protocol(s) for s in run.final("ema")} for run in scored]
     common = [p for fingerprint, p in by_run[0].items() if all(fingerprint in of for of in by_run)]
     if not common:
@@ -212,9 +237,14 @@ def _common_protocols(runs: Sequence[Run]) -> dict[int, Protocol]:
             if not of.keys() & by_run[0].keys():
                 _refuse_protocols(scored[0], run)
         raise UserError("the runs share no protocol; score them alike with `evaluate`")
-    families = [family(protocol.model_dump(mode="json")) for protocol in common]
-    alike = (p for p, of in zip(common, families, strict=True) if of == families[0])
-    return {protocol.sampling_seed: protocol for protocol in alike}
+    by_extractor: dict[str, dict[int, Protocol]] = {}
+    first: dict[str, str] = {}
+    for protocol in common:
+        its_family = family(protocol.model_dump(mode="json"))
+        if first.setdefault(protocol.extractor, its_family) == its_family:
+            by_seed = by_extractor.setdefault(protocol.extractor, {})
+            by_seed[protocol.sampling_seed] = protocol
+    return by_extractor.pop(common[0].extractor), by_extractor
 
 
 def _refuse_protocols(first: Run, other: Run) -> None:

@@ -18,15 +18,13 @@ from sagan_bench.analysis.question import Measure, PaperRow, Question
 from sagan_bench.analysis.statistics import Comparison, Ending, Metric, Pair, Summary, settled
 from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.core.errors import NothingFinished, UserError
-from sagan_bench.core.registry import ATTENTION
-from sagan_bench.evaluation.protocol import BETTER
+from sagan_bench.core.registry import ATTENTION, METRICS
+from sagan_bench.evaluation.metrics import leading, shown
 from sagan_bench.runs.records import Status
 from sagan_bench.runs.run import Run
 
 ENGAGED = 0.02
 """A block whose ||gamma * o|| / ||x|| stays below this adds nothing that could be judged."""
-BLIND = ("fid", "kid_mean", "isc_mean", "precision", "recall")
-"""Metrics that hardly see whether distant parts of an image agree (docs/twins.md)."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +156,9 @@ def about(
     """
     if baseline is not None:
         baseline = _named(baseline, runs)
-    metric = metric or ("twin_rate" if "twin_rate" in runs.metrics else "fid")
-    if metric not in BETTER:
-        raise UserError(f"--metric {metric}: known are {', '.join(BETTER)}")
+    metric = metric or next((m for m in leading() if m in runs.metrics), leading()[-1])
+    if metric not in METRICS:
+        raise UserError(f"--metric {metric}: known are {', '.join(shown())}")
     measure = Measure(metric=metric, min_effect="5%" if min_effect is None else min_effect)
     others = [name for name in runs.variants if name != baseline]
     pairs = tuple((name, baseline) for name in others if baseline)
@@ -200,7 +198,7 @@ def findings(runs: RunSet, question: Question) -> Findings:
         )
     metric = question.measure.metric
     if runs.metrics and metric not in runs.metrics:
-        there = ", ".join(name for name in BETTER if name in runs.metrics)
+        there = ", ".join(name for name in shown() if name in runs.metrics)
         raise UserError(f"these runs have no {metric}; they have {there}")
     pairs = tuple(pair for pair in question.pairs if all(name in runs.variants for name in pair))
     asked = replace(question, pairs=pairs)
@@ -243,10 +241,10 @@ def _metric(question: Question, runs: RunSet, metric: str) -> Metric:
     least, relative = measure.least
     return Metric(
         label=runs.label(metric),
-        better=BETTER[metric],
+        better=METRICS[metric].better,
         min_effect=least,
         relative=relative,
-        blind_to="whether distant parts of an image agree" if metric in BLIND else "",
+        blind_to=METRICS[metric].blind_to,
     )
 
 
@@ -366,7 +364,7 @@ def _engagement(found: Sequence[Run]) -> Engagement | None:
 
 def _secondary(runs: RunSet, question: Question) -> Iterable[Reading]:
     primary = question.measure.metric
-    for metric in ("twin_rate", "fid"):
+    for metric in leading():
         if metric != primary and metric in runs.metrics:
             title = "at the end, averaged weights (secondary)"
             yield _reading(title, metric, runs.outcomes(runs.at_the_end(metric)), runs, question)
@@ -379,7 +377,7 @@ def _secondary(runs: RunSet, question: Question) -> Iterable[Reading]:
         return
     yield _at_equal("FLOPs", lambda run: run.record.cost.flops_per_step, runs, question)
     yield _at_equal("seconds", lambda run: run.record.cost.train_sec, runs, question)
-    best = max if BETTER[primary] == "higher" else min
+    best = max if METRICS[primary].better == "higher" else min
     title = "the best on the way (secondary, optimistic: chosen by looking)"
     values = runs.outcomes(lambda run: best(value for _, value in run.curve(primary)))
     yield _reading(title, primary, values, runs, question)
@@ -434,7 +432,7 @@ def _reading(
 
 
 def _absent(title: str, metric: str, runs: RunSet, why: str) -> Reading:
-    return Reading(title, metric, runs.label(metric), BETTER[metric], 0.0, absent=why)
+    return Reading(title, metric, runs.label(metric), METRICS[metric].better, 0.0, absent=why)
 
 
 # --- The paper's table -------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sagan_bench.analysis.statistics import Pair
 from sagan_bench.config.schema import Section
 from sagan_bench.core.names import closest
-from sagan_bench.evaluation.protocol import BETTER
+from sagan_bench.core.registry import METRICS
+from sagan_bench.evaluation.metrics import shown
 
 Settings = dict[str, Any]
 """Dotted key of the configuration -> value."""
@@ -28,8 +29,8 @@ class Measure(Section):
     @model_validator(mode="after")
     def _readable(self) -> Self:
         self.least  # noqa: B018  # refuses what is neither
-        if self.metric not in BETTER:
-            raise ValueError(f"metric = '{self.metric}'; {closest(self.metric, list(BETTER))}")
+        if self.metric not in METRICS:
+            raise ValueError(f"metric = '{self.metric}'; {closest(self.metric, list(shown()))}")
         return self
 
     @property

@@ -271,11 +271,13 @@ def _list_runs(runs: Path, as_json: bool) -> None:
         print(frame(found).to_json(orient="records", indent=2))
         return
     from sagan_bench.cli.tables import number, print_table
+    from sagan_bench.evaluation.metrics import shown
 
     if not found:
         say(f"no runs in {runs}; begin with: {program()} train --variant sagan")
         return
-    header = ("run", "status", "step", "weights", "extractor", "n_fake", "fid", "is", "twin_rate")
+    columns = {name: metric.column for name, metric in shown().items() if metric.column}
+    header = ("run", "status", "step", "weights", "extractor", "n_fake", *columns.values())
     rows = []
     for _, record in read_all(found):
         for score in listed(record):
@@ -283,7 +285,7 @@ def _list_runs(runs: Path, as_json: bool) -> None:
             row += [score and score.weights, score and score.protocol.get("extractor")]
             row += [score and score.n_fake]
             metrics = score.metrics if score else {}
-            row += [metrics.get(name) for name in ("fid", "isc_mean", "twin_rate")]
+            row += [metrics.get(name) for name in columns]
             rows.append([number(cell) for cell in row])
     print_table("", header, rows)
 

@@ -304,7 +304,8 @@ class Grid:
         elif isinstance(what, Diverged):
             self.texts[cell.id] = "diverged"
         elif isinstance(what, Scored) and what.score.final and what.score.weights == "ema":
-            self.scores[cell.id] = number(what.score.metrics.get(self.metric))
+            if self.metric in what.score.metrics:
+                self.scores[cell.id] = number(what.score.metrics[self.metric])
         elif isinstance(what, Ended):
             self._ended(cell, what)
         self._line()
@@ -332,7 +333,8 @@ class Grid:
         if cell.state != "done" or cell.record is None:
             return "" if cell.state in ("new", "running") else cell.state
         finals = (one for one in cell.record.scores if one.final and one.weights == "ema")
-        return next((number(one.metrics.get(self.metric)) for one in finals), "done")
+        values = (one.metrics[self.metric] for one in finals if self.metric in one.metrics)
+        return next(map(number, values), "done")
 
     def _table(self) -> "RenderableType":
         from rich.table import Table

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 
 from sagan_bench.core import cpu, system
-from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data.store import cache_root
-from sagan_bench.evaluation import extractors
 
 NEEDED_DISK_GIB = 2.0
 
@@ -81,14 +80,9 @@ def multi_process_service_runs() -> bool:
 
 
 def _extractors() -> Iterator[Finding]:
-    try:
-        path = extractors.efficientnet_weights()
-        yield Finding("efficientnet-lite0", True, True, f"weights verified: {path}")
-    except UserError as error:
-        yield Finding("efficientnet-lite0", False, True, str(error))
-    found = extractors.inception_weights_on_disk()
-    text = f"weights at {found}" if found else "no weights on disk; use --inception-weights FILE"
-    yield Finding("inception", found is not None, False, text)
+    for name, extractor in EXTRACTORS.items():
+        ok, text = extractor.examined()
+        yield Finding(name, ok, extractor.packaged, text)
 
 
 def _writable(folder: Path) -> Finding:

@@ -273,7 +273,8 @@ class Lines:
         if isinstance(what, Step):
             self.under_way[cell.id] = f"{what.step / cell.config.run.steps:.0%}"
         elif isinstance(what, Scored) and what.score.final and what.score.weights == "ema":
-            self.final[cell.id] = number(what.score.metrics.get(self.objective))
+            if self.objective in what.score.metrics:
+                self.final[cell.id] = number(what.score.metrics[self.objective])
         elif isinstance(what, Ended):
             self.under_way.pop(cell.id, None)
             self._ended(searcher, cell, what)

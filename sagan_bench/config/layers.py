@@ -167,7 +167,7 @@ def _lay(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
-    if key not in types_ and not key.startswith(tuple(OPTIONS.values())):
+    if key not in types_ and not key.startswith((*OPTIONS.values(), "evaluation.options.")):
         raise UserError(f"{origin}: no setting is called '{key}'; {closest(key, list(types_))}")
 
 

@@ -22,7 +22,14 @@ from pydantic import (
 
 from sagan_bench.config.options import Options
 from sagan_bench.core.names import closest, device_called
-from sagan_bench.core.registry import ATTENTION, FAMILIES, LOSSES, Registry
+from sagan_bench.core.registry import (
+    ATTENTION,
+    EXTRACTORS,
+    FAMILIES,
+    LOSSES,
+    METRICS,
+    Registry,
+)
 from sagan_bench.core.trees import flatten
 
 DIGEST_SCHEMA = 1
@@ -58,7 +65,9 @@ MOST: dict[str, int] = {
 
 Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp64"]
-ExtractorName = Literal["auto", "efficientnet-lite0", "inception"]
+ExtractorName = Annotated[
+    str, AfterValidator(lambda name: name if name == "auto" else EXTRACTORS.check(name))
+]
 Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
 AttentionKind = Annotated[str, AfterValidator(ATTENTION.check)]
@@ -227,6 +236,19 @@ class TrainingConfig(_WithOptions):
         return needed
 
 
+def _of_measuring(options: Options) -> Options:
+    """Return own settings of metrics and extractors, where they differ from the defaults."""
+    differing = {}
+    for name, given in options.items():
+        components = METRICS if name in METRICS else EXTRACTORS
+        if name not in components:
+            known = [*METRICS, *EXTRACTORS]
+            raise ValueError(f"no metric or extractor is called {name!r}; {closest(name, known)}")
+        settings = components[name].Settings.model_validate(given)
+        differing[name] = settings.model_dump(exclude_defaults=True)
+    return Options((name, settings) for name, settings in differing.items() if settings)
+
+
 class EvaluationConfig(Section):
     """How the finished generator is scored."""
 
@@ -246,6 +268,18 @@ class EvaluationConfig(Section):
     kid_subset_size: int = Field(1_000, ge=2, description="images in each subset")
     truncation: float | None = later(None, gt=0, description="noise from |z| < this only")
     intra_class: bool = later(False, description="FID within each class too, their mean")
+    metrics: tuple[Annotated[str, AfterValidator(METRICS.check)], ...] = later(
+        (), description="metrics beyond those of every score"
+    )
+    options: Annotated[Options, AfterValidator(_of_measuring)] = Options()
+    """Settings of a metric's or an extractor's own: name -> key -> value."""
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``metrics`` and ``options`` are younger than records, and absent where there are none."""
+        fields: dict[str, Any] = handler(self)
+        young = ("metrics", "options")
+        return {key: value for key, value in fields.items() if key not in young or value}
 
 
 class RunSection(Section):
@@ -322,7 +356,7 @@ class RunConfig(Section):
         """
         fields = {k: v for k, v in flatten(self.model_dump()) if _changes_results(k)}
         for key, value in neutral_values(type(self)).items():
-            if fields[key] == value:
+            if fields.get(key) == value:
                 del fields[key]
         unresolved = [key for key, value in fields.items() if value == "auto"]
         if unresolved:
@@ -345,7 +379,7 @@ class Host:
 
     bf16: bool
     """The device multiplies bf16 in hardware."""
-    extractor: Literal["efficientnet-lite0", "inception"]
+    extractor: str
     """The best extractor whose weights are at hand."""
     tf32: bool = False
     """The device has TF32 products."""

@@ -5,58 +5,20 @@ import json
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
+from sagan_bench.config.options import Options
 from sagan_bench.core.errors import UserError
-
-# Whoever changes how an extractor reads pixels must change its `resize`: caches go by it too.
-EXTRACTORS: dict[str, dict[str, str | int]] = {
-    "inception": {
-        "extractor": "inception",
-        "layer": "2048",
-        "isc_layer": "logits_unbiased",
-        "dimensions": 2048,
-        "resize": "bilinear as in TensorFlow 1 to 299 px",
-        "weights_sha256": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-    },
-    "efficientnet-lite0": {
-        "extractor": "efficientnet-lite0",
-        "layer": "pool",
-        "isc_layer": "logits",
-        "dimensions": 1280,
-        "resize": "bilinear, antialiased, to 224 px",
-        "weights_sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    },
-}
-"""The fields of `Protocol` that each extractor decides: ``Protocol(**EXTRACTORS[name], ...)``."""
-
-SUFFIXES = {"inception": "", "efficientnet-lite0": "[effnet-lite0]"}
-"""What a figure's name ends in: only Inception's may be taken for the published metric."""
-
-NAMES = {
-    "fid": "FID",
-    "intra_fid": "intra-class FID",
-    "isc_mean": "IS",
-    "isc_std": "IS std",
-    "kid_mean": "KID",
-    "kid_std": "KID std",
-    "precision": "precision",
-    "recall": "recall",
-}
-"""Metrics that depend on the extractor, by key."""
-
-BETTER: dict[str, Literal["lower", "higher"]] = {
-    "fid": "lower",
-    "intra_fid": "lower",
-    "kid_mean": "lower",
-    "isc_mean": "higher",
-    "precision": "higher",
-    "recall": "higher",
-    "twin_rate": "higher",
-    "hue_match": "higher",
-    "area_match": "higher",
-}
-"""Metrics by which runs can be compared, and which values are better."""
+from sagan_bench.core.registry import EXTRACTORS
+from sagan_bench.evaluation.metrics import extractor_of, of_key
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]
@@ -70,7 +32,7 @@ class Protocol(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    extractor: str = Field(description="name under which torch-fidelity knows the extractor")
+    extractor: str = Field(description="name of the extractor")
     layer: str = Field(description="its layer for FID, KID, precision and recall")
     isc_layer: str = Field(description="its layer for the inception score")
     dimensions: Count = Field(description="width of `layer`")
@@ -106,6 +68,9 @@ class Protocol(BaseModel):
     kid_subset_size: int = Field(1_000, ge=2, description="images in each")
     prc_neighborhood: Count = Field(3, description="k of the k-nearest-neighbour balls")
     intra_class: bool = Field(False, description="FID within each class too, and their mean")
+    options: Options = Field(
+        Options(), description="settings of the extractor's and the metrics' own; absent if none"
+    )
     torch_fidelity: str = Field(
         default_factory=lambda: version("torch-fidelity"),
         description="its version; settings not named here are its defaults",
@@ -149,6 +114,20 @@ class Protocol(BaseModel):
             raise ValueError("EMA weights have a decay, raw weights have none")
         return self
 
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``options`` are younger than protocols, and left out where there are none."""
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if key != "options" or value}
+
+    def require(self, **given: object) -> None:
+        """Raise ValueError where what is given is not the protocol's."""
+        for field, value in given.items():
+            if value != getattr(self, field):
+                raise ValueError(
+                    f"the protocol's {field} is {getattr(self, field)}, given were {value}"
+                )
+
     def fingerprint(self) -> str:
         """Return 12 hex digits of SHA-256 over all fields as canonical JSON.
 
@@ -165,18 +144,6 @@ class Protocol(BaseModel):
         """
         return label(metric, self.extractor)
 
-    def warnings(self) -> list[str]:
-        """Return in which ways the set sizes make the figures doubtful."""
-        found = [
-            f"n<d: {self.label('fid')} from {n} {kind} images has {self.dimensions} dimensions; "
-            "its covariance is rank-deficient and its bias large"
-            for kind, n in (("real", self.n_real), ("generated", self.n_fake))
-            if n <= self.dimensions
-        ]
-        if self.kid_subset_size == min(self.n_real, self.n_fake):
-            found.append(f"every subset is a whole set: {self.label('kid_std')} is too small")
-        return found
-
 
 def _least_images(neighbours: int) -> int:
     return max(4, neighbours + 1)
@@ -192,8 +159,15 @@ def _refuse_too_few(n_real: int, n_fake: int, neighbours: int) -> None:
         )
 
 
-def label(metric: str, extractor: str) -> str:
+def label(key: str, extractor: str) -> str:
     """Return what `Protocol.label` returns, of an extractor."""
-    if metric not in NAMES:
-        return metric
-    return NAMES[metric] + SUFFIXES.get(extractor, f"[{extractor}]")
+    metric = of_key(key)
+    if metric is None:
+        return key
+    name = f"{metric.title} std" if key == metric.spread else metric.title or key
+    return name + _suffix(extractor_of(metric, extractor)) if metric.extractor else name
+
+
+def _suffix(extractor: str) -> str:
+    own = EXTRACTORS[extractor].suffix if extractor in EXTRACTORS else None
+    return f"[{extractor}]" if own is None else own

@@ -1,106 +1,104 @@
 """From a generator's sampler to scores for the record, under the protocol of a configuration."""
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
-from pathlib import Path
-from typing import Literal
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
-from sagan_bench.core.errors import UserError
-from sagan_bench.data.store import Split, Store, cache_root
-from sagan_bench.evaluation.coherence import coherence
-from sagan_bench.evaluation.extractors import Features, build_extractor, ensure_weights, extract
-from sagan_bench.evaluation.metrics import (
-    NonFiniteImages,
-    Reference,
-    Sample,
-    Scores,
-    reference,
-    sample_images,
-    score,
-)
-from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
+from sagan_bench.core.registry import EXTRACTORS
+from sagan_bench.data.store import Store, cache_root
+from sagan_bench.evaluation.conditions import Weights, by_extractor, protocol, splits
+from sagan_bench.evaluation.extractors import Extractor
+from sagan_bench.evaluation.features import Features, extract
+from sagan_bench.evaluation.measuring import default_metrics, measure
+from sagan_bench.evaluation.metrics import Evidence, Metric, chosen
+from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.evaluation.reference import Reference, reference
+from sagan_bench.evaluation.sampling import NonFiniteImages, Sample, sample_images
 from sagan_bench.runs.records import Score
 
-Weights = Literal["ema", "raw"]
-WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
 
+def score(
+    images: Tensor,
+    real: Reference,
+    protocol: Protocol,
+    extractor: Extractor,
+    metrics: Sequence[Metric] | None = None,
+    *,
+    features: Features | None = None,
+    labels: tuple[Tensor, Tensor] | None = None,
+) -> Score:
+    """Return the score of generated ``images``, uint8 (n_fake, 3, S, S), under ``protocol``.
 
-def check(config: RunConfig, store: Store) -> None:
-    """Refuse before training what could not be scored after it.
+    Args:
+        images: the generated ones.
+        real: the real side.
+        protocol: how they are scored.
+        extractor: the protocol's.
+        metrics: all by the extractor; by default those of every score.
+        features: of the generated images, if they have been made already.
+        labels: classes of the generated and of the reference's images, if there are any.
 
     Raises:
-        UserError: too few images for the metrics, no held-out images where they are the reference,
-            or weights of the extractor that are missing or not the published ones.
+        ValueError: images, reference or extractor are not those of the protocol.
     """
-    evaluation = config.evaluation
-    if config.run.eval_metrics == "rule" and store.manifest.kind != "twins":
-        raise UserError(
-            f"run.eval_metrics = rule: {store.manifest.kind} images follow no rule that could be "
-            "checked; use all"
-        )
-    sizes = {evaluation.n_fake, *([config.run.eval_images] if config.run.eval_every else [])}
-    for n_fake in sizes:
-        protocol(config, store, "raw", 0, n_fake)
-    classes = config.model.classes
-    if evaluation.intra_class and not 0 < 2 * classes <= min(sizes):
-        raise UserError(
-            f"evaluation.intra_class needs two generated images of each class; there are {classes} "
-            f"classes and {min(sizes)} images; raise evaluation.n_fake and run.eval_images, or "
-            "leave it out"
-        )
-    ensure_weights(evaluation.extractor, _inception_weights(config))
+    protocol.require(extractor=extractor.name, n_fake=len(images), n_real=len(real.pool))
+    metrics = metrics or default_metrics()
+    features = features or extract(extractor, images)
+    figures = measure(Evidence(images, protocol, features, real.pool, labels), metrics)
+    warnings = [text for metric in metrics for text in metric.doubts(protocol)]
+    warnings += _doubts(images, figures, real, protocol, metrics)
+    return _recorded(protocol, figures, real.floor, warnings)
 
 
-def protocol(config: RunConfig, store: Store, weights: Weights, seed: int, n_fake: int) -> Protocol:
-    """Return the protocol of one sample set.  Raises `UserError` as `check`."""
-    evaluation, training = config.evaluation, config.training
-    available = len(_splits(config, store)[0])
-    return Protocol.fitted(
-        **EXTRACTORS[evaluation.extractor],
-        data=store.manifest.fingerprint(),
-        split=evaluation.split,
-        n_real=min(evaluation.n_real or available, available),
-        n_fake=n_fake,
-        sampling_seed=seed,
-        z_law=_z_law(evaluation.truncation),
-        label_law="balanced" if config.model.classes else "none",
-        weights=weights,
-        ema_decay=training.ema_decay if weights == "ema" else None,
-        batchnorm=f"standing-{evaluation.bn_batches}x{training.batch_size}",
-        isc_splits=evaluation.isc_splits,
-        kid_subsets=evaluation.kid_subsets,
-        kid_subset_size=evaluation.kid_subset_size,
-        intra_class=evaluation.intra_class,
+def _recorded(
+    protocol: Protocol,
+    metrics: Mapping[str, float | None],
+    floor: Mapping[str, float | None],
+    warnings: Sequence[str] = (),
+) -> Score:
+    return Score(
+        step=0,
+        weights=protocol.weights,
+        sampling_seed=protocol.sampling_seed,
+        n_fake=protocol.n_fake,
+        fingerprint=protocol.fingerprint(),
+        protocol=protocol.model_dump(mode="json"),
+        metrics=dict(metrics),
+        floor=dict(floor),
+        warnings=tuple(warnings),
+        final=True,
     )
 
 
-def _z_law(truncation: float | None) -> str:
-    law = str(Protocol.model_fields["z_law"].default)
-    return law if truncation is None else f"{law}, |z| < {truncation:g}"
-
-
-def _splits(config: RunConfig, store: Store) -> tuple[Split, Split | None]:
-    """Return the real images to compare with, and those held out for the floor."""
-    if config.evaluation.split == "train":
-        return store.train, store.test
-    if store.test is None:
-        raise UserError("evaluation.split = test: these data have no held-out images; use train")
-    return store.test, store.train
-
-
-def _inception_weights(config: RunConfig) -> Path | None:
-    given = config.run.inception_weights
-    return Path(given) if given else None
+def _doubts(
+    images: Tensor,
+    figures: Mapping[str, float | None],
+    real: Reference,
+    protocol: Protocol,
+    metrics: Sequence[Metric],
+) -> Iterator[str]:
+    """Yield what these images and this reference give reason to doubt."""
+    for key, value in figures.items():
+        if value is None:
+            yield f"{protocol.label(key)} is undefined for these images"
+    distinct = len({hashlib.blake2b(image.tobytes()).digest() for image in images.numpy()})
+    if distinct < len(images):
+        yield f"collapse: only {distinct} of {len(images)} generated images are distinct"
+    if not real.floor:
+        yield "no held-out images, hence no real-against-real floor"
+    elif real.n_floor != protocol.n_fake:
+        yield (
+            f"the floor is of {real.n_floor} held-out images, not {protocol.n_fake}: "
+            f"the bias of {protocol.label(metrics[0].name)} differs"
+        )
 
 
 class Scorer:
-    """Scores the generators of one configuration; loads extractor and reference once.
+    """Scores the generators of one configuration; loads extractors and references once.
 
     Args:
         config: resolved, without ``auto``.
@@ -119,17 +117,20 @@ class Scorer:
         context: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.config, self.store, self.progress = config, store, progress
-        self.context = context
-        self.real, self.held_out = _splits(config, store)
-        self.device = device
-        self._references: dict[int, Reference] = {}
-        self._rule_floor: dict[str, float | None] | None = None
+        self.device, self.context = device, context
+        self.real, self.held_out = splits(config, store)
+        metrics = chosen(config, store.manifest.kind)
+        self.by_pixels = [metric for metric in metrics if metric.extractor is None]
+        self.by_features = by_extractor(metrics, config)
+        self._extractors: dict[str, Extractor] = {}
+        self._references: dict[tuple[str, int], Reference] = {}
+        self._floor_by_pixels: dict[str, float | None] | None = None
         self._done = self._total = 0
 
     def scores(
         self, samples: Mapping[Weights, Sample], *, step: int, n_fake: int, final: bool
     ) -> Iterator[Score]:
-        """Yield a score for each sampler and sampling seed; on the main process alone, if shared.
+        """Yield a score for each sampler, sampling seed and extractor; on the main process alone.
 
         Args:
             samples: which weights -> their sampler.
@@ -144,18 +145,23 @@ class Scorer:
         seeds = self.config.evaluation.sampling_seeds
         by_rule = not final and self.config.run.eval_metrics == "rule"
         first, stop = self.context.span(n_fake)
-        self._done, self._total = 0, (2 - by_rule) * (stop - first) * len(seeds) * len(samples)
+        passes = 1 if by_rule else 1 + len(self.by_features)
+        self._done, self._total = 0, passes * (stop - first) * len(seeds) * len(samples)
         for weights, sample in samples.items():
             for seed in seeds:
-                how = protocol(self.config, self.store, weights, seed, n_fake)
-                if self.context.is_main_process and not by_rule:
+                protocols = [
+                    protocol(self.config, self.store, weights, seed, n_fake, extractor)
+                    for extractor in self.by_features
+                ]
+                references = protocols if self.context.is_main_process and not by_rule else []
+                for how in references:
                     self._reference(how)
-                images = self._sampled(sample, how)
-                features = None if by_rule else self._features(images, how)
+                images = self._sampled(sample, protocols[0])
+                features = [] if by_rule else [self._features(images, how) for how in protocols]
                 images = self.context.gather(images, n_fake)
                 if self.context.is_main_process:
-                    scores = self._scored(images, features, how) if features else None
-                    yield self._recorded(how, scores, images, step, final)
+                    for made in self._scored(images, protocols, features):
+                        yield made.model_copy(update={"step": step, "final": final})
 
     def _sampled(self, sample: Sample, how: Protocol) -> Tensor:
         """Return this process's share of the images.  Raises `NonFiniteImages` on every process."""
@@ -176,67 +182,69 @@ class Scorer:
 
     def _features(self, images: Tensor, how: Protocol) -> Features:
         """Return the features of all images, of which each process makes its share."""
-        made = extract(self.extractor, images, progress=self._advance)
-        return Features(
-            *(self.context.gather(part, how.n_fake) for part in (made.pool, made.logits))
+        ours = extract(self._extractor(how.extractor), images, progress=self._advance)
+        layers = ours.pool, ours.logits
+        return Features(*(self.context.gather(layer, how.n_fake) for layer in layers))
+
+    def _scored(
+        self, images: Tensor, protocols: Sequence[Protocol], features: Sequence[Features]
+    ) -> Iterator[Score]:
+        """Yield the score by each extractor; figures of pixels stand in the first."""
+        by_features = [
+            self._by_features(images, how, made)
+            for how, made in zip(protocols, features, strict=False)
+        ]
+        how = protocols[0]
+        main, *rest = by_features or [_recorded(how, {}, {})]
+        pixels = measure(Evidence(images, how), self.by_pixels)
+        floor = self._pixel_floor(how)
+        yield main.model_copy(
+            update={"metrics": main.metrics | pixels, "floor": main.floor | floor}
         )
+        yield from rest
 
-    def _scored(self, images: Tensor, features: Features, how: Protocol) -> Scores:
-        real = self._reference(how)
-        labels = None
-        if self.config.evaluation.intra_class:
+    def _by_features(self, images: Tensor, how: Protocol, features: Features) -> Score:
+        real, labels = self._reference(how), None
+        if classes := self.config.model.classes:
             real_labels = torch.from_numpy(self.real.labels[real.rows])
-            labels = torch.arange(how.n_fake) % self.config.model.classes, real_labels
-        return score(images, real, how, self.extractor, features=features, labels=labels)
+            labels = torch.arange(how.n_fake) % classes, real_labels
+        extractor, metrics = self._extractor(how.extractor), self.by_features[how.extractor]
+        return score(images, real, how, extractor, metrics, features=features, labels=labels)
 
-    @cached_property
-    def extractor(self) -> FeatureExtractorBase:
-        """The network whose features are compared; loaded when first needed."""
-        config = self.config
-        return build_extractor(config.evaluation.extractor, self.device, _inception_weights(config))
+    def _extractor(self, name: str) -> Extractor:
+        """Return the network whose features are compared; loaded when first needed."""
+        if name not in self._extractors:
+            extractor, own = EXTRACTORS[name], self.config.evaluation.options.get(name)
+            file = extractor.file_of(self.config.run)
+            self._extractors[name] = extractor(self.device, file, own)
+        return self._extractors[name]
 
     def _reference(self, how: Protocol) -> Reference:
         """Return the real side at the protocol's set sizes; features come from the cache."""
-        if how.n_fake not in self._references:
+        key = how.extractor, how.n_fake
+        if key not in self._references:
             n_floor = min(self.config.evaluation.n_floor, how.n_fake)
             self._total += how.n_real + min(n_floor, len(self.held_out or ()))
-            self._references[how.n_fake] = reference(
+            self._references[key] = reference(
                 self.real.images,
                 self.held_out.images if self.held_out else None,
                 how,
-                self.extractor,
+                self._extractor(how.extractor),
                 cache_root() / "features",
                 n_floor,
                 self._advance,
+                self.by_features[how.extractor],
             )
-        return self._references[how.n_fake]
+        return self._references[key]
 
-    def _recorded(
-        self, how: Protocol, scores: Scores | None, images: Tensor, step: int, final: bool
-    ) -> Score:
-        rule: dict[str, float | None] = {}
-        rule_floor: dict[str, float | None] = {}
-        if self.store.manifest.kind == "twins":
-            rule, rule_floor = coherence(images), self._rule_on_real()
-        return Score(
-            step=step,
-            weights=how.weights,
-            sampling_seed=how.sampling_seed,
-            n_fake=how.n_fake,
-            fingerprint=how.fingerprint(),
-            protocol=how.model_dump(mode="json"),
-            metrics=(scores.metrics if scores else {}) | rule,
-            floor=(scores.floor if scores else {}) | rule_floor,
-            warnings=scores.warnings if scores else (),
-            final=final,
-        )
-
-    def _rule_on_real(self) -> dict[str, float | None]:
-        """Return what held-out real images score by the rule that made them."""
-        if self._rule_floor is None and self.held_out:
+    def _pixel_floor(self, how: Protocol) -> dict[str, float | None]:
+        """Return what held-out real images score by the metrics of pixels."""
+        if self._floor_by_pixels is None and self.held_out and self.by_pixels:
             held_out = self.held_out.images[: self.config.evaluation.n_floor]
-            self._rule_floor = coherence(torch.from_numpy(held_out.copy()))
-        return self._rule_floor or {}
+            metrics = [metric for metric in self.by_pixels if metric.has_floor]
+            evidence = Evidence(torch.from_numpy(held_out.copy()), how)
+            self._floor_by_pixels = measure(evidence, metrics)
+        return self._floor_by_pixels or {}
 
     def _advance(self, images: int) -> None:
         self._done += images

@@ -18,6 +18,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.config.variants import variant_settings, variants
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
+from sagan_bench.evaluation.metrics import leading
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import collected, question
@@ -325,7 +326,7 @@ def environments(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
 def _all_series(found: Findings, runs: Sequence[Run]) -> Iterator[Series]:
     least, most = POINTS
     points = max(least, min(most, POINTS_IN_ALL // len(runs)))
-    metrics = dict.fromkeys((found.primary.metric, "twin_rate", "fid"))
+    metrics = dict.fromkeys((found.primary.metric, *leading()))
     for run in runs:
         for name, curve in _curves(run, metrics):
             steps, values = zip(*_thinned(curve, points), strict=True)

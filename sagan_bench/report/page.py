@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sagan_bench.core.trees import flatten
+from sagan_bench.evaluation.metrics import shown
 from sagan_bench.report import figures, plots, tables, words
 from sagan_bench.report.document import AnyDocument, Document, Picture
 from sagan_bench.report.pictures import MANY, preview
@@ -18,14 +19,6 @@ from sagan_bench.report.pictures import MANY, preview
 GLYPHS = dict(zip(figures.MARKERS, "●■◆▲▼✚✖★", strict=True))
 """Of the figures' markers, for text."""
 GLOSSARY = {
-    "FID": "Fréchet inception distance between features of generated and of real images; lower is "
-    "better. It depends on the extractor and on the number of images, so only figures of one "
-    "protocol compare.",
-    "KID": "Kernel inception distance: likewise, without bias by the number of images.",
-    "IS": "Inception score: how certain and how varied the classes of the images are.",
-    "precision, recall": "Share of generated images near real ones, and the reverse.",
-    "twin_rate": "Share of generated images that obey the rule of the data set twins: two shapes "
-    "of one hue and size, left and right. Distant parts must agree, and no network measures it.",
     "γ": "The learned weight of an attention block in y = x + γ o; 0 at the start.",
     "P(better)": "Chance that a run of the variant beats one of its baseline; 0.5 is a tie.",
     "95 % interval": "Of the difference of means (Welch). All intervals of the study hold at once.",
@@ -86,7 +79,7 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
         pictures=list(_shown(document, content)),
         method=METHOD,
         not_claimed=NOT_CLAIMED,
-        glossary=GLOSSARY,
+        glossary=dict(metric.glossary for metric in shown().values() if metric.glossary) | GLOSSARY,
         protocol=found.protocol,
         settings=list(flatten(document.config)),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from statistics import median
 from matplotlib.figure import Figure
 
 from sagan_bench.core.registry import ATTENTION
+from sagan_bench.evaluation.metrics import leading
 from sagan_bench.report import figures
 from sagan_bench.report.document import Document, Placed, Series
 from sagan_bench.report.figures import DASHES, Effect, Line, Look
@@ -111,7 +112,7 @@ def _forest(document: Document, rows: Sequence[Effect], look: Mapping[str, Look]
 
 def quality(document: Document, look: Mapping[str, Look]) -> Iterator[Drawn]:
     """Yield the scores on the way, and the losses."""
-    for metric in dict.fromkeys((document.findings.primary.metric, "twin_rate", "fid")):
+    for metric in dict.fromkeys((document.findings.primary.metric, *leading())):
         label = document.labels.get(metric, metric)
         yield from _curves(
             document, metric, label, look,

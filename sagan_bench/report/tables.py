@@ -6,7 +6,9 @@ from statistics import fmean
 
 from sagan_bench.analysis.comparison import Reading, Variant
 from sagan_bench.analysis.statistics import Comparison
-from sagan_bench.evaluation.protocol import BETTER, label
+from sagan_bench.core.registry import METRICS
+from sagan_bench.evaluation.metrics import shown
+from sagan_bench.evaluation.protocol import label
 from sagan_bench.report import words
 from sagan_bench.report.document import Document, RunRow
 from sagan_bench.report.words import MISSING, Tone, compact, decimals, duration, number, plural
@@ -93,7 +95,7 @@ def results(document: Document) -> Table:
         Column("Difference", help="of means, variant minus baseline"),
         Column("95 % interval", help="those of all comparisons hold at once"),
         Column("P(better)", help="chance that a run beats one of the baseline"),
-        *(Column(document.labels.get(m, m), better=BETTER[m]) for m in metrics),
+        *(Column(document.labels.get(m, m), better=METRICS[m].better) for m in metrics),
         Column("Training", help="median time of a run"),
         Column("Images/s", better="higher"),
         Column("Parameters", help="of G and D together"),
@@ -110,7 +112,7 @@ def results(document: Document) -> Table:
 def shown_metrics(document: Document) -> list[str]:
     """Return the metrics of the results' table beside the primary one."""
     there = {name for run in document.runs for name in run.metrics}
-    return [name for name in BETTER if name in there and name != document.findings.primary.metric]
+    return [name for name in shown() if name in there and name != document.findings.primary.metric]
 
 
 def means(document: Document, variant: str, metrics: Iterable[str]) -> list[float | None]:

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.core.stored import fitting
 from sagan_bench.runs.records import RECORD, Record, Score
 
@@ -26,6 +27,12 @@ def family(protocol: Mapping[str, Any]) -> str:
     ignored = {"sampling_seed", "weights", "ema_decay"}
     kept = {key: value for key, value in protocol.items() if key not in ignored}
     return json.dumps({"intra_class": False, **kept}, sort_keys=True)
+
+
+def extractor_named(metric: str) -> str | None:
+    """Return the extractor by which alone a metric is measured; None where it is the run's own."""
+    own = METRICS[metric].extractor if metric in METRICS else None
+    return own if own in EXTRACTORS else None
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,10 @@ class Run:
             s for s in self.record.scores if s.final and s.step == step and s.weights == weights
         ]
 
-    def first_scored(self) -> list[Score]:
-        """Return the final scores of averaged weights by the protocol of the first of them."""
-        scores = self.final("ema")
+    def first_scored(self, metric: str) -> list[Score]:
+        """Return the final scores of averaged weights by the protocol that a metric has first."""
+        own = extractor_named(metric)
+        scores = [s for s in self.final("ema") if own in (None, s.protocol.get("extractor"))]
         return [s for s in scores if family(s.protocol) == family(scores[0].protocol)]
 
     def curve(self, metric: str) -> Curve:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,7 @@ from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import cpu, system
 from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.evaluation.extractors import resolve_extractor
+from sagan_bench.evaluation.extractors import best
 from sagan_bench.runs.records import Record
 
 
@@ -23,11 +22,10 @@ def capabilities(config: RunConfig) -> Host:
         UserError: the device, or the file of Inception's weights, is not there.
     """
     chosen = system.device(config.run.device)
-    weights = config.run.inception_weights
     return Host(
         bf16=system.multiplies_bf16(chosen),
         tf32=chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= (8, 0),
-        extractor=resolve_extractor("auto", Path(weights) if weights else None),
+        extractor=best(config.run),
     )
 
 

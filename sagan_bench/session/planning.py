@@ -11,7 +11,7 @@ from sagan_bench.data.building import prepare
 from sagan_bench.data.checks import check
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store, known_fingerprint
-from sagan_bench.evaluation import scoring
+from sagan_bench.evaluation import conditions
 from sagan_bench.models.build import Layout, layout
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
@@ -61,7 +61,7 @@ def plan(
         conditional=bool(classes),
         classes=classes,
     )
-    scoring.check(config, store)
+    conditions.check(config, store)
     digest = config.digest(store.manifest.fingerprint())
     return Plan(config, networks, store, digest, run_path(config, digest, out))
 

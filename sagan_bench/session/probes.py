@@ -14,8 +14,8 @@ from sagan_bench.core import system
 from sagan_bench.core.files import atomic_file
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
-from sagan_bench.evaluation.extractors import Images
-from sagan_bench.evaluation.metrics import sample_images
+from sagan_bench.evaluation.features import Images
+from sagan_bench.evaluation.sampling import sample_images
 from sagan_bench.runs.records import BlockReading
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.training.diagnostics import BlockDiagnostics, diagnose

@@ -13,8 +13,9 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store
-from sagan_bench.evaluation.metrics import Sample
-from sagan_bench.evaluation.scoring import WEIGHTS, Scorer, Weights
+from sagan_bench.evaluation.conditions import WEIGHTS, Weights
+from sagan_bench.evaluation.sampling import Sample
+from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.models.build import plain_generator
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record, Score

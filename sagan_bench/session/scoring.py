@@ -8,8 +8,9 @@ from torch import nn
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.data.store import Store
-from sagan_bench.evaluation.metrics import Sample
-from sagan_bench.evaluation.scoring import Scorer, Weights
+from sagan_bench.evaluation.conditions import Weights
+from sagan_bench.evaluation.sampling import Sample
+from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.runs.records import Score
 from sagan_bench.training.generation import balanced, sampler, standing
 from sagan_bench.training.loop import TrainState

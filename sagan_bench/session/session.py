@@ -8,8 +8,8 @@ from torch import nn
 from sagan_bench.core import precision, system
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import MachineError, UserError
-from sagan_bench.evaluation.metrics import NonFiniteImages
-from sagan_bench.evaluation.scoring import Weights
+from sagan_bench.evaluation.conditions import Weights
+from sagan_bench.evaluation.sampling import NonFiniteImages
 from sagan_bench.runs.records import Cost, Record, Seal, Status
 from sagan_bench.session.capabilities import threads_for
 from sagan_bench.session.events import Progress, Scored, Stop, Stopped

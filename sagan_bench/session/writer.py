@@ -15,7 +15,7 @@ from torch import nn
 from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.trees import flatten
-from sagan_bench.evaluation.scoring import Weights
+from sagan_bench.evaluation.conditions import Weights
 from sagan_bench.runs import records
 from sagan_bench.runs.records import BlockReading, Record, Seal, Status
 from sagan_bench.runs.run_directory import ROWS, RunDirectory

@@ -17,7 +17,8 @@ from sagan_bench.analysis.comparison import Findings, findings
 from sagan_bench.analysis.question import Facts, Measure, Paper, Place, Question
 from sagan_bench.config.layers import resolve
 from sagan_bench.core.errors import UserError
-from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
+from sagan_bench.core.registry import EXTRACTORS
+from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.study import Memory
@@ -35,7 +36,7 @@ def protocol(**changed: Any) -> Protocol:
         "label_law": "none", "weights": "ema", "ema_decay": 0.999, "batchnorm": "standing-64x64",
         "isc_splits": 2, "kid_subsets": 3, "kid_subset_size": 50,
     }  # fmt: skip
-    return Protocol(**EXTRACTORS["efficientnet-lite0"], **(fields | changed))
+    return Protocol(**EXTRACTORS["efficientnet-lite0"].facts(), **(fields | changed))
 
 
 def score(

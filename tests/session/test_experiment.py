@@ -19,7 +19,7 @@ from PIL import Image
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.evaluation import extractors, scoring
+from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
 from sagan_bench.models import build
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
@@ -342,13 +342,13 @@ def test_scores_on_the_way_by_rule_alone_load_no_extractor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[int] = []
-    build_extractor = extractors.build_extractor
+    build = EfficientNetLite0.build
 
-    def build(*given: Any) -> Any:
+    def counted(self: EfficientNetLite0, weights: Path) -> Any:
         loaded.append(1)
-        return build_extractor(*given)
+        return build(self, weights)
 
-    monkeypatch.setattr(scoring, "build_extractor", build)
+    monkeypatch.setattr(EfficientNetLite0, "build", counted)
     seen: list[int] = []
 
     def watch(event: object) -> None:

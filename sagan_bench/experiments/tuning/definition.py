@@ -16,13 +16,15 @@ from sagan_bench.config.schema import Host, RunConfig, Section
 from sagan_bench.config.variants import presets, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
+from sagan_bench.core.registry import METRICS
 from sagan_bench.core.trees import flatten
-from sagan_bench.evaluation.protocol import BETTER, NAMES
+from sagan_bench.evaluation.metrics import shown
 from sagan_bench.experiments.study import Kept, below, refuse
 from sagan_bench.experiments.tuning.space import Parameter, Space
 
 MEMORY = "tuning.json"
-OBJECTIVES: dict[str, Literal["lower", "higher"]] = {**BETTER, "images_per_sec": "higher"}
+SPEED = "images_per_sec"
+"""An objective that is no metric of images."""
 MOST_SEARCHES, MOST_TRIALS = 1_000, 1_000_000
 TOP = 3
 """Trials of a search that are trained again."""
@@ -32,6 +34,11 @@ HYPERBAND_TRIALS = 10
 Sampler = Literal["tpe", "random", "gp", "qmc"]
 Pruner = Literal["percentile", "median", "hyperband", "none"]
 SAMPLERS, PRUNERS = get_args(Sampler), get_args(Pruner)
+
+
+def better(objective: str) -> Literal["lower", "higher"]:
+    """Return which values of an objective are better."""
+    return "higher" if objective == SPEED else METRICS[objective].better
 
 
 class Seeds(NamedTuple):
@@ -72,8 +79,9 @@ class Tuning(Section):
         if len(set(self.variants)) < len(self.variants):
             raise UserError(f"--variants {','.join(self.variants)}: one is there twice")
         for objective in self.objectives:
-            if objective not in OBJECTIVES:
-                raise UserError(f"--objective {objective}: {closest(objective, list(OBJECTIVES))}")
+            if objective not in METRICS and objective != SPEED:
+                known = [*shown(), SPEED]
+                raise UserError(f"--objective {objective}: {closest(objective, known)}")
         self._refuse_objectives()
         if both := sorted(self.space.parameters.keys() & self.settings.keys()):
             raise UserError(f"--set {both[0]}: it is searched; give a --space without it")
@@ -83,16 +91,18 @@ class Tuning(Section):
         named = ",".join(self.objectives)
         if len(set(self.objectives)) < len(self.objectives):
             raise UserError(f"--objective {named}: one is there twice")
-        if self.objectives[0] not in BETTER:
+        if self.objectives[0] not in METRICS:
             raise UserError(
                 f"--objective {named}: the first one chooses the winner, and {self.objectives[0]} "
                 "says nothing of its images; name it after another, such as fid"
             )
-        wanted = self.fixed.get("evaluation.intra_class", False)
-        if "intra_fid" in self.objectives and wanted is not True:
-            raise UserError(
-                "--objective intra_fid: it is measured with --set evaluation.intra_class=true only"
-            )
+        evaluation = {key.removeprefix("evaluation."): value for key, value in self.fixed.items()}
+        for objective in (name for name in self.objectives if name in METRICS):
+            if not METRICS[objective].wanted(evaluation, self.data_kind):
+                raise UserError(
+                    f"--objective {objective}: it is measured with --set "
+                    f"{METRICS[objective].switch()} only"
+                )
 
     @property
     def prunes(self) -> bool:
@@ -109,7 +119,7 @@ class Tuning(Section):
     def measure(self) -> Measure:
         """The primary metric, and the smallest effect that matters."""
         said, first = self.space.measure(self.data_kind), self.objectives[0]
-        others = first in BETTER and first != said.metric
+        others = first in METRICS and first != said.metric
         return Measure(metric=first, min_effect="5%") if others else said
 
     @cached_property
@@ -158,7 +168,7 @@ class Tuning(Section):
         Raises:
             UserError: an unknown key, or a value out of range.
         """
-        by_rule = self.data_kind == "twins" and self.objectives[0] not in NAMES
+        by_rule = self.data_kind == "twins" and METRICS[self.objectives[0]].extractor is None
         scored = {
             "run.eval_every": self.eval_every if watched else "none",
             "run.eval_metrics": "rule" if by_rule else "all",

@@ -16,10 +16,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import METRICS
 from sagan_bench.execution.engine import Ended, Engine, Event, Job
 from sagan_bench.experiments import driver
 from sagan_bench.experiments.tuning import storage as kept
-from sagan_bench.experiments.tuning.definition import OBJECTIVES
+from sagan_bench.experiments.tuning.definition import better
 from sagan_bench.experiments.tuning.trials import (
     DIVERGED,
     Cell,
@@ -35,8 +36,6 @@ from sagan_bench.session.events import Scored, Stop
 from sagan_bench.training.checkpoint import Checkpoints
 
 PRUNED = "pruned"
-BEYOND = {"fid": 1_000.0, "intra_fid": 1_000.0, "kid_mean": 10.0}
-"""Worse than noise: what a diverged trial stands for while nothing was measured yet; else 0."""
 
 Watch = Callable[["Searcher", Cell, Any], None]
 """Sees each run that begins (None) and every event of it."""
@@ -250,12 +249,12 @@ class Searcher:
         one would decide the scale of a model of all values.
         """
         objective = self.tuning.objectives[index]
-        worst = min if OBJECTIVES[objective] == "higher" else max
+        worst = min if better(objective) == "higher" else max
         there = trials(self.study, self.search.parameters)
         measured = [one.values[index] for one in there if one.values]
         if index == 0:
             measured += [score for one in there for _, score in one.curve]
-        return worst(measured, default=BEYOND.get(objective, 0.0))
+        return worst(measured, default=METRICS[objective].beyond if objective in METRICS else 0.0)
 
 
 def drive(

@@ -17,7 +17,7 @@ from sagan_bench.analysis.statistics import CONFIRMATORY_N, Comparison, Metric
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import label
 from sagan_bench.experiments.tuning import storage as kept
-from sagan_bench.experiments.tuning.definition import OBJECTIVES, Memory, Tuning, masked
+from sagan_bench.experiments.tuning.definition import Memory, Tuning, better, masked
 from sagan_bench.experiments.tuning.trials import (
     Candidate,
     Cell,
@@ -211,7 +211,7 @@ def search_findings(
     """Return what can be said of one search, of its trials and of the best trained again."""
     tuning, chosen = search.memory.tuning, again.chosen
     reported = again.reported
-    sign = -1 if OBJECTIVES[tuning.objectives[0]] == "higher" else 1
+    sign = -1 if better(tuning.objectives[0]) == "higher" else 1
     optimism = sign * (reported - chosen.searched) if chosen and reported is not None else None
     best = front(found, tuning.objectives)
     return SearchFindings(
@@ -274,7 +274,7 @@ def findings(memory: Memory, folder: Path, found: Sequence[SearchFindings]) -> F
         baseline=tuning.baseline,
         objectives=tuning.objectives,
         labels=labels,
-        better=tuple(OBJECTIVES[one] for one in tuning.objectives),
+        better=tuple(better(one) for one in tuning.objectives),
         min_effect=metric.min_effect,
         space=tuning.space.name,
         sampler=tuning.sampler,
@@ -295,7 +295,7 @@ def _metric(tuning: Tuning, name: str, found: Sequence[SearchFindings]) -> Metri
         one.reported for one in found if one.variant == tuning.baseline and one.reported is not None
     ]
     least, relative = tuning.measure.least
-    metric = Metric(name, OBJECTIVES[first], least, relative=relative)
+    metric = Metric(name, better(first), least, relative=relative)
     return metric.against(fmean(known) if known else 0.0)
 
 

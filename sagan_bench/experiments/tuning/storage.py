@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, damaged, first_trouble, fitting, parsed, refuse_special
-from sagan_bench.experiments.tuning.definition import OBJECTIVES, Tuning
+from sagan_bench.experiments.tuning.definition import Tuning, better
 from sagan_bench.runs.records import without_secrets
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def begun(
         UserError: the storage has another search under this name.
     """
     wanted = {"lower": StudyDirection.MINIMIZE, "higher": StudyDirection.MAXIMIZE}
-    directions = [wanted[OBJECTIVES[one]] for one in tuning.objectives]
+    directions = [wanted[better(one)] for one in tuning.objectives]
     study = optuna.create_study(
         storage=storage, study_name=name, directions=directions, load_if_exists=True
     )

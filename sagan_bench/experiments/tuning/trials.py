@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from sagan_bench.analysis.question import Settings
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.config.schema import RunConfig
-from sagan_bench.experiments.tuning.definition import OBJECTIVES, TOP, Memory, Seeds, definition
+from sagan_bench.experiments.tuning.definition import TOP, Memory, Seeds, better, definition
 from sagan_bench.experiments.tuning.space import Parameter
 from sagan_bench.runs.records import RECORD, Record, Status
 from sagan_bench.runs.run import Run
@@ -123,7 +123,7 @@ def value(record: Record, objective: str) -> float | None:
     """Return what a finished run reached: the mean over sampling seeds, of averaged weights."""
     if objective == "images_per_sec":
         return record.cost.images_per_sec
-    scores = Run(Path(), record).first_scored()
+    scores = Run(Path(), record).first_scored(objective)
     return mean_of_all(score.metrics.get(objective) for score in scores)
 
 
@@ -177,7 +177,7 @@ def _trial(frozen: "optuna.trial.FrozenTrial", parameters: Mapping[str, Paramete
 
 def signs(objectives: Sequence[str]) -> list[int]:
     """Return 1 for each objective of which less is better, and -1 for the others."""
-    return [1 if OBJECTIVES[one] == "lower" else -1 for one in objectives]
+    return [1 if better(one) == "lower" else -1 for one in objectives]
 
 
 def front(found: Iterable[Trial], objectives: Sequence[str]) -> list[Trial]:

@@ -9,6 +9,7 @@ from example_tunings import FILE, here, planned, small_tuning
 from sagan_bench.config.layers import read
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_toml
 from sagan_bench.experiments.tuning import definition
 from sagan_bench.experiments.tuning.definition import Memory, Tuning
@@ -140,9 +141,9 @@ def test_objectives_that_cannot_guide_are_refused(
 
 
 def test_what_diverges_first_has_a_value_whatever_the_objective() -> None:
-    from sagan_bench.experiments.tuning.driving import BEYOND
-
-    assert BEYOND.keys() == {name for name, way in definition.OBJECTIVES.items() if way == "lower"}
+    beyond = {name for name, metric in METRICS.items() if metric.beyond}
+    assert beyond == {name for name, metric in METRICS.items() if metric.better == "lower"}
+    assert {"fid", "intra_fid", "kid_mean"} <= beyond
 
 
 def test_a_password_is_not_kept() -> None:

@@ -1,0 +1,109 @@
+"""A configuration and its images -> the protocols it is scored under; impossible ones refused."""
+
+from typing import Literal
+
+from sagan_bench.config.options import Options
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import EXTRACTORS, METRICS
+from sagan_bench.data.store import Split, Store
+from sagan_bench.evaluation.metrics import Metric, chosen, extractor_of
+from sagan_bench.evaluation.protocol import Protocol
+
+Weights = Literal["ema", "raw"]
+WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
+
+
+def check(config: RunConfig, store: Store) -> None:
+    """Refuse before training what could not be scored after it.
+
+    Raises:
+        UserError: too few images for the metrics, no held-out images where they are the reference,
+            or weights of an extractor that are missing or not the published ones.
+    """
+    metrics = chosen(config, store.manifest.kind)
+    if config.run.eval_metrics == "rule" and all(metric.extractor for metric in metrics):
+        raise UserError(
+            f"run.eval_metrics = rule: {store.manifest.kind} images follow no rule that could be "
+            "checked; use all"
+        )
+    sizes = (
+        config.evaluation.n_fake,
+        *([config.run.eval_images] if config.run.eval_every else []),
+    )
+    for n_fake in sizes:
+        protocol(config, store, "raw", 0, n_fake)
+    for metric in metrics:
+        metric.check(config, sizes)
+    for name in by_extractor(metrics, config):
+        EXTRACTORS[name].weights(EXTRACTORS[name].file_of(config.run))
+
+
+def by_extractor(metrics: list[Metric], config: RunConfig) -> dict[str, list[Metric]]:
+    """Return the metrics of features by their extractor, the run's own first."""
+    main = config.evaluation.extractor
+    groups: dict[str, list[Metric]] = {main: []}
+    for metric in metrics:
+        if metric.extractor:
+            groups.setdefault(extractor_of(type(metric), main), []).append(metric)
+    return groups
+
+
+def protocol(
+    config: RunConfig,
+    store: Store,
+    weights: Weights,
+    seed: int,
+    n_fake: int,
+    extractor: str | None = None,
+) -> Protocol:
+    """Return the protocol of one sample set, by the run's extractor or another.
+
+    Raises:
+        UserError: as `check`.
+    """
+    evaluation, training = config.evaluation, config.training
+    extractor = extractor or evaluation.extractor
+    available = len(splits(config, store)[0])
+    return Protocol.fitted(
+        **EXTRACTORS[extractor].facts(),
+        data=store.manifest.fingerprint(),
+        split=evaluation.split,
+        n_real=min(evaluation.n_real or available, available),
+        n_fake=n_fake,
+        sampling_seed=seed,
+        z_law=_z_law(evaluation.truncation),
+        label_law="balanced" if config.model.classes else "none",
+        weights=weights,
+        ema_decay=training.ema_decay if weights == "ema" else None,
+        batchnorm=f"standing-{evaluation.bn_batches}x{training.batch_size}",
+        isc_splits=evaluation.isc_splits,
+        kid_subsets=evaluation.kid_subsets,
+        kid_subset_size=evaluation.kid_subset_size,
+        intra_class=evaluation.intra_class,
+        options=_options(config, extractor),
+    )
+
+
+def _z_law(truncation: float | None) -> str:
+    law = str(Protocol.model_fields["z_law"].default)
+    return law if truncation is None else f"{law}, |z| < {truncation:g}"
+
+
+def _options(config: RunConfig, extractor: str) -> Options:
+    """Return the settings of an extractor's own, and of the metrics under its protocol."""
+    main, given = config.evaluation.extractor, config.evaluation.options
+    return Options(
+        (name, settings)
+        for name, settings in given.items()
+        if name == extractor or (name in METRICS and extractor_of(METRICS[name], main) == extractor)
+    )
+
+
+def splits(config: RunConfig, store: Store) -> tuple[Split, Split | None]:
+    """Return the real images to compare with, and those held out for the floor."""
+    if config.evaluation.split == "train":
+        return store.train, store.test
+    if store.test is None:
+        raise UserError("evaluation.split = test: these data have no held-out images; use train")
+    return store.test, store.train

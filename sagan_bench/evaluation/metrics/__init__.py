@@ -1,0 +1,38 @@
+"""The metrics, one class a file: what each is called, which way is better, how it is measured."""
+
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.registry import METRICS
+from sagan_bench.evaluation.metrics._base import RUNS, Evidence, Metric
+
+__all__ = ["RUNS", "Evidence", "Metric", "chosen", "extractor_of", "leading", "of_key", "shown"]
+
+
+def shown() -> dict[str, type[Metric]]:
+    """Return all metrics by name, in the order in which they are shown."""
+    return dict(sorted(METRICS.items(), key=lambda item: item[1].order))
+
+
+def leading() -> list[str]:
+    """Return the metrics that are shown beside the primary one, that of most weight first."""
+    ranks = {name: metric.leads for name, metric in METRICS.items() if metric.leads is not None}
+    return sorted(ranks, key=lambda name: ranks[name])
+
+
+def of_key(key: str) -> type[Metric] | None:
+    """Return the metric that a key of scores belongs to; None if it is no metric's."""
+    if key in METRICS:
+        return METRICS[key]
+    return next((metric for metric in METRICS.values() if metric.spread == key), None)
+
+
+def extractor_of(metric: type[Metric], main: str) -> str:
+    """Return under which extractor's protocol a metric's figures are, of a run's ``main`` one."""
+    return main if metric.extractor in (RUNS, None) else str(metric.extractor)
+
+
+def chosen(config: RunConfig, kind: str) -> list[Metric]:
+    """Return the metrics of a run's scores on a kind of data, with their settings."""
+    evaluation = config.evaluation
+    given = evaluation.model_dump()
+    wanted = [metric for metric in METRICS.values() if metric.wanted(given, kind)]
+    return [metric(evaluation.options.get(metric.name)) for metric in wanted]

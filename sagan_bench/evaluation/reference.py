@@ -1,0 +1,185 @@
+"""The real side of a score, and what real images score against real ones; both are kept."""
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import atomic_file, sweep_dead
+from sagan_bench.core.seeding import generator
+from sagan_bench.evaluation.extractors import Extractor
+from sagan_bench.evaluation.features import Features, Images, extract
+from sagan_bench.evaluation.measuring import default_metrics, finite, measure
+from sagan_bench.evaluation.metrics import Evidence, Metric
+from sagan_bench.evaluation.protocol import Protocol
+
+Floats = NDArray[np.floating[Any]]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real side: features (N, d) float32, and what held-out real images score against them.
+
+    ``rows`` are the images' places in their split.
+    """
+
+    pool: Tensor
+    floor: dict[str, float | None]
+    n_floor: int
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Real images, the rows of those to use, and the key of what is computed from them."""
+
+    images: Images
+    rows: NDArray[np.int64]
+    key: str
+
+    def features(self, extractor: Extractor, progress: Callable[[int], None]) -> Features:
+        return extract(extractor, self.images, self.rows, progress)
+
+
+def reference(
+    real: Images,
+    held_out: Images | None,
+    protocol: Protocol,
+    extractor: Extractor,
+    cache: Path,
+    n_floor: int | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+    metrics: Sequence[Metric] | None = None,
+) -> Reference:
+    """Return the reference of ``protocol``, from the cache where the same pixels were seen before.
+
+    Args:
+        real: uint8 (N, 3, S, S), the whole split, of which ``n_real`` are chosen.
+        held_out: likewise, images of another split for the floor; None if there are none.
+        protocol: what the reference is for.
+        extractor: the protocol's.
+        cache: folder of the cache; made if missing.
+        n_floor: held-out images, by default ``n_fake``; all of them if there are fewer.
+        progress: called with the number of images just finished, or found in the cache.
+        metrics: of the floor, all by the extractor; by default those of every score.
+
+    Raises:
+        UserError: the split has fewer images than ``n_real``.
+        ValueError: the extractor is not the protocol's.
+    """
+    protocol.require(extractor=extractor.name)
+    if len(real) < protocol.n_real:
+        raise UserError(
+            f"the {protocol.split} split has {len(real)} images, {protocol.n_real} were asked for; "
+            "lower evaluation.n_real or leave it out for all"
+        )
+    chosen = _choose(real, protocol.split, protocol.n_real, protocol, extractor)
+
+    def seen() -> Floats:
+        return chosen.features(extractor, progress).pool.numpy()
+
+    stored = cache / f"real-{chosen.key}.npz"
+    pool = torch.from_numpy(_cached(stored, seen, (2, protocol.n_real), chosen, progress))
+    n_floor = min(n_floor or protocol.n_fake, 0 if held_out is None else len(held_out))
+    if held_out is None or n_floor < protocol.least_images:
+        return Reference(pool, floor={}, n_floor=0, rows=chosen.rows)
+    settings = Protocol.fitted(**protocol.model_dump() | {"n_fake": n_floor})
+    against = _choose(held_out, "held-out", n_floor, protocol, extractor)
+    metrics = [m for m in metrics or default_metrics() if m.has_floor]
+    keys = [key for metric in metrics for key in (metric.name, metric.spread) if key]
+
+    def measured() -> Floats:
+        images = torch.as_tensor(against.images[against.rows])
+        features = against.features(extractor, progress)
+        floor = measure(Evidence(images, settings, features, pool), metrics)
+        return np.array([floor[key] for key in keys], dtype=np.float64)  # None becomes NaN
+
+    names = "isc_splits", "kid_subsets", "kid_subset_size", "prc_neighborhood"
+    numbers = (getattr(settings, name) for name in names)
+    key = _key(chosen.key, against.key, *numbers, *(part for m in metrics for part in _own(m)))
+    stored = cache / f"floor-{key}.npz"
+    values = _cached(stored, measured, (1, len(keys)), against, progress)
+    scores = dict(zip(keys, map(finite, values.tolist()), strict=True))
+    return Reference(pool, scores, n_floor, rows=chosen.rows)
+
+
+def _own(metric: Metric) -> list[str]:
+    """Return what a metric's floor depends on, but for what every score has."""
+    settings = metric.settings.model_dump_json(exclude_defaults=True)
+    if metric.default and settings == "{}" and metric.__module__.startswith("sagan_bench."):
+        return []
+    return [metric.name, settings, inspect.getsource(type(metric))]
+
+
+def _choose(
+    images: Images, split: str, n: int, protocol: Protocol, extractor: Extractor
+) -> _Chosen:
+    """Choose ``n`` images of a split: by a permutation of its own, ascending, the same always.
+
+    The key is a hash of the very pixels and of what turns them into features, so that nothing stale
+    can be found under it.
+    """
+    order = torch.randperm(len(images), generator=generator(0, "reference", split))
+    rows = order[:n].sort().values.numpy()
+    pixels = hashlib.sha256(repr(images.shape[1:]).encode())
+    for start in range(0, n, 1024):
+        pixels.update(np.asarray(images[rows[start : start + 1024]]).tobytes())
+    facts = protocol.extractor, protocol.layer, protocol.isc_layer, protocol.resize
+    device = torch.device(extractor.device).type
+    versions = [version(package) for package in ("torch", "torch-fidelity", "timm")]
+    own = extractor.settings.model_dump_json(exclude_defaults=True)
+    settings = [] if own == "{}" else [own]
+    key = _key(pixels.hexdigest(), *facts, protocol.weights_sha256, device, *versions, *settings)
+    return _Chosen(images, rows, key)
+
+
+def _key(*parts: str | int) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _cached(
+    path: Path,
+    make: Callable[[], Floats],
+    expected: tuple[int, int],
+    chosen: _Chosen,
+    progress: Callable[[int], None],
+) -> Floats:
+    """Return the array in ``path``, made and stored there if it is missing or damaged.
+
+    ``expected``: its dimensions, and the length of the first.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            values = stored["values"]
+            key = str(stored["key"]) if "key" in stored else path.stem
+        if (values.ndim, *values.shape[:1], key) != (*expected, path.stem):
+            raise ValueError(f"an array {values.shape} of {key}")
+        progress(len(chosen.rows))
+        return values
+    except FileNotFoundError:
+        pass
+    except (EOFError, LookupError, OSError, RuntimeError, ValueError, BadZipFile) as error:
+        _log.warning("%s is damaged and is made again: %s", path, error)
+    made = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep_dead(path.parent)
+        with atomic_file(path) as new:
+            np.savez(new, values=made, key=np.array(path.stem))
+    except OSError as error:
+        _log.warning("cannot keep %s for the next time: %s", path, error)
+    return made
