@@ -11,13 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sagan_bench.core.names import device_called
+from sagan_bench.core.names import device_called, kind_of
+from sagan_bench.core.registry import SOURCES
 from sagan_bench.core.trees import flatten
 
 DIGEST_SCHEMA = 1
-CELEBA_CROP = 160
-"""Side of the centre crop of CelebA's 178 x 218 pictures (heykeetae/Self-Attention-GAN)."""
-
 MOST_WHOLE = 2**63 - 1
 """The largest whole number that can be asked for, a seed among them: what tables can hold.
 
@@ -73,10 +71,12 @@ class DataConfig(Section):
 
     source: str = Field(
         "twins",
-        description="twins, folder:PATH, celeba:PATH, lsun:PATH#CATEGORY, cifar10:PATH, ...",
+        description=f"KIND or KIND:PATH, e.g. folder:PATH; kinds: {', '.join(SOURCES)}",
     )
     image_size: Literal[32, 64, 128, 256] = Field(32, description="side of an image in pixels")
-    crop: Crop = Field("auto", description="centre crop in source pixels; auto: CelebA's, or none")
+    crop: Crop = Field(
+        "auto", description="centre crop in source pixels; auto: the kind's, or none"
+    )
     fit: Literal["centre-crop", "squash"] = Field(
         "centre-crop", description="how an oblong image becomes a square"
     )
@@ -87,9 +87,10 @@ class DataConfig(Section):
     @property
     def crop_px(self) -> int | None:
         """The side of the centre crop in source pixels, with ``auto`` resolved; None is no crop."""
-        if self.crop == "auto":
-            return CELEBA_CROP if self.source.startswith("celeba:") else None
-        return self.crop
+        if self.crop != "auto":
+            return self.crop
+        kind = kind_of(self.source)
+        return SOURCES[kind].auto_crop_px if kind in SOURCES else None
 
 
 class AttentionConfig(Section):

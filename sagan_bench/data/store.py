@@ -32,8 +32,9 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.locks import holding
 from sagan_bench.core.stored import first_trouble
 from sagan_bench.data.decoding import Fit
-from sagan_bench.data.listing import DataSpec, Labels, Source, digest16
+from sagan_bench.data.listing import DataSpec, Labels, digest16
 from sagan_bench.data.sources import open_source
+from sagan_bench.data.sources._base import Source
 from sagan_bench.data.verification import DAMAGED, Verification, verification_of
 
 MANIFEST, SOURCE = "manifest.json", "source.txt"
@@ -137,7 +138,7 @@ def cache_root() -> Path:
 def place_of(source: Source, cache: Path | None) -> Path:
     """Return the folder of a source's store, whether it is there or not."""
     root = cache_root() if cache is None else cache
-    return root / "stores" / f"{source.kind}-{source.image_size}px-{source.key}"
+    return root / "stores" / f"{source.name}-{source.spec.image_size}px-{source.key}"
 
 
 def lock_of(place: Path) -> Path:
