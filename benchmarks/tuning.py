@@ -30,8 +30,8 @@ from sagan_bench.experiments.tuning.definition import Memory, Pruner, Sampler, T
 from sagan_bench.experiments.tuning.driving import PRUNED, Searcher, drive
 from sagan_bench.experiments.tuning.findings import SearchFindings, of_tuning
 from sagan_bench.experiments.tuning.trials import Trial, searches
+from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import Record, Score, Status, read
-from sagan_bench.runs.run_directory import find_runs
 from sagan_bench.session.events import Scored
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"

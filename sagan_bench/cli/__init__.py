@@ -263,7 +263,8 @@ def _print_words(header: str, words: dict[str, str]) -> None:
 
 
 def _list_runs(runs: Path, as_json: bool) -> None:
-    from sagan_bench.runs.run_directory import find_runs, read_all
+    from sagan_bench.runs.finding import find_runs
+    from sagan_bench.runs.run_directory import read_all
     from sagan_bench.runs.table import frame, listed
 
     found = find_runs(runs)
@@ -342,8 +343,8 @@ def find_run(run: str, runs: Path) -> Path:
         UserError: there is none, or more than one; with the closest name.
     """
     from sagan_bench.core.names import closest
+    from sagan_bench.runs.finding import find_runs
     from sagan_bench.runs.records import RECORD
-    from sagan_bench.runs.run_directory import find_runs
 
     for path in (Path(run), runs / run):
         if (path / RECORD).exists():

@@ -80,13 +80,13 @@ def place(name: str, runs: Path) -> Path:
 
 
 def _holds_runs(path: Path) -> bool:
-    from sagan_bench.runs.run_directory import holds_runs
+    from sagan_bench.runs.finding import holds_runs
 
     return path.is_dir() and holds_runs(path)
 
 
 def _runs_in(places: Iterable[Path]) -> list[Path]:
-    from sagan_bench.runs.run_directory import find_runs
+    from sagan_bench.runs.finding import find_runs
 
     return [run for place in places for run in find_runs(place)]
 

@@ -8,6 +8,7 @@ import typer
 
 from sagan_bench.cli.options import program
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import SOURCES
 
 if TYPE_CHECKING:
     from sagan_bench.data.listing import DataSpec
@@ -15,10 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Download, prepare, look at and remove data sets.", no_args_is_help=True)
 
-SPEC_HELP = (
-    "twins, folder:PATH, celeba:PATH[#ATTRIBUTE], lsun:PATH#CATEGORY, cifar10:PATH, "
-    "cifar100:PATH or imagenet:PATH"
-)
+SPEC_HELP = f"KIND or KIND:PATH, e.g. folder:PATH; kinds: {', '.join(SOURCES)}"
 Spec = Annotated[str, typer.Argument(help=SPEC_HELP)]
 ImageSize = Annotated[int | None, typer.Option(help="Side in pixels: 32, 64, 128, 256")]
 Preset = Annotated[str | None, typer.Option(help="Take size, crop and fit from this preset")]
@@ -30,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="celeba, lsun, cifar10 or cifar100")],
+    name: Annotated[str, typer.Argument(help=f"Of {', '.join(SOURCES)}")],
     root: Annotated[Path, typer.Argument(help="Folder to put it in")],
     category: Annotated[str | None, typer.Option(help="Of lsun, e.g. church_outdoor")] = None,
 ) -> None:

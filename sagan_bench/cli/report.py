@@ -111,7 +111,7 @@ def _tuning(folder: Path, storage: str | None) -> tuple["AnyDocument", "Files"]:
 
 def _runs(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Files"]:
     from sagan_bench.report import collect
-    from sagan_bench.runs.run_directory import find_runs
+    from sagan_bench.runs.finding import find_runs
 
     paths = list(dict.fromkeys(run for place in places for run in find_runs(place)))
     name = places[0].resolve().name if len(places) == 1 else "runs"
@@ -141,8 +141,8 @@ def _latest(runs: Path) -> Path:
     """Return the study or tuning with the newest record.  Raises `UserError` if there is none."""
     from sagan_bench.experiments import study
     from sagan_bench.experiments.tuning import definition
+    from sagan_bench.runs.finding import find_runs
     from sagan_bench.runs.records import RECORD
-    from sagan_bench.runs.run_directory import find_runs
 
     def newest(memory: Path) -> float:
         return max(map(_changed, [memory, *(run / RECORD for run in find_runs(memory.parent))]))

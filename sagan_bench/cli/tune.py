@@ -157,6 +157,7 @@ def _asked(
 ) -> "Tuning":
     from sagan_bench.config.layers import parse_set
     from sagan_bench.config.variants import pick, presets
+    from sagan_bench.core.names import kind_of
     from sagan_bench.experiments.tuning import space as spaces
     from sagan_bench.experiments.tuning.definition import PRUNERS, SAMPLERS, Tuning
 
@@ -167,7 +168,7 @@ def _asked(
     if steps:
         budget = searched.budget | {"run.steps": steps}
         searched = searched.model_copy(update={"budget": budget})
-    kind = str(settings.get("data.source") or presets()[preset]["data.source"]).partition(":")[0]
+    kind = kind_of(str(settings.get("data.source") or presets()[preset]["data.source"]))
     named = searched.measure(kind).metric if objective is None else objective
     objectives = tuple(named.split(","))
     default = "median" if len(objectives) == 1 else "none"

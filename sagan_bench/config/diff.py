@@ -38,9 +38,9 @@ def _changes_results(key: str) -> bool:
     return not key.startswith("run.") and key not in LABELS
 
 
-def listed(differing: Iterable[Difference], form: str = "{}: {} here, {} asked") -> str:
+def listed(pairs: Iterable[Difference], form: str = "{}: {} here, {} asked") -> str:
     """Return differences in a line."""
-    return ", ".join(form.format(d.key, _text(d.here), _text(d.there)) for d in differing)
+    return ", ".join(form.format(d.key, _text(d.here), _text(d.there)) for d in pairs)
 
 
 def _text(value: Any) -> str:

@@ -110,7 +110,7 @@ def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) 
     return Resolved(config, {key: origin for key, origin in origins.items() if key in there})
 
 
-def decide(given: Resolved, host: Host) -> Resolved:
+def decide(requested: Resolved, host: Host) -> Resolved:
     """Replace every ``auto`` by what the host has.
 
     Gradient penalties are taken in fp32, because they are differentiated twice.
@@ -118,7 +118,7 @@ def decide(given: Resolved, host: Host) -> Resolved:
     Raises:
         UserError: TF32 was asked for where there is none.
     """
-    config, decided = given.config, dict[str, Any]()
+    config, decided = requested.config, dict[str, Any]()
     if config.data.crop == "auto":
         decided["data.crop"] = config.data.crop_px
     if config.training.precision == "auto":
@@ -129,15 +129,15 @@ def decide(given: Resolved, host: Host) -> Resolved:
     if config.evaluation.extractor == "auto":
         decided["evaluation.extractor"] = host.extractor
     values = dict(flatten(config.model_dump())) | decided
-    origins = given.origins | dict.fromkeys(decided, "this machine")
+    origins = requested.origins | dict.fromkeys(decided, "this machine")
     if "data.crop" in decided:
         origins["data.crop"] = "auto, by data.source"
     return Resolved(RunConfig.model_validate(_nested(values)), origins)
 
 
-def resolve(host: Host, **choices: Any) -> Resolved:
+def resolve(host: Host, **layers: Any) -> Resolved:
     """Return what `read` returns, without ``auto``.  Raises `UserError` as `read` and `decide`."""
-    return decide(read(**choices), host)
+    return decide(read(**layers), host)
 
 
 def override(config: RunConfig, given: Mapping[str, tuple[str, Any]]) -> RunConfig:
@@ -211,11 +211,11 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:
-    for each in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(each, list | tuple):
-            yield from _whole_numbers(each)
-        elif isinstance(each, int):
-            yield each
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _whole_numbers(part)
+    elif isinstance(value, int):
+        yield value
 
 
 def _setting(loc: tuple[int | str, ...]) -> str:

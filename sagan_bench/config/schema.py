@@ -21,21 +21,19 @@ from pydantic import (
 )
 
 from sagan_bench.config.options import Options
-from sagan_bench.core.names import closest, device_called
+from sagan_bench.core.names import closest, device_called, kind_of
 from sagan_bench.core.registry import (
     ATTENTION,
     EXTRACTORS,
     FAMILIES,
     LOSSES,
     METRICS,
+    SOURCES,
     Registry,
 )
 from sagan_bench.core.trees import flatten
 
 DIGEST_SCHEMA = 1
-CELEBA_CROP = 160
-"""Side of the centre crop of CelebA's 178 x 218 pictures (heykeetae/Self-Attention-GAN)."""
-
 MOST_WHOLE = 2**63 - 1
 """The largest whole number that can be asked for, a seed among them: what tables can hold.
 
@@ -127,10 +125,12 @@ class DataConfig(Section):
 
     source: str = Field(
         "twins",
-        description="twins, folder:PATH, celeba:PATH, lsun:PATH#CATEGORY, cifar10:PATH, ...",
+        description=f"KIND or KIND:PATH, e.g. folder:PATH; kinds: {', '.join(SOURCES)}",
     )
     image_size: Literal[32, 64, 128, 256] = Field(32, description="side of an image in pixels")
-    crop: Crop = Field("auto", description="centre crop in source pixels; auto: CelebA's, or none")
+    crop: Crop = Field(
+        "auto", description="centre crop in source pixels; auto: the kind's, or none"
+    )
     fit: Literal["centre-crop", "squash"] = Field(
         "centre-crop", description="how an oblong image becomes a square"
     )
@@ -141,9 +141,10 @@ class DataConfig(Section):
     @property
     def crop_px(self) -> int | None:
         """The side of the centre crop in source pixels, with ``auto`` resolved; None is no crop."""
-        if self.crop == "auto":
-            return CELEBA_CROP if self.source.startswith("celeba:") else None
-        return self.crop
+        if self.crop != "auto":
+            return self.crop
+        kind = kind_of(self.source)
+        return SOURCES[kind].auto_crop_px if kind in SOURCES else None
 
 
 class AttentionConfig(_WithOptions):

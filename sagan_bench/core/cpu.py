@@ -17,8 +17,8 @@ def cores() -> int:
 
 def flags() -> frozenset[str]:
     """Return the processor's feature flags; empty where the system does not tell."""
-    found = re.search(r"^flags\s*:(.*)$", _info(), re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
+    line = re.search(r"^flags\s*:(.*)$", _info(), re.MULTILINE)
+    return frozenset(line[1].split()) if line else frozenset()
 
 
 def name() -> str | None:
@@ -27,8 +27,8 @@ def name() -> str | None:
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     else:
-        found = re.search(r"model name\s*:\s*(.+)", _info())
-        said = found[1] if found else ""
+        line = re.search(r"model name\s*:\s*(.+)", _info())
+        said = line[1] if line else ""
     return said or platform.processor() or platform.machine() or None
 
 

@@ -1,6 +1,7 @@
 """The errors that a user is meant to read."""
 
 import errno
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -40,9 +41,12 @@ def machine_error(error: OSError) -> MachineError:
 
 def machine_cause(error: BaseException) -> OSError | None:
     """Return the failure of the machine that an error of a library came of, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _ADVICE:
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None
+    failures = (cause for cause in causes(error) if isinstance(cause, OSError))
+    return next((cause for cause in failures if cause.errno in _ADVICE), None)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came of, back to the first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""Names that users give: of devices, and the closest of those that are known."""
+"""Names that users give: of devices and kinds of data, and the closest of those that are known."""
 
 import difflib
 import re
@@ -18,6 +18,11 @@ def device_called(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError("expected auto, cpu, cuda or cuda:N")
     return name
+
+
+def kind_of(source: str) -> str:
+    """Return what stands before the colon of a data set: ``folder`` of ``folder:PATH``."""
+    return source.partition(":")[0]
 
 
 def closest(word: str, known: Sequence[str]) -> str:

@@ -59,9 +59,9 @@ def _unsealed(value: Any) -> Any:
     """Return a value without its seal, if it has one.  Raises ValueError if that is broken."""
     if not isinstance(value, dict) or SEAL not in value:
         return value
-    told = value.pop(SEAL)
+    stored = value.pop(SEAL)
     try:
-        whole = seal(value) == told
+        whole = seal(value) == stored
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not whole:

@@ -7,34 +7,30 @@ so that it ends byte-equal to one that was not.
 """
 
 import errno
-import hashlib
 import logging
-import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import partial
-from io import BytesIO
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 from filelock import BaseFileLock, Timeout
-from pydantic import BaseModel, NonNegativeInt
 
 from sagan_bench.core import files
 from sagan_bench.core.cpu import cores
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sync_folder
 from sagan_bench.core.locks import acquired
-from sagan_bench.data.decoding import RESIZE, decoding_processes, start_worker
-from sagan_bench.data.listing import Chunk, DataSpec, Listing, Source, Task
+from sagan_bench.core.progress import OnProgress, unwatched
+from sagan_bench.data.decoding import RESIZE
+from sagan_bench.data.growing import Changed, Done, Growing, Noted
+from sagan_bench.data.listing import Chunk, DataSpec, Listing, Task
 from sagan_bench.data.sources import open_source
+from sagan_bench.data.sources._base import Source
 from sagan_bench.data.store import (
     BUILDING,
     MANIFEST,
@@ -48,23 +44,20 @@ from sagan_bench.data.store import (
     sweep,
 )
 from sagan_bench.data.verification import SMALL_BYTES
-
-Progress = Callable[[int, int], None]
-"""Called with the images done so far and the images in all."""
+from sagan_bench.data.workers import decoding_processes, start_worker
 
 PROGRESS = "progress.json"
 
 _SHOWN = 10  # names of refused pictures that an error or a manifest lists
 _TASKS_WORTH_PROCESSES = 4  # below that a process takes longer to start than to decode
 _SECONDS_BETWEEN_CHECKPOINTS = 2.0
-_HASHED_AT_ONCE = 2**24
 _logger = logging.getLogger(__name__)
 
 
 def prepare(
     spec: DataSpec,
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress = unwatched,
     workers: int | None = None,
     *,
     skip_bad: bool = False,
@@ -88,7 +81,7 @@ def prepare(
             if store is None:
                 sweep(place, spec.source)
                 with _explained(place, fragile=source.fragile):
-                    _build(place, spec, source, progress, workers or cores(), skip_bad)
+                    _build(place, source, progress, workers or cores(), skip_bad)
                 store = _whole(place, skip_bad)
     if store is None:
         raise UserError(f"{place} was damaged right after it was written; check that disk")
@@ -125,7 +118,7 @@ def _warn(manifest: Manifest) -> None:
 
 
 @contextmanager
-def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
+def _lock(place: Path, progress: OnProgress) -> Iterator[None]:
     """Hold the lock of ``place``: of two processes that prepare it, the second waits here.
 
     ``progress`` is told of no progress meanwhile, so that it can end the waiting by raising.
@@ -138,8 +131,7 @@ def _lock(place: Path, progress: Progress | None) -> Iterator[None]:
                 lock = acquired(lock_of(place), 0.5)
             except Timeout:
                 _logger.info("waiting for another process that is preparing %s", place.name)
-                if progress:
-                    progress(0, 1)
+                progress(0, 1)
     except OSError as error:
         raise UserError(
             f"cannot write to the cache {place.parent}: {error.strerror or error}; "
@@ -175,157 +167,17 @@ def _explained(place: Path, *, fragile: bool = False) -> Iterator[None]:
 # --- one build -------------------------------------------------------------------------------
 
 
-class Done(BaseModel):
-    """How far one split is: whole tasks, and what they yielded."""
-
-    tasks: NonNegativeInt = 0
-    images: NonNegativeInt = 0
-    refused: list[str] = []
-    enlarged: NonNegativeInt = 0
-    low: int = 255
-    high: int = 0
-    sha256: tuple[str, str] | None = None
-    """Of the pixels and of the labels so far; builds of before have none."""
-
-    def count(self, chunk: Chunk) -> None:
-        """Add one more task's yield."""
-        self.tasks += 1
-        self.images += len(chunk.labels)
-        self.refused += chunk.refused
-        self.enlarged += chunk.enlarged
-        self.low = min(self.low, int(chunk.images.min(initial=255)))
-        self.high = max(self.high, int(chunk.images.max(initial=0)))
-
-
-class Noted(BaseModel):
-    """What is on the disk for certain: the listing it belongs to, and how far each split is."""
-
-    listing: dict[str, tuple[int, int]]
-    """Images and tasks of each split."""
-    done: dict[str, Done]
-
-
-class Growing:
-    """One split's two files while rows are appended to them.
-
-    Written, not stored through a map: on a full disk a map ends the process by a signal.
-    """
-
-    def __init__(self, folder: Path, name: str, side: int, done: Done) -> None:
-        self.done = done
-        self.row = (3, side, side)
-        self.digest, self.labels_digest = hashlib.sha256(), hashlib.sha256()
-        self.files = {
-            "images": _reopened(folder / f"{name}.images.npy", "|u1", self.row, done.images),
-            "labels": _reopened(folder / f"{name}.labels.npy", "<i8", (), done.images),
-        }
-
-    def append(self, chunk: Chunk) -> None:
-        """Add the rows of one task."""
-        self.files["images"].write(chunk.images.data)
-        labels = chunk.labels.astype("<i8").data
-        self.files["labels"].write(labels)
-        self.digest.update(chunk.images.data)
-        self.labels_digest.update(labels)
-        self.done.count(chunk)
-
-    def sync(self) -> None:
-        """Put all rows on the disk, and note what they are."""
-        for file in self.files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        self.done.sha256 = self.digest.hexdigest(), self.labels_digest.hexdigest()
-
-    def finish(self, classes: int) -> SplitFacts:
-        """Complete both files and return their facts."""
-        _write_header(self.files["images"], "|u1", (self.done.images, *self.row))
-        _write_header(self.files["labels"], "<i8", (self.done.images,))
-        labels = self.files["labels"].read()  # the header left the file at its first row
-        self.digest.update(labels)
-        counts = np.bincount(np.frombuffer(labels, "<i8"), minlength=classes)
-        self.sync()
-        return SplitFacts(
-            images=self.done.images,
-            content_sha256=self.digest.hexdigest(),
-            images_per_class=tuple(counts.tolist()),
-        )
-
-    def close(self) -> None:
-        """Close both files."""
-        for file in self.files.values():
-            file.close()
-
-    def hash_what_is_there(self) -> None:
-        """Take up the digests of the rows of an earlier attempt; `_Changed` if they are others."""
-        for what, digest, row in (
-            ("images", self.digest, int(np.prod(self.row))),
-            ("labels", self.labels_digest, 8),
-        ):
-            file, left = self.files[what], self.done.images * row
-            file.seek(-left, os.SEEK_END)
-            while left:
-                data = file.read(min(left, _HASHED_AT_ONCE))
-                digest.update(data)
-                left -= len(data)
-        if self.done.sha256 not in (
-            None,
-            (self.digest.hexdigest(), self.labels_digest.hexdigest()),
-        ):
-            raise _Changed
-
-
-class _Changed(Exception):
-    """What an earlier attempt has left is not what it wrote."""
-
-
-def _reopened(path: Path, descr: str, row: tuple[int, ...], rows: int) -> BinaryIO:
-    """Open an array file, new or cut back to ``rows`` rows, with its position at the end."""
-    file = path.open("r+b" if rows else "w+b")
-    _write_header(file, descr, (rows, *row))
-    file.truncate(_size(descr, row, rows))
-    file.seek(0, os.SEEK_END)
-    return file
-
-
-def _size(descr: str, row: tuple[int, ...], rows: int) -> int:
-    """Return the bytes of an array file."""
-    return len(_header(descr, (rows, *row))) + rows * int(np.prod(row)) * np.dtype(descr).itemsize
-
-
-def _write_header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:
-    """Write the header and stay behind it."""
-    file.seek(0)
-    file.write(_header(descr, shape))
-
-
-def _header(descr: str, shape: tuple[int, ...]) -> bytes:
-    """Return the header of an array file, which has room for any number of rows."""
-    header = BytesIO()
-    content = {"descr": descr, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, content)
-    return header.getvalue()
-
-
-def _build(
-    place: Path,
-    spec: DataSpec,
-    source: Source,
-    progress: Progress | None,
-    workers: int,
-    skip_bad: bool,
-) -> None:
+def _build(place: Path, source: Source, progress: OnProgress, workers: int, skip_bad: bool) -> None:
     if workers > 1 and source.geometry:
         decoding_processes()  # its imports take as long as the listing does
-    listing = source.listing()
     folder = place.with_name(place.name + BUILDING)
-    grow = partial(_grow, folder, spec, source, listing, progress, workers, skip_bad)
+    build = _Build(folder, source, source.listing(), progress, workers, skip_bad)
     try:
-        noted, facts = grow()
-    except _Changed:
+        manifest = build.run()
+    except Changed:
         _logger.warning("%s has changed on the disk and is begun anew", folder)
         shutil.rmtree(folder)
-        noted, facts = grow()
-    manifest = _manifest(source, listing, noted, facts)
+        manifest = build.run()
     atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2).encode())
     (folder / PROGRESS).unlink()
     files.sweep(folder)  # of killed attempts
@@ -335,113 +187,127 @@ def _build(
     sync_folder(place.parent)
 
 
-def _grow(
-    folder: Path,
-    spec: DataSpec,
-    source: Source,
-    listing: Listing,
-    progress: Progress | None,
-    workers: int,
-    skip_bad: bool,
-) -> tuple[Noted, dict[str, SplitFacts]]:
-    """Write the arrays of a store, from where an earlier attempt has left them."""
-    noted = _earlier(folder, source.image_size, listing, skip_bad)
-    _check_space(folder.parent, source, listing, noted)
-    if not any(done.tasks for done in noted.done.values()):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        (folder / SOURCE).write_text(f"{spec.source}\n")
-    with _open_all(folder, source.image_size, noted) as splits:
-        _fill(folder, source, listing, splits, noted, progress, workers)
-        _refuse_bad(noted, skip_bad)
-        for name, part in listing.parts.items():
-            if noted.done[name].images + len(noted.done[name].refused) != part.images:
-                raise _Changed  # a damaged note
-        classes = len(listing.classes)
-        return noted, {name: growing.finish(classes) for name, growing in splits.items()}
+@dataclass(frozen=True)
+class _Build:
+    """One attempt at a store in its folder, from where an earlier one has left it."""
 
+    folder: Path
+    source: Source
+    listing: Listing
+    progress: OnProgress
+    workers: int
+    skip_bad: bool
 
-@contextmanager
-def _open_all(folder: Path, side: int, noted: Noted) -> Iterator[dict[str, Growing]]:
-    with ExitStack() as stack:
-        splits = {}
-        for name, done in noted.done.items():
-            splits[name] = Growing(folder, name, side, done)
-            stack.callback(splits[name].close)
-            splits[name].hash_what_is_there()
-        yield splits
+    @property
+    def images(self) -> int:
+        """The images there are to be."""
+        return sum(part.images for part in self.listing.parts.values())
 
+    def run(self) -> Manifest:
+        """Write the arrays, and return what they are.
 
-def _earlier(folder: Path, side: int, listing: Listing, skip_bad: bool) -> Noted:
-    """Return how far a build that was broken off is; from nothing if it cannot be continued.
+        Raises:
+            Changed: What an earlier attempt has left is not what it wrote.
+        """
+        noted = self._earlier()
+        self._check_space(noted)
+        if not any(done.tasks for done in noted.done.values()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+            (self.folder / SOURCE).write_text(f"{self.source.spec.source}\n")
+        side = self.source.spec.image_size
+        with ExitStack() as stack:
+            splits = {
+                name: stack.enter_context(closing(Growing(self.folder, name, side, done)))
+                for name, done in noted.done.items()
+            }
+            self._fill(splits, noted)
+            self._refuse_bad(noted)
+            for name, part in self.listing.parts.items():
+                if noted.done[name].images + len(noted.done[name].refused) != part.images:
+                    raise Changed  # a damaged note
+            classes = len(self.listing.classes)
+            facts = {name: growing.finish(classes) for name, growing in splits.items()}
+        return self._manifest(noted, facts)
 
-    One that met bad pictures is begun anew unless they may be left out: they may be mended.
-    """
-    plan = {name: (part.images, len(part.tasks)) for name, part in listing.parts.items()}
-    try:
-        noted = Noted.model_validate_json((folder / PROGRESS).read_bytes())
-        whole = all(
-            _is_there(folder, name, side, done) and (done.tasks or not done.images)
-            for name, done in noted.done.items()
+    def _earlier(self) -> Noted:
+        """Return how far a build that was broken off is; from nothing if it cannot be continued.
+
+        One that met bad pictures is begun anew unless they may be left out: they may be mended.
+        """
+        parts = self.listing.parts
+        plan = {name: (part.images, len(part.tasks)) for name, part in parts.items()}
+        new = Noted(listing=plan, done={name: Done() for name in plan})
+        try:
+            noted = Noted.model_validate_json((self.folder / PROGRESS).read_bytes())
+        except (OSError, ValueError):
+            return new
+        fits = noted.listing == plan and noted.done.keys() == plan.keys()
+        return noted if fits and (self.skip_bad or not noted.refused) else new
+
+    def _check_space(self, noted: Noted) -> None:
+        cache, left = self.folder.parent, self.images - noted.images
+        needed = left * (3 * self.source.spec.image_size**2 + 8)
+        free = shutil.disk_usage(cache).free
+        if free < needed:
+            raise UserError(
+                f"{left} prepared images need {needed / 2**30:.2f} GiB, {cache} has "
+                f"{free / 2**30:.2f} GiB free; make room or set SAGAN_BENCH_CACHE to a larger disk"
+            )
+
+    def _fill(self, splits: dict[str, Growing], noted: Noted) -> None:
+        """Run the tasks that are left and append what they yield."""
+        parts = self.listing.parts
+        tasks = {name: parts[name].tasks[done.tasks :] for name, done in noted.done.items()}
+        due = time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS
+        with _pool(self.source, sum(map(len, tasks.values())), self.workers) as pool:
+            for name, growing in splits.items():
+                for chunk in _in_order(pool, tasks[name], 2 * self.workers):
+                    growing.append(chunk)
+                    if time.monotonic() >= due:
+                        self._checkpoint(splits, noted)
+                        due = time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS
+                    self.progress(noted.images + len(noted.refused), self.images)
+        self._checkpoint(splits, noted)
+
+    def _checkpoint(self, splits: dict[str, Growing], noted: Noted) -> None:
+        for growing in splits.values():
+            growing.sync()
+        atomic_write(self.folder / PROGRESS, noted.model_dump_json().encode())
+
+    def _refuse_bad(self, noted: Noted) -> None:
+        """Raise if pictures cannot be read and may not be left out, or none is left of a split."""
+        refused = noted.refused
+        more = len(refused) - _SHOWN
+        names = "".join(f"\n  {name}" for name in refused[:_SHOWN])
+        names = f":{names}" + (f"\n  ... and {more} more" if more > 0 else "")
+        if refused and not self.skip_bad:
+            raise UserError(
+                f"{len(refused)} of {len(refused) + noted.images} pictures cannot be read{names}\n"
+                "mend or remove them, or leave them out with --skip-bad"
+            )
+        if empty := [name for name, done in noted.done.items() if not done.images]:
+            raise UserError(f"no picture of the {empty[0]} split can be read{names}")
+
+    def _manifest(self, noted: Noted, facts: dict[str, SplitFacts]) -> Manifest:
+        source, geometry, train = self.source, self.source.geometry, noted.done["train"]
+        return Manifest(
+            kind=source.name,
+            selection=source.selection,
+            image_size=source.spec.image_size,
+            crop=geometry and geometry.crop,
+            fit=geometry and geometry.fit,
+            resize=geometry and RESIZE,
+            split_rule=self.listing.split_rule,
+            classes=self.listing.classes,
+            train=facts["train"],
+            test=facts.get("test"),
+            definition=source.definition,
+            pixel_range=(train.low, train.high),
+            enlarged=sum(done.enlarged for done in noted.done.values()),
+            refused=len(noted.refused),
+            refused_first=tuple(noted.refused[:_SHOWN]),
         )
-    except (OSError, ValueError):
-        whole = False
-    if whole and noted.listing == plan and (skip_bad or not _refused(noted)):
-        return noted
-    return Noted(listing=plan, done={name: Done() for name in plan})
-
-
-def _is_there(folder: Path, name: str, side: int, done: Done) -> bool:
-    """Return whether the files of a split hold the rows that were noted."""
-    images, labels = (
-        (folder / f"{name}.{what}.npy").stat().st_size for what in ("images", "labels")
-    )
-    return images >= _size("|u1", (3, side, side), done.images) and labels >= _size(
-        "<i8", (), done.images
-    )
-
-
-def _check_space(folder: Path, source: Source, listing: Listing, noted: Noted) -> None:
-    images = sum(part.images for part in listing.parts.values())
-    left = images - sum(done.images for done in noted.done.values())
-    needed, free = left * (3 * source.image_size**2 + 8), shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{left} prepared images need {needed / 2**30:.2f} GiB, {folder} has "
-            f"{free / 2**30:.2f} GiB free; make room or set SAGAN_BENCH_CACHE to a larger disk"
-        )
-
-
-def _fill(
-    folder: Path,
-    source: Source,
-    listing: Listing,
-    splits: dict[str, Growing],
-    noted: Noted,
-    progress: Progress | None,
-    workers: int,
-) -> None:
-    """Run the tasks that are left and append what they yield."""
-    total = sum(part.images for part in listing.parts.values())
-    tasks = {name: part.tasks[noted.done[name].tasks :] for name, part in listing.parts.items()}
-    due = time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS
-    with _pool(source, sum(map(len, tasks.values())), workers) as pool:
-        for name, growing in splits.items():
-            for chunk in _in_order(pool, tasks[name], 2 * workers):
-                growing.append(chunk)
-                if time.monotonic() >= due:
-                    _checkpoint(folder, splits, noted)
-                    due = time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS
-                if progress is not None:
-                    done = sum(one.images + len(one.refused) for one in noted.done.values())
-                    progress(done, total)
-    _checkpoint(folder, splits, noted)
-
-
-def _checkpoint(folder: Path, splits: dict[str, Growing], noted: Noted) -> None:
-    for growing in splits.values():
-        growing.sync()
-    atomic_write(folder / PROGRESS, noted.model_dump_json().encode())
 
 
 @contextmanager
@@ -472,50 +338,3 @@ def _in_order(pool: Executor | None, tasks: Sequence[Task], ahead: int) -> Itera
         pending.append(pool.submit(task))
     while pending:
         yield pending.popleft().result()
-
-
-def _refuse_bad(noted: Noted, skip_bad: bool) -> None:
-    """Raise if pictures cannot be read and may not be left out, or if none is left of a split."""
-    refused = _refused(noted)
-    if refused and not skip_bad:
-        total = len(refused) + sum(done.images for done in noted.done.values())
-        raise UserError(
-            f"{len(refused)} of {total} pictures cannot be read{_listed(refused)}\n"
-            "mend or remove them, or leave them out with --skip-bad"
-        )
-    if empty := [name for name, done in noted.done.items() if not done.images]:
-        raise UserError(f"no picture of the {empty[0]} split can be read{_listed(refused)}")
-
-
-def _refused(noted: Noted) -> list[str]:
-    return sorted(name for done in noted.done.values() for name in done.refused)
-
-
-def _listed(refused: Sequence[str]) -> str:
-    lines = "".join(f"\n  {name}" for name in refused[:_SHOWN])
-    more = len(refused) - _SHOWN
-    return f":{lines}" + (f"\n  ... and {more} more" if more > 0 else "")
-
-
-def _manifest(
-    source: Source, listing: Listing, noted: Noted, facts: dict[str, SplitFacts]
-) -> Manifest:
-    geometry, refused = source.geometry, _refused(noted)
-    train = noted.done["train"]
-    return Manifest(
-        kind=source.kind,
-        selection=source.selection,
-        image_size=source.image_size,
-        crop=geometry and geometry.crop,
-        fit=geometry and geometry.fit,
-        resize=geometry and RESIZE,
-        split_rule=listing.split_rule,
-        classes=listing.classes,
-        train=facts["train"],
-        test=facts.get("test"),
-        definition=source.definition,
-        pixel_range=(train.low, train.high),
-        enlarged=sum(done.enlarged for done in noted.done.values()),
-        refused=len(refused),
-        refused_first=tuple(refused[:_SHOWN]),
-    )

@@ -8,16 +8,10 @@ Decoding workers import this module, so it never imports torch.
 """
 
 import importlib.util
-import multiprocessing
-import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -259,28 +253,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
-
-
-def decoding_processes() -> BaseContext:
-    """Start, once, the process that decoding workers are forked from.
-
-    Not forked from this one: that would carry torch's threads, and this build's lock, along.  Nor
-    spawned: each would import everything anew.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sagan_bench.data.sources"])
-    forkserver.ensure_running()
-    return context
-
-
-def start_worker() -> None:
-    """Set up a decoding process: Ctrl-C is its parent's to handle, and it ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A parent killed by SIGKILL closes no queue: its workers would wait for tasks for ever.
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-        os._exit(1)

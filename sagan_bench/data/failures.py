@@ -7,7 +7,7 @@ an error of the operating system is the machine's, but for those that only the f
 import errno
 import os
 
-from sagan_bench.core.errors import MachineError, machine_error
+from sagan_bench.core.errors import MachineError, causes, machine_error
 
 _OF_THE_FILE = frozenset((
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO,
@@ -23,36 +23,26 @@ _ADVICE = {
 
 def failure(error: BaseException, path: object = "") -> MachineError | None:
     """Return what to tell of a failure of the machine that ``error`` came of, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         if isinstance(cause, MachineError):
             return cause
         if isinstance(cause, MemoryError):
-            return _without_memory(path)
-        if isinstance(cause, OSError) and cause.errno is not None and not _is_the_files(cause):
+            return _failure(errno.ENOMEM, path)
+        if isinstance(cause, OSError) and cause.errno and cause.errno not in _OF_THE_FILE | _GONE:
             return _failure(cause.errno, path or cause.filename)
-        cause = cause.__cause__ or cause.__context__
     return None
-
-
-def _is_the_files(error: OSError) -> bool:
-    return error.errno in _OF_THE_FILE or error.errno in _GONE
 
 
 def _failure(number: int, path: object) -> MachineError:
     if number == errno.ENOMEM:
-        return _without_memory(path)
+        return MachineError(
+            f"there is not enough memory to read {path or 'the data'}; free some, or read with "
+            "--workers 1: the same command then goes on; if it ends here again, look at that file"
+        )
     said, where = os.strerror(number), f"; {path}" if path else ""
     if number in _ADVICE:
         return MachineError(f"{said}{where}; {_ADVICE[number]}: the same command then goes on")
     return machine_error(OSError(number, said, str(path) if path else None))
-
-
-def _without_memory(path: object) -> MachineError:
-    return MachineError(
-        f"there is not enough memory to read {path or 'the data'}; free some, or read with "
-        "--workers 1: the same command then goes on; if it ends here again, look at that file"
-    )
 
 
 def vanished(error: BaseException, path: str) -> MachineError | None:

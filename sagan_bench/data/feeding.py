@@ -100,8 +100,8 @@ class Feed:
 
     def __call__(self, index: int) -> Batch:
         """Return batch ``index`` on the device."""
-        found = self._chosen(index) if self.resident else self._read(index)
-        images, labels = (part.to(self.device, non_blocking=True) for part in found)
+        rows = self._chosen(index) if self.resident else self._read(index)
+        images, labels = (part.to(self.device, non_blocking=True) for part in rows)
         if self.flip:
             mirrored = self.part(_mirrored(self.seed, index, self.size))
             images = _mirror(images, system.sent(mirrored, self.device))

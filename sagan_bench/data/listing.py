@@ -1,7 +1,8 @@
 """What a data set holds, before anything is decoded: splits, classes, and the tasks that decode.
 
-A :class:`Source` is found quickly and named by a key; its :class:`Listing` is made only when a
-store is to be built from it. The store runs the tasks and knows nothing of any source.
+A source (:mod:`sagan_bench.data.sources`) is found quickly and named by a key; its :class:`Listing`
+is made only when a store is to be built from it. The store runs the tasks and knows nothing of any
+source.
 
 This module and all it imports serve decoding workers, so none of them imports torch.
 """
@@ -9,7 +10,7 @@ This module and all it imports serve decoding workers, so none of them imports t
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.data.decoding import Fit, Geometry, Pixels
+from sagan_bench.core.names import kind_of
+from sagan_bench.data.decoding import Fit, Geometry, Picture, Pixels, decode
 
 if TYPE_CHECKING:  # not at run time: a decoding worker would start a tenth of a second later
     from sagan_bench.config.schema import DataConfig
@@ -60,7 +62,7 @@ class DataSpec:
     @property
     def kind(self) -> str:
         """The part of ``source`` before the colon."""
-        return self.source.partition(":")[0]
+        return kind_of(self.source)
 
     @property
     def path(self) -> Path:
@@ -122,29 +124,6 @@ class Listing(NamedTuple):
         return {"train": self.train} | ({"test": self.test} if self.test else {})
 
 
-@dataclass(frozen=True)
-class Source:
-    """One data set as one :class:`DataSpec` wants it.
-
-    ``key`` names the prepared store in the cache: it changes when the source or the wish does.
-    ``listing`` lists it. ``geometry`` is None where images are made at the wanted size; threads are
-    then enough to make them, while pictures are decoded by processes. ``definition`` holds all that
-    determines the images where that is known without reading any. ``selection`` is the category or
-    attribute that was asked for. ``remarks`` say what was passed over where the source was found.
-    ``fragile`` is a source whose reader damage may end by a signal: other processes read it.
-    """
-
-    kind: str
-    image_size: int
-    key: str
-    listing: Callable[[], Listing]
-    geometry: Geometry | None
-    definition: dict[str, int] | None = None
-    selection: str | None = None
-    remarks: tuple[str, ...] = ()
-    fragile: bool = False
-
-
 def digest16(value: object) -> str:
     """Return 16 hex digits of the SHA-256 of ``value`` as JSON with sorted keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
@@ -158,6 +137,25 @@ def at_most(available: int, wanted: int | None, split: str, where: str) -> int:
     if wanted == 0 and split == "training":
         raise UserError(f"{where}: 0 training images were asked for; ask for some")
     return available if wanted is None else wanted
+
+
+def first_of(names: Sequence[str], wanted: int | None, split: str, where: Path) -> list[str]:
+    """Return the names of a split that are used.  Raises `UserError` as `at_most`."""
+    return list(names[: at_most(len(names), wanted, split, str(where))])
+
+
+def spans(count: int, size: int) -> Iterator[slice]:
+    """Yield ``count`` rows in slices of ``size``, for tasks."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def decoded(
+    pictures: Iterable[tuple[str, Picture]], labels: Sequence[int] | Labels, geometry: Geometry
+) -> Chunk:
+    """Decode pictures (name, picture), each with its label; see `decode`."""
+    done = decode(pictures, len(labels), geometry)
+    kept = np.asarray(labels, np.int64)[done.places]
+    return Chunk(done.images, kept, done.refused, done.enlarged)
 
 
 def hold_out(names: Sequence[str]) -> tuple[list[str], list[str], str]:

@@ -32,8 +32,9 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.locks import holding
 from sagan_bench.core.stored import first_trouble
 from sagan_bench.data.decoding import Fit
-from sagan_bench.data.listing import DataSpec, Labels, Source, digest16
+from sagan_bench.data.listing import DataSpec, Labels, digest16
 from sagan_bench.data.sources import open_source
+from sagan_bench.data.sources._base import Source
 from sagan_bench.data.verification import DAMAGED, Verification, verification_of
 
 MANIFEST, SOURCE = "manifest.json", "source.txt"
@@ -137,7 +138,7 @@ def cache_root() -> Path:
 def place_of(source: Source, cache: Path | None) -> Path:
     """Return the folder of a source's store, whether it is there or not."""
     root = cache_root() if cache is None else cache
-    return root / "stores" / f"{source.kind}-{source.image_size}px-{source.key}"
+    return root / "stores" / f"{source.name}-{source.spec.image_size}px-{source.key}"
 
 
 def lock_of(place: Path) -> Path:
@@ -244,10 +245,9 @@ def prepared(cache: Path | None = None) -> list[Prepared]:
 
 def _prepared(place: Path) -> Prepared | None:
     try:
-        size = sum(path.stat().st_size for path in place.iterdir())
-        source = (place / SOURCE).read_text(errors="replace").strip()
-    except OSError:  # another process has just removed it, or it is of an older version
-        source, size = "?", 0
+        size, source = sum(path.stat().st_size for path in place.iterdir()), _source_of(place)
+    except OSError:  # another process has just removed it
+        size, source = 0, None
     manifest, damage = None, "is damaged (%s); it is made anew when it is needed"
     try:
         manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
@@ -259,7 +259,15 @@ def _prepared(place: Path) -> Prepared | None:
         _logger.warning(f"%s {damage}", place / MANIFEST, first_trouble(error))
     except ValueError as error:
         _logger.warning(f"%s {damage}", place, error)
-    return Prepared(place, source, manifest, size) if place.exists() else None
+    return Prepared(place, source or "?", manifest, size) if place.exists() else None
+
+
+def _source_of(place: Path) -> str | None:
+    """Return what the user wrote; None of a store of an older version."""
+    try:
+        return (place / SOURCE).read_text(errors="replace").strip()
+    except OSError:
+        return None
 
 
 def remove(wanted: str, cache: Path | None = None) -> list[Prepared]:
@@ -268,15 +276,15 @@ def remove(wanted: str, cache: Path | None = None) -> list[Prepared]:
     Raises:
         UserError: There is none, or a process is building it.
     """
-    there = prepared(cache)
-    found = [one for one in there if wanted in (one.source, one.place.name)]
-    if not found:
-        known = "".join(f"\n  {one.place.name}  {one.source}" for one in there) or " nothing"
-        raise UserError(f"nothing prepared is called {wanted!r}; there is:{known}")
-    for one in found:
-        with _taken(one.place):
-            shutil.rmtree(one.place, ignore_errors=True)
-    return found
+    stores = prepared(cache)
+    chosen = [store for store in stores if wanted in (store.source, store.place.name)]
+    if not chosen:
+        known = "".join(f"\n  {store.place.name}  {store.source}" for store in stores)
+        raise UserError(f"nothing prepared is called {wanted!r}; there is:{known or ' nothing'}")
+    for store in chosen:
+        with _taken(store.place):
+            shutil.rmtree(store.place, ignore_errors=True)
+    return chosen
 
 
 @contextmanager
@@ -288,24 +296,22 @@ def _taken(place: Path) -> Iterator[None]:
         except Timeout as error:
             raise UserError(f"{place.name} is being prepared; end that process first") from error
         except OSError as error:
-            told = f"{place.name} cannot be locked: {error.strerror}; remove {place} by hand"
-            raise UserError(told) from error
+            raise UserError(
+                f"{place.name} cannot be locked: {error.strerror}; remove {place} by hand"
+            ) from error
         yield
 
 
 def sweep(place: Path, source: str) -> None:
     """Remove builds for ``source`` that were broken off, and whose pictures have since changed."""
-    for one in _unfinished(place.parent):
-        if one.source != source or one.place == place.with_name(place.name + BUILDING):
+    own = place.with_name(place.name + BUILDING)
+    for build in sorted(place.parent.glob(f"*{BUILDING}")):
+        if build == own or _source_of(build) != source:
             continue
         try:
-            with holding(lock_of(one.place.with_suffix(""))):
-                shutil.rmtree(one.place, ignore_errors=True)
+            with holding(lock_of(build.with_suffix(""))):
+                shutil.rmtree(build, ignore_errors=True)
         except Timeout:
-            _logger.info("%s is being built by another process", one.place.name)
+            _logger.info("%s is being built by another process", build.name)
         except OSError as error:
-            _logger.info("%s cannot be locked and stays: %s", one.place.name, error)
-
-
-def _unfinished(stores: Path) -> Iterator[Prepared]:
-    yield from filter(None, map(_prepared, sorted(stores.glob(f"*{BUILDING}"))))
+            _logger.info("%s cannot be locked and stays: %s", build.name, error)

@@ -116,8 +116,8 @@ def _blocks(path: Path, size: int) -> Iterator[memoryview]:
 def verification_of(place: Path, splits: Mapping[str, tuple[str, int, int]]) -> Verification:
     """Return the one check of the store that is at ``place`` now."""
     files = [place / f"{name}.{what}.npy" for name in splits for what in ("images", "labels")]
-    facts = [path.stat() for path in files]
-    key = str(place), *((one.st_ino, one.st_size, one.st_mtime_ns) for one in facts)
+    facts = (path.stat() for path in files)
+    key = str(place), *((file.st_ino, file.st_size, file.st_mtime_ns) for file in facts)
     with _lock:
         return _known.setdefault((key, tuple(splits.items())), Verification(place, splits))
 

@@ -15,7 +15,8 @@ from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.cpu import cores
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
-from sagan_bench.data.building import Progress, prepare
+from sagan_bench.core.progress import OnProgress, unwatched
+from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
 from sagan_bench.experiments import study
@@ -234,7 +235,7 @@ def plan(
     return Plan(folder, memory.model_copy(update=now), cells, chosen, retry)
 
 
-def with_data(planned: Plan, progress: Progress | None = None) -> Plan:
+def with_data(planned: Plan, progress: OnProgress = unwatched) -> Plan:
     """Prepare the data of a plan, and return the plan with the digests that follow from it.
 
     Raises:

@@ -9,7 +9,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import damaged
 from sagan_bench.experiments import study
 from sagan_bench.experiments.study import Memory
-from sagan_bench.runs.run_directory import find_runs
+from sagan_bench.runs.finding import find_runs
 
 
 def of_study(folder: Path) -> Findings:

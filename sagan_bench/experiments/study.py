@@ -26,7 +26,7 @@ from sagan_bench.config.schema import MOST_WHOLE, NAME, Host, Section
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
-from sagan_bench.core.names import closest
+from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.stored import first_trouble, fitting, json_object, load_toml, sealed, table_of
 from sagan_bench.core.trees import flatten
 
@@ -98,7 +98,7 @@ class Study(Section):
     def data_kind(self) -> str:
         """The kind of the data: what stands before the colon."""
         source = self.set.get("data.source") or dict(flatten(presets()[self.preset]))["data.source"]
-        return str(source).partition(":")[0]
+        return kind_of(str(source))
 
     @property
     def measure(self) -> Measure:

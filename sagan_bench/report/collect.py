@@ -26,8 +26,8 @@ from sagan_bench.experiments.study import Memory
 from sagan_bench.report.document import Document, Placed, RunRow, Series
 from sagan_bench.report.pictures import Files, chosen
 from sagan_bench.runs.records import Record, Status
+from sagan_bench.runs.rows import DIAGNOSTICS, METRICS, read_rows
 from sagan_bench.runs.run import Run
-from sagan_bench.runs.run_directory import DIAGNOSTICS, METRICS, read_rows
 
 _log = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from sagan_bench.experiments.tuning.planning import best, is_over
 from sagan_bench.experiments.tuning.storage import JOURNAL
 from sagan_bench.report.collect import environments, of_place, toml, unread
 from sagan_bench.report.document import TuningDocument
+from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run import Run
-from sagan_bench.runs.run_directory import find_runs, read_all
+from sagan_bench.runs.run_directory import read_all
 
 
 def of_tuning(folder: Path, url: str | None = None) -> TuningDocument:

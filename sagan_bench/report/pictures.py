@@ -19,8 +19,8 @@ from sagan_bench.analysis.comparison import Findings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, first_trouble
 from sagan_bench.report.document import Picture
+from sagan_bench.runs.rows import read_sealed
 from sagan_bench.runs.run import Run
-from sagan_bench.runs.run_directory import read_sealed
 
 UNREADABLE = (*UNFIT, OSError, EOFError, SyntaxError, MemoryError, zlib.error)
 """What pictures and arrays raise that are cut, or something else."""

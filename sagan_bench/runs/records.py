@@ -1,20 +1,14 @@
-"""What a run left behind: the record, its schema, its reading, and where the run ran."""
+"""What a run left behind: the record, its schema and its reading."""
 
 import hashlib
 import math
 import os
-import platform
-import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC
 from enum import StrEnum
-from importlib import metadata
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +20,6 @@ from pydantic import (
     model_validator,
 )
 
-from sagan_bench.core import cpu
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import json_bytes
 from sagan_bench.core.stored import SEAL, damaged, fitting, json_object, shortened
@@ -68,14 +61,13 @@ class Status(StrEnum):
 UtcTime = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
 
 
-def _not_finite(values: Any) -> dict[str, Any]:
-    """Return the NaN and infinities among the values of a dict (of anything else: none)."""
-    pairs = values.items() if isinstance(values, dict) else ()
-    return {key: v for key, v in pairs if isinstance(v, Real) and not math.isfinite(v)}
-
-
-def _reasons(lost: Mapping[str, Any], prefix: str = "") -> tuple[str, ...]:
-    return tuple(f"{prefix}{key} was {value}" for key, value in lost.items())
+def _finite(given: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return a dict with null for NaN and infinities, and what those were; or what is no dict."""
+    pairs = given.items() if isinstance(given, dict) else ()
+    lost = {key: v for key, v in pairs if isinstance(v, Real) and not math.isfinite(v)}
+    if not lost:
+        return given, ()
+    return {**given, **dict.fromkeys(lost)}, tuple(f"{key} was {v}" for key, v in lost.items())
 
 
 class _Stored(BaseModel):
@@ -104,10 +96,10 @@ class Score(_Stored):
         if not isinstance(given, dict):
             return given
         for key, prefix in (("metrics", ""), ("floor", "floor of ")):
-            if lost := _not_finite(given.get(key)):
-                warnings = (*given.get("warnings", ()), *_reasons(lost, prefix))
-                nulled = {**given[key], **dict.fromkeys(lost)}
-                given = {**given, key: nulled, "warnings": warnings}
+            finite, lost = _finite(given.get(key))
+            if lost:
+                warnings = (*given.get("warnings", ()), *(f"{prefix}{text}" for text in lost))
+                given = {**given, key: finite, "warnings": warnings}
         return given
 
 
@@ -127,10 +119,8 @@ class Cost(_Stored):
     @model_validator(mode="before")
     @classmethod
     def _no_nan(cls, given: Any) -> Any:
-        if lost := _not_finite(given):
-            notes = (*given.get("notes", ()), *_reasons(lost))
-            given = {**given, **dict.fromkeys(lost), "notes": notes}
-        return given
+        finite, lost = _finite(given)
+        return {**finite, "notes": (*given.get("notes", ()), *lost)} if lost else given
 
 
 class Environment(_Stored):
@@ -175,7 +165,7 @@ class BlockReading(_Stored):
     @model_validator(mode="before")
     @classmethod
     def _no_nan(cls, given: Any) -> Any:
-        return {**given, **dict.fromkeys(_not_finite(given))}
+        return _finite(given)[0]
 
 
 class Seal(_Stored):
@@ -215,7 +205,7 @@ class Record(_Stored):
     name: str = Field(description="Name that the user gave the run")
     variant: str = Field(description="Name of the variant")
     seed: int = Field(description="Seed of training")
-    status: Status = Field(description="'running' with a free lock means interrupted: status_now")
+    status: Status = Field(description="'running' with a free lock means interrupted: read_now")
     reason: str | None = Field(None, description="Why it did not finish")
     step: int = Field(description="Generator updates done")
     steps: int = Field(description="Generator updates asked for")
@@ -289,88 +279,3 @@ def _upgraded(stored: dict[str, Any], file: Path) -> dict[str, Any]:
     for older in range(version, SCHEMA_VERSION):
         stored = {**UPGRADES[older](stored), "schema_version": older + 1}
     return stored
-
-
-# --- Environment -------------------------------------------------------------------------------
-
-
-def environment(
-    device: str,
-    *,
-    device_name: str | None = None,
-    threads: int | None = None,
-    cuda: str | None = None,
-) -> Environment:
-    """Return where this process runs; what only torch knows comes from the caller."""
-    commit, dirty = _git_state(Path(__file__).resolve().parents[1])
-    words = map(without_secrets, sys.argv)
-    command = shlex.join(words).encode(errors="backslashreplace").decode()
-    return Environment(
-        python=platform.python_version(),
-        sagan_bench=_version("sagan-bench"),
-        torch=_version("torch"),
-        torchvision=_version("torchvision"),
-        torch_fidelity=_version("torch-fidelity"),
-        numpy=_version("numpy"),
-        platform=platform.platform(),
-        cpu=cpu.name(),
-        device=device,
-        device_name=device_name,
-        threads=threads,
-        cuda=cuda,
-        git_commit=commit,
-        git_dirty=dirty,
-        command=command,
-    )
-
-
-def without_secrets(word: str) -> str:
-    """Return a word of a command line; of a URL in it, the password and all options are masked.
-
-    Too much is masked rather than too little: what stands before the last ``@`` may be a password.
-    """
-    if "://" not in word and "://" in (decoded := unquote(word)):
-        word = decoded
-    before, scheme, rest = word.partition("://")
-    who, at, place = rest.rpartition("@")
-    place, options, _ = place.partition("?")
-    user, colon, _ = who.partition(":")
-    masked = (f"{user}:***@" if colon else "***@") if at else ""
-    return f"{before}{scheme}{masked}{place}{'?***' if options else ''}" if scheme else word
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_state(package: Path) -> tuple[str | None, bool | None]:
-    """Return commit and dirtiness of the checkout whose root holds ``package``, else nulls.
-
-    A package installed inside somebody else's repository (a virtual environment there) is not
-    part of that repository.
-    """
-    git = ["git", "--no-optional-locks", "-C", str(package)]
-    top = _output([*git, "rev-parse", "--show-toplevel"])
-    if not top or Path(top).resolve() != package.parent.resolve():
-        return None, None
-    commit = _output([*git, "rev-parse", "--verify", "HEAD"])
-    changes = _output([*git, "status", "--porcelain", "--", "."])
-    if not commit or changes is None:
-        return None, None
-    return commit, bool(changes)
-
-
-def _output(command: list[str]) -> str | None:
-    """Return what a command prints, null if it fails or is not there."""
-    # Within a git hook GIT_DIR and the like point at another repository.
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(
-            command, env=outside, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

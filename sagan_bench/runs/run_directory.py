@@ -2,23 +2,21 @@
 
 import json
 import logging
-import math
 import os
-import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from filelock import BaseFileLock, Timeout
-from pydantic_core import to_json
 
 from sagan_bench.config.diff import differences, listed
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.files import atomic_write, json_bytes, naming, sweep, sync
+from sagan_bench.core.files import atomic_write, json_bytes, sweep, sync
 from sagan_bench.core.locks import acquired, is_held
-from sagan_bench.core.stored import damaged, parsed, refuse_special, sealed
+from sagan_bench.core.stored import damaged, sealed
+from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import (
     CONFIG,
     RECORD,
@@ -28,14 +26,11 @@ from sagan_bench.runs.records import (
     read,
     read_object,
 )
+from sagan_bench.runs.rows import DIAGNOSTICS, METRICS, append, content_of, lines_of
 
-ROWS = METRICS, DIAGNOSTICS = "metrics.jsonl", "diagnostics.jsonl"
 _LOCK = ".lock"
 _HOLDER = ".holder.json"
 _LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
-_MOVED_ASIDE = re.compile(r"\.old-\d+$")
-MOST_FOLDERS = 20_000
-"""Without a run of their own, that are looked into for runs."""
 
 T = TypeVar("T")
 
@@ -158,15 +153,15 @@ class RunDirectory:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a row, which holds ``step``, to the metrics; NaN and infinities become null."""
-        _append(self.metrics_file, row)
+        append(self.metrics_file, row)
 
     def log_diagnostics(self, row: Mapping[str, Any]) -> None:
         """Append a row to the diagnostics, likewise."""
-        _append(self.diagnostics_file, row)
+        append(self.diagnostics_file, row)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the metrics; a torn last line is left out."""
-        return [row for _, row in _lines(self.metrics_file, _content(self.metrics_file))]
+        return [row for _, row in lines_of(self.metrics_file, content_of(self.metrics_file))]
 
     def sync_rows(self) -> None:
         """Put the rows so far on the disk: before the checkpoint that they belong to."""
@@ -184,95 +179,22 @@ class RunDirectory:
             seals: of the rows that belong to it, where they are known.
         """
         for file in self._rows_files:
-            content, seal = _content(file), (seals or {}).get(file.name)
+            content, seal = content_of(file), (seals or {}).get(file.name)
             if seal and len(content) >= seal.length and not seal.fits(content, whole=False):
                 aside = file.with_suffix(".damaged")
                 _log.warning("%s is not what was written; moved to %s", file, aside.name)
                 os.replace(file, aside)
             elif file.exists():
-                kept = [line for line, row in _lines(file, content) if row["step"] <= step]
+                kept = [line for line, row in lines_of(file, content) if row["step"] <= step]
                 atomic_write(file, b"".join(kept))
 
 
-def read_rows(path: Path, name: str, record: Record) -> list[dict[str, Any]]:
-    """Return the rows of metrics or diagnostics of a run; none if there is no such file.
-
-    Raises:
-        UserError: The file cannot be read, or is not what was written.
-    """
-    file = path / name
-    return [row for _, row in _lines(file, read_sealed(path, name, record))]
-
-
-def read_sealed(path: Path, name: str, record: Record) -> bytes:
-    """Return what a file of a run holds, by its path in it; nothing if there is none.
-
-    Raises:
-        UserError: It cannot be read, or is not what was written.
-    """
-    file, seal = path / name, record.files.get(name)
-    content = _content(file)
-    if seal is None or not file.exists():
-        return content
-    is_over = record.status.is_result
-    # A run that was killed may have been cut back behind its record, by an attempt killed in turn.
-    if (is_over or len(content) >= seal.length) and not seal.fits(content, whole=is_over):
-        raise damaged(file, "it is not what was written: its SHA-256 is another")
-    return content
-
-
-def _append(file: Path, row: Mapping[str, Any]) -> None:
-    with naming(file), file.open("ab") as opened:
-        opened.write(to_json(row, inf_nan_mode="null") + b"\n")
-
-
-def _lines(file: Path, content: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the sound lines and their rows; whatever else there is, is left out and said."""
-    lines = content.splitlines(keepends=True)
-    bad = []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n"):
-            break  # torn by a kill, or being written just now
-        try:
-            row = parsed(line)
-        except ValueError:
-            row = None
-        if _is_row(row):
-            yield line, row
-        else:
-            bad.append(number)
-    if bad:
-        more = f" and {len(bad) - 1:,} others are" if len(bad) > 1 else " is"
-        _log.warning("%s: line %d%s damaged and left out", file, bad[0], more)
-
-
-def _content(file: Path) -> bytes:
-    try:
-        refuse_special(file)
-        return file.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
-
-
-def _is_row(row: Any) -> bool:
-    """Return whether a value is a row: a step, and numbers or nulls, which may be grouped."""
-    return isinstance(row, dict) and type(row.get("step")) is int and _is_numbers(row)
-
-
-def _is_numbers(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_numbers, value.values()))
-    return value is None or (isinstance(value, int | float) and math.isfinite(value))
-
-
-def _difference(here: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+def _difference(here: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
     """Return the leaves that differ, as ``training.lr_g: 0.0001 here, 0.0004 asked``.
 
     Those of the section ``run`` are not part of the digest: told only if nothing else differs.
     """
-    differ = differences(here, asked)
+    differ = differences(here, requested)
     results = [pair for pair in differ if not pair.key.startswith("run.")]
     same = "the configs read the same, but a different version digested them"
     return listed(results or differ) or same
@@ -343,15 +265,6 @@ def is_locked(path: Path) -> bool:
     return is_held(path / _LOCK)
 
 
-def status_now(directory: Path) -> Status:
-    """Return the status of a run as of now: ``running`` only while a process holds its lock.
-
-    Raises:
-        UserError: See :func:`sagan_bench.runs.records.read`.
-    """
-    return read_now(directory).status
-
-
 def read_now(directory: Path) -> Record:
     """Return the record of a run with the status as of now, and the reason if it was killed.
 
@@ -378,102 +291,23 @@ def read_all(paths: Iterable[Path]) -> list[tuple[Path, Record]]:
     return readable(paths, read_now)
 
 
-def readable(
-    paths: Iterable[Path], read_one: Callable[[Path], T], *, told: bool = False
-) -> list[tuple[Path, T]]:
-    """Return each path with what ``read_one`` returns; those that it refuses are left out.
+def readable(paths: Iterable[Path], read_run: Callable[[Path], T]) -> list[tuple[Path, T]]:
+    """Return each path with what ``read_run`` returns; those that it refuses are left out.
 
-    One damaged record never hides the others, and is never passed over untold: that is logged,
-    unless the user was ``told`` of the same paths before.
+    One damaged record never hides the others, and is never passed over untold: that is logged.
 
     Raises:
         UserError: It refuses all of them: why the first.
     """
-    found, refused = list[tuple[Path, T]](), list[UserError]()
+    readings, refused = list[tuple[Path, T]](), list[UserError]()
     for path in paths:
         try:
-            found.append((path, read_one(path)))
+            readings.append((path, read_run(path)))
         except UserError as error:
             refused.append(error)
-    if refused and not found:
+    if refused and not readings:
         raise refused[0]
-    if refused and not told:
+    if refused:
         count = "1 run is" if len(refused) == 1 else f"{len(refused):,} runs are"
         _log.warning("%s left out, because of: %s", count, refused[0])
-    return found
-
-
-def find_runs(root: Path) -> list[Path]:
-    """Return the run directories at or below ``root``, sorted; those moved aside are left out.
-
-    Linked folders are looked into, and a run that two names lead to is found once.
-
-    Raises:
-        UserError: There are too many folders to look into.
-    """
-    plain, linked = list[Path](), list[Path]()
-    for path, is_linked in _walk(root):
-        (linked if is_linked else plain).append(path)
-    if linked:
-        known = {os.path.realpath(path): path for path in sorted(linked, reverse=True)}
-        for path in plain:
-            known.pop(os.path.realpath(path), None)
-        plain += known.values()
-    return sorted(plain)
-
-
-def holds_runs(root: Path) -> bool:
-    """Return whether a run is at or below ``root``.  Raises `UserError` as `find_runs`."""
-    return next(_walk(root), None) is not None
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield each run directory, and whether a link below ``root`` led to it.
-
-    A link is followed unless it leads back: to where one has been followed to, or above ``root``.
-    """
-    top = os.path.realpath(root)
-    followed = set[str]()
-    waiting, looked = [(str(root), False)], 0
-    while waiting:
-        folder, is_linked = waiting.pop()
-        entries = _entries(folder)
-        if any(entry.name == RECORD for entry in entries):
-            yield Path(folder), is_linked
-            continue
-        looked += 1
-        if looked > MOST_FOLDERS:
-            raise UserError(
-                f"more than {MOST_FOLDERS:,} folders without a run are below {root}; name the "
-                "folder of the runs"
-            )
-        for entry in entries:
-            if not _is_folder(entry):
-                continue
-            if entry.is_symlink():
-                target = os.path.realpath(entry.path)
-                if target in followed or f"{top}/".startswith(f"{target.rstrip('/')}/"):
-                    continue
-                followed.add(target)
-            waiting.append((entry.path, is_linked or entry.is_symlink()))
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        _log.warning("not looked into: %s: %s", folder, error.strerror)
-        return []
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether runs may be in it."""
-    if entry.name[0] == "." or _MOVED_ASIDE.search(entry.name):
-        return False
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+    return readings

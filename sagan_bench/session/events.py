@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from sagan_bench.core.progress import OnProgress
 from sagan_bench.runs.records import Score
 from sagan_bench.training.loop import Diverged, Step
 
@@ -27,6 +28,19 @@ Watch = Callable[[Event], None]
 """Sees every event of a run."""
 Stop = Callable[[], str | None]
 """Returns why the run should stop now, or None."""
+
+
+def followed(
+    phase: Literal["data", "score"], watch: Watch, stop: Stop, path: Path | None = None
+) -> OnProgress:
+    """Return what shows the progress of a phase, and raises `Stopped` where that is wanted."""
+
+    def progress(done: int, total: int) -> None:
+        watch(Progress(phase, done, total))
+        if reason := stop():
+            raise Stopped(reason, path)
+
+    return progress
 
 
 class Stopped(Exception):

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_file, atomic_write
+from sagan_bench.core.names import kind_of
 from sagan_bench.runs import records
 from sagan_bench.session import drawing
 from sagan_bench.session.drawing import Exported
@@ -85,7 +86,7 @@ def described(path: Path, weights: str, exported: Exported) -> dict[str, str]:
     without the place of the data on this machine.
     """
     record, config = records.read(path), exported.config
-    kind = config.data.source.partition(":")[0]
+    kind = kind_of(config.data.source)
     shown = config.model_copy(update={"data": config.data.model_copy(update={"source": kind})})
     facts = {
         "format": "pt",

@@ -9,6 +9,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
 from sagan_bench.runs import records
+from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run_directory import RunDirectory
 
@@ -97,5 +98,5 @@ def _unstarted(config: RunConfig, digest: str, path: Path) -> Record:
         steps=config.run.steps,
         config=config.model_dump(mode="json"),
         config_digest=digest,
-        environment=records.environment(config.run.device),
+        environment=environment(config.run.device),
     )

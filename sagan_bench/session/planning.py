@@ -17,7 +17,7 @@ from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run_directory import read_now
 from sagan_bench.session.capabilities import refuse_compiling
-from sagan_bench.session.events import Progress, Stop, Stopped, Watch
+from sagan_bench.session.events import Stop, Watch, followed
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,7 @@ def plan(
     """
     networks = layout(config)  # refuses an impossible network before any data is made
     refuse_compiling(config)
-
-    def progress(done: int, total: int) -> None:
-        watch(Progress("data", done, total))
-        if reason := stop():
-            raise Stopped(reason, None)
-
+    progress = followed("data", watch, stop)
     store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
     classes = config.model.classes
     check(
@@ -101,6 +96,6 @@ def _refuse_other(
 ) -> None:
     """Refuse a folder with another run; images of unknown content are taken for those it saw."""
     seen = fingerprint or (earlier.data.fingerprint if earlier.data else None)
-    asked = config.digest(seen) if seen else earlier.config_digest
-    if earlier.config_digest != asked:
-        raise UserError(f"{path} holds another run ({earlier.config_digest}, not {asked})")
+    digest = config.digest(seen) if seen else earlier.config_digest
+    if earlier.config_digest != digest:
+        raise UserError(f"{path} holds another run ({earlier.config_digest}, not {digest})")

@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Literal
 
 import torch
 
 from sagan_bench.core import system
 from sagan_bench.models.build import Layout
-from sagan_bench.runs import records
+from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import Attempt, Cost, DataSummary, Record, Status
 from sagan_bench.session.planning import Plan
 
@@ -29,36 +30,26 @@ class CostMeter:
         self, earlier: Cost, layout: Layout, device: torch.device, data_sec: float
     ) -> None:
         self.earlier, self.layout, self.device = earlier, layout, device
-        self.data_sec = data_sec
-        self.train_sec = self.score_sec = 0.0
+        self.sec = {"data": data_sec, "train": 0.0, "score": 0.0}
         self.rates: list[float] = []
         """Real images/s, a row each."""
 
     @contextmanager
-    def training(self) -> Iterator[None]:
-        """Count what is done within as training."""
+    def timed(self, phase: Literal["train", "score"]) -> Iterator[None]:
+        """Count the time of what is done within."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            self.train_sec += time.perf_counter() - began
-
-    @contextmanager
-    def scoring(self) -> Iterator[None]:
-        """Count what is done within as scoring."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.score_sec += time.perf_counter() - began
+            self.sec[phase] += time.perf_counter() - began
 
     def cost(self) -> Cost:
         """Return the cost as of now."""
         earlier, peak = self.earlier, system.peak_memory_gib(self.device)
         return Cost(
-            train_sec=(earlier.train_sec or 0) + self.train_sec,
-            data_sec=(earlier.data_sec or 0) + self.data_sec,
-            score_sec=(earlier.score_sec or 0) + self.score_sec,
+            train_sec=(earlier.train_sec or 0) + self.sec["train"],
+            data_sec=(earlier.data_sec or 0) + self.sec["data"],
+            score_sec=(earlier.score_sec or 0) + self.sec["score"],
             images_per_sec=statistics.median(self.rates) if self.rates else None,
             peak_memory_gib=max(peak, earlier.peak_memory_gib or 0),
             parameters_g=self.layout.parameters("generator"),
@@ -89,7 +80,7 @@ class RecordKeeper:
         self.attempt = Attempt(
             started=datetime.now(UTC), from_step=self.step, threads=threads, processes=processes
         )
-        self.environment = records.environment(
+        self.environment = environment(
             str(costs.device),
             device_name=system.device_name(costs.device),
             threads=threads,

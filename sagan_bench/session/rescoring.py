@@ -1,15 +1,14 @@
 """A finished run scored once more, under another protocol or with other seeds."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import cpu, system
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.progress import OnProgress
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store
@@ -21,7 +20,7 @@ from sagan_bench.runs import records
 from sagan_bench.runs.records import Record, Score
 from sagan_bench.runs.run import Run
 from sagan_bench.runs.run_directory import RunDirectory, read_now
-from sagan_bench.session.events import Progress, Scored, Stop, Stopped, Watch
+from sagan_bench.session.events import Scored, Stop, Watch, followed
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import balanced, sampler
 
@@ -45,20 +44,14 @@ def evaluate(
     record = records.read(path)
     device = system.open_device(config.run.device)
     _refuse_other_statistics(config, path, record)
-
-    def progress(phase: Literal["data", "score"], done: int, total: int) -> None:
-        watch(Progress(phase, done, total))
-        if reason := stop():
-            raise Stopped(reason, path)
-
-    store = _prepared(config, path, record, partial(progress, "data"))
+    store = _prepared(config, path, record, followed("data", watch, stop, path))
     with RunDirectory(path, digest=record.config_digest, config=record.config) as directory:
         record = records.read(path)
         exported = _exported(directory)
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
         with system.memory_for("scoring", device):
             samples = _samplers(config, exported, device, directory.weights)
-            scorer = Scorer(config, store, device, partial(progress, "score"))
+            scorer = Scorer(config, store, device, followed("score", watch, stop, path))
             step, n_fake = exported["step"], config.evaluation.n_fake
             for score in scorer.scores(samples, step=step, n_fake=n_fake, final=True):
                 store.verification.finish()
@@ -79,9 +72,7 @@ def _refuse_other_statistics(config: RunConfig, path: Path, record: Record) -> N
         )
 
 
-def _prepared(
-    config: RunConfig, path: Path, record: Record, progress: Callable[[int, int], None]
-) -> Store:
+def _prepared(config: RunConfig, path: Path, record: Record, progress: OnProgress) -> Store:
     """Return the images; refuse those that the run was not trained on."""
     store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
     if record.data and store.manifest.fingerprint() != record.data.fingerprint:

@@ -1,12 +1,13 @@
 """When and by which networks a run is scored: its averaged weights on the way, both at the end."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.distributed import DistributedContext
+from sagan_bench.core.progress import OnProgress
 from sagan_bench.data.store import Store
 from sagan_bench.evaluation.conditions import Weights
 from sagan_bench.evaluation.sampling import Sample
@@ -32,7 +33,7 @@ class RunScorer:
         config: RunConfig,
         store: Store,
         device: torch.device,
-        progress: Callable[[int, int], None],
+        progress: OnProgress,
         context: DistributedContext,
     ) -> None:
         self.config = config

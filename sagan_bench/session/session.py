@@ -122,7 +122,7 @@ class RunSession:
         return None
 
     def _next(self, events: Iterator[Step | Diverged]) -> Step | Diverged | None:
-        with self.keeper.costs.training():
+        with self.keeper.costs.timed("train"):
             try:
                 return next(events, None)
             except (RuntimeError, MemoryError) as error:
@@ -141,10 +141,10 @@ class RunSession:
         run, is_last = self.planned.config.run, step == self.planned.config.run.steps
         if step % run.sample_every == 0 or is_last:
             with system.memory_for("making sample images", self.device):
-                self._probe()
+                self.keeper.blocks = self.writer.probe(self.state)
         if self.scorer.is_due(step):
             with system.memory_for("scoring", self.device):
-                self._score_on_the_way()
+                self._score(self.scorer.networks(self.state, final=False), final=False)
         if step % run.checkpoint_every == 0 or is_last:
             self._save_checkpoint()
         self._obey(self.context.any_rank(self.stop()))
@@ -163,13 +163,7 @@ class RunSession:
         self.write(Status.INTERRUPTED, reason)
         raise Stopped(reason, self.writer.path)
 
-    # --- Looks and scores ---
-
-    def _probe(self) -> None:
-        self.keeper.blocks = self.writer.probe(self.state)
-
-    def _score_on_the_way(self) -> None:
-        self._score(self.scorer.networks(self.state, final=False), final=False)
+    # --- Scores ---
 
     def _score_final(self) -> None:
         self.keeper.drop_final_scores()
@@ -178,7 +172,7 @@ class RunSession:
         self._score(networks, final=True)
 
     def _score(self, networks: Mapping[Weights, nn.Module], *, final: bool) -> None:
-        with self.keeper.costs.scoring():
+        with self.keeper.costs.timed("score"):
             for score in self.scorer.scores(networks, self.state.step, final=final):
                 self.keeper.scores.append(score)
                 self.writer.watch(Scored(score))

@@ -18,7 +18,8 @@ from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.conditions import Weights
 from sagan_bench.runs import records
 from sagan_bench.runs.records import BlockReading, Record, Seal, Status
-from sagan_bench.runs.run_directory import ROWS, RunDirectory
+from sagan_bench.runs.rows import ROWS
+from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session.events import Event, Watch
 from sagan_bench.session.failures import end_attempt, is_over
 from sagan_bench.session.planning import Plan

@@ -22,7 +22,8 @@ from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.study import Memory
-from sagan_bench.runs.records import BlockReading, Cost, Record, Score, environment
+from sagan_bench.runs.environment import environment
+from sagan_bench.runs.records import BlockReading, Cost, Record, Score
 
 HERE = environment("cpu")
 GOOD = [0.50, 0.52, 0.49, 0.51, 0.53]

@@ -8,7 +8,7 @@ from example_records import CONFIG, record, stored, unsealed
 from example_reports import CLEAR, leave_study
 
 from sagan_bench import cli
-from sagan_bench.runs import run_directory
+from sagan_bench.runs import finding
 
 EVIL = "\x1b]0;PWN\x07\x9b31m\u202e\r\n"
 Out = pytest.CaptureFixture[str]
@@ -107,7 +107,7 @@ def test_a_run_of_no_name_gets_a_hint_and_not_two_thousand_names(capsys: Out) ->
 
 
 def test_the_whole_disk_is_not_walked(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_directory, "MOST_FOLDERS", 10)
+    monkeypatch.setattr(finding, "MOST_FOLDERS", 10)
     for number in range(20):
         (Path("disk") / str(number)).mkdir(parents=True)
     for verb in (["report", "disk"], ["list", "--runs", "disk"], ["compare", "disk"]):

@@ -17,7 +17,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.execution import engine
 from sagan_bench.experiments.tuning.findings import of_tuning
 from sagan_bench.runs import records
-from sagan_bench.runs.run_directory import find_runs
+from sagan_bench.runs.finding import find_runs
 
 ROOT = Path(cli.__file__).parents[2]
 SETS = [part for text in [*SMALLER, "run.eval_images=10"] for part in ("--set", text)]

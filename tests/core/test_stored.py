@@ -14,7 +14,7 @@ from sagan_bench.experiments import study
 from sagan_bench.experiments.tuning import definition, storage
 from sagan_bench.report import document, publish
 from sagan_bench.runs import records
-from sagan_bench.runs.run_directory import METRICS, read_rows
+from sagan_bench.runs.rows import METRICS, read_rows
 from sagan_bench.training import checkpoint
 
 DEEP = b'{"config": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -99,7 +99,7 @@ def test_a_number_that_a_record_may_have_had_is_read() -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"cost": {"train_sec": 10**39}, "blocks": [1]}, "TypeError"),
+        ({"cost": {"train_sec": 10**39}, "blocks": [1]}, "blocks.0: Input should be a valid dict"),
         ({"scores": [{"metrics": {"fid": float(10**300)}, "warnings": 1}]}, "scores.0"),
         ({"attempts": [{"started": "9999-12-31T23:59:59-23:00", "from_step": 1}]}, "date value"),
         ({"cost": 1}, "cost: "),

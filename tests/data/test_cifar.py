@@ -13,7 +13,7 @@ import pytest
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.data.sources import cifar, open_source
+from sagan_bench.data.sources import _cifar, open_source
 
 BATCHES = "cifar-10-batches-py"
 
@@ -61,7 +61,7 @@ def test_larger_sizes_are_enlarged_and_counted(tmp_path: Path) -> None:
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "_IMAGES_A_TASK", 8)
+    monkeypatch.setattr(_cifar, "_IMAGES_A_TASK", 8)
     root = layouts.cifar10(tmp_path / "data")
     part = prepare(spec(root, train_images=47, test_images=3), tmp_path / "cache")
     whole = prepare(spec(root), tmp_path / "cache")
@@ -273,7 +273,7 @@ def test_no_flipped_bit_costs_memory_or_an_internal_error(
                 changed[place] ^= 1 << bit
                 now[0] = bytes(changed)
                 with suppress(UserError):
-                    cifar._batch.__wrapped__(str(path), b"labels", 10)
+                    _cifar._batch.__wrapped__(str(path), b"labels", 10)
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sagan_bench.data.decoding import Geometry, decode
-from sagan_bench.data.sources.folder import read_files
+from sagan_bench.data.sources._class_folders import read_files
 
 SQUARE = Geometry(8, None, "centre-crop")
 END = b"\xff\xd9"

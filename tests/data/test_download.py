@@ -20,10 +20,13 @@ import pytest
 from PIL import Image
 
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import SOURCES
 from sagan_bench.data import download as module
+from sagan_bench.data import fetching
 from sagan_bench.data.building import prepare
-from sagan_bench.data.download import DATASETS, Archive, Dataset, download
+from sagan_bench.data.download import download
 from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.sources._base import Archive, Published, Source
 
 
 class Server(ThreadingHTTPServer):
@@ -79,8 +82,8 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(module, "PAUSE_SEC", 0.0)
-    monkeypatch.setattr(module, "_BLOCK", 1024)
+    monkeypatch.setattr(fetching, "PAUSE_SEC", 0.0)
+    monkeypatch.setattr(fetching, "_BLOCK", 1024)
     with Server(("127.0.0.1", 0), Answer) as server:
         server.asked, server.break_after = [], []
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -126,8 +129,18 @@ def publish(
     server.content = content
     md5 = hashlib.md5(content).hexdigest() if md5 == "right" else md5
     archive = Archive(name, server.url, md5, 1, holds)
-    dataset = Dataset((archive,), "https://things.example", "folder:{root}/things")
-    monkeypatch.setitem(DATASETS, "things", lambda _: dataset)
+    published = Published((archive,), "https://things.example", "folder:{root}/things")
+
+    class Things(Source):
+        name = "things"
+        usage = "things:PATH"
+        elsewhere = None
+
+        @classmethod
+        def published(cls, category: str | None) -> Published:
+            return published
+
+    monkeypatch.setitem(SOURCES._known, "things", Things)
 
 
 def unpacked(root: Path) -> dict[str, bytes]:
@@ -281,7 +294,7 @@ def test_failing_server_is_tried_again(
     server.status = 503
     with pytest.raises(UserError, match="503"):
         download("things", tmp_path)
-    assert len(server.asked) == module.ATTEMPTS
+    assert len(server.asked) == fetching.ATTEMPTS
 
 
 def test_file_put_there_by_hand_is_used_and_kept(
@@ -373,7 +386,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "category", "said"),
     [
-        ("mnist", None, "known: celeba, lsun"),
+        ("mnist", None, "known: celeba, cifar10, cifar100, lsun"),
         ("imagenet", None, "image-net.org"),
         ("twins", None, "--data twins"),
         ("folder", None, "--data folder:PATH"),
@@ -386,9 +399,9 @@ def test_what_cannot_be_fetched(tmp_path: Path, name: str, category: str | None,
         download(name, tmp_path, category=category)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ["celeba", "cifar10", "cifar100", "lsun"])
 def test_published_data_sets_are_well_formed(name: str) -> None:
-    dataset = DATASETS[name](None)
+    dataset = SOURCES[name].published(None)
     for archive in dataset.archives:
         assert archive.url.startswith(("https://", "http://dl.yf.io/lsun/scenes/"))
         assert archive.md5 is None or len(bytes.fromhex(archive.md5)) == 16
@@ -408,8 +421,10 @@ def test_what_celeba_unpacks_to_can_be_prepared(
     (tmp_path / "list_eval_partition.txt").write_text(parts)
     (tmp_path / "list_attr_celeba.txt").write_text("0\n\n")
     md5 = hashlib.md5(pictures).hexdigest()
-    archives = (*module.CELEBA.archives[:2], module.CELEBA.archives[2]._replace(md5=md5))
-    monkeypatch.setitem(DATASETS, "celeba", lambda _: module.CELEBA._replace(archives=archives))
+    published = SOURCES["celeba"].published(None)
+    archives = (*published.archives[:2], published.archives[2]._replace(md5=md5))
+    published = published._replace(archives=archives)
+    monkeypatch.setattr(SOURCES["celeba"], "published", lambda _: published)
     source = download("celeba", tmp_path)
     store = prepare(DataSpec(source, 32, crop=160), tmp_path / "cache")
     assert (len(store.train), len(store.test or ())) == (3, 2)
@@ -418,13 +433,23 @@ def test_what_celeba_unpacks_to_can_be_prepared(
 SCRIPT = """
 import hashlib, sys
 from pathlib import Path
-from sagan_bench.data import download as module
+from sagan_bench.core.registry import SOURCES
+from sagan_bench.data import fetching
+from sagan_bench.data.download import download
+from sagan_bench.data.sources._base import Archive, Published, Source
 
-module._BLOCK = 1024
-archive = module.Archive("things.zip", sys.argv[1], sys.argv[2], 1, "things")
-dataset = module.Dataset((archive,), "", "")
-module.DATASETS["things"] = lambda _: dataset
-module.download("things", Path(sys.argv[3]))
+fetching._BLOCK = 1024
+
+@SOURCES.register("things")
+class Things(Source):
+    elsewhere = None
+
+    @classmethod
+    def published(cls, category):
+        archive = Archive("things.zip", sys.argv[1], sys.argv[2], 1, "things")
+        return Published((archive,), "", "")
+
+download("things", Path(sys.argv[3]))
 """
 
 

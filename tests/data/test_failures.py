@@ -20,8 +20,8 @@ from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.decoding import Geometry, looks_like_a_picture
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.data.sources import folder, open_source
-from sagan_bench.data.sources.folder import read_files
+from sagan_bench.data.sources import _class_folders, open_source
+from sagan_bench.data.sources._class_folders import read_files
 
 SQUARE = Geometry(8, None, "centre-crop")
 OF_THE_MACHINE = ("EIO", "EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EAGAIN")
@@ -178,7 +178,7 @@ def test_a_link_to_nothing_is_the_pictures_own_fault(tmp_path: Path) -> None:
 def test_failing_disk_is_told_of_through_processes_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(folder, "_FILES_A_TASK", 2)
+    monkeypatch.setattr(_class_folders, "_FILES_A_TASK", 2)
     root = layouts.folder(tmp_path / "root", 20)
     (root / "cat/4.png").unlink()
     (root / "cat/4.png").symlink_to("/proc/self/mem")  # of which reading fails as on a bad disk

@@ -11,9 +11,10 @@ import pytest
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.decoding import Geometry
-from sagan_bench.data.listing import DataSpec, Listing, Source
+from sagan_bench.data.listing import DataSpec, Listing
 from sagan_bench.data.sources import open_source
-from sagan_bench.data.sources.folder import read_files
+from sagan_bench.data.sources._base import Source
+from sagan_bench.data.sources._class_folders import read_files
 
 SQUARE = Geometry(8, None, "centre-crop")
 

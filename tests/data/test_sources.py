@@ -14,7 +14,7 @@ from sagan_bench.data import shapes
 from sagan_bench.data.decoding import Fit, Geometry
 from sagan_bench.data.listing import Chunk, DataSpec, Listing
 from sagan_bench.data.sources import open_source
-from sagan_bench.data.sources.folder import read_files
+from sagan_bench.data.sources._class_folders import read_files
 
 SQUARE = Geometry(8, None, "centre-crop")
 
@@ -60,7 +60,7 @@ def labels(source: Listing, split: str = "train") -> dict[str, int]:
     [
         ("twin", "did you mean 'twins'"),
         ("Folder:pictures", "did you mean 'folder:PATH'"),
-        ("mnist:/data", "known: twins, folder:PATH"),
+        ("mnist:/data", "known: celeba:PATH, cifar10:PATH"),
         ("folder", "not complete"),
         ("folder:", "not complete"),
         ("twins:64", "says too much"),
@@ -71,7 +71,7 @@ def test_unknown_source_is_refused_with_the_known_ones(source: str, said: str) -
     with pytest.raises(UserError) as caught:
         open_source(DataSpec(source, 32))
     assert said in str(caught.value)
-    assert "known: twins, folder:PATH" in str(caught.value)
+    assert "known: celeba:PATH, cifar10:PATH" in str(caught.value)
 
 
 def test_bare_path_to_a_folder_is_recognised(tmp_path: Path) -> None:

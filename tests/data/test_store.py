@@ -18,11 +18,13 @@ import pytest
 from PIL import Image
 
 from sagan_bench.core.errors import MachineError, UserError
+from sagan_bench.core.progress import unwatched
 from sagan_bench.data import building, shapes, store
 from sagan_bench.data.building import prepare
-from sagan_bench.data.decoding import Geometry
-from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part, Source
-from sagan_bench.data.sources import folder, twins
+from sagan_bench.data.growing import Growing
+from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part
+from sagan_bench.data.sources import _class_folders, twins
+from sagan_bench.data.sources._base import Source
 from sagan_bench.data.store import Manifest, SplitFacts, known_fingerprint
 
 TWINS = DataSpec("twins", 16, train_images=96, test_images=32)
@@ -104,7 +106,7 @@ def test_folder_is_stored_with_its_labels(tmp_path: Path) -> None:
 def test_workers_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    monkeypatch.setattr(folder, "_FILES_A_TASK", 7)
+    monkeypatch.setattr(_class_folders, "_FILES_A_TASK", 7)
     monkeypatch.setattr(twins, "_PIXELS_A_TASK", 7 * 16**2)
     spec_of_files = pictures(tmp_path / "pictures", 60)
     for spec in (TWINS, spec_of_files):
@@ -327,9 +329,9 @@ import psutil
 from sagan_bench.data import building
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.data.sources import folder, twins
+from sagan_bench.data.sources import _class_folders, twins
 
-folder._FILES_A_TASK = 16
+_class_folders._FILES_A_TASK = 16
 twins._PIXELS_A_TASK = 16 * 16**2
 building._SECONDS_BETWEEN_CHECKPOINTS = 0
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
@@ -419,7 +421,7 @@ def test_killed_build_goes_on_and_ends_byte_equal(
 
 def script_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut sources into the tasks that `SCRIPT` has."""
-    monkeypatch.setattr(folder, "_FILES_A_TASK", 16)
+    monkeypatch.setattr(_class_folders, "_FILES_A_TASK", 16)
     monkeypatch.setattr(twins, "_PIXELS_A_TASK", 16 * 16**2)
 
 
@@ -546,16 +548,16 @@ def test_after_bad_pictures_it_begins_anew_unless_they_may_be_left_out(tmp_path:
 
 @pytest.mark.usefixtures("small_tasks")
 def test_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    append, rows = building.Growing.append, 0
+    append, rows = Growing.append, 0
 
-    def filling(self: building.Growing, chunk: Chunk) -> None:
+    def filling(self: Growing, chunk: Chunk) -> None:
         nonlocal rows
         if (rows := rows + len(chunk.labels)) > 64:
             raise OSError(errno.ENOSPC, "No space left on device")
         append(self, chunk)
 
     with monkeypatch.context() as patch:
-        patch.setattr(building.Growing, "append", filling)
+        patch.setattr(Growing, "append", filling)
         with pytest.raises(UserError, match="disk of the cache is full"):
             prepare(TWINS, tmp_path)
     progress = Count()
@@ -569,14 +571,15 @@ def die() -> Chunk:
 
 @pytest.mark.slow
 def test_killed_worker_is_explained(tmp_path: Path) -> None:
-    geometry = Geometry(8, None, "squash")
-    listing = Listing(("a",), Part(8, [die] * 8), None, "")
-    source = Source("folder", 8, "0", lambda: listing, geometry)
+    class Dying(Source):
+        def listing(self) -> Listing:
+            return Listing(("a",), Part(8, [die] * 8), None, "")
+
     with (
         pytest.raises(UserError, match="decoding process was killed"),
         building._explained(tmp_path),
     ):
-        building._build(tmp_path / "store", DataSpec("folder:x", 8), source, None, 2, False)
+        building._build(tmp_path / "store", Dying(DataSpec("dying:x", 8)), unwatched, 2, False)
 
 
 def test_enlarged_pictures_are_counted_and_warned_of(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sagan_bench.core.errors import UserError
+from sagan_bench.runs import environment as environments
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Attempt, Cost, DataSummary, Record, Score
 
@@ -182,37 +183,37 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_commit_and_dirtiness_are_those_of_the_package(checkout: Path) -> None:
     package = checkout / "package"
-    assert records._git_state(package) == (None, None)  # nothing committed yet
+    assert environments._git_state(package) == (None, None)  # nothing committed yet
     git(checkout, "commit", "-q", "-m", "first")
     commit = git(checkout, "rev-parse", "HEAD")
     (checkout / "notes.txt").write_text("not part of the package")
-    assert records._git_state(package) == (commit, False)
+    assert environments._git_state(package) == (commit, False)
     (package / "a.py").write_text("a = 2\n")
-    assert records._git_state(package) == (commit, True)
+    assert environments._git_state(package) == (commit, True)
     git(checkout, "checkout", "-q", ".")
     (package / "new.py").touch()
-    assert records._git_state(package) == (commit, True)
+    assert environments._git_state(package) == (commit, True)
 
 
 def test_a_package_installed_inside_a_repository_is_not_of_it(checkout: Path) -> None:
     git(checkout, "commit", "-q", "-m", "first")
     inner = checkout / "venv" / "package"
     inner.mkdir(parents=True)
-    assert records._git_state(inner) == (None, None)
+    assert environments._git_state(inner) == (None, None)
 
 
 def test_a_git_hook_does_not_mislead(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(checkout, "commit", "-q", "-m", "first")
-    expected = records._git_state(checkout / "package")
+    expected = environments._git_state(checkout / "package")
     monkeypatch.setenv("GIT_DIR", "/nowhere/.git")
     monkeypatch.setenv("GIT_WORK_TREE", "/nowhere")
-    assert records._git_state(checkout / "package") == expected
+    assert environments._git_state(checkout / "package") == expected
 
 
 def test_environment_without_git_and_with_an_odd_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "argv", ["cli.py", "a b", "\udcff"])
-    found = records.environment("cuda", device_name="Card", threads=2, cuda="13.0")
+    found = environments.environment("cuda", device_name="Card", threads=2, cuda="13.0")
     assert (found.git_commit, found.git_dirty) == (None, None)
     assert found.command == r"cli.py 'a b' '\udcff'"
     assert (found.device, found.device_name, found.threads, found.cuda) == (
@@ -248,4 +249,4 @@ def test_secrets_of_urls_are_masked_in_the_command(
     monkeypatch: pytest.MonkeyPatch, word: str, stored_as: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["cli.py", "tune", word])
-    assert shlex.split(records.environment("cpu").command) == ["cli.py", "tune", stored_as]
+    assert shlex.split(environments.environment("cpu").command) == ["cli.py", "tune", stored_as]

@@ -15,18 +15,11 @@ import pytest
 from example_records import CONFIG, contents, no_constant, record, stored, unsealed
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.runs import run_directory
+from sagan_bench.runs import finding, run_directory
+from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import Status, read
-from sagan_bench.runs.run_directory import (
-    METRICS,
-    RunDirectory,
-    find_runs,
-    is_locked,
-    read_all,
-    read_rows,
-    read_sealed,
-    status_now,
-)
+from sagan_bench.runs.rows import METRICS, read_rows, read_sealed
+from sagan_bench.runs.run_directory import RunDirectory, is_locked, read_all, read_now
 
 HOLD = """
 import sys, time
@@ -56,10 +49,10 @@ def directory(path: Path, **changes: Any) -> RunDirectory:
 
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
     run = stored(tmp_path / "a", status="running")
-    assert status_now(run) == "interrupted"
+    assert read_now(run).status == "interrupted"
     with held_elsewhere(run) as process:
         assert is_locked(run)
-        assert status_now(run) == "running"
+        assert read_now(run).status == "running"
         with pytest.raises(UserError, match=f"process {process.pid} on .*wait"), directory(run):
             pass
         with pytest.raises(UserError, match="in use"), directory(run, fresh=True):
@@ -68,7 +61,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not is_locked(run)
-    assert status_now(run) == "interrupted"
+    assert read_now(run).status == "interrupted"
     with directory(run):
         assert is_locked(run)
 
@@ -126,7 +119,7 @@ def test_a_run_that_ends_between_the_two_looks_has_finished(
         return False
 
     monkeypatch.setattr(run_directory, "is_locked", ends)
-    assert status_now(run) == "finished"
+    assert read_now(run).status == "finished"
 
 
 def test_another_digest_is_refused_key_by_key(tmp_path: Path) -> None:
@@ -331,7 +324,7 @@ def test_linked_runs_are_found_once_and_loops_end(tmp_path: Path) -> None:
 
 
 def test_too_many_folders_are_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_directory, "MOST_FOLDERS", 3)
+    monkeypatch.setattr(finding, "MOST_FOLDERS", 3)
     for name in "abcd":
         (tmp_path / name).mkdir()
     with pytest.raises(UserError, match="more than 3 folders without a run"):

@@ -1,37 +1,16 @@
 """Names of data sets to sources: ``folder:PATH``, ``lsun:PATH#CATEGORY``, ...
 
-A new kind of source is a function ``DataSpec -> Source`` and a row in :data:`KINDS`.
+A kind of data is one class in one module here (:class:`sagan_bench.data.sources._base.Source`).
 """
 
 import difflib
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.data.listing import DataSpec, Source
-from sagan_bench.data.sources import celeba, cifar, folder, imagenet, lsun, twins
-
-
-class Kind(NamedTuple):
-    """A kind of source: how it is written after ``--data``, and what finds it."""
-
-    usage: str
-    open: Callable[[DataSpec], Source]
-
-
-KINDS: dict[str, Kind] = {
-    "twins": Kind("twins", twins.twins),
-    "folder": Kind("folder:PATH", folder.folder),
-    "celeba": Kind("celeba:PATH", celeba.celeba),
-    "lsun": Kind("lsun:PATH#CATEGORY", lsun.lsun),
-    "cifar10": Kind("cifar10:PATH", cifar.cifar10),
-    "cifar100": Kind("cifar100:PATH", cifar.cifar100),
-    "imagenet": Kind("imagenet:PATH", imagenet.imagenet),
-}
-"""Every kind of source by the name before the colon."""
-
-KNOWN = ", ".join(kind.usage for kind in KINDS.values())
+from sagan_bench.core.names import kind_of
+from sagan_bench.core.registry import SOURCES
+from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.sources._base import Source
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -40,16 +19,18 @@ def open_source(spec: DataSpec) -> Source:
     Raises:
         UserError: No such kind of source, or there is nothing at its path.
     """
-    kind, _, argument = spec.source.partition(":")
-    if kind not in KINDS:
-        raise UserError(f"unknown data {spec.source!r}; known: {KNOWN}{_suggestion(spec.source)}")
-    if (":" in KINDS[kind].usage) != bool(argument):
-        raise UserError(f"data {spec.source!r} is not complete or says too much; known: {KNOWN}")
-    return KINDS[kind].open(spec)
+    written, kind = spec.source, kind_of(spec.source)
+    known = ", ".join(SOURCES[name].usage for name in SOURCES)
+    if kind not in SOURCES:
+        raise UserError(f"unknown data {written!r}; known: {known}{_suggestion(written)}")
+    if (":" in SOURCES[kind].usage) != bool(written.partition(":")[2]):
+        raise UserError(f"data {written!r} is not complete or says too much; known: {known}")
+    source: Source = SOURCES[kind](spec)
+    return source
 
 
-def _suggestion(source: str) -> str:
-    if Path(source).expanduser().is_dir():
-        return f"; did you mean 'folder:{source}'?"
-    close = difflib.get_close_matches(source.partition(":")[0].lower(), KINDS, n=1)
-    return f"; did you mean {KINDS[close[0]].usage!r}?" if close else ""
+def _suggestion(written: str) -> str:
+    if Path(written).expanduser().is_dir():
+        return f"; did you mean 'folder:{written}'?"
+    close = difflib.get_close_matches(kind_of(written).lower(), list(SOURCES), n=1)
+    return f"; did you mean {SOURCES[close[0]].usage!r}?" if close else ""

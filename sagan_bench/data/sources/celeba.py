@@ -1,24 +1,17 @@
 """CelebA by its text files, in the layouts that its users have on disk."""
 
 from collections.abc import Sequence
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.data.listing import (
-    DataSpec,
-    Listing,
-    Source,
-    at_most,
-    hold_out,
-    ranked,
-    some,
-)
-from sagan_bench.data.sources.folder import files_part, folder_listing
-from sagan_bench.data.sources.scanning import check_folder, files_key, scan
-from sagan_bench.data.sources.splitting import heads
-from sagan_bench.data.sources.texts import read_lines, read_table
+from sagan_bench.core.registry import SOURCES
+from sagan_bench.data.listing import DataSpec, Listing, first_of, hold_out, ranked, some
+from sagan_bench.data.sources._base import Archive, Published, Source
+from sagan_bench.data.sources._class_folders import files_part, listed
+from sagan_bench.data.sources._scanning import check_folder, files_key, scan
+from sagan_bench.data.sources._splitting import heads, split
+from sagan_bench.data.sources._texts import read_lines, read_table
 
 _PICTURES = "img_align_celeba"
 _PARTITION = "list_eval_partition"
@@ -28,36 +21,92 @@ _TRAIN, _TEST = "0", "2"  # in the partition file; 1 is for validation
 _HEADER = 2  # lines, at most: how many pictures, and the attributes
 _PARTS, _MARKS = frozenset("012"), frozenset(("-1", "0", "1"))
 
+_DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+PUBLISHED = Published(
+    archives=(
+        Archive(
+            name="list_eval_partition.txt",
+            url=_DRIVE + "0B7EVK8r0v71pY0NSMzRuSXJEVkk",
+            md5="d32c9cbf5e040fd4025c592c306e6668",
+            about_mib=3,
+            holds=None,
+        ),
+        Archive(
+            name="list_attr_celeba.txt",
+            url=_DRIVE + "0B7EVK8r0v71pblRyaVFSWGxPY0U",
+            md5="75e246fa4810816ffd6ee81facbd244c",
+            about_mib=26,
+            holds=None,
+        ),
+        Archive(
+            name="img_align_celeba.zip",
+            url=_DRIVE + "0B7EVK8r0v71pZjFTYXZWM3FlRnM",
+            md5="00d2c5bc6d35e252742224ab0c1e8fcb",
+            about_mib=1377,
+            holds="img_align_celeba",
+        ),
+    ),
+    page="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    source="celeba:{root}",
+)
 
-def celeba(spec: DataSpec) -> Source:
-    """Find CelebA; ``celeba:PATH#Smiling`` makes an attribute's absence and presence the classes.
+
+@SOURCES.register("celeba")
+class CelebA(Source):
+    """CelebA; ``celeba:PATH#Smiling`` makes an attribute's absence and presence the classes.
 
     ``list_eval_partition`` gives the splits, its validation part unused; without it a tenth is held
     out. A folder with neither text files nor ``img_align_celeba`` is read as any folder of
     pictures, which is what the seed project does.
     """
-    root, attribute = spec.selected
-    check_folder(root, "celeba")
-    partition, attributes = (_text_file(root, name) for name in (_PARTITION, _ATTRIBUTES))
-    pictures = _pictures(root)
-    found = scan(pictures)
-    texts = [read_table(path) for path in (partition, attribute and attributes) if path]
-    names = found.names
-    if attribute is None and partition is None and heads(names):
-        listing = partial(folder_listing, spec, pictures, names)
-    else:
-        listing = partial(_listing, spec, pictures, names, partition, attributes, attribute)
-    return Source(
-        kind="celeba",
-        image_size=spec.image_size,
-        key=files_key(
-            spec, pictures, found.files, attribute or "", sha256(b"".join(texts)).hexdigest()
-        ),
-        listing=listing,
-        geometry=spec.geometry,
-        selection=attribute,
-        remarks=found.remarks,
-    )
+
+    usage = "celeba:PATH"
+    elsewhere = None
+    auto_crop_px = 160
+    """Of pictures of 178 x 218, as heykeetae/Self-Attention-GAN has it."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        root, attribute = spec.selected
+        check_folder(root, self.name)
+        self.selection = attribute
+        self.partition = _text_file(root, _PARTITION)
+        self.attributes = _text_file(root, _ATTRIBUTES) if attribute else None
+        self.folder = _pictures(root)
+        pictures = scan(self.folder)
+        self.names, self.remarks = pictures.names, pictures.remarks
+        texts = [read_table(path) for path in (self.partition, self.attributes) if path]
+        sums = sha256(b"".join(texts)).hexdigest()
+        self.key = files_key(spec, self.folder, pictures.files, attribute or "", sums)
+
+    @classmethod
+    def published(cls, category: str | None) -> Published:
+        """Return the tables and the aligned pictures."""
+        return PUBLISHED
+
+    def listing(self) -> Listing:
+        """Return faces by the partition; of a plain folder its pictures by their folders."""
+        spec, attribute, folder = self.spec, self.selection, self.folder
+        if attribute is None and self.partition is None and heads(self.names):
+            return listed(spec, folder, split(self.names, folder))
+        if self.partition:
+            train, test, rule = _partitioned(self.partition, folder, self.names)
+        else:
+            train, test, rule = hold_out(self.names)
+        train = first_of(train, spec.train_images, "training", folder)
+        test = first_of(test, spec.test_images, "test", folder)
+        has = _has_attribute(self.attributes, attribute, train + test, folder) if attribute else {}
+        labels = {name: int(has.get(name, False)) for name in train + test}
+        parts = [
+            files_part(folder, names, [labels[name] for name in names], spec.geometry)
+            for names in (train, test)
+        ]
+        return Listing(
+            classes=(f"not {attribute}", attribute) if attribute else ("faces",),
+            train=parts[0],
+            test=parts[1] if test else None,
+            split_rule=rule,
+        )
 
 
 def _text_file(root: Path, stem: str) -> Path | None:
@@ -73,34 +122,6 @@ def _pictures(root: Path) -> Path:
         if inside.is_dir():
             return inside / _PICTURES if (inside / _PICTURES).is_dir() else inside
     return root
-
-
-def _listing(
-    spec: DataSpec,
-    pictures: Path,
-    names: list[str],
-    partition: Path | None,
-    attributes: Path | None,
-    attribute: str | None,
-) -> Listing:
-    if partition:
-        train, test, rule = _partitioned(partition, pictures, names)
-    else:
-        train, test, rule = hold_out(names)
-    train = train[: at_most(len(train), spec.train_images, "training", str(pictures))]
-    test = test[: at_most(len(test), spec.test_images, "test", str(pictures))]
-    has = _has_attribute(attributes, attribute, train + test, pictures) if attribute else {}
-
-    def labels(wanted: list[str]) -> list[int]:
-        return [int(has.get(name, False)) for name in wanted]
-
-    geometry = spec.geometry
-    return Listing(
-        classes=(f"not {attribute}", attribute) if attribute else ("faces",),
-        train=files_part(pictures, train, labels(train), geometry),
-        test=files_part(pictures, test, labels(test), geometry) if test else None,
-        split_rule=rule,
-    )
 
 
 def _partitioned(

@@ -1,163 +1,33 @@
-"""Folders of picture files: found, given classes and splits, and read.
+"""Folders of picture files, whatever lies in them."""
 
-Classes are the first-level subfolders, sorted, with pictures at any depth, as torchvision's
-ImageFolder has them (a test holds the two to that); why its listing is not used is in
-docs/adr/0005-real-data.md.
-"""
-
-import os
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-
-import numpy as np
-
-from sagan_bench.core.errors import UserError
-from sagan_bench.data.decoding import Geometry, decode
-from sagan_bench.data.listing import (
-    Chunk,
-    DataSpec,
-    Listing,
-    Part,
-    Source,
-    at_most,
-    printable,
-    some,
-)
-from sagan_bench.data.sources.scanning import files_key, is_not_data, scan
-from sagan_bench.data.sources.splitting import Splits, heads, level_of_all, split
-
-_FILES_A_TASK = 64
+from sagan_bench.core.registry import SOURCES
+from sagan_bench.data.listing import DataSpec, Listing
+from sagan_bench.data.sources._base import Source
+from sagan_bench.data.sources._class_folders import listed
+from sagan_bench.data.sources._scanning import files_key, scan
+from sagan_bench.data.sources._splitting import level_of_all, split
 
 
-def folder(spec: DataSpec) -> Source:
-    """Find a folder of pictures, with or without a subfolder for each class.
+@SOURCES.register("folder")
+class Folder(Source):
+    """A folder of pictures, with or without a subfolder for each class.
 
     Without subfolders there is one class, ``images``. ``train/`` with ``test/`` or ``val/``, or
     what else the two are usually called, are splits; else a picture is held out for testing where
     the hash of its name falls in the lowest tenth. The order is that of the hashes: the first n of
     a split are a fair sample of it.
     """
-    found = scan(spec.path)
-    return Source(
-        kind=spec.kind,
-        image_size=spec.image_size,
-        key=files_key(spec, spec.path, found.files),
-        listing=partial(folder_listing, spec, spec.path, found.names),
-        geometry=spec.geometry,
-        remarks=(*found.remarks, *level_of_all(found.names)),
-    )
 
+    usage = "folder:PATH"
+    elsewhere = "your own pictures need no download: use --data folder:PATH"
 
-def folder_listing(spec: DataSpec, root: Path, names: list[str]) -> Listing:
-    """List the pictures ``names`` below ``root`` by the rules of `folder`."""
-    return listed(spec, root, split(names, root))
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        pictures = scan(spec.path)
+        self.names = pictures.names
+        self.key = files_key(spec, spec.path, pictures.files)
+        self.remarks = (*pictures.remarks, *level_of_all(self.names))
 
-
-def listed(spec: DataSpec, root: Path, splits: Splits) -> Listing:
-    """List splits whose first-level folders are classes."""
-    train = splits.train[: at_most(len(splits.train), spec.train_images, "training", str(root))]
-    test = splits.test[: at_most(len(splits.test), spec.test_images, "test", str(root))]
-    classes = _classes(splits, root)
-    geometry = spec.geometry
-    return Listing(
-        classes=tuple(map(printable, classes)),
-        train=_part(root, train, splits.train_folder, classes, geometry),
-        test=_part(root, test, splits.test_folder, classes, geometry) if test else None,
-        split_rule=splits.rule,
-    )
-
-
-# --- classes ---------------------------------------------------------------------------------
-
-
-def _classes(splits: Splits, root: Path) -> tuple[str, ...]:
-    if not splits.train_folder:
-        return _class_names(splits.train + splits.test, root, "")
-    classes = _class_names(splits.train, root, splits.train_folder)
-    test_classes = _class_names(splits.test, root, splits.test_folder) if splits.test else ()
-    train, test = root / splits.train_folder, root / splits.test_folder
-    unknown = sorted(set(test_classes) - set(classes))
-    if unknown and not heads(_inner(splits.test, splits.test_folder)):
-        raise UserError(
-            f"{test} holds {len(splits.test)} pictures in no class folders; sort them into those "
-            f"of {train}, or move them away"
-        )
-    if unknown:
-        raise UserError(
-            f"{test} holds {some(unknown)}, which {train} does not; give both the same class "
-            "folders"
-        )
-    return classes
-
-
-def _class_names(names: list[str], root: Path, prefix: str) -> tuple[str, ...]:
-    inner = _inner(names, prefix)
-    folders = heads(inner)
-    loose = sum("/" not in name for name in inner)
-    where = root / prefix
-    if not folders:
-        return ("images",)
-    if loose:
-        raise UserError(
-            f"{where} holds loose images ({loose}) beside folders of images ({some(folders)}); "
-            "move the loose ones into a class folder or away"
-        )
-    if len(folders) == 1:
-        _refuse_level_too_many(inner, where)
-    _refuse_empty_class(folders, where)
-    return tuple(folders)
-
-
-def _inner(names: list[str], prefix: str) -> list[str]:
-    """Return the names below the folder ``prefix``, in which all of them lie."""
-    return [name.removeprefix(prefix) for name in names]
-
-
-def _refuse_level_too_many(names: list[str], where: Path) -> None:
-    """Raise if following lone folders down from ``where`` leads to a choice of folders."""
-    inside = where
-    while len(folders := heads(names)) == 1 and all("/" in name for name in names):
-        inside /= folders[0]
-        names = [name.partition("/")[2] for name in names]
-    if all("/" in name for name in names):
-        raise UserError(
-            f"{where} is one folder level too high: it holds only {inside.relative_to(where)}/, "
-            f"which holds {len(folders)} folders of images ({some(folders)}), so that all images "
-            f"would be of one class; did you mean {inside}?"
-        )
-
-
-def _refuse_empty_class(folders: Sequence[str], where: Path) -> None:
-    with os.scandir(where) as entries:
-        there = [entry.name for entry in entries if entry.is_dir() and not is_not_data(entry.name)]
-    if empty := sorted(set(there) - set(folders)):
-        raise UserError(
-            f"{where} holds {len(folders)} folders of images ({some(folders)}), and beside them "
-            f"{some(empty)} without any; remove what is no class, or put its images there"
-        )
-
-
-# --- reading ---------------------------------------------------------------------------------
-
-
-def _part(
-    root: Path, names: list[str], prefix: str, classes: tuple[str, ...], geometry: Geometry
-) -> Part:
-    position = {name: number for number, name in enumerate(classes)}
-    labels = [position.get(name.removeprefix(prefix).partition("/")[0], 0) for name in names]
-    return files_part(root, names, labels, geometry)
-
-
-def files_part(root: Path, names: list[str], labels: list[int], geometry: Geometry) -> Part:
-    """Return the tasks that read picture files, each with its label."""
-    spans = (slice(start, start + _FILES_A_TASK) for start in range(0, len(names), _FILES_A_TASK))
-    tasks = [partial(read_files, str(root), names[s], labels[s], geometry) for s in spans]
-    return Part(len(names), tasks)
-
-
-def read_files(root: str, names: list[str], labels: list[int], geometry: Geometry) -> Chunk:
-    """Decode pictures; those that cannot be read are left out and named with the reason."""
-    pictures = ((printable(name), os.path.join(root, name)) for name in names)
-    done = decode(pictures, len(names), geometry)
-    return Chunk(done.images, np.array(labels, np.int64)[done.places], done.refused, done.enlarged)
+    def listing(self) -> Listing:
+        """Return the pictures by the folders they lie in."""
+        return listed(self.spec, self.spec.path, split(self.names, self.spec.path))

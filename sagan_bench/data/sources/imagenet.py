@@ -2,50 +2,56 @@
 
 import logging
 import re
-from functools import partial
 from pathlib import Path
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.data.listing import DataSpec, Listing, Source, hold_out, ranked, some
-from sagan_bench.data.sources.folder import listed
-from sagan_bench.data.sources.scanning import files_key, scan
-from sagan_bench.data.sources.splitting import Splits, below, folder_of, heads
+from sagan_bench.core.registry import SOURCES
+from sagan_bench.data.listing import DataSpec, Listing, hold_out, ranked, some
+from sagan_bench.data.sources._base import Source
+from sagan_bench.data.sources._class_folders import listed
+from sagan_bench.data.sources._scanning import files_key, scan
+from sagan_bench.data.sources._splitting import Splits, below, folder_of, heads
 
 _WNID = re.compile(r"n\d{8}")
 _USUAL_PLACES = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "ILSVRC2012", "imagenet")
 _logger = logging.getLogger(__name__)
 
 
-def imagenet(spec: DataSpec) -> Source:
-    """Find ImageNet, or a part of it with folders of the same kind.
+@SOURCES.register("imagenet")
+class ImageNet(Source):
+    """ImageNet, or a part of it with folders of the same kind.
 
     ``val/`` is the test split if it is sorted into class folders. Left flat, as its archive
     unpacks, it names no class and is not used; there is no test split then. Without ``train/``,
     the folder itself holds the class folders, and a tenth is held out.
     """
-    root = spec.path
-    found = scan(root)
-    return Source(
-        kind="imagenet",
-        image_size=spec.image_size,
-        key=files_key(spec, root, found.files),
-        listing=partial(_listing, spec, root, found.names),
-        geometry=spec.geometry,
-        remarks=found.remarks,
+
+    usage = "imagenet:PATH"
+    elsewhere = (
+        "ImageNet needs an account: fetch ILSVRC2012 from https://image-net.org, unpack it to "
+        "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, and use --data imagenet:PATH"
     )
 
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        pictures = scan(spec.path)
+        self.names, self.remarks = pictures.names, pictures.remarks
+        self.key = files_key(spec, spec.path, pictures.files)
 
-def _listing(spec: DataSpec, root: Path, names: list[str]) -> Listing:
-    folder = folder_of("train", heads(names), root)
-    prefix = f"{folder}/" if folder else ""
-    train = below(names, prefix)
-    folders = heads(name.removeprefix(prefix) for name in train)
-    if other := [name for name in folders if not _WNID.fullmatch(name)] or not folders:
-        raise UserError(_unlike(root, prefix, other if isinstance(other, list) else []))
-    if not prefix:
-        train, test, rule = hold_out(train)
-        return listed(spec, root, Splits(train, test, "", "", rule))
-    return listed(spec, root, _split(names, ranked(train), prefix, root))
+    def listing(self) -> Listing:
+        """Return the pictures by their wnids."""
+        spec, root, names = self.spec, self.spec.path, self.names
+        folder = folder_of("train", heads(names), root)
+        prefix = f"{folder}/" if folder else ""
+        train = below(names, prefix)
+        folders = heads(name.removeprefix(prefix) for name in train)
+        others = [name for name in folders if not _WNID.fullmatch(name)]
+        if others or not folders:
+            raise UserError(_unlike(root, prefix, others))
+        if not prefix:
+            train, test, rule = hold_out(train)
+            return listed(spec, root, Splits(train, test, "", "", rule))
+        return listed(spec, root, _split(names, ranked(train), prefix, root))
 
 
 def _split(names: list[str], train: list[str], prefix: str, root: Path) -> Splits:
@@ -62,9 +68,9 @@ def _split(names: list[str], train: list[str], prefix: str, root: Path) -> Split
     return Splits(train, [], prefix, "", rule)
 
 
-def _unlike(root: Path, prefix: str, other: list[str]) -> str:
-    found = f"{root / prefix} holds {some(other) if other else 'images in no class folder'}"
+def _unlike(root: Path, prefix: str, others: list[str]) -> str:
+    there = f"{root / prefix} holds {some(others) if others else 'images in no class folder'}"
     expected = "expected train/<wnid>/*.JPEG with wnids such as n01440764"
     near = next((root / name for name in _USUAL_PLACES if (root / name / "train").is_dir()), None)
     hint = f"did you mean imagenet:{near}?" if near else "for other folders use folder:PATH"
-    return f"{found}; {expected}; {hint}"
+    return f"{there}; {expected}; {hint}"

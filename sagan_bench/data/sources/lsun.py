@@ -9,84 +9,105 @@ from pathlib import Path
 from typing import BinaryIO
 
 import lmdb
-import numpy as np
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.data.decoding import Geometry, decode, decoding_processes, start_worker
+from sagan_bench.core.registry import SOURCES
+from sagan_bench.data.decoding import Geometry
 from sagan_bench.data.failures import failure
 from sagan_bench.data.listing import (
     Chunk,
     DataSpec,
     Listing,
     Part,
-    Source,
-    at_most,
+    decoded,
+    first_of,
     hold_out,
     printable,
     ranked,
     some,
+    spans,
 )
-from sagan_bench.data.sources.scanning import File, check_folder, files_key
+from sagan_bench.data.sources._base import Archive, Published, Source
+from sagan_bench.data.sources._scanning import File, check_folder, files_key
+from sagan_bench.data.workers import decoding_processes, start_worker
 
 _DATA = "data.mdb"
 _PICTURES_A_TASK = 64
 
 
-def lsun(spec: DataSpec) -> Source:
-    """Find a category, e.g. ``lsun:PATH#church_outdoor_train``.
+@SOURCES.register("lsun")
+class Lsun(Source):
+    """A category, e.g. ``lsun:PATH#church_outdoor_train``.
 
     ``church_outdoor_val`` beside it is the test split; without one a tenth is held out by the hash
     of the key. There is one class.
     """
-    root, category = spec.selected
-    check_folder(root, "lsun")
-    train = _directory(root, category)
-    beside = train.with_name(train.name.replace("_train", "_val"))
-    test = beside if beside != train and (beside / _DATA).is_file() else None
-    files = [_facts(directory) for directory in (train, test) if directory]
-    return Source(
-        kind="lsun",
-        image_size=spec.image_size,
-        key=files_key(spec, root, files),
-        listing=partial(_listing, spec, train, test),
-        geometry=spec.geometry,
-        selection=category,
-        fragile=True,
-    )
+
+    usage = "lsun:PATH#CATEGORY"
+    elsewhere = None
+    fragile = True
+    categories = (
+        "bedroom", "bridge", "church_outdoor", "classroom", "conference_room", "dining_room",
+        "kitchen", "living_room", "restaurant", "tower",
+    )  # fmt: skip
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        root, self.selection = spec.selected
+        check_folder(root, self.name)
+        self.train = _directory(root, self.selection)
+        beside = self.train.with_name(self.train.name.replace("_train", "_val"))
+        self.test = beside if beside != self.train and (beside / _DATA).is_file() else None
+        folders = [folder for folder in (self.train, self.test) if folder]
+        files = [File.of(folder.name, (folder / _DATA).stat()) for folder in folders]
+        self.key = files_key(spec, root, files)
+
+    @classmethod
+    def published(cls, category: str | None) -> Published:
+        """Return the two splits of a category, by default of ``church_outdoor``."""
+        category = category or "church_outdoor"
+        if category not in cls.categories:
+            known = ", ".join(cls.categories)
+            raise UserError(f"--category {category}: LSUN publishes no such scenes; known: {known}")
+        url = "http://dl.yf.io/lsun/scenes/"
+        folders = [f"{category}_{split}_lmdb" for split in ("val", "train")]
+        return Published(
+            archives=tuple(
+                Archive(f"{folder}.zip", f"{url}{folder}.zip", None, 0, folder)
+                for folder in folders
+            ),
+            page="https://www.yf.io/p/lsun",
+            source=f"lsun:{{root}}#{category}_train",
+        )
+
+    def listing(self) -> Listing:
+        """Return the pictures by their keys."""
+        spec, train, test = self.spec, self.train, self.test
+        if test:
+            train_keys, test_keys = ranked(_keys(train)), ranked(_keys(test))
+            rule = f"{train.name} for training, {test.name} for testing"
+        else:
+            train_keys, test_keys, rule = hold_out(_keys(train))
+        train_keys = first_of(train_keys, spec.train_images, "training", train)
+        test_keys = first_of(test_keys, spec.test_images, "test", test or train)
+        return Listing(
+            classes=(train.name.removesuffix("_lmdb").removesuffix("_train"),),
+            train=_part(train, train_keys, spec.geometry),
+            test=_part(test or train, test_keys, spec.geometry) if test_keys else None,
+            split_rule=rule,
+        )
 
 
 def _directory(root: Path, category: str | None) -> Path:
-    found = sorted(path.parent.name for path in root.glob(f"*/{_DATA}"))
+    there = sorted(path.parent.name for path in root.glob(f"*/{_DATA}"))
     for name in (f"{category}_lmdb", category):
-        if name in found:
+        if name in there:
             return root / str(name)
-    if not found:
+    if not there:
         raise UserError(f"{root} holds no LMDB directory such as church_outdoor_train_lmdb/{_DATA}")
-    choices = some([f"lsun:{root}#{name.removesuffix('_lmdb')}" for name in found], 12)
+    choices = some([f"lsun:{root}#{name.removesuffix('_lmdb')}" for name in there], 12)
     said = f"no category {category!r} in {root}" if category else "say which category"
     raise UserError(f"{said}; there are: {choices}")
-
-
-def _facts(directory: Path) -> File:
-    facts = (directory / _DATA).stat()
-    return File(directory.name, facts.st_size, facts.st_mtime_ns)
-
-
-def _listing(spec: DataSpec, train: Path, test: Path | None) -> Listing:
-    if test:
-        train_keys, test_keys = ranked(_keys(train)), ranked(_keys(test))
-        rule = f"{train.name} for training, {test.name} for testing"
-    else:
-        train_keys, test_keys, rule = hold_out(_keys(train))
-    train_keys = train_keys[: at_most(len(train_keys), spec.train_images, "training", str(train))]
-    test_keys = test_keys[: at_most(len(test_keys), spec.test_images, "test", str(test or train))]
-    name = train.name.removesuffix("_lmdb").removesuffix("_train")
-    return Listing(
-        classes=(name,),
-        train=_part(train, train_keys, spec.geometry),
-        test=_part(test or train, test_keys, spec.geometry) if test_keys else None,
-        split_rule=rule,
-    )
 
 
 def _keys(directory: Path) -> list[str]:
@@ -184,10 +205,11 @@ def _open(directory: str) -> lmdb.Environment:
 
 
 def _part(directory: Path, keys: list[str], geometry: Geometry) -> Part:
-    spans = (
-        keys[start : start + _PICTURES_A_TASK] for start in range(0, len(keys), _PICTURES_A_TASK)
-    )
-    return Part(len(keys), [partial(read_lmdb, str(directory), span, geometry) for span in spans])
+    tasks = [
+        partial(read_lmdb, str(directory), keys[span], geometry)
+        for span in spans(len(keys), _PICTURES_A_TASK)
+    ]
+    return Part(len(keys), tasks)
 
 
 def read_lmdb(directory: str, keys: list[str], geometry: Geometry) -> Chunk:
@@ -196,6 +218,4 @@ def read_lmdb(directory: str, keys: list[str], geometry: Geometry) -> Chunk:
         pictures = (
             (printable(key), transaction.get(os.fsencode(key), default=b"")) for key in keys
         )
-        done = decode(pictures, len(keys), geometry)
-    labels = np.zeros(len(done.images), np.int64)
-    return Chunk(done.images, labels, done.refused, done.enlarged)
+        return decoded(pictures, [0] * len(keys), geometry)

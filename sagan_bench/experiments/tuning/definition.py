@@ -15,7 +15,7 @@ from sagan_bench.config.layers import Resolved, assemble, decide
 from sagan_bench.config.schema import Host, RunConfig, Section
 from sagan_bench.config.variants import presets, variant_settings
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.names import closest
+from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.metrics import shown
@@ -113,7 +113,7 @@ class Tuning(Section):
     def data_kind(self) -> str:
         """The kind of the data: what stands before the colon."""
         source = self.settings.get("data.source") or presets()[self.preset]["data.source"]
-        return str(source).partition(":")[0]
+        return kind_of(str(source))
 
     @property
     def measure(self) -> Measure:

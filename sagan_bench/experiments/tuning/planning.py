@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
+from sagan_bench.core.progress import OnProgress, unwatched
 from sagan_bench.data import building
-from sagan_bench.data.building import Progress
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
 from sagan_bench.experiments.tuning.definition import Memory, Tuning, exported, grown, masked
@@ -97,7 +97,7 @@ def refuse_impossible(memory: Memory, folder: Path) -> None:
                     raise UserError(f"space {memory.tuning.space.name}: {error}") from error
 
 
-def with_data(memory: Memory, folder: Path, progress: Progress | None = None) -> Memory:
+def with_data(memory: Memory, folder: Path, progress: OnProgress = unwatched) -> Memory:
     """Prepare the data, and return the memory with their fingerprint.
 
     Raises:

@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, damaged, first_trouble, fitting, parsed, refuse_special
 from sagan_bench.experiments.tuning.definition import Tuning, better
-from sagan_bench.runs.records import without_secrets
+from sagan_bench.runs.environment import without_secrets
 
 T = TypeVar("T")
 JOURNAL = "optuna.journal.log"

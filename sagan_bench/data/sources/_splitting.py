@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import hold_out, printable, ranked, some
-from sagan_bench.data.sources.split_names import (
+from sagan_bench.data.sources._split_names import (
     Role,
     is_neutral,
     plain_splits,
@@ -50,13 +50,13 @@ def folder_of(role: Role, folders: Iterable[str], root: Path) -> str | None:
 
 
 def _only(role: Role, roles: Mapping[str, Role | None], root: Path) -> str | None:
-    found = [folder for folder, its in roles.items() if its == role]
-    if len(found) > 1:
+    folders = [folder for folder, its in roles.items() if its == role]
+    if len(folders) > 1:
         raise UserError(
-            f"{root} holds {some(found)}, which all seem to be for "
+            f"{root} holds {some(folders)}, which all seem to be for "
             f"{'training' if role == 'train' else 'testing'}; leave one of them there"
         )
-    return found[0] if found else None
+    return folders[0] if folders else None
 
 
 def _by_folders(
@@ -66,9 +66,9 @@ def _by_folders(
     # Two folders for validation matter only where they would be used.
     test = _only("test", roles, root) or (train and _only("val", roles, root))
     if train and test:
-        return _of_two(names, train, test, roles)
+        return _of_folders(names, train, test, roles)
     if len(folders) == 1 and all("/" in name for name in names):
-        return _of_one(names, folders[0])
+        return _of_lone_folder(names, folders[0])
     split_folders = list(roles)
     lacking = "for testing (test/ or val/)" if train else "for training (train/)"
     raise UserError(
@@ -77,7 +77,7 @@ def _by_folders(
     )
 
 
-def _of_one(names: list[str], folder: str) -> Splits:
+def _of_lone_folder(names: list[str], folder: str) -> Splits:
     """Hold a tenth of a lone ``train/`` out; where it holds folders it is refused as the level."""
     loose = any(name.count("/") == 1 for name in names)
     train, test, rule = hold_out(names)
@@ -85,7 +85,7 @@ def _of_one(names: list[str], folder: str) -> Splits:
     return Splits(train, test, prefix, prefix, f"{printable(folder)}/ alone, {rule}")
 
 
-def _of_two(
+def _of_folders(
     names: list[str], train_folder: str, test_folder: str, roles: Mapping[str, Role]
 ) -> Splits:
     train, test = below(names, f"{train_folder}/"), below(names, f"{test_folder}/")

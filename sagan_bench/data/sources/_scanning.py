@@ -9,7 +9,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.decoding import RESIZE, looks_like_a_picture
@@ -44,6 +44,11 @@ class File(NamedTuple):
     name: str
     size: int
     mtime_ns: int
+
+    @classmethod
+    def of(cls, name: str, facts: os.stat_result) -> Self:
+        """Return what the system knows of a file under a name."""
+        return cls(name, facts.st_size, facts.st_mtime_ns)
 
 
 class Scan(NamedTuple):
@@ -143,8 +148,7 @@ class _Walk:
             self.others[ending].append(name)
             return
         # A broken link is listed too: reading it refuses it by name.
-        facts = entry.stat(follow_symlinks=entry.is_file())
-        self.files.append(File(name, facts.st_size, facts.st_mtime_ns))
+        self.files.append(File.of(name, entry.stat(follow_symlinks=entry.is_file())))
 
     def look_into_the_rest(self, root: Path) -> None:
         """Take the pictures among the files of other endings, and keep what is passed over."""
@@ -162,19 +166,19 @@ class _Walk:
         packed = {end: names for end, names in self.others.items() if end in _ARCHIVES}
         other = {end: names for end, names in self.others.items() if end not in _ARCHIVES}
         folders = _counted(self.not_data, "folders of file servers and systems")
-        found = {
+        remarks = {
             "read under unusual endings": _by_ending(self.unusual),
             "passed over, no pictures by ending or content": _by_ending(other),
             "passed over, archives left packed": _by_ending(packed),
             "passed over": [*folders, *_counted(self.hidden, "hidden")],
         }
-        return tuple(f"{what}: {', '.join(words)}" for what, words in found.items() if words)
+        return tuple(f"{what}: {', '.join(words)}" for what, words in remarks.items() if words)
 
 
 def _pictures(root: Path, names: Sequence[str]) -> list[File]:
     """Return those of the files that are pictures by their content."""
-    found = [(name, (root / name).stat()) for name in names if looks_like_a_picture(root / name)]
-    return [File(name, facts.st_size, facts.st_mtime_ns) for name, facts in found]
+    pictures = (name for name in names if looks_like_a_picture(root / name))
+    return [File.of(name, (root / name).stat()) for name in pictures]
 
 
 def _by_ending(files: dict[str, list[str]]) -> list[str]:

@@ -92,9 +92,9 @@ def splits_among(folders: Sequence[str], root: Path) -> dict[str, Role]:
     alike: dict[str, dict[str, Role]] = defaultdict(dict)
     for folder, name in named.items():
         alike[name.pattern][folder] = name.role
-    pairs = [found for found in alike.values() if _is_pair(found)]
+    pairs = [roles for roles in alike.values() if _is_pair(roles)]
     if not pairs:
-        _refuse_one_role(folders, named, root)
+        _refuse_lone_role(folders, named, root)
         return {}
     if len(pairs) > 1 or _has_domains(alike):
         raise UserError(
@@ -102,19 +102,18 @@ def splits_among(folders: Sequence[str], root: Path) -> dict[str, Role]:
             "one for training and the one for testing of one of them into a folder of their own, "
             "as train/ and test/, and give that"
         )
-    (found,) = pairs
-    shapes = [_shape(named[folder].words) for folder in found]
-    if others := [name for name in folders if name not in found and not _fits(name, shapes)]:
+    (splits,) = pairs
+    shapes = [_shape(named[folder].words) for folder in splits]
+    if others := [name for name in folders if name not in splits and not _fits(name, shapes)]:
         raise UserError(
-            f"{root} holds {some(sorted(found))}, which seem to be splits, beside {some(others)}; "
+            f"{root} holds {some(sorted(splits))}, which seem to be splits, beside {some(others)}; "
             "move the ones or the others away; if all are classes, give them other names"
         )
-    return found
+    return splits
 
 
-def _is_pair(found: dict[str, Role]) -> bool:
-    roles = set(found.values())
-    return "train" in roles and len(roles) > 1
+def _is_pair(roles: dict[str, Role]) -> bool:
+    return "train" in roles.values() and len(set(roles.values())) > 1
 
 
 def _has_domains(alike: dict[str, dict[str, Role]]) -> bool:
@@ -122,7 +121,7 @@ def _has_domains(alike: dict[str, dict[str, Role]]) -> bool:
     return sum(len(pattern) == len("* a") and "*" in pattern for pattern in alike) > 1
 
 
-def _refuse_one_role(folders: Sequence[str], named: dict[str, Name], root: Path) -> None:
+def _refuse_lone_role(folders: Sequence[str], named: dict[str, Name], root: Path) -> None:
     """Raise where all folders are for the same, of one set or of domains: none is a class."""
     patterns = {name.pattern for name in named.values()}
     letters = all(len(pattern) <= len("* a") for pattern in patterns)

@@ -8,6 +8,7 @@ first, and arrays are made here, of the bytes that are there.
 import io
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,27 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_FIXED = {
-    pickle.PROTO: 1, pickle.FRAME: 8, pickle.BININT: 4, pickle.BININT1: 1, pickle.BININT2: 2,
-    pickle.BINFLOAT: 8, pickle.BINPUT: 1, pickle.LONG_BINPUT: 4, pickle.BINGET: 1,
-    pickle.LONG_BINGET: 4,
-} | dict.fromkeys((
-    pickle.MARK, pickle.STOP, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.EMPTY_DICT,
-    pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.APPEND, pickle.APPENDS, pickle.SETITEM,
-    pickle.SETITEMS, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.MEMOIZE,
-    pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BUILD,
-), 0)  # fmt: skip
-_COUNTED = {
-    pickle.SHORT_BINSTRING: 1, pickle.SHORT_BINBYTES: 1, pickle.SHORT_BINUNICODE: 1,
-    pickle.LONG1: 1, pickle.BINSTRING: 4, pickle.BINBYTES: 4, pickle.BINUNICODE: 4,
-    pickle.BINBYTES8: 8, pickle.BINUNICODE8: 8, pickle.BYTEARRAY8: 8,
-}  # fmt: skip
-_SHAPES = {code[0]: (width, False) for code, width in _FIXED.items()} | {
-    code[0]: (width, True) for code, width in _COUNTED.items()
-}
-"""By opcode the bytes of what follows it, or those of the count of what follows."""
-_PUTS = (pickle.BINPUT[0], pickle.LONG_BINPUT[0])
-_STOP, _GLOBAL, _FRAME = pickle.STOP[0], pickle.GLOBAL[0], pickle.FRAME[0]
+_OPCODES = frozenset((
+    "PROTO", "FRAME", "BININT", "BININT1", "BININT2", "BINFLOAT", "BINPUT", "LONG_BINPUT",
+    "BINGET", "LONG_BINGET", "MARK", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_DICT",
+    "EMPTY_LIST", "EMPTY_TUPLE", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "TUPLE", "TUPLE1",
+    "TUPLE2", "TUPLE3", "MEMOIZE", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "SHORT_BINSTRING",
+    "SHORT_BINBYTES", "SHORT_BINUNICODE", "LONG1", "BINSTRING", "BINBYTES", "BINUNICODE",
+    "BINBYTES8", "BINUNICODE8", "BYTEARRAY8",
+))  # fmt: skip
+"""Those that dictionaries of arrays, numbers and texts need."""
 
 _CODE = re.compile("[biuf][1248]")
 
@@ -57,30 +46,16 @@ def unpickled(data: bytes) -> Any:
 
 def _check(data: bytes) -> None:
     """Raise where ``data`` hold other opcodes than they need, or numbers that cannot be theirs."""
-    place = opcodes = 0
-    while place < len(data):
-        code, place, opcodes = data[place], place + 1, opcodes + 1
-        if code == _STOP:
-            return
-        if code == _GLOBAL:
-            place = _behind_a_line(data, _behind_a_line(data, place))
-            continue
-        if code not in _SHAPES:
-            raise pickle.UnpicklingError(f"it holds {bytes([code])!r} at byte {place - 1}")
-        width, counts = _SHAPES[code]
-        value = int.from_bytes(data[place : place + width], "little")
-        place += width
-        if counts:
-            place += value
-        # A memo has no more entries than there were opcodes that made something to be kept.
-        elif (code in _PUTS and value > opcodes) or (code == _FRAME and place + value > len(data)):
-            raise pickle.UnpicklingError(f"it counts to {value} at byte {place - width}")
-    raise pickle.UnpicklingError("it ends in the middle")
-
-
-def _behind_a_line(data: bytes, place: int) -> int:
-    end = data.find(b"\n", place)
-    return len(data) if end < 0 else end + 1
+    try:
+        for number, (opcode, argument, place) in enumerate(pickletools.genops(data), 1):
+            if opcode.name not in _OPCODES:
+                raise pickle.UnpicklingError(f"it holds {opcode.name} at byte {place}")
+            # A memo has no more entries than there were opcodes that made something to be kept.
+            most = {"BINPUT": number, "LONG_BINPUT": number, "FRAME": len(data)}.get(opcode.name)
+            if most is not None and int(argument or 0) > most:
+                raise pickle.UnpicklingError(f"it counts to {argument} at byte {place}")
+    except ValueError as error:
+        raise pickle.UnpicklingError(f"it holds no pickle that is whole: {error}") from error
 
 
 class _Unpickler(pickle.Unpickler):
