@@ -6,7 +6,9 @@ does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,11 +16,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     model_serializer,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from sagan_bench.config.options import Options
 from sagan_bench.core.names import closest, device_called
@@ -70,13 +74,16 @@ OPTIONS = {
 """What the keys of a component's own settings begin with, by the key that names it."""
 
 
+LATER: dict[str, JsonValue] = {"later": True}
+
+
 def later(neutral: Any, **rest: Any) -> Any:
     """Declare a field that is younger than digests: left out of them while it is ``neutral``.
 
     So a new field leaves the digests of existing runs as they are.  Its neutral value must mean
     what was computed before there was the field, and can never change.
     """
-    return Field(neutral, json_schema_extra={"later": True}, **rest)
+    return Field(neutral, json_schema_extra=LATER, **rest)
 
 
 class Section(BaseModel):
@@ -351,25 +358,22 @@ class Host:
     """The device has TF32 products."""
 
 
-def field_types(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
-    """Return the annotated type of every leaf by dotted key, but for components' own settings."""
-    types_: dict[str, Any] = {}
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            types_ |= field_types(kind, f"{prefix}{name}.")
+            yield from _leaves(kind, f"{prefix}{name}.")
         elif kind is not Options:
-            types_[prefix + name] = kind
-    return types_
+            yield prefix + name, field
 
 
-def neutral_values(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
+@cache
+def field_types() -> dict[str, Any]:
+    """Return the annotated type of every leaf by dotted key, but for components' own settings."""
+    return {key: field.annotation for key, field in _leaves(RunConfig)}
+
+
+@cache
+def neutral_values(model: type[BaseModel]) -> dict[str, Any]:
     """Return the neutral value of every field declared `later` by dotted key."""
-    values: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        kind, extra = field.annotation, field.json_schema_extra
-        if isinstance(kind, type) and issubclass(kind, Section):
-            values |= neutral_values(kind, f"{prefix}{name}.")
-        elif isinstance(extra, dict) and extra.get("later"):
-            values[prefix + name] = field.default
-    return values
+    return {key: field.default for key, field in _leaves(model) if field.json_schema_extra == LATER}

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -91,15 +92,20 @@ SETS = [
 ]
 
 
+OWN = (
+    (ATTENTION, "grouped", Grouped),
+    (FAMILIES, "linear", Linear),
+    (LOSSES, "softplus", Softplus),
+)
+
+
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for components, name, component in (
-        (ATTENTION, "grouped", Grouped),
-        (FAMILIES, "linear", Linear),
-        (LOSSES, "softplus", Softplus),
-    ):
-        monkeypatch.setattr(components, "_known", dict(components._known))
+def registered() -> Iterator[None]:
+    for components, name, component in OWN:
         components.register(name)(component)
+    yield
+    for components, name, _ in OWN:
+        del components._known[name]
 
 
 def make(*sets: str) -> RunConfig:
