@@ -164,7 +164,8 @@ def _lay(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
-    if key not in types_ and not key.startswith(tuple(OPTIONS.values())):
+    section, _, own = key.rpartition(".")
+    if key not in types_ and not (own and f"{section}." in OPTIONS.values()):
         raise UserError(f"{origin}: no setting is called '{key}'; {closest(key, list(types_))}")
 
 

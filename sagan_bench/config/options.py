@@ -5,14 +5,12 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from sagan_bench.core.trees import flatten
-
 
 class Options(dict[str, Any]):
     """Settings by name, hashable; whoever has them leaves them as they are."""
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(sorted(flatten(self))))
+        return hash(tuple(sorted(self.items())))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

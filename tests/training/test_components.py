@@ -162,6 +162,8 @@ def test_own_settings_go_with_their_component() -> None:
         ("model.attention.options.head=4", "kind grouped is called 'head'; did you mean 'heads'"),
         ("training.options.weight=4", "loss softplus is called 'weight'; it has none"),
         ("model.options=4", r"no setting is called 'model\.options'"),
+        ("model.attention.options.heads.x=4", r"no setting is called 'model\.attention\.options"),
+        ("model.options.=4", r"no setting is called 'model\.options\.'"),
         ("model.classes=3", r"model\.classes = 3: the linear knows none; .*architecture=resnet"),
         ("training.compile=true", "loss softplus needs second derivatives"),
     ],
