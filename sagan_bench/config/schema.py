@@ -184,7 +184,7 @@ class ModelConfig(_WithOptions):
         "whole", description="halves: left and right are scored apart, and the logits averaged"
     )
     classes: int = later(
-        0, ge=0, description="classes that G and D are told of (resnet); 0 is unconditional"
+        0, ge=0, description="classes that G and D are told of; 0 is unconditional"
     )
     layout: Literal["pyramid", "flat"] = later(
         "pyramid",
@@ -202,7 +202,7 @@ class TrainingConfig(_WithOptions):
     loss: Annotated[str, AfterValidator(LOSSES.check)] = Field(
         "hinge", description="adversarial loss"
     )
-    gp_weight: float = Field(10.0, ge=0, description="lambda of the gradient penalty (wgan-gp)")
+    gp_weight: float = Field(10.0, ge=0, description="lambda of a loss with a gradient penalty")
     batch_size: int = Field(64, ge=2, description="images a step")
     lr_g: float = Field(1e-4, gt=0, description="Adam's learning rate of G")
     lr_d: float = Field(4e-4, gt=0, description="of D: four times G's is the two-time-scale rule")
