@@ -23,7 +23,7 @@ import typer
 from torch import Tensor
 
 from sagan_bench.core import cpu, system
-from sagan_bench.models import attention
+from sagan_bench.models.attention import _paths as attention
 
 CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
