@@ -6,27 +6,17 @@ does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
-from sagan_bench.config.options import Options
-from sagan_bench.core.names import closest, device_called
-from sagan_bench.core.registry import ATTENTION, FAMILIES, LOSSES, Registry
+from sagan_bench.config.options import Options, options_of
+from sagan_bench.core.names import device_called
+from sagan_bench.core.registry import ATTENTION, FAMILIES, LOSSES
 from sagan_bench.core.trees import flatten
 
 DIGEST_SCHEMA = 1
@@ -74,7 +64,7 @@ OPTIONS = {
 """What the keys of a component's own settings begin with, by the key that names it."""
 
 
-LATER: dict[str, JsonValue] = {"later": True}
+LATER: dict[str, Any] = {"later": True}
 
 
 def later(neutral: Any, **rest: Any) -> Any:
@@ -92,32 +82,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _options_of(components: Registry[Any], field: str) -> AfterValidator:
-    """Return the check of the own settings of the component that ``field`` names."""
-
-    def differing(options: Options, info: ValidationInfo) -> Options:
-        if not options or field not in info.data:
-            return Options()
-        component = components[info.data[field]]
-        known = component.Settings.model_fields
-        if unknown := next((key for key in options if key not in known), None):
-            hint = closest(unknown, list(known)) if known else "it has none"
-            raise ValueError(
-                f"no setting of {field} {component.name} is called {unknown!r}; {hint}"
-            )
-        settings = component.Settings.model_validate(options)
-        return Options(settings.model_dump(exclude_defaults=True))
-
-    return AfterValidator(differing)
-
-
 class _WithOptions(Section):
     """A section that names a component, and carries its own settings where they are not neutral."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "options" or value}
+    def _without_empty_options(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "options" or value}
 
 
 class DataConfig(Section):
@@ -155,7 +125,7 @@ class AttentionConfig(_WithOptions):
     kind: AttentionKind = later("full", description="attention or control at these sides")
     gamma_init: float = later(0.0, description="gamma at the start, in y = x + gamma * o")
     gamma_learned: bool = later(True, description="whether gamma is trained")
-    options: Annotated[Options, _options_of(ATTENTION, "kind")] = Options()
+    options: Annotated[Options, options_of(ATTENTION, "kind")] = Options()
 
 
 class SpectralNormConfig(Section):
@@ -193,7 +163,7 @@ class ModelConfig(_WithOptions):
     initialisation: Literal["torch", "glorot"] = later(
         "torch", description="law of the weights at the start; glorot: uniform, zero biases"
     )
-    options: Annotated[Options, _options_of(FAMILIES, "architecture")] = Options()
+    options: Annotated[Options, options_of(FAMILIES, "architecture")] = Options()
 
 
 class TrainingConfig(_WithOptions):
@@ -219,7 +189,7 @@ class TrainingConfig(_WithOptions):
     lr_d_over_g: float | None = later(
         None, gt=0, description="D's learning rate over G's; none leaves lr_d as it is"
     )
-    options: Annotated[Options, _options_of(LOSSES, "loss")] = Options()
+    options: Annotated[Options, options_of(LOSSES, "loss")] = Options()
 
     @property
     def learning_rates(self) -> tuple[float, float]:

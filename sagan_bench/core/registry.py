@@ -70,9 +70,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             ValueError: there is none; the message names the closest.
         """
         if name not in self:
-            raise ValueError(
-                f"no {self.what} is called {name[:80]!r}; {closest(name, list(self))}"
-            )
+            raise ValueError(f"no {self.what} is called {name[:80]!r}; {closest(name, list(self))}")
         return name
 
     def __getitem__(self, name: str) -> type[T]:

@@ -160,7 +160,10 @@ def test_own_settings_go_with_their_component() -> None:
     [
         ("model.attention.options.heads=x", r"options\.heads = 'x' \(--set\): Input should be"),
         ("model.attention.options.head=4", "kind grouped is called 'head'; did you mean 'heads'"),
-        ("training.options.weight=4", "loss softplus is called 'weight'; it has none"),
+        (
+            "training.options.weight=4",
+            r"training\.options\.weight = 4 \(--set\): no .* softplus is called 'weight'; it has",
+        ),
         ("model.options=4", r"no setting is called 'model\.options'"),
         ("model.attention.options.heads.x=4", r"no setting is called 'model\.attention\.options"),
         ("model.options.=4", r"no setting is called 'model\.options\.'"),
