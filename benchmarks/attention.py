@@ -23,7 +23,7 @@ import typer
 from torch import Tensor
 
 from sagan_bench.core import cpu, system
-from sagan_bench.models.attention import _paths
+from sagan_bench.models.attention import _paths as attention
 
 CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -47,10 +47,10 @@ class Core(NamedTuple):
 
 
 PATHS: dict[str, Callable[..., Tensor]] = {
-    "plain": _paths.plain,
-    "chunked": _paths.chunked,
-    "fused": _paths.fused,
-    "recomputed": _paths.recomputed,
+    "plain": attention.plain,
+    "chunked": attention.chunked,
+    "fused": attention.fused,
+    "recomputed": attention.recomputed,
 }
 
 

@@ -1,7 +1,6 @@
 """Settings laid over each other: a preset, a variant, files and flags -> one `RunConfig`."""
 
 import tomllib
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,21 +117,18 @@ def decide(requested: Resolved, host: Host) -> Resolved:
     Raises:
         UserError: TF32 was asked for where there is none.
     """
-    config, decided = requested.config, dict[str, Any]()
+    config, decided = requested.config, dict[str, tuple[str, Any]]()
     if config.data.crop == "auto":
-        decided["data.crop"] = config.data.crop_px
+        decided["data.crop"] = "auto, by data.source", config.data.crop_px
     if config.training.precision == "auto":
         usable = host.bf16 and not config.training.needs_double_backward
-        decided["training.precision"] = "bf16" if usable else "fp32"
+        decided["training.precision"] = "this machine", "bf16" if usable else "fp32"
     if config.training.precision == "tf32" and not host.tf32:
         raise UserError("training.precision = tf32: this device has none; use fp32, bf16 or auto")
     if config.evaluation.extractor == "auto":
-        decided["evaluation.extractor"] = host.extractor
-    values = dict(flatten(config.model_dump())) | decided
-    origins = requested.origins | dict.fromkeys(decided, "this machine")
-    if "data.crop" in decided:
-        origins["data.crop"] = "auto, by data.source"
-    return Resolved(RunConfig.model_validate(_nested(values)), origins)
+        decided["evaluation.extractor"] = "this machine", host.extractor
+    origins = {key: origin for key, (origin, _) in decided.items()}
+    return Resolved(override(config, decided), requested.origins | origins)
 
 
 def resolve(host: Host, **layers: Any) -> Resolved:
@@ -163,17 +159,15 @@ def _lay(values: dict[str, Any], key: str, value: Any) -> None:
     if key in OPTIONS and values.get(key) != value:
         for own in [own for own in values if own.startswith(OPTIONS[key])]:
             del values[own]
-    values[key] = None if value == "none" and _optional(field_types().get(key)) else value
+    is_optional = type(None) in typing.get_args(field_types().get(key))
+    values[key] = None if value == "none" and is_optional else value
 
 
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
-    if key not in types_ and not key.startswith((*OPTIONS.values(), "evaluation.options.")):
+    section, _, own = key.rpartition(".")
+    of_component = own and f"{section}." in OPTIONS.values()
+    if not (key in types_ or of_component or key.startswith("evaluation.options.")):
         raise UserError(f"{origin}: no setting is called '{key}'; {closest(key, list(types_))}")
-
-
-def _optional(kind: Any) -> bool:
-    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-    return is_union and type(None) in typing.get_args(kind)
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

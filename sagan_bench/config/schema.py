@@ -6,31 +6,17 @@ does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic.fields import FieldInfo
 
-from sagan_bench.config.options import Options
+from sagan_bench.config.options import Options, options_of
 from sagan_bench.core.names import closest, device_called, kind_of
-from sagan_bench.core.registry import (
-    ATTENTION,
-    EXTRACTORS,
-    FAMILIES,
-    LOSSES,
-    METRICS,
-    SOURCES,
-    Registry,
-)
+from sagan_bench.core.registry import ATTENTION, EXTRACTORS, FAMILIES, LOSSES, METRICS, SOURCES
 from sagan_bench.core.trees import flatten
 
 DIGEST_SCHEMA = 1
@@ -77,13 +63,16 @@ OPTIONS = {
 """What the keys of a component's own settings begin with, by the key that names it."""
 
 
+LATER: dict[str, Any] = {"later": True}
+
+
 def later(neutral: Any, **rest: Any) -> Any:
     """Declare a field that is younger than digests: left out of them while it is ``neutral``.
 
     So a new field leaves the digests of existing runs as they are.  Its neutral value must mean
     what was computed before there was the field, and can never change.
     """
-    return Field(neutral, json_schema_extra={"later": True}, **rest)
+    return Field(neutral, json_schema_extra=LATER, **rest)
 
 
 class Section(BaseModel):
@@ -92,32 +81,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _options_of(components: Registry[Any], field: str) -> AfterValidator:
-    """Return the check of the own settings of the component that ``field`` names."""
-
-    def differing(options: Options, info: ValidationInfo) -> Options:
-        if not options or field not in info.data:
-            return Options()
-        component = components[info.data[field]]
-        known = component.Settings.model_fields
-        if unknown := next((key for key in options if key not in known), None):
-            hint = closest(unknown, list(known)) if known else "it has none"
-            raise ValueError(
-                f"no setting of {field} {component.name} is called {unknown!r}; {hint}"
-            )
-        settings = component.Settings.model_validate(options)
-        return Options(settings.model_dump(exclude_defaults=True))
-
-    return AfterValidator(differing)
-
-
 class _WithOptions(Section):
     """A section that names a component, and carries its own settings where they are not neutral."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        dumped: dict[str, Any] = handler(self)
-        return {key: value for key, value in dumped.items() if key != "options" or value}
+    def _without_empty_options(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "options" or value}
 
 
 class DataConfig(Section):
@@ -158,7 +127,7 @@ class AttentionConfig(_WithOptions):
     kind: AttentionKind = later("full", description="attention or control at these sides")
     gamma_init: float = later(0.0, description="gamma at the start, in y = x + gamma * o")
     gamma_learned: bool = later(True, description="whether gamma is trained")
-    options: Annotated[Options, _options_of(ATTENTION, "kind")] = Options()
+    options: Annotated[Options, options_of(ATTENTION, "kind")] = Options()
 
 
 class SpectralNormConfig(Section):
@@ -187,7 +156,7 @@ class ModelConfig(_WithOptions):
         "whole", description="halves: left and right are scored apart, and the logits averaged"
     )
     classes: int = later(
-        0, ge=0, description="classes that G and D are told of (resnet); 0 is unconditional"
+        0, ge=0, description="classes that G and D are told of; 0 is unconditional"
     )
     layout: Literal["pyramid", "flat"] = later(
         "pyramid",
@@ -196,7 +165,7 @@ class ModelConfig(_WithOptions):
     initialisation: Literal["torch", "glorot"] = later(
         "torch", description="law of the weights at the start; glorot: uniform, zero biases"
     )
-    options: Annotated[Options, _options_of(FAMILIES, "architecture")] = Options()
+    options: Annotated[Options, options_of(FAMILIES, "architecture")] = Options()
 
 
 class TrainingConfig(_WithOptions):
@@ -205,7 +174,7 @@ class TrainingConfig(_WithOptions):
     loss: Annotated[str, AfterValidator(LOSSES.check)] = Field(
         "hinge", description="adversarial loss"
     )
-    gp_weight: float = Field(10.0, ge=0, description="lambda of the gradient penalty (wgan-gp)")
+    gp_weight: float = Field(10.0, ge=0, description="lambda of a loss with a gradient penalty")
     batch_size: int = Field(64, ge=2, description="images a step")
     lr_g: float = Field(1e-4, gt=0, description="Adam's learning rate of G")
     lr_d: float = Field(4e-4, gt=0, description="of D: four times G's is the two-time-scale rule")
@@ -222,7 +191,7 @@ class TrainingConfig(_WithOptions):
     lr_d_over_g: float | None = later(
         None, gt=0, description="D's learning rate over G's; none leaves lr_d as it is"
     )
-    options: Annotated[Options, _options_of(LOSSES, "loss")] = Options()
+    options: Annotated[Options, options_of(LOSSES, "loss")] = Options()
 
     @property
     def learning_rates(self) -> tuple[float, float]:
@@ -276,11 +245,10 @@ class EvaluationConfig(Section):
     """Settings of a metric's or an extractor's own: name -> key -> value."""
 
     @model_serializer(mode="wrap")
-    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """``metrics`` and ``options`` are younger than records, and absent where there are none."""
-        fields: dict[str, Any] = handler(self)
         young = ("metrics", "options")
-        return {key: value for key, value in fields.items() if key not in young or value}
+        return {key: value for key, value in handler(self).items() if key not in young or value}
 
 
 class RunSection(Section):
@@ -386,25 +354,22 @@ class Host:
     """The device has TF32 products."""
 
 
-def field_types(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
-    """Return the annotated type of every leaf by dotted key, but for components' own settings."""
-    types_: dict[str, Any] = {}
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            types_ |= field_types(kind, f"{prefix}{name}.")
+            yield from _leaves(kind, f"{prefix}{name}.")
         elif kind is not Options:
-            types_[prefix + name] = kind
-    return types_
+            yield prefix + name, field
 
 
-def neutral_values(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
+@cache
+def field_types() -> dict[str, Any]:
+    """Return the annotated type of every leaf by dotted key, but for components' own settings."""
+    return {key: field.annotation for key, field in _leaves(RunConfig)}
+
+
+@cache
+def neutral_values(model: type[BaseModel]) -> dict[str, Any]:
     """Return the neutral value of every field declared `later` by dotted key."""
-    values: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        kind, extra = field.annotation, field.json_schema_extra
-        if isinstance(kind, type) and issubclass(kind, Section):
-            values |= neutral_values(kind, f"{prefix}{name}.")
-        elif isinstance(extra, dict) and extra.get("later"):
-            values[prefix + name] = field.default
-    return values
+    return {key: field.default for key, field in _leaves(model) if field.json_schema_extra == LATER}

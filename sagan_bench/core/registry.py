@@ -17,7 +17,6 @@ from typing import Any, Generic, TypeVar
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
-from sagan_bench.core.stored import shortened
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,9 +70,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             ValueError: there is none; the message names the closest.
         """
         if name not in self:
-            raise ValueError(
-                f"no {self.what} is called {shortened(name)}; {closest(name, list(self))}"
-            )
+            raise ValueError(f"no {self.what} is called {name[:80]!r}; {closest(name, list(self))}")
         return name
 
     def __getitem__(self, name: str) -> type[T]:

@@ -233,11 +233,11 @@ def factors(document: Document) -> Iterator[Drawn]:
 def _where(place: Placed) -> tuple[str, str] | None:
     """Return what stands where, and at which side; none where it stands at several."""
     sides = {*place.generator, *place.discriminator}
-    stands = place.kind not in ATTENTION or ATTENTION[place.kind].has_block
-    if len(sides) != 1 or not stands:
+    known = place.kind in ATTENTION  # else the report is of somebody else's kind
+    kind = ATTENTION[place.kind] if known else None
+    if len(sides) != 1 or (kind and not kind.has_block):
         return None
     networks = " and ".join(
         name for name, of in (("G", place.generator), ("D", place.discriminator)) if of
     )
-    kind = "attention" if place.kind == "full" else place.kind
-    return f"{kind} in {networks}", f"{sides.pop()} px"
+    return f"{(kind and kind.label) or place.kind} in {networks}", f"{sides.pop()} px"

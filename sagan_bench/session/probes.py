@@ -20,7 +20,7 @@ from sagan_bench.runs.records import BlockReading
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.training.diagnostics import BlockDiagnostics, diagnose
 from sagan_bench.training.draws import dtype_of
-from sagan_bench.training.generation import in_rows, noise, sampler, standing
+from sagan_bench.training.generation import noise, sampler, standing
 from sagan_bench.training.loop import TrainState
 
 GRID_IMAGES = 64
@@ -73,7 +73,7 @@ class Probes:
         sample = sampler(
             generator,
             config.model.z_dim,
-            labels=None if labels is None else in_rows(labels),
+            labels=labels,
             truncation=config.evaluation.truncation,
         )
         count = GRID_IMAGES if labels is None else len(labels)

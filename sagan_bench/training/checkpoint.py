@@ -129,11 +129,11 @@ class Checkpoints:
         """Write the checkpoint of ``step``, then remove those that are no longer needed."""
         save(self.folder / f"step-{step:08d}.ckpt", state)
         self._whole = step
-        found = self._by_step()
+        files = self._by_step()
         # Later ones belong to a past that was given up: they were damaged.
-        kept = [other for other in found if other <= step][: self.keep]
-        for other in found.keys() - kept:
-            found[other].unlink()
+        kept = [other for other in files if other <= step][: self.keep]
+        for other in files.keys() - kept:
+            files[other].unlink()
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Return step and state of the newest whole checkpoint, null if there never was one.
@@ -141,8 +141,8 @@ class Checkpoints:
         Raises:
             UserError: If there are checkpoints and all are damaged.
         """
-        found = self._by_step()
-        for step, path in found.items():
+        files = self._by_step()
+        for step, path in files.items():
             try:
                 state = load(path)
             except DamagedCheckpoint as error:
@@ -150,7 +150,7 @@ class Checkpoints:
             else:
                 self._whole = step
                 return step, state
-        if found:
+        if files:
             raise UserError(
                 f"every checkpoint is damaged; {self.folder}; restore one from a copy, or add "
                 "--no-resume to start over, which moves the directory aside"
@@ -166,5 +166,5 @@ class Checkpoints:
     def _by_step(self) -> dict[int, Path]:
         """Return the files by their step, newest first."""
         named = ((_NAME.fullmatch(path.name), path) for path in self.folder.glob("*.ckpt"))
-        found = {int(match[1]): path for match, path in named if match}
-        return dict(sorted(found.items(), reverse=True))
+        files = {int(match[1]): path for match, path in named if match}
+        return dict(sorted(files.items(), reverse=True))

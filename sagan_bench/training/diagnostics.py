@@ -162,14 +162,12 @@ def _features(
 class _Look(NamedTuple):
     """What one image shows of a block, where it was computed: numbers, and the maps kept of it."""
 
-    ratio: Tensor
-    entropy: Tensor | None
-    distance: Tensor | None
-    """In cells."""
-    keys: int
+    figures: Tensor
+    """(1,), the ratio, or with maps (3,): entropy, and distance in cells."""
     shape: tuple[int, int]
     """Rows and columns of the feature map."""
-    beta: Tensor | None
+    keys: int = 0
+    beta: Tensor | None = None
     """(queries, M)."""
 
 
@@ -179,13 +177,12 @@ def _look(block: Block, x: Tensor, keeps: bool) -> _Look:
     ratio, (rows, columns) = o.norm() / x.norm(), x.shape[2:]
     maps = block.maps(x)
     if maps is None:
-        return _Look(ratio, None, None, 0, (rows, columns), None)
+        return _Look(ratio[None], (rows, columns))
     beta = maps[0]
+    figures = torch.stack([ratio, entropy(beta), distance(beta, rows, columns)])
     places = [row * columns + column for row, column in _queries(rows, columns)]
     kept = torch.stack([beta[place] for place in places]) if keeps else None
-    return _Look(
-        ratio, entropy(beta), distance(beta, rows, columns), beta.shape[1], (rows, columns), kept
-    )
+    return _Look(figures, (rows, columns), beta.shape[1], kept)
 
 
 def _queries(rows: int, columns: int) -> tuple[tuple[int, int], ...]:
@@ -194,11 +191,8 @@ def _queries(rows: int, columns: int) -> tuple[tuple[int, int], ...]:
 
 def _read(block: Block, looks: Sequence[_Look], image_side: int) -> BlockDiagnostics:
     """Return the means over images: one read from the device, and one of the maps that are kept."""
-    figures = [each for look in looks for each in (look.ratio, look.entropy, look.distance)]
-    gamma, *values = torch.stack(
-        [block.gamma.squeeze(0), *(each for each in figures if each is not None)]
-    ).tolist()
-    if looks[0].entropy is None:
+    gamma, *values = torch.cat([block.gamma, *(look.figures for look in looks)]).tolist()
+    if not looks[0].keys:
         return BlockDiagnostics(gamma, fmean(values), None)
     rows, columns = looks[0].shape
     kept = torch.stack([look.beta for look in looks if look.beta is not None])

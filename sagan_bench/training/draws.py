@@ -1,7 +1,6 @@
 """The noise and the labels of each update: a function of (seed, step), whatever the processes."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -101,12 +100,7 @@ class Draws:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.ahead:
             self.ahead.shutdown(cancel_futures=True)
 

@@ -20,10 +20,6 @@ POWER_ITERATIONS = 50
 """Before weights are exported: averaged ones have no singular vectors of their own."""
 
 
-Labels = Callable[[int, int], Tensor]
-"""``labels(start, stop)``: the classes of images start..stop, (stop - start,) int64."""
-
-
 def noise(seed: int, start: int, stop: int, z_dim: int, truncation: float | None = None) -> Tensor:
     """Return rows start..stop of the sampling noise of ``seed``: (stop - start, z_dim).
 
@@ -48,14 +44,9 @@ def truncated(z: Tensor, truncation: float | None) -> Tensor:
     return torch.special.ndtri(below + inside * torch.special.ndtr(z))
 
 
-def balanced(classes: int) -> Labels | None:
-    """Return the labels of a sample set, None without classes: image i has i mod ``classes``."""
-    return (lambda start, stop: torch.arange(start, stop) % classes) if classes else None
-
-
-def in_rows(labels: Tensor) -> Labels:
-    """Return the labels of a grid, image by image."""
-    return lambda start, stop: labels[start:stop]
+def balanced(classes: int) -> Tensor | None:
+    """Return the labels of a sample set, None without classes: each class in turn."""
+    return torch.arange(classes) if classes else None
 
 
 def _standing_inputs(
@@ -115,7 +106,7 @@ def sampler(
     standing_generator: nn.Module,
     z_dim: int,
     *,
-    labels: Labels | None = None,
+    labels: Tensor | None = None,
     truncation: float | None = None,
 ) -> Callable[[int, int, int], Tensor]:
     """Return ``sample(seed, start, stop)``: images (stop - start, 3, S, S) in [-1, 1] on the CPU.
@@ -125,13 +116,14 @@ def sampler(
     Args:
         standing_generator: as `standing` returns it.
         z_dim: components of its noise.
-        labels: the classes of the images; None for a generator without classes.
+        labels: classes of the first images, (K,) int64, which repeat; None without classes.
         truncation: see `noise`.
     """
 
     def sample(seed: int, start: int, stop: int) -> Tensor:
         z = noise(seed, start, stop, z_dim, truncation)
-        return draw(standing_generator, z, labels(start, stop) if labels else None)
+        rows = None if labels is None else labels[torch.arange(start, stop) % len(labels)]
+        return draw(standing_generator, z, rows)
 
     return sample
 

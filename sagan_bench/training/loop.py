@@ -42,6 +42,10 @@ class Diverged(NamedTuple):
     reason: str
 
 
+PARTS = ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d")
+"""Of a `TrainState`, what a checkpoint holds beside the step."""
+
+
 class TrainState:
     """Everything that a step changes: both networks, G's average, both optimizers, the step.
 
@@ -92,19 +96,12 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and dictionaries only, for a checkpoint."""
-        return {
-            "step": self.step,
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer_g": self.optimizer_g.state_dict(),
-            "optimizer_d": self.optimizer_d.state_dict(),
-        }
+        return {"step": self.step} | {part: getattr(self, part).state_dict() for part in PARTS}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
         self.step = state["step"]
-        for part in ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d"):
+        for part in PARTS:
             getattr(self, part).load_state_dict(state[part])
 
 

@@ -24,13 +24,12 @@ def seconds_per_flop(config: RunConfig, device: torch.device) -> float:
     takes as long or longer.
     """
     size = config.training.batch_size
-    most = MOST_FLOPS.get(device.type, float("inf"))
-    while size > 2 and flops_per_step(_of_batch(config, size)) > most:
+    an_image = flops_per_step(config) // size
+    while size > 2 and size * an_image > MOST_FLOPS.get(device.type, float("inf")):
         size //= 2
     while True:
-        part = _of_batch(config, size)
         try:
-            return _seconds(part, device) / flops_per_step(part)
+            return _seconds(_of_batch(config, size), device) / (size * an_image)
         except (RuntimeError, MemoryError) as error:
             if not system.is_out_of_memory(error) or size <= 2:
                 raise
@@ -78,25 +77,26 @@ def out_of_memory(config: RunConfig, state: TrainState) -> UserError:
     """
     training = config.training
     size = training.micro_batch or training.batch_size
-    told = f"out of memory on {state.device} with {size} images at a time"
+    problem = f"out of memory on {state.device} with {size} images at a time"
     whole, world = training.batch_size, state.context.world_size
     smaller = [less for less in range(size - 1, 1, -1) if whole % less == 0 and less % world == 0]
     if not smaller:
         among = f" among {world} processes" if world > 1 else ""
         return UserError(
-            f"{told}, and no micro-batch divides a batch of {whole}{among}; choose another "
+            f"{problem}, and no micro-batch divides a batch of {whole}{among}; choose another "
             "--batch-size"
         )
     if world > 1:  # the others are not here to try with
         return UserError(
-            f"{told} in all {world} processes; add --micro-batch {smaller[0]}, or use more of them"
+            f"{problem} in all {world} processes; add --micro-batch {smaller[0]}, or use more of "
+            "them"
         )
     if fits := next((less for less in smaller if _fits(config, state, less)), None):
         return UserError(
-            f"{told}; {fits} fit: add --micro-batch {fits} (BatchNorm then sees {fits} images at "
-            f"once, and the run is another), or --batch-size {fits}"
+            f"{problem}; {fits} fit: add --micro-batch {fits} (BatchNorm then sees {fits} images "
+            f"at once, and the run is another), or --batch-size {fits}"
         )
-    return UserError(f"{told}, and with fewer; use smaller images, or a smaller model.width")
+    return UserError(f"{problem}, and with fewer; use smaller images, or a smaller model.width")
 
 
 def _fits(config: RunConfig, state: TrainState, size: int) -> bool:

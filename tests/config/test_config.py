@@ -183,7 +183,7 @@ def test_a_later_field_is_left_out_of_the_digest_while_neutral() -> None:
 
 def test_neutral_values_never_change() -> None:
     # A run that was digested without the field was computed with this value.
-    found = neutral_values()
+    found = neutral_values(RunConfig)
     assert found.items() >= {
         "model.attention.kind": "full", "model.attention.gamma_init": 0.0,
         "model.attention.gamma_learned": True, "model.width_factor": 1,

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -91,15 +92,20 @@ SETS = [
 ]
 
 
+OWN = (
+    (ATTENTION, "grouped", Grouped),
+    (FAMILIES, "linear", Linear),
+    (LOSSES, "softplus", Softplus),
+)
+
+
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for components, name, component in (
-        (ATTENTION, "grouped", Grouped),
-        (FAMILIES, "linear", Linear),
-        (LOSSES, "softplus", Softplus),
-    ):
-        monkeypatch.setattr(components, "_known", dict(components._known))
+def registered() -> Iterator[None]:
+    for components, name, component in OWN:
         components.register(name)(component)
+    yield
+    for components, name, _ in OWN:
+        del components._known[name]
 
 
 def make(*sets: str) -> RunConfig:
@@ -154,8 +160,13 @@ def test_own_settings_go_with_their_component() -> None:
     [
         ("model.attention.options.heads=x", r"options\.heads = 'x' \(--set\): Input should be"),
         ("model.attention.options.head=4", "kind grouped is called 'head'; did you mean 'heads'"),
-        ("training.options.weight=4", "loss softplus is called 'weight'; it has none"),
+        (
+            "training.options.weight=4",
+            r"training\.options\.weight = 4 \(--set\): no .* softplus is called 'weight'; it has",
+        ),
         ("model.options=4", r"no setting is called 'model\.options'"),
+        ("model.attention.options.heads.x=4", r"no setting is called 'model\.attention\.options"),
+        ("model.options.=4", r"no setting is called 'model\.options\.'"),
         ("model.classes=3", r"model\.classes = 3: the linear knows none; .*architecture=resnet"),
         ("training.compile=true", "loss softplus needs second derivatives"),
     ],

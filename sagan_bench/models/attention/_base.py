@@ -15,6 +15,8 @@ class Attention(Component):
     config: AttentionConfig
     title: ClassVar[str] = "attention"
     """What stands there: the layer's name begins with it, and the side follows."""
+    label: ClassVar[str] = ""
+    """What a figure calls it, where its name does not say it."""
     is_attention: ClassVar[bool] = True
     """Whether it is attention, in what is said of it; else it is a control."""
     has_block: ClassVar[bool] = True
@@ -57,17 +59,10 @@ class MappedAttention(Attention):
     pools: ClassVar[bool] = False
     """Whether keys and values are max-pooled 2x2."""
 
-    def block(
-        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
-    ) -> "Block":
+    def block(self, channels: int, **how: bool) -> "Block":
         """Return the block for maps of C channels."""
         from sagan_bench.models.attention._blocks import SelfAttention
 
         return SelfAttention(
-            channels,
-            self.config,
-            reduction=self.reduction,
-            pools=self.pools,
-            bias=bias,
-            needs_double_backward=needs_double_backward,
+            channels, self.config, reduction=self.reduction, pools=self.pools, **how
         )

@@ -7,3 +7,5 @@ from sagan_bench.models.attention._base import MappedAttention
 @ATTENTION.register("full")
 class Full(MappedAttention):
     """Self-attention whose values have all C channels."""
+
+    label = "attention"

@@ -16,9 +16,7 @@ class ResidualInPlace(Attention):
     title = "residual"
     is_attention = False
 
-    def block(
-        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
-    ) -> "Block":
+    def block(self, channels: int, *, bias: bool = True, **_: bool) -> "Block":
         """Return the block for maps of C channels."""
         from sagan_bench.models.attention._blocks import Residual
 

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 class Uniform(Attention):
     """Self-attention with constant maps: every position sees the mean of all."""
 
-    def block(
-        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
-    ) -> "Block":
+    def block(self, channels: int, *, bias: bool = True, **_: bool) -> "Block":
         """Return the block for maps of C channels."""
         from sagan_bench.models.attention._blocks import UniformAttention
 
