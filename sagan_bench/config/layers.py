@@ -97,7 +97,9 @@ def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) 
                 raise UserError(f"{origin}: choose it with --{key} {value}")
             values[key] = None if value == "none" and _optional(types_.get(key)) else value
             origins[key] = origin
-    return Resolved(_validate(values, origins), origins)
+    config = _validate(values, origins)
+    there = dict(flatten(config.model_dump()))
+    return Resolved(config, {key: origin for key, origin in origins.items() if key in there})
 
 
 def decide(asked: Resolved, host: Host) -> Resolved:
