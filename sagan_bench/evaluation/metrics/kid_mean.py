@@ -34,14 +34,17 @@ class KID(Metric):
 
     def measure(self, evidence: Evidence) -> Figures:
         """Return ``kid_mean`` and ``kid_std``."""
-        from torch_fidelity import metric_kid as kid
+        from torch_fidelity.metric_kid import (
+            KEY_METRIC_KID_MEAN,
+            KEY_METRIC_KID_STD,
+            kid_features_to_metric,
+        )
 
-        figures = kid.kid_features_to_metric(
+        figures = kid_features_to_metric(
             evidence.features.pool,
             evidence.real,
             kid_subsets=evidence.protocol.kid_subsets,
             kid_subset_size=evidence.protocol.kid_subset_size,
             verbose=False,
         )
-        keys = kid.KEY_METRIC_KID_MEAN, kid.KEY_METRIC_KID_STD
-        return dict(zip(("kid_mean", "kid_std"), (figures[key] for key in keys), strict=True))
+        return {"kid_mean": figures[KEY_METRIC_KID_MEAN], "kid_std": figures[KEY_METRIC_KID_STD]}
