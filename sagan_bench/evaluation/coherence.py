@@ -103,7 +103,7 @@ def coherence(images: Tensor) -> dict[str, float | None]:
 def _conditions(halves: _Halves) -> dict[str, NDArray[np.bool_]]:
     """Return which of n images meet each condition, (n,) bool, by its name."""
     area, hue = halves.area, halves.hue
-    found = area.min(axis=1) > SPECKS
+    both = area.min(axis=1) > SPECKS  # a shape in each half
     gap = np.abs(np.angle(hue[:, 0] * hue[:, 1].conj(), deg=True))
     met = {
         "one_component_each": halves.specks.max(axis=1) <= SPECKS,
@@ -113,7 +113,7 @@ def _conditions(halves: _Halves) -> dict[str, NDArray[np.bool_]]:
         "hue_match": gap < HUE_GAP,
         "area_match": area.max(axis=1) < AREA_RATIO * area.min(axis=1),
     }
-    return {name: found & which for name, which in met.items()}
+    return {name: both & which for name, which in met.items()}
 
 
 def _measure(images: Tensor) -> _Halves:

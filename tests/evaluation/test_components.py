@@ -1,5 +1,7 @@
 """A metric and an extractor of a user's: one class each, and every room knows them."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,17 @@ from sagan_bench.session.rescoring import evaluate
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 MORE = 'evaluation.metrics=["colour_distance"]'
 THRICE = "evaluation.options.colour_distance.times=3"
+
+
+FACTS = """
+import sys
+from sagan_bench.core.registry import EXTRACTORS
+from sagan_bench.evaluation.metrics import shown
+from sagan_bench.evaluation.protocol import label
+print(*shown())
+print(*(label("fid", name) for name in EXTRACTORS), *EXTRACTORS["inception"].facts())
+assert "torch" not in sys.modules
+"""
 
 
 class Means(nn.Module):
@@ -56,9 +69,11 @@ class ColourDistance(Metric):
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
-    with registered(EXTRACTORS, "colours", Colours):
-        with registered(METRICS, "colour_distance", ColourDistance):
-            yield
+    with (
+        registered(EXTRACTORS, "colours", Colours),
+        registered(METRICS, "colour_distance", ColourDistance),
+    ):
+        yield
 
 
 def config(variant: str, *sets: str) -> RunConfig:
@@ -87,18 +102,17 @@ def test_its_figures_stand_beside_fid_under_a_protocol_of_their_own(runs: list[P
 
 
 def test_runs_are_compared_and_tuned_by_it_by_name(runs: list[Path], tmp_path: Path) -> None:
-    found, by_fid = (
-        of_runs(runs, "no-attention", name, None) for name in ("colour_distance", "fid")
-    )
+    names = ("colour_distance", "fid")
+    found, by_fid = (of_runs(runs, "no-attention", name, None) for name in names)
     assert (found.primary.label, found.primary.better) == ("FCD[colours]", "lower")
     assert by_fid.primary.label == "FID[effnet-lite0]"
     means = [[variant.summary.mean for variant in each.variants] for each in (found, by_fid)]
     records = [read(path) for path in runs]
-    for name, measured in zip(("colour_distance", "fid"), means, strict=True):
+    for name, measured in zip(names, means, strict=True):
         assert sorted(map(str, measured)) == sorted(str(value(each, name)) for each in records)
     assert better("colour_distance") == "lower"
     small_tuning(tmp_path, MORE, objectives=("colour_distance",))
-    with pytest.raises(UserError, match="measured with --set evaluation.metrics="):
+    with pytest.raises(UserError, match=r"measured with --set evaluation\.metrics="):
         small_tuning(tmp_path, objectives=("colour_distance",))
 
 
@@ -108,7 +122,38 @@ def test_its_settings_are_in_the_digest_the_protocol_and_the_figure(runs: list[P
     assert config("sagan", "evaluation.options.colour_distance.times=1") == plain
     scores = evaluate(runs[0], override(plain, {THRICE[:-2]: ("--set", 3)})).scores
     once, again = (s for s in scores if "colour_distance" in s.metrics and s.weights == "ema")
-    assert again.metrics["colour_distance"] == pytest.approx(3 * once.metrics["colour_distance"])
+    before, after = (score.metrics["colour_distance"] or 0.0 for score in (once, again))
+    assert after == pytest.approx(3 * before)
+    assert before > 0
     assert again.protocol["options"] == {"colour_distance": {"times": 3.0}}
     assert "options" not in once.protocol
     assert again.fingerprint != once.fingerprint
+
+
+def test_facts_are_known_without_torch() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FACTS], check=True, capture_output=True, text=True
+    )
+    metrics, extractors = ended.stdout.splitlines()
+    assert metrics.split() == [
+        "fid", "intra_fid", "kid_mean", "isc_mean", "precision", "recall",
+        "twin_rate", "hue_match", "area_match",
+    ]  # fmt: skip
+    assert extractors.startswith("FID[effnet-lite0] FID extractor layer")
+
+
+def test_unknown_names_and_settings_are_refused() -> None:
+    for text, says in (
+        ('evaluation.metrics=["colour"]', "no metric is called 'colour'"),
+        ("evaluation.extractor=inceptoin", "did you mean 'inception'"),
+        ("evaluation.options.colours.x=1", r"evaluation\.options"),
+        ("evaluation.options.color_distance.times=1", "did you mean 'colour_distance'"),
+        ("evaluation.options.colour_distance.times=none", "number"),
+    ):
+        with pytest.raises(UserError, match=says):
+            config("sagan", text)
+
+
+def test_less_is_better_says_what_is_worst() -> None:
+    with pytest.raises(TypeError, match="beyond"):
+        type("Careless", (ColourDistance,), {"beyond": 0.0})
