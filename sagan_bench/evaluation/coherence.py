@@ -6,7 +6,7 @@ reach 31 and real shapes 207, so that a blurry generator's shapes are still foun
 it. In each half the largest component is the shape; what lies beside it are specks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -121,10 +121,8 @@ def _measure(images: Tensor) -> _Halves:
     return _Halves(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
-def _chunks(images: Tensor) -> Iterator[Tensor]:
-    step = max(1, _CHUNK_PIXELS // images.shape[-1] ** 2)
-    for start in range(0, len(images), step):
-        yield images[start : start + step]
+def _chunks(images: Tensor) -> Sequence[Tensor]:
+    return images.split(max(1, _CHUNK_PIXELS // images.shape[-1] ** 2))
 
 
 def _measure_chunk(images: NDArray[np.uint8]) -> _Halves:

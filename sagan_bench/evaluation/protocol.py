@@ -165,7 +165,8 @@ def label(key: str, extractor: str) -> str:
     if metric is None:
         return key
     name = f"{metric.title} std" if key == metric.spread else metric.title or key
-    return name + suffix(extractor_of(metric, extractor)) if metric.extractor else name
+    by = extractor_of(metric, extractor)
+    return name + suffix(by) if by else name
 
 
 def suffix(extractor: str) -> str:

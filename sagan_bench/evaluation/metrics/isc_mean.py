@@ -19,14 +19,11 @@ class InceptionScore(Metric):
 
     def measure(self, evidence: Evidence) -> Figures:
         """Return ``isc_mean`` and ``isc_std``."""
-        from torch_fidelity.metric_isc import (
-            KEY_METRIC_ISC_MEAN,
-            KEY_METRIC_ISC_STD,
-            isc_features_to_metric,
-        )
+        from torch_fidelity.metric_isc import isc_features_to_metric
 
         logits, splits = evidence.features.logits, evidence.protocol.isc_splits
         if not logits.shape[1]:  # the extractor knows no classes
             return {"isc_mean": None, "isc_std": None}
         figures = isc_features_to_metric(logits, splits)
-        return {"isc_mean": figures[KEY_METRIC_ISC_MEAN], "isc_std": figures[KEY_METRIC_ISC_STD]}
+        theirs = "inception_score"
+        return {"isc_mean": figures[f"{theirs}_mean"], "isc_std": figures[f"{theirs}_std"]}

@@ -34,11 +34,7 @@ class KID(Metric):
 
     def measure(self, evidence: Evidence) -> Figures:
         """Return ``kid_mean`` and ``kid_std``."""
-        from torch_fidelity.metric_kid import (
-            KEY_METRIC_KID_MEAN,
-            KEY_METRIC_KID_STD,
-            kid_features_to_metric,
-        )
+        from torch_fidelity.metric_kid import kid_features_to_metric
 
         figures = kid_features_to_metric(
             evidence.features.pool,
@@ -47,4 +43,5 @@ class KID(Metric):
             kid_subset_size=evidence.protocol.kid_subset_size,
             verbose=False,
         )
-        return {"kid_mean": figures[KEY_METRIC_KID_MEAN], "kid_std": figures[KEY_METRIC_KID_STD]}
+        theirs = "kernel_inception_distance"
+        return {"kid_mean": figures[f"{theirs}_mean"], "kid_std": figures[f"{theirs}_std"]}
