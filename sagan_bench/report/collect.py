@@ -129,8 +129,8 @@ def _labels(found: Findings, runs: Iterable[Run]) -> dict[str, str]:
 
 
 def _floor(runs: Iterable[Run]) -> dict[str, float | None]:
-    floors = (score.floor for run in runs for score in run.final("ema") if score.floor)
-    return next(floors, {})
+    floors = [score.floor for run in runs for score in run.final("ema") if score.floor]
+    return {name: value for floor in reversed(floors) for name, value in floor.items()}
 
 
 def _says(found: Findings) -> dict[str, str]:
