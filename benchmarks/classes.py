@@ -23,7 +23,7 @@ from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.evaluation.features import extract
-from sagan_bench.evaluation.metrics._frechet import intra_fid
+from sagan_bench.evaluation.frechet import intra_fid
 from sagan_bench.evaluation.sampling import sample_images
 from sagan_bench.models.build import plain_generator
 from sagan_bench.session import experiment

@@ -1,5 +1,7 @@
 """A tiny extractor, pictures, and protocols of a few of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sagan_bench.core.registry import Registry
 from sagan_bench.data.pixels import normalise
 from sagan_bench.evaluation.extractors import Extractor
 from sagan_bench.evaluation.features import extract
 from sagan_bench.evaluation.measuring import default_metrics, measure
 from sagan_bench.evaluation.metrics import Evidence
 from sagan_bench.evaluation.protocol import Protocol
+
+
+@contextmanager
+def registered(registry: Registry[Any], name: str, component: type[Any]) -> Iterator[None]:
+    """Have a component known by a name for a while."""
+    registry.register(name)(component)
+    try:
+        yield
+    finally:
+        del registry._known[name]
 
 
 class Filters(nn.Module):

@@ -23,6 +23,7 @@ from sagan_bench.cli.report import report
 from sagan_bench.cli.sample import sample
 from sagan_bench.cli.signals import exit_stopped, stopping
 from sagan_bench.core.errors import UserError, machine_cause, machine_error
+from sagan_bench.core.registry import EXTRACTORS
 
 INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
 
@@ -175,7 +176,7 @@ def evaluate(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name")],
     n_fake: Annotated[int | None, typer.Option(help="Generated images")] = None,
     data: Annotated[str | None, typer.Option(help="Where the same images are now")] = None,
-    extractor: Annotated[str | None, typer.Option(help="inception, efficientnet-lite0")] = None,
+    extractor: Annotated[str | None, typer.Option(help=", ".join(EXTRACTORS))] = None,
     inception_weights: Annotated[str | None, typer.Option(help="Inception's weights")] = None,
     split: Annotated[str | None, typer.Option(help="Real images: train, test")] = None,
     seeds: Annotated[str | None, typer.Option(help="Sampling seeds, e.g. 0,1,2")] = None,

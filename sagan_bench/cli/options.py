@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from sagan_bench.core.registry import LOSSES
+from sagan_bench.core.registry import EXTRACTORS, LOSSES
 
 if TYPE_CHECKING:
     from sagan_bench.config.layers import Resolved
@@ -51,7 +51,7 @@ FLAGS = (
     Flag("--threads", "run.threads", int, "CPU threads [default: one a core]"),
     Flag("--skip-bad", "run.skip_bad", bool, "Leave unreadable pictures out"),
     Flag("--tensorboard", "run.tensorboard", bool, "Write TensorBoard logs too"),
-    Flag("--extractor", "evaluation.extractor", str, "auto, inception or efficientnet-lite0"),
+    Flag("--extractor", "evaluation.extractor", str, f"auto, {' or '.join(EXTRACTORS)}"),
     Flag("--inception-weights", "run.inception_weights", str, "Inception's weights file"),
 )
 HIDDEN = (

@@ -6,7 +6,7 @@ reach 31 and real shapes 207, so that a blurry generator's shapes are still foun
 it. In each half the largest component is the shape; what lies beside it are specks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,7 +103,7 @@ def coherence(images: Tensor) -> dict[str, float | None]:
 def _conditions(halves: _Halves) -> dict[str, NDArray[np.bool_]]:
     """Return which of n images meet each condition, (n,) bool, by its name."""
     area, hue = halves.area, halves.hue
-    found = area.min(axis=1) > SPECKS
+    both = area.min(axis=1) > SPECKS  # a shape in each half
     gap = np.abs(np.angle(hue[:, 0] * hue[:, 1].conj(), deg=True))
     met = {
         "one_component_each": halves.specks.max(axis=1) <= SPECKS,
@@ -113,7 +113,7 @@ def _conditions(halves: _Halves) -> dict[str, NDArray[np.bool_]]:
         "hue_match": gap < HUE_GAP,
         "area_match": area.max(axis=1) < AREA_RATIO * area.min(axis=1),
     }
-    return {name: found & which for name, which in met.items()}
+    return {name: both & which for name, which in met.items()}
 
 
 def _measure(images: Tensor) -> _Halves:
@@ -121,10 +121,8 @@ def _measure(images: Tensor) -> _Halves:
     return _Halves(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
-def _chunks(images: Tensor) -> Iterator[Tensor]:
-    step = max(1, _CHUNK_PIXELS // images.shape[-1] ** 2)
-    for start in range(0, len(images), step):
-        yield images[start : start + step]
+def _chunks(images: Tensor) -> Sequence[Tensor]:
+    return images.split(max(1, _CHUNK_PIXELS // images.shape[-1] ** 2))
 
 
 def _measure_chunk(images: NDArray[np.uint8]) -> _Halves:

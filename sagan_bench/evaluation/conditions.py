@@ -7,7 +7,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.data.store import Split, Store
-from sagan_bench.evaluation.metrics import Metric, chosen, extractor_of
+from sagan_bench.evaluation.metrics import chosen, extractor_of
 from sagan_bench.evaluation.protocol import Protocol
 
 Weights = Literal["ema", "raw"]
@@ -22,31 +22,18 @@ def check(config: RunConfig, store: Store) -> None:
             or weights of an extractor that are missing or not the published ones.
     """
     metrics = chosen(config, store.manifest.kind)
-    if config.run.eval_metrics == "rule" and all(metric.extractor for metric in metrics):
+    if config.run.eval_metrics == "rule" and None not in metrics:
         raise UserError(
             f"run.eval_metrics = rule: {store.manifest.kind} images follow no rule that could be "
             "checked; use all"
         )
-    sizes = (
-        config.evaluation.n_fake,
-        *([config.run.eval_images] if config.run.eval_every else []),
-    )
+    sizes = [config.evaluation.n_fake, *([config.run.eval_images] if config.run.eval_every else [])]
     for n_fake in sizes:
         protocol(config, store, "raw", 0, n_fake)
-    for metric in metrics:
+    for metric in (metric for group in metrics.values() for metric in group):
         metric.check(config, sizes)
-    for name in by_extractor(metrics, config):
-        EXTRACTORS[name].weights(EXTRACTORS[name].file_of(config.run))
-
-
-def by_extractor(metrics: list[Metric], config: RunConfig) -> dict[str, list[Metric]]:
-    """Return the metrics of features by their extractor, the run's own first."""
-    main = config.evaluation.extractor
-    groups: dict[str, list[Metric]] = {main: []}
-    for metric in metrics:
-        if metric.extractor:
-            groups.setdefault(extractor_of(type(metric), main), []).append(metric)
-    return groups
+    for extractor in (EXTRACTORS[name] for name in metrics if name):
+        extractor.weights(extractor.file_of(config.run))
 
 
 def protocol(

@@ -165,9 +165,11 @@ def label(key: str, extractor: str) -> str:
     if metric is None:
         return key
     name = f"{metric.title} std" if key == metric.spread else metric.title or key
-    return name + _suffix(extractor_of(metric, extractor)) if metric.extractor else name
+    by = extractor_of(metric, extractor)
+    return name + suffix(by) if by else name
 
 
-def _suffix(extractor: str) -> str:
+def suffix(extractor: str) -> str:
+    """Return what figures by an extractor end in: nothing where they are the published metrics."""
     own = EXTRACTORS[extractor].suffix if extractor in EXTRACTORS else None
     return f"[{extractor}]" if own is None else own

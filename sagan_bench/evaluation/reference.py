@@ -50,9 +50,38 @@ class _Chosen:
     images: Images
     rows: NDArray[np.int64]
     key: str
+    extractor: Extractor
+    progress: Callable[[int], None]
 
-    def features(self, extractor: Extractor, progress: Callable[[int], None]) -> Features:
-        return extract(extractor, self.images, self.rows, progress)
+    def features(self) -> Features:
+        return extract(self.extractor, self.images, self.rows, self.progress)
+
+    def kept(self, path: Path, make: Callable[[], Floats], expected: tuple[int, int]) -> Floats:
+        """Return the array in ``path``, made and stored there if it is missing or damaged.
+
+        ``expected``: its dimensions, and the length of the first.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                values = stored["values"]
+                key = str(stored["key"]) if "key" in stored else path.stem
+            if (values.ndim, *values.shape[:1], key) != (*expected, path.stem):
+                raise ValueError(f"an array {values.shape} of {key}")
+            self.progress(len(self.rows))
+            return values
+        except FileNotFoundError:
+            pass
+        except (EOFError, LookupError, OSError, RuntimeError, ValueError, BadZipFile) as error:
+            _log.warning("%s is damaged and is made again: %s", path, error)
+        made = make()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep_dead(path.parent)
+            with atomic_file(path) as new:
+                np.savez(new, values=made, key=np.array(path.stem))
+        except OSError as error:
+            _log.warning("cannot keep %s for the next time: %s", path, error)
+        return made
 
 
 def reference(
@@ -87,34 +116,44 @@ def reference(
             f"the {protocol.split} split has {len(real)} images, {protocol.n_real} were asked for; "
             "lower evaluation.n_real or leave it out for all"
         )
-    chosen = _choose(real, protocol.split, protocol.n_real, protocol, extractor)
+    chosen = _choose(real, protocol.split, protocol.n_real, protocol, extractor, progress)
 
     def seen() -> Floats:
-        return chosen.features(extractor, progress).pool.numpy()
+        return chosen.features().pool.numpy()
 
     stored = cache / f"real-{chosen.key}.npz"
-    pool = torch.from_numpy(_cached(stored, seen, (2, protocol.n_real), chosen, progress))
+    pool = torch.from_numpy(chosen.kept(stored, seen, (2, protocol.n_real)))
     n_floor = min(n_floor or protocol.n_fake, 0 if held_out is None else len(held_out))
     if held_out is None or n_floor < protocol.least_images:
         return Reference(pool, floor={}, n_floor=0, rows=chosen.rows)
     settings = Protocol.fitted(**protocol.model_dump() | {"n_fake": n_floor})
-    against = _choose(held_out, "held-out", n_floor, protocol, extractor)
-    metrics = [m for m in metrics or default_metrics() if m.has_floor]
+    against = _choose(held_out, "held-out", n_floor, protocol, extractor, progress)
+    floored = [metric for metric in metrics or default_metrics() if metric.has_floor]
+    floor = _floor(pool, chosen.key, against, settings, floored, cache)
+    return Reference(pool, floor, n_floor, rows=chosen.rows)
+
+
+def _floor(
+    pool: Tensor,
+    key: str,
+    against: _Chosen,
+    settings: Protocol,
+    metrics: Sequence[Metric],
+    cache: Path,
+) -> dict[str, float | None]:
+    """Return what held-out images score against features of that key."""
     keys = [key for metric in metrics for key in (metric.name, metric.spread) if key]
 
     def measured() -> Floats:
         images = torch.as_tensor(against.images[against.rows])
-        features = against.features(extractor, progress)
-        floor = measure(Evidence(images, settings, features, pool), metrics)
+        floor = measure(Evidence(images, settings, against.features(), pool), metrics)
         return np.array([floor[key] for key in keys], dtype=np.float64)  # None becomes NaN
 
     names = "isc_splits", "kid_subsets", "kid_subset_size", "prc_neighborhood"
-    numbers = (getattr(settings, name) for name in names)
-    key = _key(chosen.key, against.key, *numbers, *(part for m in metrics for part in _own(m)))
-    stored = cache / f"floor-{key}.npz"
-    values = _cached(stored, measured, (1, len(keys)), against, progress)
-    scores = dict(zip(keys, map(finite, values.tolist()), strict=True))
-    return Reference(pool, scores, n_floor, rows=chosen.rows)
+    numbers = [getattr(settings, name) for name in names]
+    key = _key(key, against.key, *numbers, *(part for metric in metrics for part in _own(metric)))
+    values = against.kept(cache / f"floor-{key}.npz", measured, (1, len(keys)))
+    return dict(zip(keys, map(finite, values.tolist()), strict=True))
 
 
 def _own(metric: Metric) -> list[str]:
@@ -126,7 +165,12 @@ def _own(metric: Metric) -> list[str]:
 
 
 def _choose(
-    images: Images, split: str, n: int, protocol: Protocol, extractor: Extractor
+    images: Images,
+    split: str,
+    n: int,
+    protocol: Protocol,
+    extractor: Extractor,
+    progress: Callable[[int], None],
 ) -> _Chosen:
     """Choose ``n`` images of a split: by a permutation of its own, ascending, the same always.
 
@@ -144,42 +188,8 @@ def _choose(
     own = extractor.settings.model_dump_json(exclude_defaults=True)
     settings = [] if own == "{}" else [own]
     key = _key(pixels.hexdigest(), *facts, protocol.weights_sha256, device, *versions, *settings)
-    return _Chosen(images, rows, key)
+    return _Chosen(images, rows, key, extractor, progress)
 
 
 def _key(*parts: str | int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _cached(
-    path: Path,
-    make: Callable[[], Floats],
-    expected: tuple[int, int],
-    chosen: _Chosen,
-    progress: Callable[[int], None],
-) -> Floats:
-    """Return the array in ``path``, made and stored there if it is missing or damaged.
-
-    ``expected``: its dimensions, and the length of the first.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            values = stored["values"]
-            key = str(stored["key"]) if "key" in stored else path.stem
-        if (values.ndim, *values.shape[:1], key) != (*expected, path.stem):
-            raise ValueError(f"an array {values.shape} of {key}")
-        progress(len(chosen.rows))
-        return values
-    except FileNotFoundError:
-        pass
-    except (EOFError, LookupError, OSError, RuntimeError, ValueError, BadZipFile) as error:
-        _log.warning("%s is damaged and is made again: %s", path, error)
-    made = make()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep_dead(path.parent)
-        with atomic_file(path) as new:
-            np.savez(new, values=made, key=np.array(path.stem))
-    except OSError as error:
-        _log.warning("cannot keep %s for the next time: %s", path, error)
-    return made

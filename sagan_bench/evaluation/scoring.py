@@ -10,7 +10,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data.store import Store, cache_root
-from sagan_bench.evaluation.conditions import Weights, by_extractor, protocol, splits
+from sagan_bench.evaluation.conditions import Weights, protocol, splits
 from sagan_bench.evaluation.extractors import Extractor
 from sagan_bench.evaluation.features import Features, extract
 from sagan_bench.evaluation.measuring import default_metrics, measure
@@ -119,9 +119,9 @@ class Scorer:
         self.config, self.store, self.progress = config, store, progress
         self.device, self.context = device, context
         self.real, self.held_out = splits(config, store)
-        metrics = chosen(config, store.manifest.kind)
-        self.by_pixels = [metric for metric in metrics if metric.extractor is None]
-        self.by_features = by_extractor(metrics, config)
+        groups = chosen(config, store.manifest.kind)
+        self.by_pixels = groups.get(None, [])
+        self.by_features = {name: group for name, group in groups.items() if name}
         self._extractors: dict[str, Extractor] = {}
         self._references: dict[tuple[str, int], Reference] = {}
         self._floor_by_pixels: dict[str, float | None] | None = None

@@ -19,7 +19,7 @@ from sagan_bench.config.variants import variant_settings, variants
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.metrics import leading
-from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.evaluation.protocol import Protocol, suffix
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import collected, question
 from sagan_bench.experiments.study import Memory
@@ -129,8 +129,8 @@ def _labels(found: Findings, runs: Iterable[Run]) -> dict[str, str]:
 
 
 def _floor(runs: Iterable[Run]) -> dict[str, float | None]:
-    floors = (score.floor for run in runs for score in run.final("ema") if score.floor)
-    return next(floors, {})
+    floors = [score.floor for run in runs for score in run.final("ema") if score.floor]
+    return {name: value for floor in reversed(floors) for name, value in floor.items()}
 
 
 def _says(found: Findings) -> dict[str, str]:
@@ -172,7 +172,7 @@ def unread(count: int) -> Iterator[str]:
 def of_place(protocol: Mapping[str, Any], records: Iterable[Record]) -> Iterator[str]:
     """Yield what is to be known of the extractor of features, and of the checkout."""
     extractor = protocol.get("extractor", "inception")
-    if extractor != "inception":
+    if suffix(extractor):
         yield (
             f"Features come from {extractor}, not Inception: its FID, IS and KID are on another "
             "scale than published ones."

@@ -90,9 +90,9 @@ PREPARE = ("data", "prepare", "folder:pictures", "--image-size", "32", "--worker
 def made_quick() -> Iterator[None]:
     """Make what takes time, and is not attacked, take little."""
     from sagan_bench.data import building
+    from sagan_bench.evaluation import frechet
     from sagan_bench.evaluation.extractors import _lite0
     from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
-    from sagan_bench.evaluation.metrics import _frechet
     from sagan_bench.experiments.tuning import storage, trials
     from sagan_bench.models import build
     from sagan_bench.report import figures, pictures
@@ -108,8 +108,8 @@ def made_quick() -> Iterator[None]:
         patch.setattr(_lite0.Lite0, "SIDE", 32)
         loaded = functools.cache(_lite0.Lite0)
         patch.setattr(EfficientNetLite0, "build", lambda self, weights: loaded(weights))
-        patch.setattr(_frechet, "fid_features_to_statistics", mean)
-        patch.setattr(_frechet, "fid_statistics_to_metric", distance)
+        patch.setattr(frechet, "fid_features_to_statistics", mean)
+        patch.setattr(frechet, "fid_statistics_to_metric", distance)
         patch.setattr(planning, "layout", _once(build.layout))  # the same again and again
         patch.setattr(figures, "svg", lambda *args, **kwargs: "<svg/>")
         patch.setattr(pictures, "_png", small_png)

@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from sagan_bench.config.schema import RunSection
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
-from sagan_bench.evaluation.extractors import best, inception
+from sagan_bench.evaluation.extractors import best
 from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
 from sagan_bench.evaluation.extractors.inception import Inception
 from sagan_bench.evaluation.features import extract
@@ -194,7 +194,7 @@ def test_damaged_packaged_weights_are_refused(
 
 
 def test_no_network_is_said_so(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inception, "_url", lambda: "http://127.0.0.1:9/" + hub.name)
+    monkeypatch.setattr(Inception, "url", "http://127.0.0.1:9/" + hub.name)
     with pytest.raises(UserError, match=r"cannot download .+ --inception-weights FILE"):
         Inception()
     assert list(hub.parent.iterdir()) == []
@@ -205,7 +205,7 @@ def test_inception_is_downloaded_to_torch_fidelitys_place_if_its_hash_is_right(
 ) -> None:
     published = tmp_path / hub.name
     published.write_bytes(b"weights")
-    monkeypatch.setattr(inception, "_url", published.as_uri)
+    monkeypatch.setattr(Inception, "url", published.as_uri())
     with pytest.raises(UserError, match=r"cannot download .+invalid hash"):
         Inception.weights()
     assert list(hub.parent.iterdir()) == []

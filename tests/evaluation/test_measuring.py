@@ -19,10 +19,10 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import register_feature_extractor
 
+from sagan_bench.evaluation import frechet
 from sagan_bench.evaluation.extractors import Extractor
 from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
 from sagan_bench.evaluation.features import extract
-from sagan_bench.evaluation.metrics import _frechet
 from sagan_bench.evaluation.protocol import Protocol
 
 KEYS = {
@@ -167,7 +167,7 @@ def test_eigenvalues_that_do_not_converge_cost_fid_alone(monkeypatch: pytest.Mon
     def fails(*_: object, **__: object) -> None:
         raise np.linalg.LinAlgError("Eigenvalues did not converge")
 
-    monkeypatch.setattr(_frechet, "fid_statistics_to_metric", fails)
+    monkeypatch.setattr(frechet, "fid_statistics_to_metric", fails)
     found = ours(FAKE, torch.from_numpy(REAL[:200]), tiny())
     assert [key for key, value in found.items() if value is None] == ["fid"]
 

@@ -3,13 +3,14 @@
 import json
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from example_runs import SMALL
-from example_scores import EXTRACTOR, FAKE, HELD_OUT, REAL, Wild, pictures, sample, tiny
+from example_scores import EXTRACTOR, FAKE, HELD_OUT, REAL, Wild, pictures, registered, sample, tiny
 from torch import Tensor, nn
 
 from sagan_bench.config.layers import resolve
@@ -185,10 +186,10 @@ class Means(Extractor):
 
 
 @pytest.fixture(autouse=True)
-def _means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EXTRACTORS, "_known", dict(EXTRACTORS._known))
-    EXTRACTORS.register("means")(Means)
+def _means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(scoring, "cache_root", lambda: tmp_path)
+    with registered(EXTRACTORS, "means", Means):
+        yield
 
 
 @pytest.fixture(scope="module")

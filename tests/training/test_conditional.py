@@ -20,7 +20,7 @@ from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.pixels import quantise
 from sagan_bench.data.store import Store
-from sagan_bench.evaluation.metrics._frechet import intra_fid
+from sagan_bench.evaluation.frechet import intra_fid
 from sagan_bench.models.layers import spectral_norms
 from sagan_bench.runs.records import Status, read
 from sagan_bench.session import drawing, experiment, session

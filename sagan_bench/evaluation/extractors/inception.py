@@ -24,6 +24,7 @@ class Inception(Extractor):
     dimensions = 2048
     resize = "bilinear as in TensorFlow 1 to 299 px"
     weights_sha256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+    url = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
     suffix = ""
     preference = 2
 
@@ -37,7 +38,7 @@ class Inception(Extractor):
         """Return where torch-fidelity keeps the weights."""
         import torch
 
-        return Path(torch.hub.get_dir()) / "checkpoints" / _url().rpartition("/")[2]
+        return Path(torch.hub.get_dir()) / "checkpoints" / cls.url.rpartition("/")[2]
 
     @classmethod
     def at_hand(cls, file: Path | None = None) -> bool:
@@ -60,10 +61,10 @@ class Inception(Extractor):
 
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(_url(), str(path), cls.weights_sha256, progress=False)
+            torch.hub.download_url_to_file(cls.url, str(path), cls.weights_sha256, progress=False)
         except (OSError, RuntimeError) as error:  # no network, no room; another hash
             raise UserError(
-                f"cannot download Inception's weights ({error}); fetch {_url()} and "
+                f"cannot download Inception's weights ({error}); fetch {cls.url} and "
                 "give it as --inception-weights FILE, or use --extractor efficientnet-lite0"
             ) from error
 
@@ -84,9 +85,3 @@ class Inception(Extractor):
             self.name, layers, feature_extractor_weights_path=weights
         )
         return network.to(memory_format=torch.channels_last)
-
-
-def _url() -> str:
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    return str(URL_INCEPTION_V3)

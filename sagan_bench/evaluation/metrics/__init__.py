@@ -25,14 +25,21 @@ def of_key(key: str) -> type[Metric] | None:
     return next((metric for metric in METRICS.values() if metric.spread == key), None)
 
 
-def extractor_of(metric: type[Metric], main: str) -> str:
-    """Return under which extractor's protocol a metric's figures are, of a run's ``main`` one."""
-    return main if metric.extractor in (RUNS, None) else str(metric.extractor)
+def extractor_of(metric: type[Metric], main: str) -> str | None:
+    """Return the extractor that a metric needs, where a run has ``main``; None: it needs none."""
+    return main if metric.extractor == RUNS else metric.extractor
 
 
-def chosen(config: RunConfig, kind: str) -> list[Metric]:
-    """Return the metrics of a run's scores on a kind of data, with their settings."""
+def chosen(config: RunConfig, kind: str) -> dict[str | None, list[Metric]]:
+    """Return the metrics of a run's scores on a kind of data by the extractor that they need.
+
+    The run's own extractor comes first; under None are those that need none.
+    """
     evaluation = config.evaluation
     given = evaluation.model_dump()
-    wanted = [metric for metric in METRICS.values() if metric.wanted(given, kind)]
-    return [metric(evaluation.options.get(metric.name)) for metric in wanted]
+    groups: dict[str | None, list[Metric]] = {evaluation.extractor: []}
+    for metric in METRICS.values():
+        if metric.wanted(given, kind):
+            group = groups.setdefault(extractor_of(metric, evaluation.extractor), [])
+            group.append(metric(evaluation.options.get(metric.name)))
+    return groups

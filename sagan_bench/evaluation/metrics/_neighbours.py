@@ -16,9 +16,9 @@ class NeighbourMetric(Metric):
 
 
 def _precision_and_recall(evidence: Evidence) -> Figures:
-    from torch_fidelity import metric_prc as prc
+    from torch_fidelity.metric_prc import prc_features_to_metric
 
-    figures = prc.prc_features_to_metric(
+    figures: dict[str, float] = prc_features_to_metric(
         evidence.features.pool,
         evidence.real,
         prc_neighborhood=evidence.protocol.prc_neighborhood,
@@ -26,7 +26,4 @@ def _precision_and_recall(evidence: Evidence) -> Figures:
         prc_batch_size=1_000,  # memory for 1,000 x N distances; faster than larger blocks
         verbose=False,
     )
-    return {
-        "precision": figures[prc.KEY_METRIC_PRECISION],
-        "recall": figures[prc.KEY_METRIC_RECALL],
-    }
+    return {key: figures[key] for key in ("precision", "recall")}

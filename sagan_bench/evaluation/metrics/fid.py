@@ -35,13 +35,13 @@ class FID(Metric):
         for kind, n in (("real", protocol.n_real), ("generated", protocol.n_fake)):
             if n <= protocol.dimensions:
                 yield (
-                    f"n<d: {protocol.label('fid')} from {n} {kind} images has "
+                    f"n<d: {protocol.label(cls.name)} from {n} {kind} images has "
                     f"{protocol.dimensions} dimensions; its covariance is rank-deficient and its "
                     "bias large"
                 )
 
     def measure(self, evidence: Evidence) -> Figures:
-        """Return ``fid``."""
-        from sagan_bench.evaluation.metrics._frechet import frechet
+        """Return the distance."""
+        from sagan_bench.evaluation.frechet import frechet
 
-        return {"fid": frechet(evidence.features.pool, evidence.real)}
+        return {self.name: frechet(evidence.features.pool, evidence.real)}

@@ -41,10 +41,10 @@ class IntraFID(Metric):
             )
 
     def measure(self, evidence: Evidence) -> Figures:
-        """Return ``intra_fid``."""
-        from sagan_bench.evaluation.metrics._frechet import intra_fid
+        """Return the mean, or nothing where there are no classes."""
+        from sagan_bench.evaluation.frechet import intra_fid
 
         if evidence.labels is None:
             return {}
         ours, theirs = evidence.labels
-        return {"intra_fid": intra_fid(evidence.features.pool, ours, evidence.real, theirs)}
+        return {self.name: intra_fid(evidence.features.pool, ours, evidence.real, theirs)}

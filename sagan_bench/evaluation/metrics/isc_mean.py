@@ -19,11 +19,11 @@ class InceptionScore(Metric):
 
     def measure(self, evidence: Evidence) -> Figures:
         """Return ``isc_mean`` and ``isc_std``."""
-        from torch_fidelity import metric_isc as isc
+        from torch_fidelity.metric_isc import isc_features_to_metric
 
         logits, splits = evidence.features.logits, evidence.protocol.isc_splits
         if not logits.shape[1]:  # the extractor knows no classes
-            return dict.fromkeys(("isc_mean", "isc_std"))
-        figures = isc.isc_features_to_metric(logits, splits)
-        keys = isc.KEY_METRIC_ISC_MEAN, isc.KEY_METRIC_ISC_STD
-        return dict(zip(("isc_mean", "isc_std"), (figures[key] for key in keys), strict=True))
+            return {"isc_mean": None, "isc_std": None}
+        figures = isc_features_to_metric(logits, splits)
+        theirs = "inception_score"
+        return {"isc_mean": figures[f"{theirs}_mean"], "isc_std": figures[f"{theirs}_std"]}

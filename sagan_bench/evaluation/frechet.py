@@ -4,18 +4,15 @@ import math
 
 import numpy as np
 from torch import Tensor
-from torch_fidelity.metric_fid import (
-    KEY_METRIC_FID,
-    fid_features_to_statistics,
-    fid_statistics_to_metric,
-)
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 
 def frechet(fake: Tensor, real: Tensor) -> float:
     """Return the Fréchet distance of features (N, d) and (M, d); NaN where it has none."""
     statistics = map(fid_features_to_statistics, (fake, real))
     try:
-        return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
+        figures = fid_statistics_to_metric(*statistics, verbose=False)
+        return figures["frechet_inception_distance"]
     except np.linalg.LinAlgError:  # the eigenvalues did not converge
         return math.nan
 
