@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from sagan_bench.core.errors import MachineError
 from sagan_bench.data.failures import failure, vanished
 from sagan_bench.data.jpeg import refuse_half
 from sagan_bench.data.plain import without_remarks
@@ -110,7 +109,8 @@ def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geomet
                 image = _open_rgb(picture)
                 images[len(places)] = geometry(image)
             except Exception as error:  # damaged files make decoders raise anything
-                if failed := _machines(error, picture):
+                path = picture if isinstance(picture, str) else ""
+                if failed := failure(error, path) or vanished(error, path):
                     raise failed from error
                 refused.append(f"{name}: {_reason(error)}")
             else:
@@ -141,12 +141,6 @@ def _attempt(plain: bytes) -> Image.Image | None:
         if failure(error):
             raise
         return None
-
-
-def _machines(error: Exception, picture: Picture) -> MachineError | None:
-    """Return the failure of the machine, not of the picture, that an error came of."""
-    path = picture if isinstance(picture, str) else ""
-    return failure(error, path) or vanished(error, path)
 
 
 def _read(picture: str | bytes) -> Image.Image:

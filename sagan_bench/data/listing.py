@@ -78,11 +78,11 @@ class DataSpec:
 
     @property
     def geometry(self) -> Geometry:
-        """How a picture becomes an image of this wish."""
+        """How a picture becomes an image as it is wanted."""
         return Geometry(self.image_size, self.crop, self.fit)
 
     @property
-    def wish(self) -> tuple[str | int | None, ...]:
+    def cache_fields(self) -> tuple[str | int | None, ...]:
         """All but the source, for a key."""
         return (self.image_size, self.crop, self.fit, self.train_images, self.test_images)
 

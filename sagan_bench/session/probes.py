@@ -95,16 +95,16 @@ class Probes:
 
     def _diagnosed(self, generator: nn.Module, state: TrainState) -> Blocks:
         """Return what the blocks of both networks do on the first samples and real images."""
-        generated, real = self._generator_inputs(), self._discriminator_inputs(state.device)
-        sent = [system.sent(tensor, state.device) for tensor in generated]
+        generated = [system.sent(tensor, state.device) for tensor in self._generator_inputs()]
+        real = self._discriminator_inputs(state.device)
         networks = {
-            "generator": diagnose(generator, *sent, pictured=PICTURED),
-            "discriminator": diagnose(state.discriminator, *real, pictured=PICTURED),
+            "generator": (generator, generated),
+            "discriminator": (state.discriminator, real),
         }
         return {
-            (network, name): block
-            for network, blocks in networks.items()
-            for name, block in blocks.items()
+            (name, block): reading
+            for name, (network, inputs) in networks.items()
+            for block, reading in diagnose(network, *inputs, pictured=PICTURED).items()
         }
 
     def _generator_inputs(self) -> list[Tensor]:

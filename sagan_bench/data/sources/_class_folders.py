@@ -23,10 +23,24 @@ from sagan_bench.data.listing import (
     some,
     spans,
 )
-from sagan_bench.data.sources._scanning import is_not_data
+from sagan_bench.data.sources._base import Source
+from sagan_bench.data.sources._scanning import files_key, is_not_data, scan
 from sagan_bench.data.sources._splitting import Splits, heads
 
 _FILES_A_TASK = 64
+
+
+class PictureFiles(Source):
+    """A source that is all picture files below a folder."""
+
+    root: Path
+    names: list[str]
+
+    def scan(self, root: Path, *more: str) -> None:
+        """Find the pictures; ``more`` is what else makes another store of them."""
+        pictures = scan(root)
+        self.root, self.names, self.remarks = root, pictures.names, pictures.remarks
+        self.key = files_key(self.spec, root, pictures.files, *more)
 
 
 def listed(spec: DataSpec, root: Path, splits: Splits) -> Listing:
