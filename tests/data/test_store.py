@@ -724,6 +724,15 @@ def test_note_with_other_numbers_is_begun_anew(tmp_path: Path, what: str, value:
 
 
 @pytest.mark.usefixtures("small_tasks")
+def test_note_that_lacks_a_split_is_begun_anew(tmp_path: Path) -> None:
+    place = break_off(TWINS, tmp_path / "cache", 48)
+    note = json.loads((place / "progress.json").read_text())
+    del note["done"]["test"]
+    (place / "progress.json").write_text(json.dumps(note))
+    assert prepare(TWINS, tmp_path / "cache").manifest == prepare(TWINS, tmp_path / "o").manifest
+
+
+@pytest.mark.usefixtures("small_tasks")
 def test_build_of_a_version_before_goes_on(tmp_path: Path) -> None:
     place = break_off(TWINS, tmp_path / "cache", 48)
     note = json.loads((place / "progress.json").read_text())
