@@ -9,7 +9,7 @@ Decoding workers import this module, so it never imports torch.
 
 import importlib.util
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +26,7 @@ from sagan_bench.data.png import refuse_without_end
 
 Fit = Literal["centre-crop", "squash"]
 Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
 Picture = str | bytes | Image.Image
 """A path, the content of a picture file, or an RGB image."""
 
@@ -82,22 +83,28 @@ class Geometry:
         return (self.crop or min(image.size)) < self.size
 
 
-class Decoded(NamedTuple):
-    """Uint8 (n, 3, S, S) images, their places in what was given, the refused, how many grew."""
+class Chunk(NamedTuple):
+    """What one task yields: uint8 (n, 3, S, S) images, int64 (n,) labels, and what it refused.
+
+    ``refused`` holds one ``name: reason`` for each picture that could not be read; ``enlarged``
+    counts those of the images that were smaller than S.
+    """
 
     images: Pixels
-    places: list[int]
-    refused: tuple[str, ...]
-    enlarged: int
+    labels: Labels
+    refused: tuple[str, ...] = ()
+    enlarged: int = 0
 
 
-def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geometry) -> Decoded:
-    """Decode ``count`` pictures (name, picture); those that cannot be read are named instead.
+def decode(
+    pictures: Iterable[tuple[str, Picture]], labels: Sequence[int] | Labels, geometry: Geometry
+) -> Chunk:
+    """Decode pictures (name, picture), each with its label; those that cannot be read are named.
 
     Raises:
         MachineError: One could not be read just now, which is no property of it.
     """
-    images = np.empty((count, 3, geometry.size, geometry.size), np.uint8)
+    images = np.empty((len(labels), 3, geometry.size, geometry.size), np.uint8)
     places: list[int] = []
     refused: list[str] = []
     enlarged = 0
@@ -116,7 +123,8 @@ def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geomet
             else:
                 places.append(place)
                 enlarged += geometry.enlarges(image)
-    return Decoded(images[: len(places)], places, tuple(refused), enlarged)
+    kept = np.asarray(labels, np.int64)[places]
+    return Chunk(images[: len(places)], kept, tuple(refused), enlarged)
 
 
 def _open_rgb(picture: Picture) -> Image.Image:

@@ -31,8 +31,8 @@ from pydantic import (
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.locks import holding
 from sagan_bench.core.stored import first_trouble
-from sagan_bench.data.decoding import Fit
-from sagan_bench.data.listing import DataSpec, Labels, digest16
+from sagan_bench.data.decoding import Fit, Labels
+from sagan_bench.data.listing import DataSpec, digest16
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.sources._base import Source
 from sagan_bench.data.verification import DAMAGED, Verification, verification_of

@@ -24,8 +24,12 @@ def find_runs(root: Path) -> list[Path]:
     Raises:
         UserError: There are too many folders to look into.
     """
+    followed = set[str]()
+    paths = sorted(_walk(root, followed))
+    if not followed:
+        return paths
     top, runs = os.path.realpath(root), dict[str, Path]()
-    for path in sorted(_walk(root)):
+    for path in paths:
         real = os.path.realpath(path)
         if real not in runs or real == os.path.join(top, path.relative_to(root)):
             runs[real] = path
@@ -34,17 +38,18 @@ def find_runs(root: Path) -> list[Path]:
 
 def holds_runs(root: Path) -> bool:
     """Return whether a run is at or below ``root``.  Raises `UserError` as `find_runs`."""
-    return next(_walk(root), None) is not None
+    return next(_walk(root, set()), None) is not None
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield each run directory.
+def _walk(root: Path, followed: set[str]) -> Iterator[Path]:
+    """Yield each run directory, and note where links have been ``followed`` to.
 
-    A link is followed unless it leads back: to where one has been followed to, or above ``root``.
+    A link is followed unless it leads back: to where one has led before, or above ``root``.
     """
-    top, followed, without = os.path.realpath(root), set[str](), 0
+    top, without = os.path.realpath(root), 0
 
     def leads_on(path: str) -> bool:
+        """Return whether a folder is no link, or one to somewhere new."""
         if not os.path.islink(path):
             return True
         target = os.path.realpath(path)

@@ -21,8 +21,9 @@ from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.progress import unwatched
 from sagan_bench.data import building, shapes, store
 from sagan_bench.data.building import prepare
+from sagan_bench.data.decoding import Chunk
 from sagan_bench.data.growing import Growing
-from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part
+from sagan_bench.data.listing import DataSpec, Listing, Part
 from sagan_bench.data.sources import _class_folders, twins
 from sagan_bench.data.sources._base import Source
 from sagan_bench.data.store import Manifest, SplitFacts, known_fingerprint

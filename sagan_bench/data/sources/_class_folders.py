@@ -11,18 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.data.decoding import Geometry
-from sagan_bench.data.listing import (
-    Chunk,
-    DataSpec,
-    Listing,
-    Part,
-    decoded,
-    first_of,
-    printable,
-    some,
-    spans,
-)
+from sagan_bench.data.decoding import Chunk, Geometry, decode
+from sagan_bench.data.listing import DataSpec, Listing, Part, first_of, printable, some, spans
 from sagan_bench.data.sources._base import Source
 from sagan_bench.data.sources._scanning import files_key, is_not_data, scan
 from sagan_bench.data.sources._splitting import Splits, heads
@@ -145,4 +135,4 @@ def files_part(root: Path, names: list[str], labels: list[int], geometry: Geomet
 def read_files(root: str, names: list[str], labels: list[int], geometry: Geometry) -> Chunk:
     """Decode pictures; those that cannot be read are left out and named with the reason."""
     pictures = ((printable(name), os.path.join(root, name)) for name in names)
-    return decoded(pictures, labels, geometry)
+    return decode(pictures, labels, geometry)
