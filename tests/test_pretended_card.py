@@ -33,7 +33,7 @@ from sagan_bench.data.store import Split, Store
 from sagan_bench.execution import engine
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.runs import records
-from sagan_bench.session import drawing, experiment, exporting
+from sagan_bench.session import experiment, exporting, sampling
 from sagan_bench.session.events import Stopped
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import noise, standing
@@ -302,7 +302,7 @@ def test_a_whole_run_resumed_on_the_card_and_on_the_cpu(tmp_path: Path) -> None:
         final = [score for score in record.scores if score.final]
         assert {score.weights for score in final} == {"ema", "raw"}
         assert all(score.metrics["fid"] is not None for score in final)
-        exported = drawing.load(again, "ema")
+        exported = sampling.load(again, "ema")
         assert exported.images(9, 0).shape == (9, 3, 32, 32)
         assert exported.interpolations(1, 0).shape == (8, 3, 32, 32)
         config = override(of_run(), {"evaluation.n_fake": ("--n-fake", 12)})
@@ -311,7 +311,7 @@ def test_a_whole_run_resumed_on_the_card_and_on_the_cpu(tmp_path: Path) -> None:
     for score in final:
         expected = on_cpu[score.weights].metrics["fid"]
         assert score.metrics["fid"] == pytest.approx(expected, rel=1e-2)
-    exporting.program(drawing.load(again, "ema", "cpu"))
+    exporting.program(sampling.load(again, "ema", "cpu"))
 
 
 SITE = """\

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Download, prepare, look at and remove data sets.", no_args_is_help=True)
 
-SPEC_HELP = f"KIND or KIND:PATH, e.g. folder:PATH; kinds: {', '.join(SOURCES)}"
+SPEC_HELP = f"KIND, KIND:PATH or KIND:PATH#PART; kinds: {', '.join(SOURCES)}"
 Spec = Annotated[str, typer.Argument(help=SPEC_HELP)]
 ImageSize = Annotated[int | None, typer.Option(help="Side in pixels: 32, 64, 128, 256")]
 Preset = Annotated[str | None, typer.Option(help="Take size, crop and fit from this preset")]

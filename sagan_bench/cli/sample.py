@@ -28,12 +28,12 @@ def sample(
 ) -> None:
     """Draw images from a finished run, laid out by class, or interpolations, into one PNG."""
     from sagan_bench.cli import find_run
-    from sagan_bench.session import drawing
+    from sagan_bench.session import sampling
 
     if out and (out.suffix != ".png" or out.parent.is_file()):
         raise UserError(f"--out {out}: expected a PNG file, such as FOLDER/drawn.png")
     path = find_run(run, runs)
-    exported = drawing.load(path, weights, device)
+    exported = sampling.load(path, weights, device)
     chosen = () if classes is None else exported.classes_called(classes.split(","))
     cut = truncation if truncation is not None else exported.truncation
     if interpolate:
@@ -42,5 +42,5 @@ def sample(
         images = exported.images(n, seed, chosen, cut)
     file = out or path / "samples" / f"{'interpolation' if interpolate else 'drawn'}-s{seed}.png"
     file.parent.mkdir(parents=True, exist_ok=True)
-    drawing.save_grid(file, images)
+    sampling.save_grid(file, images)
     print(file)

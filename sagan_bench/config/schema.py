@@ -94,7 +94,7 @@ class DataConfig(Section):
 
     source: str = Field(
         "twins",
-        description=f"KIND or KIND:PATH, e.g. folder:PATH; kinds: {', '.join(SOURCES)}",
+        description=f"KIND, KIND:PATH or KIND:PATH#PART; kinds: {', '.join(SOURCES)}",
     )
     image_size: Literal[32, 64, 128, 256] = Field(32, description="side of an image in pixels")
     crop: Crop = Field(

@@ -27,7 +27,7 @@ def acquired(path: Path, timeout_sec: float) -> BaseFileLock:
         OSError: The file cannot be made.
     """
     try:
-        return _taken(FileLock(path, fallback_to_soft=False), timeout_sec)
+        return FileLock(path, fallback_to_soft=False).acquire(timeout_sec).lock
     except OSError as error:
         if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
             raise
@@ -37,7 +37,7 @@ def acquired(path: Path, timeout_sec: float) -> BaseFileLock:
             error.strerror,
             _stand_in(path).name,
         )
-    return _taken(SoftFileLock(_stand_in(path)), timeout_sec)
+    return SoftFileLock(_stand_in(path)).acquire(timeout_sec).lock
 
 
 @contextmanager
@@ -48,11 +48,6 @@ def holding(path: Path, timeout_sec: float = 0) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _taken(lock: BaseFileLock, timeout_sec: float) -> BaseFileLock:
-    lock.acquire(timeout=timeout_sec)
-    return lock
 
 
 def _stand_in(path: Path) -> Path:
@@ -82,7 +77,7 @@ def is_held(path: Path) -> bool:
 
 def _stand_in_is_held(path: Path) -> bool:
     try:
-        _taken(SoftFileLock(_stand_in(path)), 0).release()
+        SoftFileLock(_stand_in(path)).acquire(0).lock.release()
     except Timeout:
         return True
     except PermissionError:  # it may be read only

@@ -26,9 +26,9 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sync_folder
 from sagan_bench.core.locks import acquired
 from sagan_bench.core.progress import OnProgress, unwatched
-from sagan_bench.data.decoding import RESIZE
+from sagan_bench.data.decoding import RESIZE, Chunk
 from sagan_bench.data.growing import Changed, Done, Growing, Noted
-from sagan_bench.data.listing import Chunk, DataSpec, Listing, Task
+from sagan_bench.data.listing import DataSpec, Listing, Task
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.sources._base import Source
 from sagan_bench.data.store import (

@@ -9,7 +9,7 @@ Decoding workers import this module, so it never imports torch.
 
 import importlib.util
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from sagan_bench.core.errors import MachineError
 from sagan_bench.data.failures import failure, vanished
 from sagan_bench.data.jpeg import refuse_half
 from sagan_bench.data.plain import without_remarks
@@ -27,6 +26,7 @@ from sagan_bench.data.png import refuse_without_end
 
 Fit = Literal["centre-crop", "squash"]
 Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
 Picture = str | bytes | Image.Image
 """A path, the content of a picture file, or an RGB image."""
 
@@ -83,22 +83,28 @@ class Geometry:
         return (self.crop or min(image.size)) < self.size
 
 
-class Decoded(NamedTuple):
-    """Uint8 (n, 3, S, S) images, their places in what was given, the refused, how many grew."""
+class Chunk(NamedTuple):
+    """What one task yields: uint8 (n, 3, S, S) images, int64 (n,) labels, and what it refused.
+
+    ``refused`` holds one ``name: reason`` for each picture that could not be read; ``enlarged``
+    counts those of the images that were smaller than S.
+    """
 
     images: Pixels
-    places: list[int]
-    refused: tuple[str, ...]
-    enlarged: int
+    labels: Labels
+    refused: tuple[str, ...] = ()
+    enlarged: int = 0
 
 
-def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geometry) -> Decoded:
-    """Decode ``count`` pictures (name, picture); those that cannot be read are named instead.
+def decode(
+    pictures: Iterable[tuple[str, Picture]], labels: Sequence[int] | Labels, geometry: Geometry
+) -> Chunk:
+    """Decode pictures (name, picture), each with its label; those that cannot be read are named.
 
     Raises:
         MachineError: One could not be read just now, which is no property of it.
     """
-    images = np.empty((count, 3, geometry.size, geometry.size), np.uint8)
+    images = np.empty((len(labels), 3, geometry.size, geometry.size), np.uint8)
     places: list[int] = []
     refused: list[str] = []
     enlarged = 0
@@ -110,13 +116,15 @@ def decode(pictures: Iterable[tuple[str, Picture]], count: int, geometry: Geomet
                 image = _open_rgb(picture)
                 images[len(places)] = geometry(image)
             except Exception as error:  # damaged files make decoders raise anything
-                if failed := _machines(error, picture):
+                path = picture if isinstance(picture, str) else ""
+                if failed := failure(error, path) or vanished(error, path):
                     raise failed from error
                 refused.append(f"{name}: {_reason(error)}")
             else:
                 places.append(place)
                 enlarged += geometry.enlarges(image)
-    return Decoded(images[: len(places)], places, tuple(refused), enlarged)
+    kept = np.asarray(labels, np.int64)[places]
+    return Chunk(images[: len(places)], kept, tuple(refused), enlarged)
 
 
 def _open_rgb(picture: Picture) -> Image.Image:
@@ -141,12 +149,6 @@ def _attempt(plain: bytes) -> Image.Image | None:
         if failure(error):
             raise
         return None
-
-
-def _machines(error: Exception, picture: Picture) -> MachineError | None:
-    """Return the failure of the machine, not of the picture, that an error came of."""
-    path = picture if isinstance(picture, str) else ""
-    return failure(error, path) or vanished(error, path)
 
 
 def _read(picture: str | bytes) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, NonNegativeInt
 
-from sagan_bench.data.listing import Chunk
+from sagan_bench.data.decoding import Chunk
 from sagan_bench.data.store import SplitFacts
 
 _HASHED_AT_ONCE = 2**24

@@ -10,22 +10,17 @@ This module and all it imports serve decoding workers, so none of them imports t
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import kind_of
-from sagan_bench.data.decoding import Fit, Geometry, Picture, Pixels, decode
+from sagan_bench.data.decoding import Chunk, Fit, Geometry
 
 if TYPE_CHECKING:  # not at run time: a decoding worker would start a tenth of a second later
     from sagan_bench.config.schema import DataConfig
-
-Labels = NDArray[np.int64]
 
 HELD_OUT = 0.1
 """Share of a source without splits of its own that becomes the test split."""
@@ -78,26 +73,13 @@ class DataSpec:
 
     @property
     def geometry(self) -> Geometry:
-        """How a picture becomes an image of this wish."""
+        """How a picture becomes an image as it is wanted."""
         return Geometry(self.image_size, self.crop, self.fit)
 
     @property
-    def wish(self) -> tuple[str | int | None, ...]:
+    def cache_fields(self) -> tuple[str | int | None, ...]:
         """All but the source, for a key."""
         return (self.image_size, self.crop, self.fit, self.train_images, self.test_images)
-
-
-class Chunk(NamedTuple):
-    """What one task yields: uint8 (n, 3, S, S) images, int64 (n,) labels, and what it refused.
-
-    ``refused`` holds one ``name: reason`` for each picture that could not be read; ``enlarged``
-    counts those of the images that were smaller than S.
-    """
-
-    images: Pixels
-    labels: Labels
-    refused: tuple[str, ...] = ()
-    enlarged: int = 0
 
 
 Task = Callable[[], Chunk]
@@ -147,15 +129,6 @@ def first_of(names: Sequence[str], wanted: int | None, split: str, where: Path) 
 def spans(count: int, size: int) -> Iterator[slice]:
     """Yield ``count`` rows in slices of ``size``, for tasks."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def decoded(
-    pictures: Iterable[tuple[str, Picture]], labels: Sequence[int] | Labels, geometry: Geometry
-) -> Chunk:
-    """Decode pictures (name, picture), each with its label; see `decode`."""
-    done = decode(pictures, len(labels), geometry)
-    kept = np.asarray(labels, np.int64)[done.places]
-    return Chunk(done.images, kept, done.refused, done.enlarged)
 
 
 def hold_out(names: Sequence[str]) -> tuple[list[str], list[str], str]:

@@ -10,7 +10,6 @@ same parameters give the same picture at every size.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,25 +35,11 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.floating]  # float32
 
 _STREAMS = (  # a stream's number is its place: add at the end only
-    "label",
-    "hue",
-    "radius",
-    "left-x",
-    "left-y",
-    "left-rotation",
-    "right-x",
-    "right-y",
-    "right-rotation",
-    "first-hue",
-    "first-saturation",
-    "first-value",
-    "second-hue",
-    "second-saturation",
-    "second-value",
-    "gradient",
-    "altered",
-    "new-hue",
-    "new-class",
+    *("label", "hue", "radius"),
+    *("left-x", "left-y", "left-rotation", "right-x", "right-y", "right-rotation"),
+    *("first-hue", "first-saturation", "first-value"),
+    *("second-hue", "second-saturation", "second-value", "gradient"),
+    *("altered", "new-hue", "new-class"),
 )
 _CHUNK_PIXELS = 2**18  # keeps the temporaries of one class within a core's cache
 
@@ -121,19 +106,9 @@ def _arrow(u: Pixels, v: Pixels) -> Pixels:
     return np.minimum(head, np.maximum(u - 0.3, np.abs(v + 0.45) - 0.5))
 
 
-_DISTANCES: dict[str, Callable[[Pixels, Pixels], Pixels]] = {
-    "disc": _disc,
-    "ring": _ring,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "cross": _cross,
-    "heart": _heart,
-    "crescent": _crescent,
-    "bar": _bar,
-    "arrow": _arrow,
-}
-CLASSES: tuple[str, ...] = tuple(_DISTANCES)
+_SHAPES = (_disc, _ring, _square, _triangle, _star, _cross, _heart, _crescent, _bar, _arrow)
+"""By label: the signed distance from a shape's edge, in radii of the circle around it."""
+CLASSES: tuple[str, ...] = tuple(shape.__name__[1:] for shape in _SHAPES)
 """Names of the shapes, in the order of their labels."""
 
 
@@ -306,7 +281,7 @@ def _paint(canvas: Pixels, drawn: Parameters, rows: slice, side: int) -> None:
     size = canvas.shape[-1]
     columns = slice(0, (size + 1) // 2) if side == 0 else slice(size // 2, size)
     colour = 255 * _rgb(drawn.hue[rows, side], SATURATION, VALUE) + 0.5
-    for number, distance in enumerate(_DISTANCES.values()):
+    for number, distance in enumerate(_SHAPES):
         chosen = np.flatnonzero(drawn.kind[rows, side] == number)
         radius = drawn.radius[rows][chosen]
         centre, rotation = drawn.centre[rows, side][chosen], drawn.rotation[rows, side][chosen]

@@ -31,8 +31,8 @@ from pydantic import (
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.locks import holding
 from sagan_bench.core.stored import first_trouble
-from sagan_bench.data.decoding import Fit
-from sagan_bench.data.listing import DataSpec, Labels, digest16
+from sagan_bench.data.decoding import Fit, Labels
+from sagan_bench.data.listing import DataSpec, digest16
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.sources._base import Source
 from sagan_bench.data.verification import DAMAGED, Verification, verification_of
@@ -84,6 +84,11 @@ class Manifest(BaseModel):
     refused: NonNegativeInt
     refused_first: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, SplitFacts]:
+        """The splits there are, by name."""
+        return {"train": self.train} | ({"test": self.test} if self.test else {})
 
     @model_serializer(mode="wrap")
     def _without_empty_remarks(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -183,23 +188,16 @@ def open_store(place: Path, skip_bad: bool) -> Store | None:
 
 def _open(place: Path, manifest: Manifest) -> Store:
     """Open what the manifest names; ValueError where its files or labels are not as it says."""
-    splits = {
-        name: _open_split(place, name, facts, manifest) for name, facts in _splits_of(manifest)
-    }
+    splits = {name: _open_split(place, name, manifest) for name in manifest.splits}
     sums = {
-        name: (facts.content_sha256, splits[name].images.nbytes, splits[name].labels.nbytes)
-        for name, facts in _splits_of(manifest)
+        name: (manifest.splits[name].content_sha256, split.images.nbytes, split.labels.nbytes)
+        for name, split in splits.items()
     }
     return Store(manifest, splits["train"], splits.get("test"), verification_of(place, sums))
 
 
-def _splits_of(manifest: Manifest) -> list[tuple[str, SplitFacts]]:
-    splits = {"train": manifest.train, "test": manifest.test}
-    return [(name, facts) for name, facts in splits.items() if facts]
-
-
-def _open_split(place: Path, name: str, facts: SplitFacts, manifest: Manifest) -> Split:
-    side, classes = manifest.image_size, len(manifest.classes)
+def _open_split(place: Path, name: str, manifest: Manifest) -> Split:
+    facts, side, classes = manifest.splits[name], manifest.image_size, len(manifest.classes)
     images = _map(place / f"{name}.images.npy", np.uint8, (facts.images, 3, side, side))
     labels = _map(place / f"{name}.labels.npy", np.int64, (facts.images,))
     if labels.min() < 0 or labels.max() >= classes:
@@ -251,8 +249,8 @@ def _prepared(place: Path) -> Prepared | None:
     manifest, damage = None, "is damaged (%s); it is made anew when it is needed"
     try:
         manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
-        for name, facts in _splits_of(manifest):
-            _open_split(place, name, facts, manifest)
+        for name in manifest.splits:
+            _open_split(place, name, manifest)
     except OSError:  # unfinished, or another process has just removed it
         pass
     except ValidationError as error:

@@ -18,74 +18,60 @@ _log = logging.getLogger(__name__)
 def find_runs(root: Path) -> list[Path]:
     """Return the run directories at or below ``root``, sorted; those moved aside are left out.
 
-    Linked folders are looked into, and a run that two names lead to is found once.
+    Linked folders are looked into, and a run that two names lead to is taken once, by the name
+    that is no link's if there is one.
 
     Raises:
         UserError: There are too many folders to look into.
     """
-    plain, linked = list[Path](), list[Path]()
-    for path, is_linked in _walk(root):
-        (linked if is_linked else plain).append(path)
-    if linked:
-        known = {os.path.realpath(path): path for path in sorted(linked, reverse=True)}
-        for path in plain:
-            known.pop(os.path.realpath(path), None)
-        plain += known.values()
-    return sorted(plain)
+    followed = set[str]()
+    paths = sorted(_walk(root, followed))
+    if not followed:
+        return paths
+    top, runs = os.path.realpath(root), dict[str, Path]()
+    for path in paths:
+        real = os.path.realpath(path)
+        if real not in runs or real == os.path.join(top, path.relative_to(root)):
+            runs[real] = path
+    return sorted(runs.values())
 
 
 def holds_runs(root: Path) -> bool:
     """Return whether a run is at or below ``root``.  Raises `UserError` as `find_runs`."""
-    return next(_walk(root), None) is not None
+    return next(_walk(root, set()), None) is not None
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield each run directory, and whether a link below ``root`` led to it.
+def _walk(root: Path, followed: set[str]) -> Iterator[Path]:
+    """Yield each run directory, and note where links have been ``followed`` to.
 
-    A link is followed unless it leads back: to where one has been followed to, or above ``root``.
+    A link is followed unless it leads back: to where one has led before, or above ``root``.
     """
-    top = os.path.realpath(root)
-    followed = set[str]()
-    waiting, looked = [(str(root), False)], 0
-    while waiting:
-        folder, is_linked = waiting.pop()
-        entries = _entries(folder)
-        if any(entry.name == RECORD for entry in entries):
-            yield Path(folder), is_linked
+    top, without = os.path.realpath(root), 0
+
+    def leads_on(path: str) -> bool:
+        """Return whether a folder is no link, or one to somewhere new."""
+        if not os.path.islink(path):
+            return True
+        target = os.path.realpath(path)
+        leads_back = target in followed or f"{top}/".startswith(f"{target.rstrip('/')}/")
+        followed.add(target)
+        return not leads_back
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_warn):
+        if RECORD in (*folders, *files):
+            yield Path(folder)
+            folders.clear()
             continue
-        looked += 1
-        if looked > MOST_FOLDERS:
+        without += 1
+        if without > MOST_FOLDERS:
             raise UserError(
                 f"more than {MOST_FOLDERS:,} folders without a run are below {root}; name the "
                 "folder of the runs"
             )
-        for entry in entries:
-            if not _is_folder(entry):
-                continue
-            if entry.is_symlink():
-                target = os.path.realpath(entry.path)
-                if target in followed or f"{top}/".startswith(f"{target.rstrip('/')}/"):
-                    continue
-                followed.add(target)
-            waiting.append((entry.path, is_linked or entry.is_symlink()))
+        seen = (name for name in folders if name[0] != "." and not _MOVED_ASIDE.search(name))
+        folders[:] = [name for name in seen if leads_on(os.path.join(folder, name))]
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        _log.warning("not looked into: %s: %s", folder, error.strerror)
-        return []
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether runs may be in it."""
-    if entry.name[0] == "." or _MOVED_ASIDE.search(entry.name):
-        return False
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+def _warn(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        _log.warning("not looked into: %s: %s", error.filename, error.strerror)

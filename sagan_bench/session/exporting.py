@@ -16,8 +16,8 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_file, atomic_write
 from sagan_bench.core.names import kind_of
 from sagan_bench.runs import records
-from sagan_bench.session import drawing
-from sagan_bench.session.drawing import Exported
+from sagan_bench.session import sampling
+from sagan_bench.session.sampling import TrainedGenerator
 
 METADATA = "metadata.json"
 """The extra file of the program that says what the header of the weights says."""
@@ -42,9 +42,9 @@ def export(path: Path, weights: str, out: Path | None = None) -> Files:
     Both say what they are: see `described`.
 
     Raises:
-        UserError: as `drawing.load`, or ``out`` is a file.
+        UserError: as `sampling.load`, or ``out`` is a file.
     """
-    exported = drawing.load(path, weights, "cpu")
+    exported = sampling.load(path, weights, "cpu")
     about = described(path, weights, exported)
     folder = out or path / "export"
     if folder.exists() and not folder.is_dir():
@@ -59,7 +59,7 @@ def export(path: Path, weights: str, out: Path | None = None) -> Files:
     return Files(file, tensors, _lines(file, exported.config.model))
 
 
-def program(exported: Exported) -> ExportedProgram:
+def program(exported: TrainedGenerator) -> ExportedProgram:
     """Return the generator as a program of torch's own operations, on the CPU.
 
     It maps noise (B, z_dim) float32, and with classes labels (B,) int64, to images (B, 3, S, S)
@@ -79,7 +79,7 @@ def _inputs(model: ModelConfig) -> tuple[Tensor, ...]:
     return torch.zeros(TRACED, model.z_dim), *labels
 
 
-def described(path: Path, weights: str, exported: Exported) -> dict[str, str]:
+def described(path: Path, weights: str, exported: TrainedGenerator) -> dict[str, str]:
     """Return what a generator is, as text: its run, its inputs, its classes, its configuration.
 
     ``class_names`` is a JSON list, empty where the classes have no names; ``config`` a JSON object,

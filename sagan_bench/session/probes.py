@@ -96,17 +96,13 @@ class Probes:
     def _diagnosed(self, generator: nn.Module, state: TrainState) -> Blocks:
         """Return what the blocks of both networks do on the first samples and real images."""
         networks = {
-            "generator": diagnose(
-                generator, *self._generator_inputs(state.device), pictured=PICTURED
-            ),
-            "discriminator": diagnose(
-                state.discriminator, *self._discriminator_inputs(state.device), pictured=PICTURED
-            ),
+            "generator": (generator, self._generator_inputs(state.device)),
+            "discriminator": (state.discriminator, self._discriminator_inputs(state.device)),
         }
         return {
-            (network, name): block
-            for network, blocks in networks.items()
-            for name, block in blocks.items()
+            (name, block): reading
+            for name, (network, inputs) in networks.items()
+            for block, reading in diagnose(network, *inputs, pictured=PICTURED).items()
         }
 
     def _generator_inputs(self, device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -12,8 +12,7 @@ from sagan_bench.core.progress import OnProgress
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store
-from sagan_bench.evaluation.conditions import WEIGHTS, Weights
-from sagan_bench.evaluation.sampling import Sample
+from sagan_bench.evaluation.conditions import WEIGHTS
 from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.models.build import plain_generator
 from sagan_bench.runs import records
@@ -21,8 +20,8 @@ from sagan_bench.runs.records import Record, Score
 from sagan_bench.runs.run import Run
 from sagan_bench.runs.run_directory import RunDirectory, read_now
 from sagan_bench.session.events import Scored, Stop, Watch, followed
+from sagan_bench.session.scoring import scored_sampler
 from sagan_bench.training import checkpoint
-from sagan_bench.training.generation import balanced, sampler
 
 
 def evaluate(
@@ -50,7 +49,13 @@ def evaluate(
         exported = _exported(directory)
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
         with system.memory_for("scoring", device):
-            samples = _samplers(config, exported, device, directory.weights)
+            samples = {
+                weights: scored_sampler(
+                    config,
+                    plain_generator(config, exported[weights], device, directory.weights).eval(),
+                )
+                for weights in WEIGHTS
+            }
             scorer = Scorer(config, store, device, followed("score", watch, stop, path))
             step, n_fake = exported["step"], config.evaluation.n_fake
             for score in scorer.scores(samples, step=step, n_fake=n_fake, final=True):
@@ -90,21 +95,6 @@ def _exported(directory: RunDirectory) -> dict[str, Any]:
             f"{path} has no exported weights; finish the run first: it is {read_now(path).status}"
         )
     return checkpoint.load(directory.weights)
-
-
-def _samplers(
-    config: RunConfig, exported: dict[str, Any], device: torch.device, file: Path
-) -> dict[Weights, Sample]:
-    """Return the samplers of the weights exported to a file, by which they are."""
-    return {
-        weights: sampler(
-            plain_generator(config, exported[weights], device, file).eval(),
-            config.model.z_dim,
-            labels=balanced(config.model.classes),
-            truncation=config.evaluation.truncation,
-        )
-        for weights in WEIGHTS
-    }
 
 
 def _with(scores: tuple[Score, ...], new: Score) -> tuple[Score, ...]:

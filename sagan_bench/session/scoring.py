@@ -57,14 +57,18 @@ class RunScorer:
     ) -> Iterator[Score]:
         """Yield the scores of `networks`, on the main process alone.  Raises as `Scorer.scores`."""
         run, evaluation = self.config.run, self.config.evaluation
-        samples = {weights: self._sampler(network) for weights, network in networks.items()}
+        samples = {
+            weights: scored_sampler(self.config, network) for weights, network in networks.items()
+        }
         n_fake = evaluation.n_fake if final else run.eval_images
         yield from self.scorer.scores(samples, step=step, n_fake=n_fake, final=final)
 
-    def _sampler(self, generator: nn.Module) -> Sample:
-        return sampler(
-            generator,
-            self.config.model.z_dim,
-            labels=balanced(self.config.model.classes),
-            truncation=self.config.evaluation.truncation,
-        )
+
+def scored_sampler(config: RunConfig, generator: nn.Module) -> Sample:
+    """Return what draws the images by which a generator is scored: as many of each class."""
+    return sampler(
+        generator,
+        config.model.z_dim,
+        labels=balanced(config.model.classes),
+        truncation=config.evaluation.truncation,
+    )

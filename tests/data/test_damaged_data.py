@@ -142,14 +142,14 @@ def test_png_without_the_mark_of_its_end_is_cut(tmp_path: Path) -> None:
         assert refused(tmp_path / "a.png", content) == (said,)
     odd = whole[:-12] + chunk(b"tEXt", b"a\0b")
     assert refused(tmp_path / "a.png", odd) == (said,)
-    assert decode([("b", odd)], 1, SQUARE).refused == (said.replace("a.png", "b"),)
+    assert decode([("b", odd)], [0], SQUARE).refused == (said.replace("a.png", "b"),)
 
 
 def test_png_with_its_end_is_whole_whatever_follows(tmp_path: Path) -> None:
     whole = encoded(noise(), "PNG")
     for more in (b"", bytes(100), b"\n"):
         assert refused(tmp_path / "a.png", whole + more) == ()
-        assert decode([("a", whole + more)], 1, SQUARE).refused == ()
+        assert decode([("a", whole + more)], [0], SQUARE).refused == ()
 
 
 def test_png_whose_remark_says_another_length_is_read(tmp_path: Path) -> None:

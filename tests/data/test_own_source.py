@@ -11,7 +11,8 @@ from sagan_bench import cli
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host
 from sagan_bench.core.registry import SOURCES
-from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part, digest16
+from sagan_bench.data.decoding import Chunk
+from sagan_bench.data.listing import DataSpec, Listing, Part, digest16
 from sagan_bench.data.sources._base import Source
 from sagan_bench.session import experiment
 

@@ -11,8 +11,8 @@ from torchvision.datasets import ImageFolder
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data import shapes
-from sagan_bench.data.decoding import Fit, Geometry
-from sagan_bench.data.listing import Chunk, DataSpec, Listing
+from sagan_bench.data.decoding import Chunk, Fit, Geometry
+from sagan_bench.data.listing import DataSpec, Listing
 from sagan_bench.data.sources import open_source
 from sagan_bench.data.sources._class_folders import read_files
 

@@ -21,8 +21,9 @@ from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.progress import unwatched
 from sagan_bench.data import building, shapes, store
 from sagan_bench.data.building import prepare
+from sagan_bench.data.decoding import Chunk
 from sagan_bench.data.growing import Growing
-from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part
+from sagan_bench.data.listing import DataSpec, Listing, Part
 from sagan_bench.data.sources import _class_folders, twins
 from sagan_bench.data.sources._base import Source
 from sagan_bench.data.store import Manifest, SplitFacts, known_fingerprint
@@ -721,6 +722,15 @@ def test_note_with_other_numbers_is_begun_anew(tmp_path: Path, what: str, value:
     prepare(TWINS, tmp_path / "cache")
     prepare(TWINS, tmp_path / "other")
     assert contents(only_store(tmp_path / "cache")) == contents(only_store(tmp_path / "other"))
+
+
+@pytest.mark.usefixtures("small_tasks")
+def test_note_that_lacks_a_split_is_begun_anew(tmp_path: Path) -> None:
+    place = break_off(TWINS, tmp_path / "cache", 48)
+    note = json.loads((place / "progress.json").read_text())
+    del note["done"]["test"]
+    (place / "progress.json").write_text(json.dumps(note))
+    assert prepare(TWINS, tmp_path / "cache").manifest == prepare(TWINS, tmp_path / "o").manifest
 
 
 @pytest.mark.usefixtures("small_tasks")

@@ -22,8 +22,8 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.data.pixels import quantise
 from sagan_bench.models.build import attention_blocks, build, without_spectral_norm
 from sagan_bench.runs import records
-from sagan_bench.session import drawing, experiment, exporting
-from sagan_bench.session.drawing import Exported
+from sagan_bench.session import experiment, exporting, sampling
+from sagan_bench.session.sampling import TrainedGenerator
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import draw, noise
 
@@ -87,7 +87,7 @@ def readme_lines() -> str:
 
 def test_the_three_lines_of_the_readme_in_a_bare_process(finished: Path, tmp_path: Path) -> None:
     exporting.export(finished, "ema", tmp_path)
-    lines, z_dim = readme_lines(), drawing.load(finished, "ema", "cpu").config.model.z_dim
+    lines, z_dim = readme_lines(), sampling.load(finished, "ema", "cpu").config.model.z_dim
     assert lines.count("(16, 128)") == 1
     sizes = (1, 5)
     several = [lines.replace("(16, 128)", f"({images}, {z_dim})") for images in sizes]
@@ -121,7 +121,7 @@ def test_the_lines_that_the_command_prints(
 def test_a_program_draws_the_pictures_of_the_run(
     with_classes: Path, weights: str, tmp_path: Path
 ) -> None:
-    exported = drawing.load(with_classes, weights, "cpu")
+    exported = sampling.load(with_classes, weights, "cpu")
     files = exporting.export(with_classes, weights, tmp_path)
     generator: Callable[..., torch.Tensor] = torch.export.load(files.program).module()
     for images in (1, 5, 40):
@@ -147,7 +147,7 @@ def test_every_network_is_a_program_of_torchs_own_operations(
     generator = build(without_spectral_norm(config)).generator.eval()
     for block in attention_blocks(generator).values():
         block.gamma.data.fill_(1)
-    program = exporting.program(Exported(config, generator, (), 0))
+    program = exporting.program(TrainedGenerator(config, generator, (), 0))
     called = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
     assert called
     assert all(name.startswith("aten.") for name in called), called
@@ -179,7 +179,7 @@ def test_the_weights_load_alone_and_say_what_they_are(with_classes: Path, tmp_pa
 
 
 def test_a_path_of_this_machine_stays_here(with_classes: Path) -> None:
-    loaded = drawing.load(with_classes, "ema", "cpu")
+    loaded = sampling.load(with_classes, "ema", "cpu")
     data = loaded.config.data.model_copy(update={"source": "folder:/home/me/faces"})
     moved = replace(loaded, config=loaded.config.model_copy(update={"data": data}))
     about = exporting.described(with_classes, "ema", moved)
@@ -188,10 +188,10 @@ def test_a_path_of_this_machine_stays_here(with_classes: Path) -> None:
 
 
 def test_hostile_names_survive(with_classes: Path) -> None:
-    loaded = drawing.load(with_classes, "ema", "cpu")
+    loaded = sampling.load(with_classes, "ema", "cpu")
     names = ('"', "a\nb", "\0", "½", "\udc80", "', {}")
     about = exporting.described(
-        with_classes, "ema", Exported(loaded.config, loaded.generator, names, loaded.step)
+        with_classes, "ema", TrainedGenerator(loaded.config, loaded.generator, names, loaded.step)
     )
     stored = safetensors.torch.save({"x": torch.ones(1)}, about)
     length = int.from_bytes(stored[:8], "little")

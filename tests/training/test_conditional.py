@@ -23,7 +23,7 @@ from sagan_bench.data.store import Store
 from sagan_bench.evaluation.frechet import intra_fid
 from sagan_bench.models.layers import spectral_norms
 from sagan_bench.runs.records import Status, read
-from sagan_bench.session import drawing, experiment, session
+from sagan_bench.session import experiment, sampling, session
 from sagan_bench.session.probes import grid_labels
 from sagan_bench.training.draws import Noise, step_noise
 from sagan_bench.training.generation import draw, noise, truncated
@@ -244,7 +244,7 @@ def test_grids_have_a_class_a_row() -> None:
 def test_samples_by_class_and_interpolations(
     finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    exported = drawing.load(finished, "ema", "cpu")
+    exported = sampling.load(finished, "ema", "cpu")
     assert exported.classes_called(["3", "disc"]) == (3, 0)
     with pytest.raises(UserError, match="no class is called 'dsc'; did you mean 'disc'"):
         exported.classes_called(["dsc"])
@@ -286,7 +286,7 @@ def test_a_resumed_run_with_classes_ends_with_the_same_bits(store: Store) -> Non
 
 
 def test_classes_are_named_with_care(finished: Path) -> None:
-    exported = drawing.load(finished, "ema", "cpu")
+    exported = sampling.load(finished, "ema", "cpu")
     assert exported.classes_called(["0", " 3", "ring"]) == (0, 3, 1)
     for word in ("\u00b2", "", "10", "-1"):
         with pytest.raises(UserError, match="no class is called"):
@@ -295,7 +295,7 @@ def test_classes_are_named_with_care(finished: Path) -> None:
 
 def test_a_way_through_one_dimension_is_straight() -> None:
     a, b = torch.tensor([1.0]), torch.tensor([-3.0])
-    way = drawing._great_circle(a, b, torch.linspace(0, 1, 3))
+    way = sampling._great_circle(a, b, torch.linspace(0, 1, 3))
     assert way[:, 0].tolist() == [1.0, -1.0, -3.0]
 
 
@@ -305,7 +305,7 @@ def test_a_run_that_diverged_has_no_generator_to_use(finished: Path, tmp_path: P
     record = read(lost).model_copy(update={"status": Status.DIVERGED, "reason": "step 2: NaN"})
     (lost / "record.json").write_bytes(record.to_json())
     with pytest.raises(UserError, match=r"lost diverged \(step 2: NaN\)"):
-        drawing.load(lost, "ema", "cpu")
+        sampling.load(lost, "ema", "cpu")
 
 
 @pytest.mark.parametrize("out", ["x.jpg", "x", "taken/x.png"])
@@ -336,7 +336,7 @@ def test_g_obeys_its_class(tmp_path: Path) -> None:
         "run.sample_every=150", "run.checkpoint_every=150",
     )  # fmt: skip
     assert experiment.run(config, out=tmp_path / "run").status == "finished"
-    exported = drawing.load(tmp_path / "run", "ema", "cpu")
+    exported = sampling.load(tmp_path / "run", "ema", "cpu")
     for label, colour in enumerate(colours.values()):
         mean = exported.images(32, 0, (label,)).float().mean((0, 2, 3))
         assert (mean - torch.tensor(colour)).abs().max() < 60  # the colours are 160 apart

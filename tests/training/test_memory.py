@@ -16,7 +16,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.runs import records
-from sagan_bench.session import drawing, experiment
+from sagan_bench.session import experiment, sampling
 from sagan_bench.session.session import RunSession
 from sagan_bench.training.loop import TrainState, train
 from sagan_bench.training.timing import out_of_memory
@@ -148,7 +148,7 @@ def test_scoring_again_and_making_images_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment.run(make("run.steps=2"), out=tmp_path / "run")
-    exported = drawing.load(tmp_path / "run", "ema")
+    exported = sampling.load(tmp_path / "run", "ema")
     fewer = override(make("run.steps=2"), {"evaluation.n_fake": ("--n-fake", 12)})
 
     def full(*_: object) -> None:

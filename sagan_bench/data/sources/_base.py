@@ -32,7 +32,7 @@ class Published(NamedTuple):
 class Source(ABC):
     """One data set as one :class:`DataSpec` wants it: found when made, listed to build its store.
 
-    ``key`` names the prepared store in the cache: it changes when the source or the wish does.
+    ``key`` names the prepared store in the cache: it changes with the source and what is wanted.
     ``geometry`` is None where images are made at the wanted size; threads are then enough to make
     them, while pictures are decoded by processes. ``definition`` holds all that determines the
     images where that is known without reading any. ``selection`` is the category or attribute that

@@ -9,18 +9,9 @@ import numpy as np
 from PIL import Image
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.data.decoding import Geometry, Pixels
+from sagan_bench.data.decoding import Chunk, Geometry, Labels, Pixels, decode
 from sagan_bench.data.failures import failure
-from sagan_bench.data.listing import (
-    Chunk,
-    DataSpec,
-    Labels,
-    Listing,
-    Part,
-    at_most,
-    decoded,
-    spans,
-)
+from sagan_bench.data.listing import DataSpec, Listing, Part, at_most, spans
 from sagan_bench.data.sources._base import Archive, Published, Source
 from sagan_bench.data.sources._pickles import unpickled
 from sagan_bench.data.sources._scanning import File, check_folder, files_key
@@ -112,7 +103,7 @@ def read_batch(path: str, key: bytes, classes: int, rows: slice, geometry: Geome
     """Return the images and labels of some rows of a batch."""
     images, labels = _batch(path, key, classes)
     pictures = (("", Image.fromarray(image.transpose(1, 2, 0))) for image in images[rows])
-    return decoded(pictures, labels[rows], geometry)
+    return decode(pictures, labels[rows], geometry)
 
 
 @lru_cache(maxsize=1)

@@ -11,22 +11,26 @@ from functools import partial
 from pathlib import Path
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.data.decoding import Geometry
-from sagan_bench.data.listing import (
-    Chunk,
-    DataSpec,
-    Listing,
-    Part,
-    decoded,
-    first_of,
-    printable,
-    some,
-    spans,
-)
-from sagan_bench.data.sources._scanning import is_not_data
+from sagan_bench.data.decoding import Chunk, Geometry, decode
+from sagan_bench.data.listing import DataSpec, Listing, Part, first_of, printable, some, spans
+from sagan_bench.data.sources._base import Source
+from sagan_bench.data.sources._scanning import files_key, is_not_data, scan
 from sagan_bench.data.sources._splitting import Splits, heads
 
 _FILES_A_TASK = 64
+
+
+class PictureFiles(Source):
+    """A source that is all picture files below a folder."""
+
+    root: Path
+    names: list[str]
+
+    def scan(self, root: Path, *more: str) -> None:
+        """Find the pictures; ``more`` is what else makes another store of them."""
+        pictures = scan(root)
+        self.root, self.names, self.remarks = root, pictures.names, pictures.remarks
+        self.key = files_key(self.spec, root, pictures.files, *more)
 
 
 def listed(spec: DataSpec, root: Path, splits: Splits) -> Listing:
@@ -131,4 +135,4 @@ def files_part(root: Path, names: list[str], labels: list[int], geometry: Geomet
 def read_files(root: str, names: list[str], labels: list[int], geometry: Geometry) -> Chunk:
     """Decode pictures; those that cannot be read are left out and named with the reason."""
     pictures = ((printable(name), os.path.join(root, name)) for name in names)
-    return decoded(pictures, labels, geometry)
+    return decode(pictures, labels, geometry)

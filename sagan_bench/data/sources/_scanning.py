@@ -89,18 +89,15 @@ def scan(root: Path) -> Scan:
 
 def check_folder(root: Path, fetched_as: str | None = None) -> None:
     """Raise `UserError` unless ``root`` is a folder; ``fetched_as`` is what can be downloaded."""
-    if not _exists(root):
+    try:
+        is_there = root.exists()
+    except (OSError, ValueError) as error:  # a name too long, or with a null byte
+        raise UserError(f"{str(root)[:200]!r} can be no folder: {error}") from error
+    if not is_there:
         fetch = f", or fetch it: data download {fetched_as} {root}" if fetched_as else ""
         raise UserError(f"there is no folder {root}; check the path after the colon{fetch}")
     if not root.is_dir():
         raise UserError(f"{root} is a file; give the folder that holds the data")
-
-
-def _exists(root: Path) -> bool:
-    try:
-        return root.exists()
-    except (OSError, ValueError) as error:  # a name too long, or with a null byte
-        raise UserError(f"{str(root)[:200]!r} can be no folder: {error}") from error
 
 
 def is_not_data(name: str) -> bool:
@@ -196,10 +193,10 @@ def _counted(names: list[str], what: str) -> list[str]:
 
 
 def files_key(spec: DataSpec, root: Path, files: Iterable[File], *more: str) -> str:
-    """Return a key that changes with the place, names, sizes and times of files, and the wish."""
+    """Return a key that changes with place, names, sizes and times of files, and what is wanted."""
     # The path is in the key, though in no fingerprint: unpacked archives can agree in names, sizes
     # and times and still hold other pictures.
     listing = hashlib.sha256(os.fsencode(root.resolve()))
     for file in files:
         listing.update(os.fsencode(f"\0{file.name}\0{file.size}\0{file.mtime_ns}"))
-    return digest16([spec.kind, listing.hexdigest(), RESIZE, *spec.wish, *more])
+    return digest16([spec.kind, listing.hexdigest(), RESIZE, *spec.cache_fields, *more])

@@ -7,9 +7,9 @@ from pathlib import Path
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SOURCES
 from sagan_bench.data.listing import DataSpec, Listing, first_of, hold_out, ranked, some
-from sagan_bench.data.sources._base import Archive, Published, Source
-from sagan_bench.data.sources._class_folders import files_part, listed
-from sagan_bench.data.sources._scanning import check_folder, files_key, scan
+from sagan_bench.data.sources._base import Archive, Published
+from sagan_bench.data.sources._class_folders import PictureFiles, files_part, listed
+from sagan_bench.data.sources._scanning import check_folder
 from sagan_bench.data.sources._splitting import heads, split
 from sagan_bench.data.sources._texts import read_lines, read_table
 
@@ -52,7 +52,7 @@ PUBLISHED = Published(
 
 
 @SOURCES.register("celeba")
-class CelebA(Source):
+class CelebA(PictureFiles):
     """CelebA; ``celeba:PATH#Smiling`` makes an attribute's absence and presence the classes.
 
     ``list_eval_partition`` gives the splits, its validation part unused; without it a tenth is held
@@ -72,12 +72,9 @@ class CelebA(Source):
         self.selection = attribute
         self.partition = _text_file(root, _PARTITION)
         self.attributes = _text_file(root, _ATTRIBUTES) if attribute else None
-        self.folder = _pictures(root)
-        pictures = scan(self.folder)
-        self.names, self.remarks = pictures.names, pictures.remarks
         texts = [read_table(path) for path in (self.partition, self.attributes) if path]
         sums = sha256(b"".join(texts)).hexdigest()
-        self.key = files_key(spec, self.folder, pictures.files, attribute or "", sums)
+        self.scan(_pictures(root), attribute or "", sums)
 
     @classmethod
     def published(cls, category: str | None) -> Published:
@@ -86,7 +83,7 @@ class CelebA(Source):
 
     def listing(self) -> Listing:
         """Return faces by the partition; of a plain folder its pictures by their folders."""
-        spec, attribute, folder = self.spec, self.selection, self.folder
+        spec, attribute, folder = self.spec, self.selection, self.root
         if attribute is None and self.partition is None and heads(self.names):
             return listed(spec, folder, split(self.names, folder))
         if self.partition:

@@ -2,14 +2,12 @@
 
 from sagan_bench.core.registry import SOURCES
 from sagan_bench.data.listing import DataSpec, Listing
-from sagan_bench.data.sources._base import Source
-from sagan_bench.data.sources._class_folders import listed
-from sagan_bench.data.sources._scanning import files_key, scan
+from sagan_bench.data.sources._class_folders import PictureFiles, listed
 from sagan_bench.data.sources._splitting import level_of_all, split
 
 
 @SOURCES.register("folder")
-class Folder(Source):
+class Folder(PictureFiles):
     """A folder of pictures, with or without a subfolder for each class.
 
     Without subfolders there is one class, ``images``. ``train/`` with ``test/`` or ``val/``, or
@@ -23,11 +21,9 @@ class Folder(Source):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        pictures = scan(spec.path)
-        self.names = pictures.names
-        self.key = files_key(spec, spec.path, pictures.files)
-        self.remarks = (*pictures.remarks, *level_of_all(self.names))
+        self.scan(spec.path)
+        self.remarks += level_of_all(self.names)
 
     def listing(self) -> Listing:
         """Return the pictures by the folders they lie in."""
-        return listed(self.spec, self.spec.path, split(self.names, self.spec.path))
+        return listed(self.spec, self.root, split(self.names, self.root))

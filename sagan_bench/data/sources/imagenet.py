@@ -7,9 +7,7 @@ from pathlib import Path
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SOURCES
 from sagan_bench.data.listing import DataSpec, Listing, hold_out, ranked, some
-from sagan_bench.data.sources._base import Source
-from sagan_bench.data.sources._class_folders import listed
-from sagan_bench.data.sources._scanning import files_key, scan
+from sagan_bench.data.sources._class_folders import PictureFiles, listed
 from sagan_bench.data.sources._splitting import Splits, below, folder_of, heads
 
 _WNID = re.compile(r"n\d{8}")
@@ -18,7 +16,7 @@ _logger = logging.getLogger(__name__)
 
 
 @SOURCES.register("imagenet")
-class ImageNet(Source):
+class ImageNet(PictureFiles):
     """ImageNet, or a part of it with folders of the same kind.
 
     ``val/`` is the test split if it is sorted into class folders. Left flat, as its archive
@@ -34,13 +32,11 @@ class ImageNet(Source):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        pictures = scan(spec.path)
-        self.names, self.remarks = pictures.names, pictures.remarks
-        self.key = files_key(spec, spec.path, pictures.files)
+        self.scan(spec.path)
 
     def listing(self) -> Listing:
         """Return the pictures by their wnids."""
-        spec, root, names = self.spec, self.spec.path, self.names
+        spec, root, names = self.spec, self.root, self.names
         folder = folder_of("train", heads(names), root)
         prefix = f"{folder}/" if folder else ""
         train = below(names, prefix)

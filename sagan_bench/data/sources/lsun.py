@@ -12,14 +12,12 @@ import lmdb
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SOURCES
-from sagan_bench.data.decoding import Geometry
+from sagan_bench.data.decoding import Chunk, Geometry, decode
 from sagan_bench.data.failures import failure
 from sagan_bench.data.listing import (
-    Chunk,
     DataSpec,
     Listing,
     Part,
-    decoded,
     first_of,
     hold_out,
     printable,
@@ -218,4 +216,4 @@ def read_lmdb(directory: str, keys: list[str], geometry: Geometry) -> Chunk:
         pictures = (
             (printable(key), transaction.get(os.fsencode(key), default=b"")) for key in keys
         )
-        return decoded(pictures, [0] * len(keys), geometry)
+        return decode(pictures, [0] * len(keys), geometry)

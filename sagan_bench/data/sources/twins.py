@@ -7,7 +7,8 @@ import numpy as np
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SOURCES
 from sagan_bench.data import shapes
-from sagan_bench.data.listing import Chunk, DataSpec, Listing, Part, at_most, digest16, spans
+from sagan_bench.data.decoding import Chunk
+from sagan_bench.data.listing import DataSpec, Listing, Part, at_most, digest16, spans
 from sagan_bench.data.sources._base import Source
 
 TWINS_SEED = 0

@@ -19,7 +19,7 @@ from sagan_bench.session.probes import GRID_ROW, save_grid
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import draw, noise
 
-__all__ = ["Exported", "load", "save_grid"]
+__all__ = ["TrainedGenerator", "load", "save_grid"]
 
 BATCH = 64
 SMALL_SINE = 1e-6
@@ -27,7 +27,7 @@ WEIGHTS = ("ema", "raw")
 
 
 @dataclass(frozen=True)
-class Exported:
+class TrainedGenerator:
     """A generator as it was scored after ``step``, and the names of its classes, if it has any."""
 
     config: RunConfig
@@ -117,7 +117,7 @@ def _great_circle(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     return (first.sin()[:, None] * a + second.sin()[:, None] * b) / angle.sin()
 
 
-def load(path: Path, weights: str, device: str = "auto") -> Exported:
+def load(path: Path, weights: str, device: str = "auto") -> TrainedGenerator:
     """Return the generator of a finished run; ``weights`` are ``ema`` or ``raw``.
 
     Raises:
@@ -139,4 +139,4 @@ def load(path: Path, weights: str, device: str = "auto") -> Exported:
     classes = record.data.manifest["classes"] if record.data else ()
     known = classes if config.model.classes and isinstance(classes, list) else ()
     names = tuple(map(str, known))
-    return Exported(config, generator.eval(), names, state["step"])
+    return TrainedGenerator(config, generator.eval(), names, state["step"])
