@@ -15,7 +15,7 @@ from sagan_bench.core.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sagan_bench.analysis.comparison import Findings, Reading
+    from sagan_bench.report.document import Findings, Reading
 
 
 def compare(
@@ -56,14 +56,16 @@ def _findings(
     from sagan_bench.analysis import comparison
     from sagan_bench.experiments.findings import of_study
     from sagan_bench.experiments.study import MEMORY
+    from sagan_bench.report import text
 
     places = [place(one, runs) for one in what]
     studies = [place for place in places if (place / MEMORY).exists()]
     if len(places) == len(studies) == 1 and not (baseline or metric or min_effect):
-        return of_study(studies[0])
+        return text.findings(of_study(studies[0]))
     if baseline is None:
         raise UserError("compare: say with --baseline NAME which variant the others are held to")
-    return comparison.of_runs(_runs_in(places), baseline, metric, _effect(min_effect))
+    found = comparison.of_runs(_runs_in(places), baseline, metric, _effect(min_effect))
+    return text.findings(found)
 
 
 def place(name: str, runs: Path) -> Path:

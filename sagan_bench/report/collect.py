@@ -11,7 +11,6 @@ from typing import Any
 
 from sagan_bench.analysis import comparison
 from sagan_bench.analysis.collection import RunSet, gather
-from sagan_bench.analysis.comparison import Findings
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
 from sagan_bench.config.layers import assemble
 from sagan_bench.config.schema import RunConfig
@@ -22,7 +21,8 @@ from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import collected, question
 from sagan_bench.experiments.study import Memory
-from sagan_bench.report.document import Document, Placed, RunRow, Series
+from sagan_bench.report import text
+from sagan_bench.report.document import Document, Findings, Placed, RunRow, Series
 from sagan_bench.report.pictures import Files, chosen
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
@@ -47,12 +47,10 @@ def of_study(folder: Path) -> tuple[Document, Files]:
         UserError: there is no study, no finished run, or runs that may not be compared.
     """
     memory, runs = collected(folder)
-    asked, paper = question(memory), memory.study.paper
+    paper = memory.study.paper
     return _document(
         folder.resolve().name,
-        comparison.findings(runs, asked),
-        runs,
-        missing=comparison.missing_runs(asked, runs),
+        comparison.findings(runs, question(memory)),
         comparable=memory.study.comparable,
         paper=paper.model_dump(mode="json") if paper else None,
         repeat=repeating(memory),
@@ -62,19 +60,18 @@ def of_study(folder: Path) -> tuple[Document, Files]:
 def of_runs(paths: Sequence[Path], name: str, baseline: str | None) -> tuple[Document, Files]:
     """Return the document of runs that no study names.  Raises `UserError` as `of_study`."""
     runs = gather(paths, loose=True)
-    return _document(name, comparison.about(runs, baseline), runs, missing=len(runs.begun))
+    return _document(name, comparison.about(runs, baseline))
 
 
 def _document(
     name: str,
-    found: Findings,
-    collection: RunSet,
+    numbers: comparison.Findings,
     *,
-    missing: int,
     comparable: bool = True,
     paper: dict[str, Any] | None = None,
     repeat: str | None = None,
 ) -> tuple[Document, Files]:
+    found, collection, missing = text.findings(numbers), numbers.runs, numbers.missing
     runs = _ordered(found, collection)
     ended = [a.ended for run in runs for a in run.record.attempts if a.ended]
     partial = bool(missing or found.unfinished)

@@ -12,6 +12,7 @@ from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.findings import Findings, SearchFindings
 from sagan_bench.experiments.tuning.planning import best, is_over
 from sagan_bench.experiments.tuning.storage import JOURNAL
+from sagan_bench.report import answers
 from sagan_bench.report.collect import environments, of_place, toml, unread
 from sagan_bench.report.document import TuningDocument
 from sagan_bench.runs.records import Record
@@ -53,7 +54,9 @@ def of_tuning(folder: Path, url: str | None = None) -> TuningDocument:
         data=next((record.data.manifest for record in records if record.data), {}),
         environments=tuple(environments(records)),
         repeat=repeating(memory),
-        findings=replace(found, storage=memory.storage or f"{found.name}/{JOURNAL}"),
+        findings=replace(
+            answers.findings(found), storage=memory.storage or f"{found.name}/{JOURNAL}"
+        ),
         confirm=memory.confirm,
         winners={of: text for of, text in winners.items() if text},
         protocol=protocol,

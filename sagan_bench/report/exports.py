@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sagan_bench.analysis.comparison import Reading
-from sagan_bench.analysis.statistics import Comparison
-from sagan_bench.experiments.tuning.findings import Findings as TuningFindings
 from sagan_bench.experiments.tuning.planning import best_name
-from sagan_bench.report import words
-from sagan_bench.report.document import AnyDocument, Document, TuningDocument
+from sagan_bench.report import answers, formats
+from sagan_bench.report import text as words
+from sagan_bench.report.document import (
+    AnyDocument,
+    Document,
+    Reading,
+    TuningDocument,
+    TuningFindings,
+)
+from sagan_bench.report.formats import decimals, number
 from sagan_bench.report.tables import means, shown_metrics
-from sagan_bench.report.words import decimals, number
+from sagan_bench.report.text import Words
 
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -96,7 +101,7 @@ def _comparisons(document: Document) -> list[dict[str, Any]]:
     ]
 
 
-def _comparison(reading: Reading, one: Comparison) -> dict[str, Any]:
+def _comparison(reading: Reading, one: Words) -> dict[str, Any]:
     figures = asdict(one)
     for name in ("interval", "interval_alone"):
         low, high = figures.pop(name) or (None, None)
@@ -131,7 +136,7 @@ def _cells(document: Document) -> tuple[list[str], list[list[str]]]:
             f"{s.n_ok}/{s.n}",
             number(s.mean, level) + spread,
             number(one.effect, level, signed=True) if one else "",
-            words.span(one.interval, level) if one and one.interval else "",
+            formats.span(one.interval, level) if one and one.interval else "",
             (one.verdict or one.standing) if one else "baseline",
             *(number(mean) for mean in means(document, variant.name, metrics)),
         ])  # fmt: skip
@@ -161,7 +166,7 @@ def _markdown(document: Document) -> str:
     header, rows = _cells(document)
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     told = "\n".join(f"| {' | '.join(map(_plain, row))} |" for row in lines)
-    _, answer = words.answer(document)
+    _, answer = answers.answer(document)
     return f"**{_plain(answer)}** {_plain(document.findings.budget)}.\n\n{told}\n"
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sagan_bench.experiments.tuning.findings import Axis
 from sagan_bench.report.figures import COLOURS, EDGE, INK, MARKERS, panel, wrapped
-from sagan_bench.report.words import short, shown
+from sagan_bench.report.formats import short, shown
 
 OUTCOMES = {"complete": "o", "pruned": "v", "diverged": "X"}
 """Those that are drawn, and their markers."""

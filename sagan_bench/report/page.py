@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sagan_bench.core.trees import flatten
-from sagan_bench.report import figures, plots, tables, words
+from sagan_bench.report import answers, figures, formats, plots, tables, text
 from sagan_bench.report.document import AnyDocument, Document, Picture
 from sagan_bench.report.pictures import MANY, preview
 
@@ -72,8 +72,8 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
         "page.html",
         document,
         marks=marks(look),
-        sure=words.sureness(found.primary, document.status),
-        claims=words.claims(found.primary, document.status),
+        sure=text.sureness(found.primary, document.status),
+        claims=text.claims(found.primary, document.status),
         facts=_facts(document),
         results=tables.results(document),
         changes=tables.changes(document),
@@ -95,7 +95,7 @@ def render(document: Document, content: Callable[[str], bytes]) -> str:
 def fill(template: str, document: AnyDocument, **values: Any) -> str:
     """Return a template of a page with what every page has, and the values given."""
     script = _asset("page.js")
-    tone, answer = words.answer(document)
+    tone, answer = answers.answer(document)
     return _templates().get_template(template).render(
         document=document,
         found=document.findings,
@@ -139,8 +139,8 @@ def _facts(document: Document) -> list[tuple[str, str]]:
     size = document.config.get("data", {}).get("image_size", "?")
     kind = document.data.get("kind") or document.config.get("data", {}).get("source", "?")
     facts = [
-        ("Runs", f"{words.plural(len(runs), 'run')}: {words.plural(len(found.variants), 'variant')}"
-         f", {words.plural(len(seeds), 'seed')}"),
+        ("Runs", f"{formats.plural(len(runs), 'run')}: {formats.plural(len(found.variants), 'variant')}"
+         f", {formats.plural(len(seeds), 'seed')}"),
         ("Data", f"{kind}, {size} px"),
         ("Budget", found.budget),
     ]  # fmt: skip
@@ -188,8 +188,8 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": words.shown, "json": _json, "number": words.number}
-    environment.globals |= {"MARKS": words.MARKS, "ARROWS": words.ARROWS}
+    environment.filters |= {"shown": formats.shown, "json": _json, "number": formats.number}
+    environment.globals |= {"MARKS": text.MARKS, "ARROWS": text.ARROWS}
     return environment
 
 

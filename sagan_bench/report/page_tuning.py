@@ -7,16 +7,18 @@ from typing import Any
 
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.core.trees import flatten
-from sagan_bench.experiments.tuning.findings import Findings, Importance, SearchFindings
+from sagan_bench.experiments.tuning.findings import Importance, SearchFindings
 from sagan_bench.experiments.tuning.planning import best_name
 from sagan_bench.experiments.tuning.trials import Candidate, Trial
-from sagan_bench.report import figures, figures_tuning, words
+from sagan_bench.report import answers, figures, figures_tuning, formats, text
 from sagan_bench.report.document import TuningDocument
+from sagan_bench.report.document import TuningFindings as Findings
 from sagan_bench.report.figures_tuning import Again, Point, Strand
+from sagan_bench.report.formats import MISSING, decimals, duration, number, plural
 from sagan_bench.report.page import fill, marks
 from sagan_bench.report.plots import Drawn, drawn
 from sagan_bench.report.tables import Cell, Column, Row, Table
-from sagan_bench.report.words import MISSING, Tone, decimals, duration, number, plural
+from sagan_bench.report.text import Tone
 
 TONES: dict[str, Tone] = {"diverged": "worse", "failed": "worse"}
 METHOD = (
@@ -61,14 +63,14 @@ class Shown:
 def render(document: TuningDocument) -> str:
     """Return the page.  The same document gives the same bytes."""
     found = document.findings
-    reading = words.reading(found)
+    reading = answers.reading(found)
     return fill(
         "tuning.html",
         document,
         marks=marks(figures.looks(found.variants)),
         facts=_facts(document),
-        sure=words.sureness(reading, document.status, "search"),
-        claims=words.claims(reading, document.status, "search"),
+        sure=text.sureness(reading, document.status, "search"),
+        claims=text.claims(reading, document.status, "search"),
         records=document.runs_over,
         searches=[_shown(number, one, found) for number, one in enumerate(found.searches, 1)],
         space=_space(found),
@@ -109,7 +111,9 @@ def _shown(place: int, one: SearchFindings, found: Findings) -> Shown:
         id=f"search-{place}",
         name=f"{one.variant}, search {one.index + 1}" if several else one.variant,
         variant=one.variant,
-        answer=words.winner(found, one) if one.is_over else f"Not over: {words.progress([one])}.",
+        answer=answers.winner(found, one)
+        if one.is_over
+        else f"Not over: {answers.progress([one])}.",
         facts=_spent(one),
         figures=tuple(_figures(place, one, found)),
         candidates=_candidates(place, one, found),
@@ -133,7 +137,7 @@ def _spent(one: SearchFindings) -> tuple[tuple[str, str], ...]:
 
 
 def _figures(place: int, one: SearchFindings, found: Findings) -> Iterator[Drawn]:
-    label, arrow = found.labels[0], words.ARROWS[found.better[0]]
+    label, arrow = found.labels[0], text.ARROWS[found.better[0]]
     if not one.best_so_far:
         return
     _, best = one.best_so_far[-1]
@@ -167,7 +171,7 @@ def _figures(place: int, one: SearchFindings, found: Findings) -> Iterator[Drawn
 def _pareto(place: int, one: SearchFindings, found: Findings) -> Drawn:
     points = {t.number: (t.values[0], t.values[1]) for t in one.trials if t.values}
     first, second = (
-        f"{label} {words.ARROWS[better]}"
+        f"{label} {text.ARROWS[better]}"
         for label, better in list(zip(found.labels, found.better, strict=True))[:2]
     )
     return drawn(
@@ -287,12 +291,12 @@ def _trial(trial: Trial, one: SearchFindings, objectives: int) -> Row:
 
 def _parameters(one: SearchFindings) -> Iterator[Column]:
     for axis in one.axes:
-        yield Column(words.short(axis.key), axis.scale != "categorical", help=axis.key)
+        yield Column(formats.short(axis.key), axis.scale != "categorical", help=axis.key)
 
 
 def _value(value: Any) -> Cell:
     """Return a sampled value, rounded: the winner's file has all its digits."""
-    text = f"{value:.3g}" if isinstance(value, float) else words.shown(value)
+    text = f"{value:.3g}" if isinstance(value, float) else formats.shown(value)
     return Cell(text, value if isinstance(value, int | float) else None)
 
 
@@ -309,7 +313,7 @@ def _space(found: Findings) -> Table:
     for key, axis in by_key.items():
         has = dict.fromkeys(one.variant for one in found.searches if axis in one.axes)
         values = (
-            ", ".join(map(words.shown, axis.choices))
+            ", ".join(map(formats.shown, axis.choices))
             if axis.choices
             else f"{axis.low:g} to {axis.high:g}"
         )

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from sagan_bench.analysis.comparison import Findings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, first_trouble
-from sagan_bench.report.document import Picture
+from sagan_bench.report.document import Findings, Picture
 from sagan_bench.runs.run import Run
 from sagan_bench.runs.run_directory import read_sealed
 

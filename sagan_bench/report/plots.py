@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from sagan_bench.report import figures
 from sagan_bench.report.document import Document, Placed, Series
 from sagan_bench.report.figures import DASHES, Effect, Line, Look
-from sagan_bench.report.words import HOUR, MINUTE, claim, decimals, number
+from sagan_bench.report.formats import HOUR, MINUTE, decimals, number
+from sagan_bench.report.text import claim
 from sagan_bench.runs.records import Status
 
 TOLD = 8

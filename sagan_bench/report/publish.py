@@ -7,7 +7,7 @@ from urllib.parse import quote
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sweep_dead
 from sagan_bench.core.stored import UNFIT, refuse_special
-from sagan_bench.report import exports, page, page_tuning, words
+from sagan_bench.report import answers, exports, page, page_tuning
 from sagan_bench.report.document import AnyDocument, Document, not_a_report, read
 from sagan_bench.report.pictures import Files, unshowable
 from sagan_bench.runs.run_directory import readable
@@ -112,7 +112,7 @@ def list_reports(root: Path) -> Path:
 
 def _listed(one: tuple[str, AnyDocument]) -> dict[str, object]:
     name, document = one
-    tone, answer = words.answer(document)
+    tone, answer = answers.answer(document)
     return {
         "href": f"{quote(name)}/{PAGE}",
         "name": document.name,

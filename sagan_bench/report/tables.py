@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sagan_bench.analysis.comparison import Reading, Variant
-from sagan_bench.analysis.statistics import Comparison
+from sagan_bench.analysis.variants import Variant
 from sagan_bench.evaluation.protocol import BETTER, label
-from sagan_bench.report import words
-from sagan_bench.report.document import Document, RunRow
-from sagan_bench.report.words import MISSING, Tone, compact, decimals, duration, number, plural
+from sagan_bench.report import formats
+from sagan_bench.report import text as words
+from sagan_bench.report.document import Document, Reading, RunRow
+from sagan_bench.report.formats import MISSING, compact, decimals, duration, number, plural
+from sagan_bench.report.text import Tone, Words
 from sagan_bench.runs.records import Status
 
 
@@ -144,20 +145,20 @@ def _result(
     return Row(cells, key=f"v-{variant.name}", pinned=pinned, variant=variant.name)
 
 
-def _verdict(one: Comparison | None, baseline: bool) -> Cell:
+def _verdict(one: Words | None, baseline: bool) -> Cell:
     if one is None:
         return Cell("baseline" if baseline else MISSING, "")
     tone = words.tone(one)
     return Cell(one.verdict or one.standing, one.verdict or one.standing, tone=tone)
 
 
-def _effect(one: Comparison | None, reading: Reading) -> tuple[Cell, Cell, Cell]:
+def _effect(one: Words | None, reading: Reading) -> tuple[Cell, Cell, Cell]:
     if one is None:
         return Cell(MISSING), Cell(MISSING), Cell(MISSING)
     places = decimals([*(c.effect for c in reading.comparisons), reading.min_effect or None])
     return (
         Cell(number(one.effect, places, signed=True), one.effect),
-        Cell(words.span(one.interval, places), one.interval and one.interval[0]),
+        Cell(formats.span(one.interval, places), one.interval and one.interval[0]),
         Cell(number(one.p_better, 2), one.p_better),
     )
 
@@ -189,7 +190,7 @@ def changes(document: Document) -> Table:
     )
     rows = []
     for variant, changed in document.findings.differences.items():
-        lines = [(key, words.shown(old), words.shown(new)) for key, old, new in changed]
+        lines = [(key, formats.shown(old), formats.shown(new)) for key, old, new in changed]
         for texts in lines or [("no setting differs", MISSING, MISSING)]:
             pair = f"{variant} v {baselines[variant]}"
             cells = (Cell(pair, look=variant), *map(Cell, texts))

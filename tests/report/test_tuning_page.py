@@ -20,7 +20,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.space import load
-from sagan_bench.report import collect_tuning, page_tuning, publish, words
+from sagan_bench.report import answers, collect_tuning, page_tuning, publish
 from sagan_bench.report.document import TuningDocument
 
 REACHED = 100.0
@@ -103,7 +103,7 @@ def test_the_first_lines_say_what_may_be_said(both: Tuned) -> None:
         "Is sagan better than no-attention once each is tuned equally well?"
     )
     sagan, without = (one.reported for one in found.searches)
-    tone, answer = words.answer(both.document)
+    tone, answer = answers.answer(both.document)
     assert tone == "open"
     assert answer == (
         f"No verdict: on fresh seeds FID[effnet-lite0] is {sagan:.1f} (sagan) and {without:.1f} "
@@ -145,7 +145,7 @@ def test_importance_is_shown_from_thirty_trials(tmp_path: Path) -> None:
 def test_five_searches_a_side_give_a_verdict_about_searches(tmp_path: Path) -> None:
     sides: dict[str, Any] = {"variants": ("sagan", "no-attention"), "searches": 5}
     many = tuned(tmp_path, trials=2, outcome=clear, pruner="none", **sides)
-    tone, answer = words.answer(many.document)
+    tone, answer = answers.answer(many.document)
     assert (tone, answer[:32]) == ("better", "sagan is better than no-attentio")
     html = many.page.read_text()
     assert "5 searches against 5 put the difference between" in html
@@ -171,7 +171,7 @@ def test_several_searches_of_one_variant_say_what_they_reach(tmp_path: Path) -> 
     one = tuned(tmp_path, trials=2, searches=3, pruner="none")
     known = [search.reported for search in one.document.findings.searches]
     reached = f"{min(filter(None, known)):.1f} to {max(filter(None, known)):.1f}."
-    assert words.answer(one.document) == (
+    assert answers.answer(one.document) == (
         "told", f"On fresh seeds the winners of 3 searches reach FID[effnet-lite0] {reached}"
     )  # fmt: skip
 
@@ -196,7 +196,7 @@ def test_a_tuning_under_way_is_partial_and_claims_nothing(tmp_path: Path) -> Non
         tune(memory, folder, engine, stop)
     document = collect_tuning.of_tuning(folder)
     assert document.status == "partial"
-    assert words.answer(document) == ("open", "Nothing can be claimed yet: 2 of 4 trials ended.")
+    assert answers.answer(document) == ("open", "Nothing can be claimed yet: 2 of 4 trials ended.")
     assert "Not over: 2 of 4 trials ended" in page_tuning.render(document)
 
 

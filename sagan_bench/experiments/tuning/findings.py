@@ -4,16 +4,18 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, get_args
 
 import optuna
 from optuna.storages import BaseStorage
 
 from sagan_bench.analysis import statistics
-from sagan_bench.analysis.statistics import CONFIRMATORY_N, Comparison, Metric
+from sagan_bench.analysis.statistics import CONFIRMATORY_N
+from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, S, Standing
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import label
 from sagan_bench.experiments.tuning import storage as kept
@@ -61,6 +63,13 @@ class Budget:
     """Training and scoring of all trials that ended."""
 
 
+class Unweighed(StrEnum):
+    """Why the importance of parameters is not known."""
+
+    TOO_FEW = "too few"
+    CONSTANT = "constant"
+
+
 @dataclass(frozen=True)
 class Importance:
     """Share of each parameter in what the objective varies by, or why that is not said."""
@@ -68,6 +77,7 @@ class Importance:
     evaluator: str
     shares: dict[str, float] | None
     absent: str | None
+    """An `Unweighed`; in a report, that in words."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +131,11 @@ class SearchFindings:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Everything that can be said of a tuning; figures raw, words beside them.
+class FindingsOf(Generic[S]):
+    """Everything that can be said of a tuning, in figures.
 
-    ``comparisons`` and ``sentences`` are of variants, whose unit is the search.
+    ``comparisons`` are of variants, whose unit is the search; ``standing`` is of all of them, a
+    `Standing` or, in a report, that in words.
     """
 
     name: str
@@ -142,9 +153,8 @@ class Findings:
     storage: str
     looks: int
     searches: tuple[SearchFindings, ...]
-    standing: str
-    comparisons: tuple[Comparison, ...]
-    sentences: tuple[str, ...]
+    standing: S | None
+    comparisons: tuple[Comparison[S], ...]
 
     def first(self, variant: str) -> SearchFindings:
         """Return the search of a variant whose winner is exported: the first.
@@ -152,6 +162,9 @@ class Findings:
         To take the best of several would be to choose on set B.
         """
         return next(one for one in self.searches if one.variant == variant)
+
+
+Findings = FindingsOf[Standing]
 
 
 def looked(looks: int) -> str:
@@ -197,10 +210,9 @@ def importance(study: optuna.Study | None, found: Sequence[Trial]) -> Importance
     name = "PED-ANOVA"
     complete = [one for one in found if one.outcome == "complete"]
     if study is None or len(complete) < IMPORTANCE_TRIALS:
-        absent = f"{len(complete)} trials are complete; said from {IMPORTANCE_TRIALS} on"
-        return Importance(name, None, absent)
+        return Importance(name, None, Unweighed.TOO_FEW)
     if len({one.values for one in complete}) == 1:
-        return Importance(name, None, "the objective did not vary")
+        return Importance(name, None, Unweighed.CONSTANT)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Importance(name, dict(shares), None)
 
@@ -285,7 +297,6 @@ def findings(memory: Memory, folder: Path, found: Sequence[SearchFindings]) -> F
         searches=tuple(found),
         standing=standing,
         comparisons=compared,
-        sentences=tuple(statistics.sentence(one, metric, "searches") for one in compared),
     )
 
 
@@ -301,7 +312,7 @@ def _metric(tuning: Tuning, name: str, found: Sequence[SearchFindings]) -> Metri
 
 def _compared(
     tuning: Tuning, metric: Metric, found: Sequence[SearchFindings], looks: int
-) -> tuple[str, tuple[Comparison, ...]]:
+) -> tuple[Standing | None, tuple[Comparison[Standing], ...]]:
     """Compare variants by what their searches reported: a search is one observation.
 
     With fewer than 5 a side nothing is claimed of a variant: another search might have found
@@ -314,14 +325,14 @@ def _compared(
     }
     least = min(map(len, sides.values()))
     if len(sides) < 2 or not least:
-        return "", ()
+        return None, ()
     missing = len(found) - len(over)
     compared = statistics.compare(sides, tuning.baseline, metric, looks=looks, missing=missing)
     lengths = sorted({len(one.trials) - one.budget.trials["failed"] for one in over})
     if len(lengths) > 1:
-        standing = f"unequal searches, of {lengths[0]} to {lengths[-1]} trials"
+        standing = Standing(Basis.UNEQUAL_SEARCHES, trials=(lengths[0], lengths[-1]))
     elif least < CONFIRMATORY_N:
-        standing = f"conditional on these searches, {least} a side"
+        standing = Standing(Basis.FEW_SEARCHES, searches=least)
     else:
         return compared[0].standing, compared
     plain = (replace(one, standing=standing, verdict=None, seeds_needed=None) for one in compared)
