@@ -104,9 +104,9 @@ def _study(folder: Path) -> tuple["AnyDocument", "Files"]:
 
 
 def _tuning(folder: Path, storage: str | None) -> tuple["AnyDocument", "Files"]:
-    from sagan_bench.report import collect_tuning
+    from sagan_bench.report import collect
 
-    return collect_tuning.of_tuning(folder, storage), {}
+    return collect.of_tuning(folder, storage)
 
 
 def _runs(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Files"]:

@@ -146,6 +146,7 @@ class Report(_Part):
     data: dict[str, Any]
     environments: tuple[dict[str, Any], ...] = Field(description="distinct ones, of all runs")
     repeat: str | None = Field(description="command that repeats it all; null if none is known")
+    sections: dict[str, Any] = Field({}, description="section of a user -> its data")
     pictured: dict[PictureName, str] = Field(
         default_factory=dict, description="picture -> SHA-256 of its file"
     )
@@ -157,7 +158,7 @@ class Report(_Part):
 
     def to_json(self) -> str:
         """Return it as JSON in a line, with its seal."""
-        value = self.model_dump(mode="json")
+        value = self.model_dump(mode="json", exclude=None if self.sections else {"sections"})
         return json.dumps({SEAL: seal(value), **value}, ensure_ascii=False) + "\n"
 
 

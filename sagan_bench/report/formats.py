@@ -6,6 +6,8 @@ from typing import Any
 
 MISSING = "—"
 MINUTE, HOUR = 60, 3600
+LISTED = 8
+"""Variants whose figures a title names."""
 
 
 def decimals(values: Iterable[float | None]) -> int:
@@ -59,6 +61,13 @@ def plural(count: int, noun: str) -> str:
 def many(noun: str) -> str:
     """Return the plural of a noun."""
     return noun + ("es" if noun.endswith("ch") else "s")
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Return parts in a line, so many of them as a title has; the table has the rest."""
+    texts = list(parts)
+    more = f"; and {len(texts) - LISTED} more, in the table" if len(texts) > LISTED else ""
+    return "; ".join(texts[:LISTED]) + more
 
 
 def short(key: str) -> str:

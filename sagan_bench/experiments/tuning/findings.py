@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import accumulate
@@ -32,6 +32,7 @@ from sagan_bench.experiments.tuning.trials import (
     searches,
     trials,
 )
+from sagan_bench.runs.records import Record
 
 _log = logging.getLogger(__name__)
 
@@ -174,7 +175,19 @@ def looked(looks: int) -> str:
 
 
 def of_tuning(folder: Path, url: str | None = None) -> Findings:
-    """Return what can be said of the tuning in a folder.
+    """Return what can be said of the tuning in a folder.  Raises `UserError` as `collected`."""
+    return collected(folder, url)[1]
+
+
+def collected(
+    folder: Path, url: str | None = None, record_of: Callable[[Cell], Record | None] = Cell.record
+) -> tuple[Memory, Findings]:
+    """Return what a tuning's folder keeps, and what can be said of it.
+
+    Args:
+        folder: of the tuning.
+        url: of the storage, if it is not the journal in the folder.
+        record_of: reads the record of a run on fresh seeds.
 
     Raises:
         UserError: there is none, or its storage cannot be read.
@@ -186,11 +199,13 @@ def of_tuning(folder: Path, url: str | None = None) -> Findings:
         place, do = memory.storage or "its journal", "give --storage accordingly"
         raise UserError(f"the trials of {folder} are in {place}; {do}")
     opened = kept.opened(folder, url)
-    found = [_of_search(search, opened) for search in searches(memory, folder)]
-    return findings(memory, folder, found)
+    found = [_of_search(search, opened, record_of) for search in searches(memory, folder)]
+    return memory, findings(memory, folder, found)
 
 
-def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
+def _of_search(
+    search: Search, opened: BaseStorage, record_of: Callable[[Cell], Record | None]
+) -> SearchFindings:
     study = kept.read(opened, search.study_name)
     found = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
     stored = max((one.number + 1 for one in found), default=0)
@@ -200,7 +215,7 @@ def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
             "%s: %d trials of %s have begun and %s knows %d: part of it is lost",
             search.folder, search.begun, search.id, storage, stored,
         )  # fmt: skip
-    again = confirmation(search, found, Cell.record)
+    again = confirmation(search, found, record_of)
     return search_findings(search, found, again, importance(study, found))
 
 
