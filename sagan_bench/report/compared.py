@@ -8,6 +8,10 @@ from sagan_bench.report.formats import decimals, number, span
 from sagan_bench.report.frames import Cell, Column
 from sagan_bench.report.text import label, places_of, tone
 
+VARIANT = Column(
+    "variant", "Variant", lambda row: Cell(row["variant"], row["variant"], look=row["variant"]),
+    numeric=False,
+)  # fmt: skip
 EFFECT = (
     Column(
         "effect", "Difference", lambda row: number(row["effect"], row["places"], signed=True),
@@ -33,6 +37,7 @@ SUMMARY = (
     "images_per_sec",
 )  # fmt: skip
 """Values of a variant in a file."""
+NOT_COMPARED = dict.fromkeys([*FILED, "interval", "places", "says"])
 
 
 def comparisons(reading: Reading) -> list[dict[str, Any]]:
@@ -60,7 +65,7 @@ def variants(found: Findings) -> list[dict[str, Any]]:
         figures = asdict(variant.summary)
         low, high = figures.pop("divergence_interval") or (None, None)
         rows.append({
-            **compared.get(variant.name, {}),
+            **compared.get(variant.name, NOT_COMPARED),
             **figures,
             "metric": found.primary.metric,
             "divergence_low": low,

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sagan_bench.report.formats import MISSING, number
+from sagan_bench.report.formats import number
 from sagan_bench.report.text import Tone
 
 Values = Mapping[str, Any]
 """Key of a column -> value."""
+Format = Callable[[Any], str]
+"""Number, or None for a missing one -> text."""
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -67,23 +69,19 @@ class Column:
     help: str = ""
     places: int | None = None
 
-    def cell(self, values: Values, plain: Callable[[Any], str] | None = None) -> Cell:
+    def cell(self, values: Values, plain: Format | None = None) -> Cell:
         """Return what a reader has of a row; ``plain`` formats what has no ``show``."""
         value = values.get(self.key)
+        if self.show and not isinstance(value, Cell):
+            value = self.show(values)
+            if isinstance(value, str):
+                sort = values.get(self.key) if self.numeric else None
+                return Cell(value, sort if isinstance(sort, int | float) else None)
         if isinstance(value, Cell):
             return value
-        if self.key not in values:
-            shown: Cell | str = MISSING
-        elif self.show:
-            shown = self.show(values)
-        else:
-            shown = plain(value) if plain else self._plain(value)
-        if isinstance(shown, Cell):
-            return shown
-        return Cell(shown, value if self.numeric and isinstance(value, int | float) else None)
-
-    def _plain(self, value: Any) -> str:
-        return value if isinstance(value, str) else number(value, self.places)
+        if isinstance(value, str):
+            return Cell(value)
+        return Cell(plain(value) if plain else number(value, self.places), value)
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Frame:
     file: str = ""
     filed: Sequence[str] = ()
 
-    def texts(self, plain: Callable[[Any], str] | None = None) -> tuple[list[str], list[list[str]]]:
+    def texts(self, plain: Format | None = None) -> tuple[list[str], list[list[str]]]:
         """Return header and rows as text; ``plain`` formats what no column does."""
         header = [column.title or column.key for column in self.columns]
         rows = (row.values for row in self.rows)
@@ -166,9 +164,9 @@ def _inert(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
-def to_latex(frame: Frame, comment: str) -> str:
+def to_latex(frame: Frame, comment: str, plain: Format | None = None) -> str:
     """Return a frame as a LaTeX table that needs booktabs."""
-    header, rows = frame.texts()
+    header, rows = frame.texts(plain)
     cells = [[" ".join(cell.split()).translate(LATEX) for cell in row] for row in (header, *rows)]
     first, *rest = [" & ".join(row) + r" \\" for row in cells]
     return "\n".join([
@@ -179,14 +177,14 @@ def to_latex(frame: Frame, comment: str) -> str:
     ])  # fmt: skip
 
 
-def to_markdown(frame: Frame) -> str:
+def to_markdown(frame: Frame, plain: Format | None = None) -> str:
     """Return a frame as a Markdown table."""
-    header, rows = frame.texts()
+    header, rows = frame.texts(plain)
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(map(plain, row))} |" for row in lines)
+    return "\n".join(f"| {' | '.join(map(escaped, row))} |" for row in lines)
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text that Markdown shows as it is, on one line."""
     text = " ".join(text.split())
     return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text) if text.strip("-:") else text

@@ -38,8 +38,7 @@ def _share(row: Values) -> Cell:
 
 COLUMNS = (
     Column("block", "Block", numeric=False),
-    Column("variant", "Variant",
-           lambda row: Cell(row["variant"], row["variant"], look=row["variant"]), numeric=False),
+    compared.VARIANT,
     Column("gamma", "|γ|", help="y = x + γ o; the sign of γ means nothing", places=3),
     Column("ratio", "Strength", help="‖γ o‖ / ‖x‖", places=3),
     Column("entropy", "Entropy", help="of a query's weights, in nats; uniform is the most",

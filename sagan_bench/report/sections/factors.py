@@ -10,7 +10,7 @@ from sagan_bench.evaluation.protocol import label
 from sagan_bench.report import compared
 from sagan_bench.report.document import Document, Placed
 from sagan_bench.report.formats import MISSING, compact, number
-from sagan_bench.report.frames import Cell, Column, Frame, Row
+from sagan_bench.report.frames import Column, Frame, Row
 from sagan_bench.report.sections._base import Block, Charts, Part, Section, Text
 from sagan_bench.report.svg import Drawn, Theme, drawn, panel, wrapped
 
@@ -58,8 +58,7 @@ def _paper(document: Document) -> Frame:
     """Return the study beside the published table, matched by side of map / side of image."""
     figures, rows = compared.paper(document.findings)
     columns = (
-        Column("variant", "Variant",
-               lambda row: Cell(row["variant"], row["variant"], look=row["variant"]), False),
+        compared.VARIANT,
         Column("block", "Block", numeric=False),
         Column("side", "Side, px"),
         Column("share", "Side / image",

@@ -21,7 +21,7 @@ from sagan_bench.report.frames import (
     Frame,
     Row,
     Values,
-    plain,
+    escaped,
     table,
     to_csv,
     to_latex,
@@ -110,7 +110,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     others = _others(document)
     places = {name: decimals(row[name] for row in rows) for name in others}
     columns = (
-        Column("variant", "Variant", _variant, numeric=False),
+        compared.VARIANT,
         Column("says", "Verdict", numeric=False, help="against its baseline; docs/statistics.md"),
         Column("n_ok", "Runs", lambda row: f"{row['n_ok']} of {row['n']}",
                help="with a figure, of those attempted"),
@@ -130,29 +130,24 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     for row in rows:
         name = row["variant"]
         pinned = baselines == {name}
-        values = {"says": Cell("baseline" if name in baselines else MISSING, ""), **row}
-        lines.append(Row(values, key=f"v-{name}", pinned=pinned, variant=name))
+        says = row["says"] or Cell("baseline" if name in baselines else MISSING, "")
+        lines.append(Row({**row, "says": says}, key=f"v-{name}", pinned=pinned, variant=name))
     caption = f"Every variant: {primary.title}"
-    floor = tuple(_floor(document, others))
+    floor = tuple(_floor(document, columns, others))
     return Frame("results", caption, columns, lines, foot=floor)
 
 
-def _variant(row: Values) -> Cell:
-    return Cell(row["variant"], row["variant"], look=row["variant"])
-
-
-def _floor(document: Document, others: Iterable[str]) -> Iterator[Row]:
+def _floor(document: Document, columns: Iterable[Column], others: Iterable[str]) -> Iterator[Row]:
     """Yield the metrics of real images against real ones, where one of those shown is known."""
     primary, floor = document.findings.primary.metric, document.floor
     if any(floor.get(name) is not None for name in (*others, primary)):
-        names = {
+        values: dict[str, Any] = {column.key: Cell(MISSING) for column in columns}
+        values |= {
             "variant": Cell("real images", "real images"),
             "says": Cell("what is possible", ""),
+            "mean": Cell(number(floor.get(primary)), floor.get(primary)),
         }
-        mean = Cell(number(floor.get(primary)), floor.get(primary))
-        yield Row(
-            {**names, "mean": mean, **{name: floor.get(name) for name in others}}, pinned=True
-        )
+        yield Row(values | {name: floor.get(name) for name in others}, pinned=True)
 
 
 def _secondary(document: Document) -> Iterator[Fold]:
@@ -160,7 +155,8 @@ def _secondary(document: Document) -> Iterator[Fold]:
     rows = []
     for reading in document.findings.secondary:
         if reading.absent:
-            absent = {"reading": reading.title, "pair": reading.absent}
+            absent = dict.fromkeys(("effect", "interval"), Cell(MISSING))
+            absent |= {"reading": Cell(reading.title), "pair": Cell(reading.absent)}
             rows.append(Row({**absent, "metric": Cell(reading.label)}))
         rows += [Row(row, variant=row["variant"]) for row in compared.comparisons(reading)]
     if rows:
@@ -184,9 +180,9 @@ def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
         Column("says", "verdict"),
         *(Column(name, labels.get(name, name)) for name in _others(document)),
     )  # fmt: skip
-    without = {"runs": None, "effect": Cell(""), "interval": Cell(""), "says": Cell("baseline")}
-    paper = table("summary", "", columns, [{**without, **row} for row in rows])
-    headline = f"**{plain(answer(document)[1])}** {plain(found.budget)}."
+    bare = {"effect": Cell(""), "says": Cell("baseline")}
+    paper = table("summary", "", columns, [row if row["says"] else {**row, **bare} for row in rows])
+    headline = f"**{escaped(answer(document)[1])}** {escaped(found.budget)}."
     files = {
         "summary.csv": to_csv([{key: row[key] for key in compared.SUMMARY} for row in rows]),
         "summary.tex": to_latex(paper, f"{document.name}: {found.budget}"),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report import compared
 from sagan_bench.report.document import Document, RunRow
 from sagan_bench.report.formats import decimals, duration, plural
 from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
@@ -58,9 +59,8 @@ def _frame(document: Document) -> Frame:
     primary = document.findings.primary
     level = decimals(run.metrics.get(primary.metric) for run in document.runs)
     columns = (
-        Column("id", "Run", lambda row: Cell(row["id"], row["id"]), numeric=False),
-        Column("variant", "Variant",
-               lambda row: Cell(row["variant"], row["variant"], look=row["variant"]), False),
+        Column("id", "Run", numeric=False),
+        compared.VARIANT,
         Column("seed", "Seed"),
         Column("status", "Status", _status, numeric=False),
         Column(primary.metric, primary.label, better=primary.better, places=level),
