@@ -15,7 +15,8 @@ from enum import StrEnum
 import numpy as np
 from scipy import stats
 
-from sagan_bench.analysis.statistics import ALPHA, CONFIRMATORY_N, Interval, Pair
+from sagan_bench.analysis.statistics import ALPHA, CONFIRMATORY_N
+from sagan_bench.analysis.verdicts import Interval, Pair
 from sagan_bench.runs.run import Curve
 
 POINTS = 8

@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from scipy import stats
 
-from sagan_bench.analysis.statistics import Floats, Pair, Runs
+from sagan_bench.analysis.verdicts import Floats, Pair, Runs
 
 SPREAD_RATIO = 2.0
 """Of the standard deviations of two groups, from which on they are unequal."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sagan_bench.analysis.statistics import Pair
+from sagan_bench.analysis.verdicts import Pair
 from sagan_bench.config.schema import Section
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS

@@ -7,12 +7,11 @@ states the rule, its reasons and its measured error rates.
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import fmean
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,19 @@ from statsmodels.stats.meta_analysis import effectsize_smd
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
+from sagan_bench.analysis.verdicts import (
+    Basis,
+    Comparison,
+    Floats,
+    Interval,
+    Metric,
+    Outcomes,
+    Pair,
+    Runs,
+    Standing,
+    Summary,
+    Verdict,
+)
 from sagan_bench.core.errors import UserError
 
 ALPHA = 0.05
@@ -31,133 +43,7 @@ EXPLORATORY_N = 3
 CONFIRMATORY_N = 5
 """Attempted seeds in the smaller group from which verdicts are given."""
 MOST_SEEDS = 1_000
-SETTLED_CHANGE = 0.05
-"""A curve that moves by no more, relative to its level, over its last fifth has settled."""
 _ROUNDING = 1e-9  # a spread below this share of the values is rounding, not spread
-
-Runs = Mapping[int, float | None]
-"""Training seed -> value of the primary metric; None for a run that diverged or failed."""
-Outcomes = Mapping[str, Runs]
-"""Variant -> its runs."""
-Pair = tuple[str, str]
-"""A variant and its baseline."""
-Interval = tuple[float, float]
-Verdict = Literal["better", "worse", "no meaningful difference", "inconclusive"]
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """The primary metric, chosen before looking.
-
-    Attributes:
-        label: Its name as readers see it, such as ``FID[effnet-lite0]``.
-        better: Which values are better.
-        min_effect: Smallest difference that matters, 0 or more: in units of the metric, or, if
-            ``relative``, as a share of the baseline's mean.
-        blind_to: What it hardly sees; where no difference is shown, the sentence says so.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    label: str
-    better: Literal["lower", "higher"]
-    min_effect: float
-    blind_to: str = ""
-    relative: bool = False
-
-    def against(self, baseline_mean: float) -> "Metric":
-        """Return the metric with its smallest difference that matters in units of the metric."""
-        least = self.min_effect * (abs(baseline_mean) if self.relative else 1)
-        return replace(self, min_effect=least, relative=False)
-
-    def __post_init__(self) -> None:
-        if self.better not in ("lower", "higher"):
-            raise UserError(f"{self.label}: better is {self.better!r}; say 'lower' or 'higher'.")
-        if not 0 <= self.min_effect < math.inf:
-            raise UserError(
-                f"{self.label}: the smallest effect that matters is {self.min_effect}; "
-                "give a finite number, 0 or more, in units of the metric."
-            )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One variant's runs: figures of the finite values, null where there are too few."""
-
-    variant: str
-    n: int  # attempted seeds
-    n_ok: int
-    mean: float | None
-    median: float | None
-    sd: float | None  # of a sample: divisor n_ok - 1
-    min: float | None
-    max: float | None
-    divergence_rate: float | None
-    divergence_interval: Interval | None  # Wilson, 95 %
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One variant against the baseline; null is what the runs at hand cannot give.
-
-    Attributes:
-        n: Attempted seeds of the variant, of which ``n_ok`` gave a value; likewise the baseline.
-        effect: Mean of the variant minus that of the baseline, in units of the metric.
-        standing: "points only", "provisional: 3 runs still to come", "exploratory", "exploratory
-            after 2 looks" or "confirmatory".
-        interval: Welch interval of the effect; those of a family all hold at once with 95 %
-            (Bonferroni). This one decides.
-        interval_alone: Welch interval of the effect, 95 % for this comparison alone.
-        p: Welch's t test, two-sided; ``p_holm`` is corrected by Holm over the family.
-        p_rank: Mann-Whitney, two-sided, diverged runs ranked worst; only where a run diverged.
-        hedges_g: Effect in pooled standard deviations, corrected for small samples.
-        p_better: Chance that a run of the variant beats one of the baseline, U / (n * m): ties
-            count half, and a diverged run loses to any other.
-        verdict: Only where confirmatory.
-        seeds_needed: Where inconclusive: seeds per group with which, if the effect is the true
-            difference, there is a verdict with power 0.8: a claim where it is larger than the
-            smallest that matters, else *no meaningful difference*. Null if over 1,000, or no more
-            than the smaller group has.
-        min_effect: Smallest difference that matters, in units of the metric.
-    """
-
-    variant: str
-    baseline: str
-    n: int
-    n_ok: int
-    n_baseline: int
-    n_baseline_ok: int
-    effect: float | None
-    standing: str
-    interval: Interval | None = None
-    interval_alone: Interval | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    p_rank: float | None = None
-    hedges_g: float | None = None
-    p_better: float | None = None
-    verdict: Verdict | None = None
-    seeds_needed: int | None = None
-    min_effect: float = 0.0
-
-
-class Ending(StrEnum):
-    """Whether a curve had settled at its end."""
-
-    SETTLED = "had settled"
-    UNSETTLED = "had not settled"
-    UNKNOWN = "may not have settled"
-
-
-@dataclass(frozen=True)
-class Settling:
-    """How a curve ended: its relative change over the last fifth, and its standard error."""
-
-    change: float | None
-    standard_error: float | None
-    state: Ending
 
 
 def summarize(outcomes: Outcomes) -> tuple[Summary, ...]:
@@ -176,7 +62,7 @@ def compare(
     *,
     looks: int = 0,
     missing: int = 0,
-) -> tuple[Comparison, ...]:
+) -> tuple[Comparison[Standing], ...]:
     """Compare variants with their baselines; together these comparisons are the family.
 
     ``better`` or ``worse`` needs all of: Holm's p < 0.05; a simultaneous interval without 0; an
@@ -218,53 +104,6 @@ def _pairs(outcomes: Outcomes, against: str | Sequence[Pair]) -> Sequence[Pair]:
     return pairs
 
 
-def sentence(comparison: Comparison, metric: Metric, unit: str = "runs") -> str:
-    """Return the comparison in words and figures; a null result is never called "no help"."""
-    c = comparison
-    parts = [f"{_headline(c)}: {_figures(c, metric)}"]
-    for name, n, n_ok in (c.variant, c.n, c.n_ok), (c.baseline, c.n_baseline, c.n_baseline_ok):
-        if n_ok < n:
-            parts.append(f"{n - n_ok} of {n} {unit} of {name} diverged or failed")
-    if c.verdict and c.p is None:
-        parts.append("no t test: too few values, or no spread in either group")
-    if c.seeds_needed and c.effect is not None:
-        larger = "a difference as large as this"
-        smaller = "that a difference as small as this does not matter"
-        shown = larger if abs(c.effect) > c.min_effect else smaller
-        parts.append(f"about {c.seeds_needed} finished {unit} each would show {shown}")
-    if metric.blind_to and c.verdict not in ("better", "worse"):
-        parts.append(f"{metric.label} hardly sees {metric.blind_to}: of that this says nothing")
-    return "; ".join(parts)
-
-
-def settled(steps: Sequence[float], values: Sequence[float]) -> Settling:
-    """Return whether a curve had settled, by the least-squares slope over its last fifth of steps.
-
-    The change is slope times width of that window, relative to the mean there. The curve had
-    settled if the change's 95 % interval (t, points taken as independent) lies within 5 % either
-    way, and had not if it lies beyond. Fewer than 3 points there, or a mean of 0, cannot tell.
-
-    Raises:
-        UserError: Steps do not rise, or are not as many as the values, or a value is not finite.
-    """
-    x, y = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    if x.shape != y.shape or not (np.diff(x) > 0).all() or not np.isfinite(y).all():
-        raise UserError("A curve needs rising steps and one finite value for each; check both.")
-    late = x >= x[-1] - 0.2 * np.ptp(x) if len(x) else x > 0
-    x, y = x[late], y[late]
-    if len(x) < 3 or y.mean() == 0:
-        return Settling(None, None, Ending.UNKNOWN)
-    fit = stats.linregress(x, y)
-    scale = np.ptp(x) / abs(y.mean())
-    error = 0.0 if math.isnan(fit.stderr) else float(fit.stderr * scale)  # NaN: a constant
-    change = float(fit.slope * scale)
-    margin = stats.t.isf(ALPHA / 2, len(x) - 2) * error
-    if abs(change) + margin <= SETTLED_CHANGE:
-        return Settling(change, error, Ending.SETTLED)
-    beyond = abs(change) - margin > SETTLED_CHANGE
-    return Settling(change, error, Ending.UNSETTLED if beyond else Ending.UNKNOWN)
-
-
 def mean_of_all(values: Iterable[float | None]) -> float | None:
     """Return the mean; None where there is no value, or one is missing."""
     known = list(values)
@@ -294,8 +133,8 @@ def _welch(variants: Floats, baselines: Floats) -> _Welch:
     together = test.confidence_interval(1 - ALPHA / variants.shape[-2])
     alone = test.confidence_interval(1 - ALPHA)
     p_holm = np.apply_along_axis(_holm, -1, np.nan_to_num(test.pvalue, nan=1.0))
-    found = (together.low, together.high, alone.low, alone.high, test.pvalue, p_holm)
-    return _Welch(effect, *(np.where(undefined, np.nan, value) for value in found))
+    bounds = (together.low, together.high, alone.low, alone.high, test.pvalue, p_holm)
+    return _Welch(effect, *(np.where(undefined, np.nan, value) for value in bounds))
 
 
 def _constant(groups: Floats) -> Any:
@@ -314,18 +153,18 @@ def _verdicts(welch: _Welch, metric: Metric) -> NDArray[np.str_]:
     claimed = differs & (np.abs(welch.effect) > least)
     improved = (welch.effect > 0) == (metric.better == "higher")
     within = (-least <= welch.low) & (welch.high <= least)
-    words = ["better", "worse", "no meaningful difference"]
-    return np.select([claimed & improved, claimed, within], words, "inconclusive")
+    verdicts = [Verdict.BETTER.value, Verdict.WORSE.value, Verdict.SAME.value]
+    return np.select([claimed & improved, claimed, within], verdicts, Verdict.INCONCLUSIVE.value)
 
 
 def _comparison(
     outcomes: Outcomes,
     pair: Pair,
     metric: Metric,
-    standing_of: Callable[[int], str],
+    standing_of: Callable[[int], Standing],
     welch: _Welch,
     alpha: float,
-) -> Comparison:
+) -> Comparison[Standing]:
     runs, others = (outcomes[name] for name in pair)
     x, y = _finite(runs), _finite(others)
     metric = metric.against(y.mean() if len(y) else 0.0)
@@ -333,15 +172,15 @@ def _comparison(
     standing = standing_of(min(len(runs), len(others)))
     effect = _number(welch.effect)
     points = Comparison(*pair, *counts, effect, standing, min_effect=metric.min_effect)
-    if standing == "points only":
+    if standing.basis is Basis.POINTS:
         return points
     p_better, p_rank = _ranks(runs, others, metric)
     diverged = len(x) + len(y) < len(runs) + len(others)
-    verdict = cast(Verdict, _verdicts(welch, metric).item())
+    verdict = Verdict(_verdicts(welch, metric).item())
     if diverged and not _survives(verdict, p_better, p_rank):
-        verdict = "inconclusive"
-    tested, confirmatory = not math.isnan(welch.p), standing == "confirmatory"
-    sought = tested and confirmatory and verdict == "inconclusive"
+        verdict = Verdict.INCONCLUSIVE
+    tested, confirmatory = not math.isnan(welch.p), standing.basis is Basis.CONFIRMATORY
+    sought = tested and confirmatory and verdict is Verdict.INCONCLUSIVE
     return replace(
         points,
         interval=_interval(welch.low, welch.high),
@@ -356,14 +195,13 @@ def _comparison(
     )
 
 
-def _standing(n: int, looks: int, missing: int) -> str:
+def _standing(n: int, looks: int, missing: int) -> Standing:
     if n < EXPLORATORY_N:
-        return "points only"
+        return Standing(Basis.POINTS)
     if missing:
-        return f"provisional: {missing} run{'s' * (missing > 1)} still to come"
-    if looks:
-        return f"exploratory after {looks} look{'s' * (looks > 1)}"
-    return "exploratory" if n < CONFIRMATORY_N else "confirmatory"
+        return Standing(Basis.PROVISIONAL, missing=missing)
+    is_exploratory = looks or n < CONFIRMATORY_N
+    return Standing(Basis.EXPLORATORY if is_exploratory else Basis.CONFIRMATORY, looks=looks)
 
 
 def _ranks(runs: Runs, others: Runs, metric: Metric) -> tuple[float, float]:
@@ -379,7 +217,7 @@ def _ranks(runs: Runs, others: Runs, metric: Metric) -> tuple[float, float]:
 
 def _survives(verdict: Verdict, p_better: float, p_rank: float) -> bool:
     """Only a claim can: a diverged run is further off than any difference that does not matter."""
-    return p_rank < ALPHA and verdict == ("better" if p_better > 0.5 else "worse")
+    return p_rank < ALPHA and verdict is (Verdict.BETTER if p_better > 0.5 else Verdict.WORSE)
 
 
 def _hedges_g(x: Floats, y: Floats) -> float:
@@ -415,27 +253,6 @@ def _summary(variant: str, runs: Runs) -> Summary:
     wilson = stats.binomtest(lost, n).proportion_ci(method="wilson") if n else None
     rate, interval = (lost / n, _interval(*wilson)) if wilson else (None, None)
     return Summary(variant, n, len(x), mean, median, sd, low, high, rate, interval)
-
-
-def _headline(c: Comparison) -> str:
-    if c.verdict is None:
-        return f"{c.variant} against {c.baseline} ({c.standing}, no verdict)"
-    if c.verdict == "inconclusive":
-        return f"inconclusive whether {c.variant} differs from {c.baseline}"
-    if c.verdict == "no meaningful difference":
-        return f"{c.variant} is within ±{c.min_effect:.3g} of {c.baseline}, {c.verdict}"
-    return f"{c.variant} is {c.verdict} than {c.baseline}"
-
-
-def _figures(c: Comparison, metric: Metric) -> str:
-    effect = "not to be compared" if c.effect is None else f"{c.effect:+.3g}"
-    interval = " [{:.3g}, {:.3g}]".format(*c.interval) if c.interval else ""
-    figures = [f"{metric.label} {effect}{interval}", f"n = {c.n} v {c.n_baseline}"]
-    if c.verdict and c.p_holm is not None:
-        figures.append("Holm p < 0.001" if c.p_holm < 0.001 else f"Holm p = {c.p_holm:.2g}")
-    if c.p_better is not None:
-        figures.append(f"P(better) {c.p_better:.2f}")
-    return ", ".join(figures)
 
 
 def _checked(outcomes: Outcomes) -> Outcomes:

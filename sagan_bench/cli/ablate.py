@@ -236,8 +236,9 @@ GO_ON = {
 def _conclude(planned: "Plan", as_json: bool) -> None:
     """Print what can be claimed, and end with 3 if a cell has failed, diverged or stopped."""
     from sagan_bench.experiments.findings import of_study
+    from sagan_bench.report.text import findings
 
-    found = of_study(planned.folder)
+    found = findings(of_study(planned.folder))
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     else:

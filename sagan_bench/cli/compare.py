@@ -1,7 +1,7 @@
 """The verb ``compare``: what can be claimed of runs that are there."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_bench.cli.console import say, shown
-from sagan_bench.cli.tables import changes, number, print_table
+from sagan_bench.cli.tables import changes, number, print_frame
 from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from sagan_bench.analysis.comparison import Findings, Reading
+    from sagan_bench.report.document import Findings
+    from sagan_bench.report.frames import Frame
 
 
 def compare(
@@ -37,17 +36,20 @@ def compare(
 
     A study alone brings its own question; anything else needs --baseline.
     """
-    found = _findings(what, baseline, metric, min_effect, runs)
+    from sagan_bench.report.frames import to_latex, to_markdown
+
+    findings = _findings(what, baseline, metric, min_effect, runs)
     if as_json:
-        print(json.dumps(asdict(found), indent=2))
+        print(json.dumps(asdict(findings), indent=2))
     elif as_csv:
-        print(shown(frame(found).to_csv(index=False), lines=True), end="")
+        print(shown(frame(findings).to_csv(), lines=True), end="")
     elif as_latex:
-        print(shown(_latex(found), lines=True))
+        text = to_latex(frame(findings), f"{findings.name}: {findings.budget}", number)
+        print(shown(text, lines=True))
     elif as_markdown:
-        print(shown(_markdown(found), lines=True))
+        print(shown(to_markdown(frame(findings), number), lines=True))
     else:
-        print_findings(found)
+        print_findings(findings)
 
 
 def _findings(
@@ -56,14 +58,16 @@ def _findings(
     from sagan_bench.analysis import comparison
     from sagan_bench.experiments.findings import of_study
     from sagan_bench.experiments.study import MEMORY
+    from sagan_bench.report import text
 
-    places = [place(one, runs) for one in what]
+    places = [place(name, runs) for name in what]
     studies = [place for place in places if (place / MEMORY).exists()]
     if len(places) == len(studies) == 1 and not (baseline or metric or min_effect):
-        return of_study(studies[0])
+        return text.findings(of_study(studies[0]))
     if baseline is None:
         raise UserError("compare: say with --baseline NAME which variant the others are held to")
-    return comparison.of_runs(_runs_in(places), baseline, metric, _effect(min_effect))
+    numbers = comparison.of_runs(_runs_in(places), baseline, metric, _effect(min_effect))
+    return text.findings(numbers)
 
 
 def place(name: str, runs: Path) -> Path:
@@ -103,118 +107,91 @@ def _effect(text: str | None) -> float | str | None:
 # --- The terminal ------------------------------------------------------------------------------
 
 
-def print_findings(found: "Findings") -> None:
+def print_findings(findings: "Findings") -> None:
     """Print what can be claimed first, then the figures behind it."""
-    say(f"{found.name}: {found.question}")
+    say(f"{findings.name}: {findings.question}")
     say()
-    for sentence in found.headline:
+    for sentence in findings.headline:
         say(sentence)
     say()
-    for variant, differs in found.differences.items():
+    for variant, differs in findings.differences.items():
         say(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")
-    _print_variants(found)
-    _print_comparisons(found.primary)
-    _print_blocks(found)
-    _print_paper(found)
+    for frame in _frames(findings):
+        print_frame(frame)
     say("Secondary readings:")
-    for reading in found.secondary:
+    for reading in findings.secondary:
         say(f"  {reading.title}: {reading.absent or ''}".rstrip())
         for sentence in reading.sentences:
             say(f"    {sentence}")
-    _print_notes(found)
+    _print_notes(findings)
 
 
-def _print_variants(found: "Findings") -> None:
-    rows = []
-    for variant in found.variants:
-        s = variant.summary
-        rows.append(
-            [
-                variant.name,
-                f"{s.n_ok}/{s.n}",
-                number(s.mean),
-                number(s.sd),
-                f"{number(s.min)} to {number(s.max)}",
-                f"{variant.parameters or 0:,}",
-                number((variant.flops_per_step or 0) / 1e9),
-                number(variant.train_sec) + ("*" if variant.shared_device else ""),
-            ]
-        )
-    arrow = "↓" if found.primary.better == "lower" else "↑"
-    header = ("variant", "runs", f"{found.primary.label} {arrow}", "sd", "from to", "parameters")
-    print_table("", (*header, "GFLOPs a step", "seconds"), rows)
+def _frames(findings: "Findings") -> Iterator["Frame"]:
+    """Yield what a terminal has of the variants, their comparisons, blocks, and the paper's."""
+    from sagan_bench.report import compared
+    from sagan_bench.report.frames import Column, table
+    from sagan_bench.report.text import ARROWS
 
-
-def _print_comparisons(reading: "Reading") -> None:
-    rows = [
-        [
-            f"{one.variant} v {one.baseline}",
-            number(one.effect),
-            _interval(one.interval),
-            number(one.p_holm),
-            number(one.hedges_g),
-            number(one.p_better),
-            one.verdict or one.standing,
-        ]
-        for one in reading.comparisons
+    primary = findings.primary
+    columns = [
+        Column("variant"),
+        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
+        Column("mean", f"{primary.label} {ARROWS[primary.better]}"),
+        Column("sd"),
+        Column("from to", show=lambda row: f"{number(row['min'])} to {number(row['max'])}"),
+        Column("parameters", show=lambda row: f"{row['parameters'] or 0:,}"),
+        Column("GFLOPs a step", show=lambda row: number((row["flops_per_step"] or 0) / 1e9)),
+        Column("seconds", show=lambda row: number(row["train_sec"]) + "*" * row["shared_device"]),
     ]
-    if rows:
-        header = ("against the baseline", f"Δ {reading.label}", "interval", "Holm p", "Hedges' g")
-        print_table("", (*header, "P(better)", "verdict"), rows)
-
-
-def _print_blocks(found: "Findings") -> None:
-    rows = [
-        [
-            variant.name,
-            f"{block.network} {block.name}",
-            number(block.gamma),
-            number(block.ratio),
-            f"{number(block.entropy)} of {number(block.entropy_max)}",
-            number(block.distance_px),
-        ]
-        for variant in found.variants
-        for block in variant.blocks
+    yield table("variants", "", columns, compared.variants(findings))
+    columns = [
+        Column("pair", "against the baseline"),
+        Column("effect", f"Δ {primary.label}"),
+        Column("interval", show=lambda row: _interval(row["interval"])),
+        Column("p_holm", "Holm p"),
+        Column("hedges_g", "Hedges' g"),
+        Column("p_better", "P(better)"),
+        Column("says", "verdict"),
     ]
-    if rows:
-        header = ("variant", "block", "|gamma|", "||γo||/||x||", "entropy", "distance px")
-        print_table("", header, rows)
-
-
-def _print_paper(found: "Findings") -> None:
-    figures = list(dict.fromkeys(key for line in found.paper for key in line.paper or {}))
-    rows = [
-        [
-            line.variant,
-            number(line.channels),
-            number(line.channels and line.channels // 8),
-            number(line.share),
-            f"{line.parameters:,}",
-            number(line.flops_per_step / 1e9),
-            number(line.mean),
-            *(number((line.paper or {}).get(key)) for key in figures),
-        ]
-        for line in found.paper
+    yield table("comparisons", "", columns, compared.comparisons(primary))
+    columns = [
+        Column("variant"),
+        Column("block"),
+        Column("gamma", "|gamma|"),
+        Column("ratio", "||γo||/||x||"),
+        Column(
+            "entropy",
+            show=lambda row: f"{number(row['entropy'])} of {number(row['entropy_max'])}",
+        ),
+        Column("distance_px", "distance px"),
     ]
-    if rows:
-        header = ("variant", "C", "C/8", "side/image", "parameters", "GFLOPs a step")
-        print_table(
-            "", (*header, found.primary.label, *(f"paper's {key}" for key in figures)), rows
-        )
+    yield table("blocks", "", columns, compared.blocks(findings))
+    published, rows = compared.paper(findings)
+    columns = [
+        Column("variant"),
+        Column("channels", "C"),
+        Column("queries", "C/8"),
+        Column("share", "side/image"),
+        Column("parameters", show=lambda row: f"{row['parameters']:,}"),
+        Column("GFLOPs a step", show=lambda row: number(row["flops_per_step"] / 1e9)),
+        Column("mean", primary.label),
+        *(Column(key, f"paper's {key}") for key in published),
+    ]
+    yield table("paper", "", columns, rows)
 
 
-def _print_notes(found: "Findings") -> None:
-    protocol = found.protocol
+def _print_notes(findings: "Findings") -> None:
+    protocol = findings.protocol
     say(
-        f"Budget: {found.budget}. Scored with {protocol.get('n_fake', 0):,} generated and "
+        f"Budget: {findings.budget}. Scored with {protocol.get('n_fake', 0):,} generated and "
         f"{protocol.get('n_real', 0):,} real images; smallest difference that matters: "
-        f"{found.primary.min_effect:.3g}."
+        f"{findings.primary.min_effect:.3g}."
     )
-    if not found.declared:
+    if not findings.declared:
         say("Metric and smallest difference were chosen now, not before the runs.")
-    if any(variant.shared_device for variant in found.variants):
+    if any(variant.shared_device for variant in findings.variants):
         say("* Several runs shared the device: times are those of a busy one.")
-    for path in found.unfinished:
+    for path in findings.unfinished:
         say(f"not finished: {path}")
 
 
@@ -225,45 +202,19 @@ def _interval(interval: tuple[float, float] | None) -> str:
 # --- To take away ------------------------------------------------------------------------------
 
 
-def frame(found: "Findings") -> "pd.DataFrame":
+def frame(findings: "Findings") -> "Frame":
     """Return one row a variant: its runs, and what its comparison with the baseline gave."""
-    import pandas as pd
+    from sagan_bench.report import compared
+    from sagan_bench.report.frames import Column, table
 
-    compared = {one.variant: one for one in found.primary.comparisons}
-    rows = []
-    for variant in found.variants:
-        summary, one = variant.summary, compared.get(variant.name)
-        low, high = one.interval if one and one.interval else (None, None)
-        rows.append(
-            {
-                "variant": variant.name,
-                "baseline": one and one.baseline,
-                "n": summary.n,
-                "n_ok": summary.n_ok,
-                f"{found.primary.metric}_mean": summary.mean,
-                f"{found.primary.metric}_sd": summary.sd,
-                "effect": one and one.effect,
-                "interval_low": low,
-                "interval_high": high,
-                "p_holm": one and one.p_holm,
-                "hedges_g": one and one.hedges_g,
-                "p_better": one and one.p_better,
-                "verdict": one and (one.verdict or one.standing),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _latex(found: "Findings") -> str:
-    text = frame(found).to_latex(index=False, escape=True, float_format="%.4g", na_rep="--")
-    return f"% {found.name}: {found.budget}\n{text}"
-
-
-def _markdown(found: "Findings") -> str:
-    table = frame(found).astype(object)
-    rows: list[list[str]] = [list(table.columns), ["---"] * len(table.columns)]
-    rows += [
-        [number(cell) for cell in row]
-        for row in table.where(table.notna(), None).itertuples(index=False)
+    metric = findings.primary.metric
+    mean, sd = f"{metric}_mean", f"{metric}_sd"
+    keys = (
+        "variant", "baseline", "n", "n_ok", mean, sd, "effect", "interval_low", "interval_high",
+        "p_holm", "hedges_g", "p_better", "verdict",
+    )  # fmt: skip
+    rows = [
+        {**row, mean: row["mean"], sd: row["sd"], "verdict": row["verdict"] or row["standing"]}
+        for row in compared.variants(findings)
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return table("variants", "", [Column(key) for key in keys], rows)

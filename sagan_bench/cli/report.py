@@ -104,9 +104,9 @@ def _study(folder: Path) -> tuple["AnyDocument", "Files"]:
 
 
 def _tuning(folder: Path, storage: str | None) -> tuple["AnyDocument", "Files"]:
-    from sagan_bench.report import collect_tuning
+    from sagan_bench.report import collect
 
-    return collect_tuning.of_tuning(folder, storage), {}
+    return collect.of_tuning(folder, storage)
 
 
 def _runs(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Files"]:
@@ -120,7 +120,7 @@ def _runs(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Fil
 
 def _watched(render: Render) -> tuple["AnyDocument", Path]:
     """Render until the study is complete, and wait while nothing can be said yet."""
-    from sagan_bench.report.words import plural
+    from sagan_bench.report.formats import plural
 
     told = ""
     while True:
@@ -162,7 +162,7 @@ def _changed(file: Path) -> float:
 
 
 def _tell(document: "AnyDocument", page: Path) -> None:
-    from sagan_bench.report.words import answer, sentences
+    from sagan_bench.report.answers import answer, sentences
 
     say(f"{document.name}: {document.question}")
     say(answer(document)[1])

@@ -6,11 +6,14 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.cells import cell_len, chop_cells
 
 from sagan_bench.cli.console import say, shown
+
+if TYPE_CHECKING:
+    from sagan_bench.report.frames import Frame
 
 PIPED_COLUMNS = 160
 """Width of a table that is not printed on a terminal."""
@@ -59,7 +62,7 @@ def _widths(cells: Sequence[Sequence[str]], columns: int) -> list[int]:
     left = columns - 3 * len(widths) - 1
     while sum(widths) > left:
         # The first column is what a row is found by: it is folded last.
-        widest = max(range(len(widths)), key=lambda one: widths[one] if one else 0)
+        widest = max(range(len(widths)), key=lambda column: widths[column] if column else 0)
         if widths[widest] <= LEAST_COLUMNS:
             break
         widths[widest] -= 1
@@ -118,6 +121,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.3g} s"
 
 
-def changes(found: Iterable[tuple[str, Any, Any]]) -> str:
+def print_frame(frame: "Frame") -> None:
+    """Print a frame to stdout; nothing if it has no rows."""
+    header, rows = frame.texts(number)
+    if rows:
+        print_table("", header, rows)
+
+
+def changes(differences: Iterable[tuple[str, Any, Any]]) -> str:
     """Return (key, value before, value after) as ``key before → after``, in JSON."""
-    return ", ".join(f"{key} {json.dumps(a)} → {json.dumps(b)}" for key, a, b in found)
+    return ", ".join(f"{key} {json.dumps(a)} → {json.dumps(b)}" for key, a, b in differences)

@@ -11,14 +11,17 @@ from sagan_bench.cli.options import program
 from sagan_bench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
-    from sagan_bench.experiments.tuning.findings import Findings, SearchFindings
+    from sagan_bench.experiments.tuning.findings import Findings, FindingsOf, SearchFindings
 
 SHOWN = 10
 """Trials of a search that are printed, the best first."""
 
 
-def print_tuning(found: "Findings", folder: Path, as_json: bool) -> None:
+def print_tuning(numbers: "Findings", folder: Path, as_json: bool) -> None:
     """Print what each search found, then what can be said of the variants."""
+    from sagan_bench.report import answers
+
+    found = answers.findings(numbers)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
@@ -46,9 +49,9 @@ def print_tuning(found: "Findings", folder: Path, as_json: bool) -> None:
             say(f"next:      {program()} train --from-study {folder.name}{extra}")
 
 
-def verdict(found: "Findings", one: "SearchFindings") -> str:
+def verdict(found: "FindingsOf[Any]", one: "SearchFindings") -> str:
     """Return in a sentence what a search's winner is worth."""
-    from sagan_bench.report.words import optimism
+    from sagan_bench.report.answers import optimism
 
     label, winner = found.labels[0], one.winner
     if not one.best_so_far and one.is_over:
@@ -66,7 +69,7 @@ def verdict(found: "Findings", one: "SearchFindings") -> str:
     )
 
 
-def _print_search(found: "Findings", one: "SearchFindings") -> None:
+def _print_search(found: "FindingsOf[Any]", one: "SearchFindings") -> None:
     budget = one.budget
     counts = ", ".join(f"{count} {outcome}" for outcome, count in budget.trials.items() if count)
     say(verdict(found, one))
@@ -86,7 +89,7 @@ def _print_search(found: "Findings", one: "SearchFindings") -> None:
     print_table("", (f"importance ({weighed.evaluator})", "share"), rows)
 
 
-def _print_trials(found: "Findings", one: "SearchFindings") -> None:
+def _print_trials(found: "FindingsOf[Any]", one: "SearchFindings") -> None:
     best_then = dict(one.best_so_far)
     sign = -1 if found.better[0] == "higher" else 1
     order = sorted(
@@ -110,7 +113,7 @@ def _print_trials(found: "Findings", one: "SearchFindings") -> None:
         say(f"{len(order) - SHOWN} more trials: --json has them all")
 
 
-def _print_candidates(found: "Findings", one: "SearchFindings") -> None:
+def _print_candidates(found: "FindingsOf[Any]", one: "SearchFindings") -> None:
     rows = [
         [
             f"{candidate.number}{' (chosen)' if candidate.number == one.chosen else ''}",

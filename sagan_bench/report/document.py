@@ -5,15 +5,19 @@ Stored as ``data/report.json`` beside the page, so that the page can be made aga
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from sagan_bench.analysis.comparison import Findings
+from sagan_bench.analysis.paper import PaperLine
+from sagan_bench.analysis.variants import Variant
+from sagan_bench.analysis.verdicts import Comparison
+from sagan_bench.config.diff import Difference
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
-from sagan_bench.experiments.tuning.findings import Findings as TuningFindings
+from sagan_bench.experiments.tuning import findings as tuning
 from sagan_bench.runs.records import Status
 
 SCHEMA_VERSION = 2
@@ -29,6 +33,48 @@ PictureName = Annotated[str, Field(pattern=r"^\w[\w.+-]*\.png$", max_length=200)
 """Of a file in the folder of the data, and nowhere else."""
 VariantName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
 """From which names of files are made."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Comparisons by one measure, with a sentence for each; or why there are none."""
+
+    title: str
+    metric: str
+    label: str
+    better: Literal["lower", "higher"]
+    min_effect: float
+    """Smallest difference that matters; where it differs from baseline to baseline, the least."""
+    comparisons: tuple[Comparison[str], ...] = ()
+    sentences: tuple[str, ...] = ()
+    absent: str | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that can be said of the runs of a question; figures raw, words beside them."""
+
+    name: str
+    question: str
+    headline: tuple[str, ...]
+    budget: str
+    declared: bool
+    protocol: dict[str, Any]
+    variants: tuple[Variant, ...]
+    primary: Reading
+    secondary: tuple[Reading, ...]
+    paper: tuple[PaperLine, ...]
+    differences: dict[str, list[Difference]]
+    """Variant -> (key, in its baseline, in the variant): all that changes results."""
+    runs: tuple[str, ...]
+    unfinished: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TuningFindings(tuning.FindingsOf[str]):
+    """Everything that can be said of a tuning; figures raw, words beside them."""
+
+    sentences: tuple[str, ...]
 
 
 class _Part(BaseModel):
@@ -100,6 +146,7 @@ class Report(_Part):
     data: dict[str, Any]
     environments: tuple[dict[str, Any], ...] = Field(description="distinct ones, of all runs")
     repeat: str | None = Field(description="command that repeats it all; null if none is known")
+    sections: dict[str, Any] = Field({}, description="section of a user -> its data")
     pictured: dict[PictureName, str] = Field(
         default_factory=dict, description="picture -> SHA-256 of its file"
     )
@@ -111,7 +158,7 @@ class Report(_Part):
 
     def to_json(self) -> str:
         """Return it as JSON in a line, with its seal."""
-        value = self.model_dump(mode="json")
+        value = self.model_dump(mode="json", exclude=None if self.sections else {"sections"})
         return json.dumps({SEAL: seal(value), **value}, ensure_ascii=False) + "\n"
 
 
@@ -159,7 +206,7 @@ class TuningDocument(Report):
         variants = self.findings.variants
         if len(variants) == 1:
             return f"Which values suit {variants[0]}, and what are they worth?"
-        others = [one for one in variants if one != self.findings.baseline]
+        others = [name for name in variants if name != self.findings.baseline]
         than = f"better than {self.findings.baseline}"
         return f"Is {' or '.join(others)} {than} once each is tuned equally well?"
 

@@ -6,7 +6,8 @@ import re
 import zipfile
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -15,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from sagan_bench.analysis.comparison import Findings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, first_trouble
-from sagan_bench.report.document import Picture
+from sagan_bench.report.document import Document, Findings, Picture
 from sagan_bench.runs.rows import read_sealed
 from sagan_bench.runs.run import Run
 
@@ -236,6 +236,26 @@ def _mark(tile: Image.Image, query: Sequence[int], cells: int) -> None:
 
 
 # --- Into the page -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture in the page."""
+
+    picture: Picture
+    uri: str
+    width: int
+    height: int
+
+
+def shown(document: Document, content: Callable[[str], bytes], *, maps: bool) -> list[Shown]:
+    """Return the pictures of a page that are maps of attention, or all others."""
+    many = len(document.findings.variants) > MANY
+    return [
+        Shown(picture, *preview(content(picture.file), picture.kind, many))
+        for picture in document.pictures
+        if (picture.kind == "attention") == maps
+    ]
 
 
 def preview(content: bytes, kind: str, many: bool) -> tuple[str, int, int]:

@@ -7,9 +7,10 @@ from urllib.parse import quote
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sweep_dead
 from sagan_bench.core.stored import UNFIT, refuse_special
-from sagan_bench.report import exports, page, page_tuning, words
+from sagan_bench.report import answers, page
 from sagan_bench.report.document import AnyDocument, Document, not_a_report, read
 from sagan_bench.report.pictures import Files, unshowable
+from sagan_bench.report.sections._base import blocks, theme_of
 from sagan_bench.runs.run_directory import readable
 
 PAGE, DATA, JSON = "index.html", "data", "report.json"
@@ -26,11 +27,13 @@ def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     data = folder / DATA
     _refuse_other(folder)
     document = document.model_copy(update={"pictured": _digests(pictures)})
-    contents = {**pictures, **exports.files(document)}  # all of it before anything is written
-    if isinstance(document, Document):
-        html = page.render(document, lambda name: pictures[name])
-    else:
-        html = page_tuning.render(document)
+    theme = theme_of(document, lambda name: pictures[name])
+    shown = blocks(document, theme)
+    texts = {JSON: document.to_json()} | {
+        name: text for export in page.exports(shown) for name, text in export.files.items()
+    }
+    contents = {**pictures, **{name: text.encode() for name, text in texts.items()}}
+    html = page.render(document, shown, theme)  # all of it before anything is written
     data.mkdir(parents=True, exist_ok=True)
     for old in data.glob("*.png"):
         if old.name not in pictures:
@@ -112,7 +115,7 @@ def list_reports(root: Path) -> Path:
 
 def _listed(one: tuple[str, AnyDocument]) -> dict[str, object]:
     name, document = one
-    tone, answer = words.answer(document)
+    tone, answer = answers.answer(document)
     return {
         "href": f"{quote(name)}/{PAGE}",
         "name": document.name,

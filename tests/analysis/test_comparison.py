@@ -15,6 +15,8 @@ from sagan_bench.analysis import comparison
 from sagan_bench.analysis.collection import gather
 from sagan_bench.analysis.comparison import Findings, findings
 from sagan_bench.analysis.question import Facts, Measure, Paper, Place, Question
+from sagan_bench.analysis.variants import Engagement, Variant
+from sagan_bench.analysis.verdicts import Basis, Standing, Verdict
 from sagan_bench.config.layers import resolve
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
@@ -22,6 +24,7 @@ from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.study import Memory
+from sagan_bench.report import document, text
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import BlockReading, Cost, Record, Score
 
@@ -129,7 +132,15 @@ def found(
     return findings(gather(paths), question(**asked))
 
 
-def of(known: Findings, name: str) -> comparison.Variant:
+def in_words(known: Findings) -> document.Findings:
+    return text.findings(known)
+
+
+def sentence(known: Findings) -> str:
+    return in_words(known).primary.sentences[0]
+
+
+def of(known: Findings, name: str) -> Variant:
     return next(variant for variant in known.variants if variant.name == name)
 
 
@@ -141,7 +152,7 @@ def test_a_clear_difference_is_claimed_with_its_budget(tmp_path: Path) -> None:
     (one,) = known.primary.comparisons
     assert one.verdict == "better"
     assert one.effect == pytest.approx(0.3)
-    (headline,) = known.headline
+    (headline,) = in_words(known).headline
     assert headline.startswith("At 100 steps, learning rates of G/D 0.0004/0.0016: sagan is better")
     assert "twin_rate +0.3" in headline
 
@@ -150,13 +161,13 @@ def test_a_null_is_never_worded_as_no_help(tmp_path: Path) -> None:
     known = found(tmp_path, GOOD, GOOD)
     assert known.primary.comparisons[0].verdict == "no meaningful difference"
     noisy = found(tmp_path / "noisy", [0.1, 0.9, 0.2, 0.8, 0.5], [0.2, 0.7, 0.1, 0.9, 0.6])
-    assert noisy.headline[0].endswith("nothing can be claimed.")
+    assert in_words(noisy).headline[0].endswith("nothing can be claimed.")
     for one in (known, noisy):
-        text = json.dumps(asdict(one))
+        text = json.dumps(asdict(in_words(one)))
         for word in ("does not help", "no effect", "no help", "useless"):
             assert word not in text
     by_fid = found(tmp_path / "fid", GOOD, GOOD, measure=Measure(metric="fid", min_effect=1.0))
-    assert "of that this says nothing" in " ".join(by_fid.headline)
+    assert "of that this says nothing" in " ".join(in_words(by_fid).headline)
 
 
 def test_the_endpoint_is_the_last_average_and_sampling_seeds_are_averaged(tmp_path: Path) -> None:
@@ -170,9 +181,9 @@ def test_the_endpoint_is_the_last_average_and_sampling_seeds_are_averaged(tmp_pa
 
 def test_two_seeds_allow_no_inference_and_three_no_verdict(tmp_path: Path) -> None:
     two = found(tmp_path / "2", GOOD[:2], BAD[:2]).primary.comparisons[0]
-    assert (two.standing, two.interval, two.verdict) == ("points only", None, None)
+    assert (two.standing.basis, two.interval, two.verdict) == (Basis.POINTS, None, None)
     three = found(tmp_path / "3", GOOD[:3], BAD[:3]).primary.comparisons[0]
-    assert (three.standing, three.verdict) == ("exploratory", None)
+    assert (three.standing.basis, three.verdict) == (Basis.EXPLORATORY, None)
     assert three.interval is not None
 
 
@@ -185,36 +196,36 @@ def test_a_diverged_or_failed_run_is_an_attempted_seed(tmp_path: Path) -> None:
         known = findings(gather(paths), question())
         (one,) = known.primary.comparisons
         assert (one.n, one.n_ok) == (5, 4)
-        assert "1 of 5 runs of sagan diverged or failed" in known.primary.sentences[0]
+        assert "1 of 5 runs of sagan diverged or failed" in sentence(known)
         assert of(known, "sagan").values[4] is None
 
 
 def test_missing_runs_make_it_provisional(tmp_path: Path) -> None:
     known = found(tmp_path, GOOD, BAD, planned=12)
     assert known.primary.comparisons[0].verdict is None
-    assert known.headline == ("Provisional: 10 runs are over and 2 are still to come.",)
+    assert in_words(known).headline == ("Provisional: 10 runs are over and 2 are still to come.",)
 
 
 def test_an_interrupted_run_is_not_attempted(tmp_path: Path) -> None:
     paths = group(tmp_path, "sagan", GOOD) + group(tmp_path, "no-attention", BAD)
     more = run(tmp_path, "sagan", 9, 0.9, status="interrupted")
     known = findings(gather([*paths, more]), question())
-    assert known.unfinished == (str(more),)
+    assert known.runs.unfinished == (more,)
     assert of(known, "sagan").summary.n == 5
-    assert known.primary.comparisons[0].standing.startswith("provisional: 1 run")
+    assert known.primary.comparisons[0].standing == Standing(Basis.PROVISIONAL, missing=1)
 
 
 def test_looks_are_told(tmp_path: Path) -> None:
     known = found(tmp_path, GOOD, BAD, looks=2)
     assert known.primary.comparisons[0].verdict is None
-    assert "exploratory after 2 looks" in known.headline[1]
+    assert "exploratory after 2 looks" in in_words(known).headline[1]
 
 
 def test_a_smoke_study_claims_nothing(tmp_path: Path) -> None:
     known = found(tmp_path, GOOD, BAD, comparable=False)
     assert known.primary.comparisons[0].verdict is None
     assert all(c.verdict is None for reading in known.secondary for c in reading.comparisons)
-    assert "too small to compare" in known.headline[0]
+    assert "too small to compare" in in_words(known).headline[0]
 
 
 def test_ten_studies_of_a_variant_against_itself_claim_no_more_than_chance(tmp_path: Path) -> None:
@@ -225,14 +236,14 @@ def test_ten_studies_of_a_variant_against_itself_claim_no_more_than_chance(tmp_p
         groups = rng.normal(0.26, 0.064, (2, 5)).tolist()  # as sagan's runs in the study quick
         known = found(tmp_path / str(trial), *groups)
         verdicts.append(known.primary.comparisons[0].verdict)
-    assert verdicts.count("inconclusive") >= 9
+    assert verdicts.count(Verdict.INCONCLUSIVE) >= 9
 
 
 def test_every_comparison_is_told_claims_first(tmp_path: Path) -> None:
     paths = group(tmp_path, "no-attention", BAD) + group(tmp_path, "sagan", GOOD)
     paths += group(tmp_path, "g-only", [0.3, 0.1, 0.2, 0.4, 0.1])
     pairs = (("g-only", "no-attention"), ("sagan", "no-attention"))
-    first, second = findings(gather(paths), question(pairs=pairs)).headline
+    first, second = in_words(findings(gather(paths), question(pairs=pairs))).headline
     assert "sagan is better than no-attention" in first
     assert "inconclusive whether g-only differs" in second
 
@@ -269,7 +280,7 @@ def test_attention_that_did_nothing_allows_no_conclusion(
     if not concluded:
         assert (
             "attention was not engaged; no conclusion: ||gamma o|| / ||x|| of sagan was below 0.02 "
-            f"at the end of {idle} of 5 runs" in known.primary.sentences[0]
+            f"at the end of {idle} of 5 runs" in sentence(known)
         )
         verdicts = [c.verdict for reading in known.secondary for c in reading.comparisons]
         assert len(verdicts) == 2
@@ -282,7 +293,7 @@ def test_a_ratio_that_is_not_known_is_not_idleness(tmp_path: Path) -> None:
     paths = group(tmp_path, "no-attention", BAD) + group(tmp_path, "sagan", GOOD, ratio=None)
     known = findings(gather(paths), question())
     assert known.primary.comparisons[0].verdict == "better"
-    assert of(known, "sagan").engagement == comparison.Engagement(True, 0, 0)
+    assert of(known, "sagan").engagement == Engagement(True, 0, 0)
 
 
 def test_the_sign_of_gamma_means_nothing(tmp_path: Path) -> None:
@@ -296,7 +307,7 @@ def test_the_sign_of_gamma_means_nothing(tmp_path: Path) -> None:
 def test_an_idle_control_is_called_a_block(tmp_path: Path) -> None:
     paths = group(tmp_path, "no-attention", BAD) + group(tmp_path, "residual", GOOD, ratio=0.0)
     known = findings(gather(paths), question(pairs=(("residual", "no-attention"),)))
-    assert "the block was not engaged; no conclusion" in known.primary.sentences[0]
+    assert "the block was not engaged; no conclusion" in sentence(known)
 
 
 def test_where_attention_is_the_same_its_idleness_does_not_matter(tmp_path: Path) -> None:
@@ -310,8 +321,8 @@ def test_where_attention_is_the_same_its_idleness_does_not_matter(tmp_path: Path
 # --- Secondary readings ------------------------------------------------------------------------
 
 
-def secondary(known: Findings, title: str) -> comparison.Reading:
-    (reading,) = (one for one in known.secondary if one.title.startswith(title))
+def secondary(known: Findings, title: str) -> document.Reading:
+    (reading,) = (one for one in in_words(known).secondary if one.title.startswith(title))
     return reading
 
 
@@ -343,12 +354,12 @@ def test_without_scores_on_the_way_there_is_a_reason(tmp_path: Path) -> None:
     assert secondary(known, "at equal FLOPs").absent == (
         "no scores on the way were taken (run.eval_every)"
     )
-    assert "not recorded" in known.primary.sentences[0]
+    assert "not recorded" in sentence(known)
 
 
 def test_fid_and_raw_weights_are_secondary(tmp_path: Path) -> None:
     known = found(tmp_path, GOOD, BAD)
-    labels = [(one.title, one.label) for one in known.secondary[:2]]
+    labels = [(one.title, one.label) for one in in_words(known).secondary[:2]]
     assert labels == [
         ("at the end, averaged weights (secondary)", "FID[effnet-lite0]"),
         ("at the end, raw weights (secondary)", "twin_rate"),
@@ -362,9 +373,8 @@ def test_whether_runs_had_settled_is_told(tmp_path: Path) -> None:
     paths = group(tmp_path, "sagan", GOOD, curve=flat)
     paths += group(tmp_path, "no-attention", BAD, curve=steep)
     known = findings(gather(paths), question())
-    assert (
-        "sagan: 5 of 5 runs had settled; no-attention: 5 of 5 runs had not settled"
-        in known.primary.sentences[0]
+    assert "sagan: 5 of 5 runs had settled; no-attention: 5 of 5 runs had not settled" in sentence(
+        known
     )
 
 
@@ -373,7 +383,7 @@ def test_a_curve_too_noisy_to_tell_is_not_called_unsettled(tmp_path: Path) -> No
     paths = group(tmp_path, "sagan", GOOD, curve=noisy)
     paths += group(tmp_path, "no-attention", BAD, curve=noisy)
     known = findings(gather(paths), question())
-    assert "sagan: 5 of 5 runs may not have settled" in known.primary.sentences[0]
+    assert "sagan: 5 of 5 runs may not have settled" in sentence(known)
     variant = of(known, "sagan")
     assert (variant.settled, variant.unsettled, variant.curves) == (0, 0, 5)
 
@@ -442,7 +452,7 @@ def test_loose_runs_are_compared_by_twin_rate_and_say_that_it_was_chosen_now(
 ) -> None:
     paths = group(tmp_path, "sagan", GOOD) + group(tmp_path, "no-attention", BAD)
     known = comparison.of_runs(paths, "no-attention", None, None)
-    assert not known.declared
+    assert not known.question.declared
     assert known.primary.metric == "twin_rate"
     assert known.primary.min_effect == pytest.approx(0.05 * np.mean(BAD))
     with pytest.raises(UserError, match=r"--baseline wider: .* sagan, no-attention"):
@@ -484,10 +494,10 @@ def test_a_study_brings_its_own_question(tmp_path: Path) -> None:
     group(tmp_path, "sagan", GOOD)
     group(tmp_path, "no-attention", BAD)
     known = of_study(tmp_path)
-    assert known.question == one.question
-    assert known.declared
+    assert known.question.text == one.question
+    assert known.question.declared
     assert known.primary.min_effect == 0.05
-    assert len(known.runs) == 10
+    assert len(known.runs.attempted) == 10
     with pytest.raises(UserError, match="no study is in"):
         of_study(tmp_path / "sagan-s0")
 
@@ -518,7 +528,7 @@ def test_findings_are_json(tmp_path: Path) -> None:
     cases: dict[str, Sequence[float | None]] = {"clear": GOOD, "lost": lost, "one": GOOD[:1]}
     for name, values in cases.items():
         known = found(tmp_path / name, values, BAD)
-        again = json.loads(json.dumps(asdict(known), allow_nan=False))
+        again = json.loads(json.dumps(asdict(in_words(known)), allow_nan=False))
         assert again["primary"]["comparisons"][0]["variant"] == "sagan"
 
 

@@ -10,19 +10,14 @@ import pytest
 from scipy import stats
 
 from sagan_bench.analysis.statistics import (
-    Comparison,
-    Floats,
-    Metric,
-    Runs,
     _seeds_needed,
     _verdicts,
     _Welch,
     _welch,
     compare,
-    sentence,
-    settled,
     summarize,
 )
+from sagan_bench.analysis.verdicts import Basis, Comparison, Floats, Metric, Runs, Standing
 from sagan_bench.core.errors import UserError
 
 FID = Metric("FID", "lower", min_effect=1.0)
@@ -44,7 +39,7 @@ def runs(values: Values) -> Runs:
 
 def against(
     variant: Values, baseline: Values = SAGAN, metric: Metric = FID, looks: int = 0
-) -> Comparison:
+) -> Comparison[Standing]:
     outcomes = {"sagan": runs(baseline), "other": runs(variant)}
     (found,) = compare(outcomes, "sagan", metric, looks=looks)
     return found
@@ -144,24 +139,24 @@ def test_a_claim_must_survive_the_size_of_its_family() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "standing"),
+    ("n", "basis"),
     [
-        (0, "points only"),
-        (1, "points only"),
-        (2, "points only"),
-        (3, "exploratory"),
-        (4, "exploratory"),
-        (5, "confirmatory"),
+        (0, Basis.POINTS),
+        (1, Basis.POINTS),
+        (2, Basis.POINTS),
+        (3, Basis.EXPLORATORY),
+        (4, Basis.EXPLORATORY),
+        (5, Basis.CONFIRMATORY),
     ],
 )
 @pytest.mark.parametrize("smaller", ["variant", "baseline"])
 def test_what_is_said_depends_on_the_seeds_of_the_smaller_group(
-    n: int, standing: str, smaller: str
+    n: int, basis: Basis, smaller: str
 ) -> None:
     pair = (FAR[:n], SAGAN) if smaller == "variant" else (FAR, SAGAN[:n])
     found = against(*pair)
     inferred = (found.interval, found.interval_alone, found.p, found.p_holm, found.hedges_g)
-    assert found.standing == standing
+    assert found.standing == Standing(basis)
     assert all((value is not None) == (n >= 3) for value in (*inferred, found.p_better))
     assert (found.verdict is not None) == (n >= 5)
     assert (found.effect is not None) == (n >= 1)
@@ -169,18 +164,15 @@ def test_what_is_said_depends_on_the_seeds_of_the_smaller_group(
 
 def test_diverged_runs_count_as_attempted() -> None:
     found = against([*FAR[:3], None, None])
-    assert (found.n, found.n_ok, found.standing) == (5, 3, "confirmatory")
+    assert (found.n, found.n_ok, found.standing) == (5, 3, Standing(Basis.CONFIRMATORY))
 
 
-@pytest.mark.parametrize(
-    ("looks", "standing"),
-    [(1, "exploratory after 1 look"), (2, "exploratory after 2 looks")],
-)
-def test_looking_before_adding_seeds_suspends_verdicts(looks: int, standing: str) -> None:
-    found = against(FAR, looks=looks)
+@pytest.mark.parametrize("looks", [1, 2])
+def test_looking_before_adding_seeds_suspends_verdicts(looks: int) -> None:
+    found, standing = against(FAR, looks=looks), Standing(Basis.EXPLORATORY, looks=looks)
     assert (found.standing, found.verdict, found.seeds_needed) == (standing, None, None)
     assert found.interval == against(FAR).interval
-    assert against(FAR[:2], looks=looks).standing == "points only"
+    assert against(FAR[:2], looks=looks).standing == Standing(Basis.POINTS)
 
 
 def test_a_claim_must_survive_diverged_runs_ranked_worst() -> None:
@@ -294,9 +286,8 @@ def test_while_runs_are_missing_there_is_no_verdict() -> None:
     outcomes = {"sagan": runs(SAGAN), "far": runs(FAR)}
     (found,) = compare(outcomes, "sagan", FID, missing=3)
     assert found.verdict is None
-    assert found.standing == "provisional: 3 runs still to come"
+    assert found.standing == Standing(Basis.PROVISIONAL, missing=3)
     assert found.interval is not None
-    assert "provisional: 3 runs still to come, no verdict" in sentence(found, FID)
 
 
 def test_results_are_json_whatever_the_outcomes() -> None:
@@ -333,125 +324,6 @@ def test_a_metric_out_of_range_is_refused() -> None:
     direction: Any = "smaller"
     with pytest.raises(UserError, match="say 'lower' or 'higher'"):
         Metric("FID", direction, 1.0)
-
-
-# In words
-
-
-@pytest.mark.parametrize(
-    ("variant", "metric", "said"),
-    [
-        (
-            FAR,
-            FID,
-            "other is worse than sagan: FID +4.16 [2.71, 5.61], n = 5 v 5, Holm p < 0.001, "
-            "P(better) 0.00",
-        ),
-        (
-            [*FAR, None],
-            FID,
-            "other is worse than sagan: FID +4.16 [2.71, 5.61], n = 6 v 5, Holm p < 0.001, "
-            "P(better) 0.00; 1 of 6 runs of other diverged or failed",
-        ),
-        (
-            NEAR,
-            FID,
-            "inconclusive whether other differs from sagan: FID -0.04 [-1.32, 1.24], n = 5 v 5, "
-            "Holm p = 0.94, P(better) 0.52; "
-            "about 17 finished runs each would show that a difference as small as this does not "
-            "matter",
-        ),
-        (
-            NEAR,
-            replace(FID, min_effect=2.0),
-            "other is within ±2 of sagan, no meaningful difference: FID -0.04 [-1.32, 1.24], "
-            "n = 5 v 5, Holm p = 0.94, P(better) 0.52",
-        ),
-        (
-            FAR[:3],
-            FID,
-            "other against sagan (exploratory, no verdict): FID +4.28 [1.37, 7.19], n = 3 v 5, "
-            "P(better) 0.00",
-        ),
-        (
-            FAR[:2],
-            FID,
-            "other against sagan (points only, no verdict): FID +3.53, n = 2 v 5",
-        ),
-        (
-            [None] * 5,
-            FID,
-            "inconclusive whether other differs from sagan: FID not to be compared, n = 5 v 5, "
-            "P(better) 0.00; 5 of 5 runs of other diverged or failed; "
-            "no t test: too few values, or no spread in either group",
-        ),
-    ],
-)
-def test_the_sentence(variant: Values, metric: Metric, said: str) -> None:
-    assert sentence(against(variant, metric=metric), metric) == said
-
-
-def test_a_metric_blind_to_something_says_nothing_of_it() -> None:
-    blind = Metric("FID[effnet-lite0]", "lower", 2.0, blind_to="broken pairs")
-    silence = "; FID[effnet-lite0] hardly sees broken pairs: of that this says nothing"
-    for null in (NEAR, NEAR[:3], NEAR[:1], [*NEAR, None]):
-        assert sentence(against(null, metric=blind), blind).endswith(silence)
-    assert silence not in sentence(against(FAR, metric=blind), blind)
-
-
-# Had a run settled?
-
-
-def test_a_flat_end_has_settled_and_the_start_is_not_looked_at() -> None:
-    steps = [float(step) for step in range(0, 1001, 10)]
-    values = [20 + 300 * math.exp(-step / 50) for step in steps]
-    found = settled(steps, values)
-    assert found.state == "had settled"
-    assert found.change == pytest.approx(0, abs=1e-4)
-
-
-def test_the_change_is_that_of_the_line_through_the_last_fifth() -> None:
-    steps, values = [0, 800, 850, 900, 1000], [500, 30, 29, 29, 26]
-    line = stats.linregress(steps[1:], values[1:])
-    found = settled(steps, values)
-    assert found.change == pytest.approx(line.slope * 200 / 28.5)
-    assert found.standard_error == pytest.approx(line.stderr * 200 / 28.5)
-    assert settled([1000 + step for step in steps], values).change == pytest.approx(found.change)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(
-    ("change", "noise", "words"),
-    [
-        (0.04, 0.001, "had settled"),
-        (-0.04, 0.001, "had settled"),
-        (0.06, 0.001, "had not settled"),
-        (-0.06, 0.001, "had not settled"),
-        (0.04, 0.05, "may not have settled"),
-        (0.06, 0.05, "may not have settled"),
-    ],
-)
-def test_a_curve_has_settled_where_the_interval_of_its_change_is_within_5_percent(
-    sign: int, change: float, noise: float, words: str
-) -> None:
-    steps = np.arange(101)
-    values = 20 * (1 + change * (steps - 90) / 20 + noise * (-1.0) ** steps)
-    assert settled(list(steps), list(sign * values)).state == words
-
-
-def test_too_short_a_curve_cannot_tell() -> None:
-    for steps, values in (([], []), ([5], [2.0]), ([0, 50, 90, 100], [9.0, 8.0, 7.0, 7.0])):
-        assert settled(steps, values).change is None
-    assert settled([0, 90, 95, 100], [3.0, -1.0, 2.0, -1.0]).state == "may not have settled"
-
-
-@pytest.mark.parametrize(
-    ("steps", "values"),
-    [([0, 1, 1], [1, 2, 3]), ([0, 1], [1, 2, 3]), ([0, 1, 2], [1, math.nan, 3])],
-)
-def test_curves_that_cannot_be_read_are_refused(steps: Any, values: Any) -> None:
-    with pytest.raises(UserError, match="rising steps and one finite value"):
-        settled(steps, values)
 
 
 # Error rates of the rule: `pytest -m slow -rP tests/analysis/test_statistics.py` shows the figures

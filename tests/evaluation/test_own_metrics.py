@@ -104,8 +104,8 @@ def test_its_figures_stand_beside_fid_under_a_protocol_of_their_own(runs: list[P
 def test_runs_are_compared_and_tuned_by_it_by_name(runs: list[Path], tmp_path: Path) -> None:
     names = ("colour_distance", "fid")
     found, by_fid = (of_runs(runs, "no-attention", name, None) for name in names)
-    assert (found.primary.label, found.primary.better) == ("FCD[colours]", "lower")
-    assert by_fid.primary.label == "FID[effnet-lite0]"
+    assert (found.primary.how.label, found.primary.how.better) == ("FCD[colours]", "lower")
+    assert by_fid.primary.how.label == "FID[effnet-lite0]"
     means = [[variant.summary.mean for variant in each.variants] for each in (found, by_fid)]
     records = [read(path) for path in runs]
     for name, measured in zip(names, means, strict=True):

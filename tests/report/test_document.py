@@ -17,8 +17,10 @@ from sagan_bench import cli
 from sagan_bench.config.layers import read as read_config
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning import trials
-from sagan_bench.report import collect, publish, tables, words
+from sagan_bench.report import answers, collect, publish, repeating, text
 from sagan_bench.report.document import SCHEMA_VERSION, Document, read
+from sagan_bench.report.sections import _curves
+from sagan_bench.report.sections.attention import frame_of
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Status
 from sagan_bench.runs.records import read as read_record
@@ -31,11 +33,11 @@ def of(tmp_path: Path, values: object = CLEAR, **given: object) -> Document:
 
 def test_the_answer_says_who_is_better_by_how_much_and_how_sure(tmp_path: Path) -> None:
     document = of(tmp_path, pictures=False)
-    tone, answer = words.answer(document)
+    tone, answer = answers.answer(document)
     assert (tone, answer) == (
         "better", "sagan is better than no-attention: its twin_rate is higher by 0.210."
     )  # fmt: skip
-    sure = words.sureness(document.findings.primary, document.status)
+    sure = text.sureness(document.findings.primary, document.status)
     assert sure is not None
     assert sure.startswith("5 runs against 5 put the difference between +0.168 and +0.252")
     assert "beyond the 0.05 that would matter" in sure
@@ -55,11 +57,11 @@ def test_the_answer_claims_no_more_than_the_verdict(
 ) -> None:
     baseline = [0.31, 0.35, 0.28, 0.33, 0.30][: len(sagan)]
     document = of(tmp_path, {"no-attention": baseline, "sagan": sagan}, pictures=False)
-    assert words.answer(document)[1].startswith(told)
+    assert answers.answer(document)[1].startswith(told)
 
 
 def test_several_comparisons_are_counted_not_ranked(clear: Example) -> None:
-    tone, answer = words.answer(clear.document)
+    tone, answer = answers.answer(clear.document)
     assert answer == "Of 2 comparisons with no-attention: 1 better (sagan); 1 open (g-only)."
     assert tone == "open"
 
@@ -81,7 +83,7 @@ def test_a_study_with_runs_to_come_is_partial(tmp_path: Path) -> None:
     (path / "record.json").write_bytes(record.to_json())
     document = collect.of_study(folder)[0]
     assert document.status == "partial"
-    assert words.answer(document) == (
+    assert answers.answer(document) == (
         "open", "Nothing can be claimed yet: 9 runs are over and 1 are still to come."
     )  # fmt: skip
     assert {run.status for run in document.runs} == {"finished", "interrupted"}
@@ -103,9 +105,9 @@ def test_a_lost_variant_shows_its_last_grid(clear: Example) -> None:
 
 
 def test_gamma_stands_beside_the_strength_of_the_same_weights(clear: Example) -> None:
-    table = tables.blocks(clear.document)
+    table = frame_of(clear.document)
     found = [block for variant in clear.document.findings.variants for block in variant.blocks]
-    gammas = [row.cells[2].sort for row in table.rows]
+    gammas = [table.columns[2].cell(row.values).sort for row in table.rows]
     assert gammas == [block.gamma for block in found]
     raw = {s.values[-1] for s in clear.document.series if s.name.startswith("gamma.")}
     assert not raw & set(gammas)
@@ -114,7 +116,7 @@ def test_gamma_stands_beside_the_strength_of_the_same_weights(clear: Example) ->
 def test_curves_are_thinned_and_keep_their_ends(
     clear: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "POINTS", (2, 7))
+    monkeypatch.setattr(_curves, "POINTS", (2, 7))
     series = collect.of_study(clear.folder)[0].series
     assert max(len(one.steps) for one in series) == 7
     losses = [one for one in series if one.name == "loss_d"]
@@ -125,7 +127,7 @@ def test_curves_are_thinned_and_keep_their_ends(
 def test_the_command_of_a_run_asks_for_its_configuration(tmp_path: Path) -> None:
     config = settings("g-only", 3, ["training.batch_size=32", "data.flip=true"])
     path = leave_run(tmp_path / "run", config, 0.3, pictures=False)
-    command = collect.command(read_record(path))
+    command = repeating.of_run(read_record(path))
     assert command is not None
     words_ = shlex.split(command)
     sets = [word for before, word in pairwise(words_) if before == "--set"]

@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, Page
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments import study
 from sagan_bench.report import collect, page, publish
-from sagan_bench.report.document import Document
+from sagan_bench.report.document import AnyDocument, Document
+from sagan_bench.report.sections._base import blocks, theme_of
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 NASTY = "</script><script>alert(2)</script> $x^2$ {{ 7*7 }} " + "long" * 40
@@ -233,9 +234,15 @@ def test_the_data_can_be_taken_away(clear: Example) -> None:
     assert "| sagan | 5/5 |" in (data / "summary.md").read_text()
 
 
+def html_of(document: AnyDocument) -> str:
+    """Return the page of a document that has no pictures."""
+    theme = theme_of(document, lambda name: b"")
+    return page.render(document, blocks(document, theme), theme)
+
+
 def bare(document: Document) -> str:
     """Return the page without what takes long to draw."""
-    return page.render(document.model_copy(update={"pictures": (), "series": ()}), lambda name: b"")
+    return html_of(document.model_copy(update={"pictures": (), "series": ()}))
 
 
 def one_run(root: Path) -> Document:

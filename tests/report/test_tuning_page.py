@@ -13,14 +13,14 @@ from axe_playwright_python.sync_playwright import Axe
 from example_records import contents, unsealed
 from example_tunings import Scripted, planned, small_tuning, tune
 from playwright.sync_api import Browser
-from test_page import HOSTILE, _Parts, column, opened
+from test_page import HOSTILE, _Parts, column, html_of, opened
 
 from sagan_bench import cli
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.space import load
-from sagan_bench.report import collect_tuning, page_tuning, publish, words
+from sagan_bench.report import answers, collect, publish, repeating
 from sagan_bench.report.document import TuningDocument
 
 REACHED = 100.0
@@ -52,7 +52,7 @@ def tuned(root: Path, trials: int = 14, outcome: Any = bowl, **asked: Any) -> Tu
     folder = root / "tune"
     memory = planned(small_tuning(root, **asked), folder, trials=trials)
     tune(memory, folder, Scripted(outcome, slots=2))
-    document = collect_tuning.of_tuning(folder)
+    document, _ = collect.of_tuning(folder)
     return Tuned(folder, document, publish.publish(document, {}, root / "report"))
 
 
@@ -103,7 +103,7 @@ def test_the_first_lines_say_what_may_be_said(both: Tuned) -> None:
         "Is sagan better than no-attention once each is tuned equally well?"
     )
     sagan, without = (one.reported for one in found.searches)
-    tone, answer = words.answer(both.document)
+    tone, answer = answers.answer(both.document)
     assert tone == "open"
     assert answer == (
         f"No verdict: on fresh seeds FID[effnet-lite0] is {sagan:.1f} (sagan) and {without:.1f} "
@@ -145,7 +145,7 @@ def test_importance_is_shown_from_thirty_trials(tmp_path: Path) -> None:
 def test_five_searches_a_side_give_a_verdict_about_searches(tmp_path: Path) -> None:
     sides: dict[str, Any] = {"variants": ("sagan", "no-attention"), "searches": 5}
     many = tuned(tmp_path, trials=2, outcome=clear, pruner="none", **sides)
-    tone, answer = words.answer(many.document)
+    tone, answer = answers.answer(many.document)
     assert (tone, answer[:32]) == ("better", "sagan is better than no-attentio")
     html = many.page.read_text()
     assert "5 searches against 5 put the difference between" in html
@@ -171,7 +171,7 @@ def test_several_searches_of_one_variant_say_what_they_reach(tmp_path: Path) -> 
     one = tuned(tmp_path, trials=2, searches=3, pruner="none")
     known = [search.reported for search in one.document.findings.searches]
     reached = f"{min(filter(None, known)):.1f} to {max(filter(None, known)):.1f}."
-    assert words.answer(one.document) == (
+    assert answers.answer(one.document) == (
         "told", f"On fresh seeds the winners of 3 searches reach FID[effnet-lite0] {reached}"
     )  # fmt: skip
 
@@ -194,10 +194,10 @@ def test_a_tuning_under_way_is_partial_and_claims_nothing(tmp_path: Path) -> Non
 
     with pytest.raises(Exception, match="asked to"):
         tune(memory, folder, engine, stop)
-    document = collect_tuning.of_tuning(folder)
+    document, _ = collect.of_tuning(folder)
     assert document.status == "partial"
-    assert words.answer(document) == ("open", "Nothing can be claimed yet: 2 of 4 trials ended.")
-    assert "Not over: 2 of 4 trials ended" in page_tuning.render(document)
+    assert answers.answer(document) == ("open", "Nothing can be claimed yet: 2 of 4 trials ended.")
+    assert "Not over: 2 of 4 trials ended" in html_of(document)
 
 
 def test_a_reader_is_warned(tmp_path: Path) -> None:
@@ -209,15 +209,15 @@ def test_a_reader_is_warned(tmp_path: Path) -> None:
     folder = tmp_path / "tune"
     asked = small_tuning(tmp_path, pruner="none", sampler="qmc")
     tune(planned(asked, folder, trials=6, confirm=False), folder, Scripted(fails))
-    (found,) = collect_tuning.of_tuning(folder).findings.searches
+    (found,) = collect.of_tuning(folder)[0].findings.searches
     failed = found.budget.trials["failed"]
     assert 0 < failed < 6
-    unconfirmed = collect_tuning.of_tuning(folder).warnings
+    unconfirmed = collect.of_tuning(folder)[0].warnings
     assert unconfirmed[0].startswith("Nothing is trained again on fresh seeds")
     assert f"sagan-0: {failed} of 6 trials failed; the sampler learned" in unconfirmed[1]
     tune(planned(asked, folder, trials=6), folder, Scripted(fails))
     tune(planned(asked, folder, trials=7), folder, Scripted(fails))
-    told = " ".join(collect_tuning.of_tuning(folder).warnings)
+    told = " ".join(collect.of_tuning(folder)[0].warnings)
     assert "Nothing is trained" not in told
     assert "runs on fresh seeds diverged or failed." in told
     assert "The search went on once after figures on set B could be seen." in told
@@ -225,7 +225,7 @@ def test_a_reader_is_warned(tmp_path: Path) -> None:
 
 def test_hostile_names_stay_text_and_ids_stay_unique(tmp_path: Path, both: Tuned) -> None:
     document = both.document.model_copy(update={"name": HOSTILE, "warnings": (HOSTILE,)})
-    html = page_tuning.render(document)
+    html = html_of(document)
     assert HOSTILE not in html
     parts = _Parts(both.page.read_text())
     assert len(parts.ids) == len(set(parts.ids))
@@ -261,9 +261,7 @@ def test_the_command_tunes_like_this_again(tmp_path: Path, both: Tuned) -> None:
     memory = Memory.of(both.folder)
     assert memory is not None
     tuning = memory.tuning.model_copy(update={"space": load("quick"), "settings": {}})
-    words_ = shlex.split(
-        collect_tuning.repeating(memory.model_copy(update={"tuning": tuning})) or ""
-    )
+    words_ = shlex.split(repeating.of_tuning(memory.model_copy(update={"tuning": tuning})) or "")
     assert words_[:5] == ["python", "cli.py", "tune", "--variants", "sagan,no-attention"]
     assert words_[words_.index("--trials") + 1] == "14"
 
@@ -299,7 +297,7 @@ def test_a_tuning_without_its_storage_is_refused(tmp_path: Path) -> None:
     kept = unsealed(one.folder / "tuning.json")
     (one.folder / "tuning.json").write_text(json.dumps(kept | {"storage": "sqlite:///x.db"}))
     with pytest.raises(UserError, match="give --storage"):
-        collect_tuning.of_tuning(one.folder)
+        collect.of_tuning(one.folder)
 
 
 @pytest.mark.parametrize("key", ["x/../../../pwned", "..", "/etc/x", "x\n", "", "x" * 300])

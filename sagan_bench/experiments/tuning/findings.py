@@ -2,18 +2,20 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, get_args
 
 import optuna
 from optuna.storages import BaseStorage
 
 from sagan_bench.analysis import statistics
-from sagan_bench.analysis.statistics import CONFIRMATORY_N, Comparison, Metric
+from sagan_bench.analysis.statistics import CONFIRMATORY_N
+from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, S, Standing
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import label
 from sagan_bench.experiments.tuning import storage as kept
@@ -30,6 +32,7 @@ from sagan_bench.experiments.tuning.trials import (
     searches,
     trials,
 )
+from sagan_bench.runs.records import Record
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +64,13 @@ class Budget:
     """Training and scoring of all trials that ended."""
 
 
+class Unweighed(StrEnum):
+    """Why the importance of parameters is not known."""
+
+    TOO_FEW = "too few"
+    CONSTANT = "constant"
+
+
 @dataclass(frozen=True)
 class Importance:
     """Share of each parameter in what the objective varies by, or why that is not said."""
@@ -68,6 +78,7 @@ class Importance:
     evaluator: str
     shares: dict[str, float] | None
     absent: str | None
+    """An `Unweighed`; in a report, that in words."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +132,11 @@ class SearchFindings:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Everything that can be said of a tuning; figures raw, words beside them.
+class FindingsOf(Generic[S]):
+    """Everything that can be said of a tuning, in figures.
 
-    ``comparisons`` and ``sentences`` are of variants, whose unit is the search.
+    ``comparisons`` are of variants, whose unit is the search; ``standing`` is of all of them, a
+    `Standing` or, in a report, that in words.
     """
 
     name: str
@@ -142,9 +154,8 @@ class Findings:
     storage: str
     looks: int
     searches: tuple[SearchFindings, ...]
-    standing: str
-    comparisons: tuple[Comparison, ...]
-    sentences: tuple[str, ...]
+    standing: S | None
+    comparisons: tuple[Comparison[S], ...]
 
     def first(self, variant: str) -> SearchFindings:
         """Return the search of a variant whose winner is exported: the first.
@@ -154,6 +165,9 @@ class Findings:
         return next(one for one in self.searches if one.variant == variant)
 
 
+Findings = FindingsOf[Standing]
+
+
 def looked(looks: int) -> str:
     """Return how often a tuning went on when it could have chosen by set B, in a sentence."""
     times = "once" if looks == 1 else f"{looks} times"
@@ -161,7 +175,19 @@ def looked(looks: int) -> str:
 
 
 def of_tuning(folder: Path, url: str | None = None) -> Findings:
-    """Return what can be said of the tuning in a folder.
+    """Return what can be said of the tuning in a folder.  Raises `UserError` as `collected`."""
+    return collected(folder, url)[1]
+
+
+def collected(
+    folder: Path, url: str | None = None, record_of: Callable[[Cell], Record | None] = Cell.record
+) -> tuple[Memory, Findings]:
+    """Return what a tuning's folder keeps, and what can be said of it.
+
+    Args:
+        folder: of the tuning.
+        url: of the storage, if it is not the journal in the folder.
+        record_of: reads the record of a run on fresh seeds.
 
     Raises:
         UserError: there is none, or its storage cannot be read.
@@ -173,11 +199,13 @@ def of_tuning(folder: Path, url: str | None = None) -> Findings:
         place, do = memory.storage or "its journal", "give --storage accordingly"
         raise UserError(f"the trials of {folder} are in {place}; {do}")
     opened = kept.opened(folder, url)
-    found = [_of_search(search, opened) for search in searches(memory, folder)]
-    return findings(memory, folder, found)
+    found = [_of_search(search, opened, record_of) for search in searches(memory, folder)]
+    return memory, findings(memory, folder, found)
 
 
-def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
+def _of_search(
+    search: Search, opened: BaseStorage, record_of: Callable[[Cell], Record | None]
+) -> SearchFindings:
     study = kept.read(opened, search.study_name)
     found = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
     stored = max((one.number + 1 for one in found), default=0)
@@ -187,7 +215,7 @@ def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
             "%s: %d trials of %s have begun and %s knows %d: part of it is lost",
             search.folder, search.begun, search.id, storage, stored,
         )  # fmt: skip
-    again = confirmation(search, found, Cell.record)
+    again = confirmation(search, found, record_of)
     return search_findings(search, found, again, importance(study, found))
 
 
@@ -197,10 +225,9 @@ def importance(study: optuna.Study | None, found: Sequence[Trial]) -> Importance
     name = "PED-ANOVA"
     complete = [one for one in found if one.outcome == "complete"]
     if study is None or len(complete) < IMPORTANCE_TRIALS:
-        absent = f"{len(complete)} trials are complete; said from {IMPORTANCE_TRIALS} on"
-        return Importance(name, None, absent)
+        return Importance(name, None, Unweighed.TOO_FEW)
     if len({one.values for one in complete}) == 1:
-        return Importance(name, None, "the objective did not vary")
+        return Importance(name, None, Unweighed.CONSTANT)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Importance(name, dict(shares), None)
 
@@ -285,7 +312,6 @@ def findings(memory: Memory, folder: Path, found: Sequence[SearchFindings]) -> F
         searches=tuple(found),
         standing=standing,
         comparisons=compared,
-        sentences=tuple(statistics.sentence(one, metric, "searches") for one in compared),
     )
 
 
@@ -301,7 +327,7 @@ def _metric(tuning: Tuning, name: str, found: Sequence[SearchFindings]) -> Metri
 
 def _compared(
     tuning: Tuning, metric: Metric, found: Sequence[SearchFindings], looks: int
-) -> tuple[str, tuple[Comparison, ...]]:
+) -> tuple[Standing | None, tuple[Comparison[Standing], ...]]:
     """Compare variants by what their searches reported: a search is one observation.
 
     With fewer than 5 a side nothing is claimed of a variant: another search might have found
@@ -314,14 +340,14 @@ def _compared(
     }
     least = min(map(len, sides.values()))
     if len(sides) < 2 or not least:
-        return "", ()
+        return None, ()
     missing = len(found) - len(over)
     compared = statistics.compare(sides, tuning.baseline, metric, looks=looks, missing=missing)
     lengths = sorted({len(one.trials) - one.budget.trials["failed"] for one in over})
     if len(lengths) > 1:
-        standing = f"unequal searches, of {lengths[0]} to {lengths[-1]} trials"
+        standing = Standing(Basis.UNEQUAL_SEARCHES, trials=(lengths[0], lengths[-1]))
     elif least < CONFIRMATORY_N:
-        standing = f"conditional on these searches, {least} a side"
+        standing = Standing(Basis.FEW_SEARCHES, searches=least)
     else:
         return compared[0].standing, compared
     plain = (replace(one, standing=standing, verdict=None, seeds_needed=None) for one in compared)

@@ -10,9 +10,17 @@ from typing import Any
 import pytest
 from example_tunings import Scripted, planned, small_tuning, tune
 
+from sagan_bench.analysis.verdicts import Basis, Standing
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.experiments.tuning.findings import IMPORTANCE_TRIALS, Findings, findings, of_tuning
+from sagan_bench.experiments.tuning.findings import (
+    IMPORTANCE_TRIALS,
+    Findings,
+    Unweighed,
+    findings,
+    of_tuning,
+)
+from sagan_bench.report import answers
 from sagan_bench.session.events import Stopped
 
 
@@ -41,7 +49,7 @@ def test_importance_is_said_from_30_complete_trials(
     assert max(weighed.shares, key=lambda key: weighed.shares[key]) == "training.lr_g"  # type: ignore[index]
     memory = planned(small_tuning(tmp_path), tmp_path / "t", trials=3)
     few = tune(memory, tmp_path / "t", Scripted(attention_helps)).searches[0].importance
-    assert (few.shares, few.absent) == (None, "3 trials are complete; said from 30 on")
+    assert (few.shares, few.absent) == (None, Unweighed.TOO_FEW)
 
 
 def test_history_and_budget_add_up(long: tuple[Findings, Path]) -> None:
@@ -75,11 +83,11 @@ def test_with_few_searches_everything_is_conditional_and_no_verdict_is_given(
         planned(asked, tmp_path / "t", trials=4), tmp_path / "t", Scripted(attention_helps)
     )
     assert found.baseline == "no-attention"
-    assert found.standing == "conditional on these searches, 1 a side"
+    assert found.standing == Standing(Basis.FEW_SEARCHES, searches=1)
     (one,) = found.comparisons
     assert one.verdict is None
     assert one.n == one.n_baseline == 1
-    (sentence,) = found.sentences
+    (sentence,) = answers.findings(found).sentences
     assert sentence.startswith(
         "sagan against no-attention (conditional on these searches, 1 a side, no verdict): FID"
     )
@@ -94,13 +102,13 @@ def test_with_five_searches_a_side_the_search_is_the_unit_of_a_verdict(tmp_path:
     memory = planned(asked, tmp_path / "t", trials=2)
     found = tune(memory, tmp_path / "t", Scripted(attention_helps, slots=4))
     (one,) = found.comparisons
-    assert found.standing == "confirmatory"
+    assert found.standing == Standing(Basis.CONFIRMATORY)
     assert (one.n, one.n_baseline) == (5, 5)
     reported = [s.reported for s in found.searches if s.variant == "sagan" and s.reported]
     others = [s.reported for s in found.searches if s.variant != "sagan" and s.reported]
     assert one.effect == pytest.approx(sum(reported) / 5 - sum(others) / 5)
     assert one.verdict == "better"
-    assert found.sentences[0].startswith("sagan is better than no-attention: FID")
+    assert answers.findings(found).sentences[0].startswith("sagan is better than no-attention: FID")
     assert found.min_effect == pytest.approx(0.05 * sum(others) / 5)
 
 
@@ -113,7 +121,7 @@ def test_a_search_without_a_figure_counts_as_lost(tmp_path: Path) -> None:
     found = tune(planned(asked, tmp_path / "t", trials=2), tmp_path / "t", Scripted(diverges))
     (one,) = found.comparisons
     assert (one.n, one.n_ok, one.effect) == (1, 0, None)
-    assert "1 of 1 searches of sagan diverged or failed" in found.sentences[0]
+    assert "1 of 1 searches of sagan diverged or failed" in answers.findings(found).sentences[0]
 
 
 def test_what_is_not_over_is_neither_lost_nor_compared(tmp_path: Path) -> None:
@@ -139,7 +147,10 @@ def test_searches_of_unequal_length_allow_no_verdict(tmp_path: Path) -> None:
     lost = replace(first, budget=replace(first.budget, trials=failed))
     for unequal in (cut, lost):  # a trial that failed taught nothing
         (one,) = findings(memory, folder, [unequal, *rest]).comparisons
-        assert (one.standing, one.verdict) == ("unequal searches, of 1 to 2 trials", None)
+        assert (one.standing, one.verdict) == (
+            Standing(Basis.UNEQUAL_SEARCHES, trials=(1, 2)),
+            None,
+        )
 
 
 def test_after_a_look_nothing_is_confirmatory(tmp_path: Path) -> None:
@@ -149,14 +160,14 @@ def test_after_a_look_nothing_is_confirmatory(tmp_path: Path) -> None:
     tune(memory, folder, Scripted(attention_helps, slots=4))
     more = planned(small_tuning(tmp_path, searches=6, **fields), folder, trials=1)
     (one,) = tune(more, folder, Scripted(attention_helps, slots=4)).comparisons
-    assert (one.standing, one.verdict) == ("exploratory after 1 look", None)
+    assert (one.standing, one.verdict) == (Standing(Basis.EXPLORATORY, looks=1), None)
 
 
 def test_what_never_varies_has_no_importance(tmp_path: Path) -> None:
     memory = planned(small_tuning(tmp_path, pruner="none"), tmp_path / "t", trials=31)
     found = tune(memory, tmp_path / "t", Scripted(lambda config, step: 0.0, slots=4))
     weighed = found.searches[0].importance
-    assert (weighed.shares, weighed.absent) == (None, "the objective did not vary")
+    assert (weighed.shares, weighed.absent) == (None, Unweighed.CONSTANT)
 
 
 def test_there_must_be_a_tuning(tmp_path: Path) -> None:

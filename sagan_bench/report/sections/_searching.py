@@ -1,23 +1,30 @@
-"""The figures of a search: its history, its parameters, and its best trials on fresh seeds."""
+"""The figures of a search: its history, its parameters, its front, its best on fresh seeds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sagan_bench.experiments.tuning.findings import Axis
-from sagan_bench.report.figures import COLOURS, EDGE, INK, MARKERS, panel, wrapped
-from sagan_bench.report.words import short, shown
+from sagan_bench.experiments.tuning.findings import Axis, SearchFindings
+from sagan_bench.experiments.tuning.trials import Candidate, Trial
+from sagan_bench.report.document import TuningFindings
+from sagan_bench.report.formats import number, plural, short, shown
+from sagan_bench.report.svg import COLOURS, EDGE, INK, MARKERS, Drawn, drawn, panel, wrapped
+from sagan_bench.report.text import ARROWS
 
 OUTCOMES = {"complete": "o", "pruned": "v", "diverged": "X"}
 """Those that are drawn, and their markers."""
 NAME_CHARS = 24
 """Of a parameter in a line: attention.discriminator has as many but one."""
 FAINT: dict[str, Any] = {"color": INK, "alpha": 0.22, "linewidth": 0.8}
+
+
+# --- History -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -218,3 +225,93 @@ def fresh(candidates: Sequence[Again], label: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         figure.legend(loc="outside lower center", ncols=3, fontsize=9.5)
     return figure
+
+
+# --- What is drawn -----------------------------------------------------------------------------
+
+
+def charts(place: int, search: SearchFindings, numbers: TuningFindings) -> Iterator[Drawn]:
+    """Yield the figures of a search; none while no trial is complete."""
+    label, arrow = numbers.labels[0], ARROWS[numbers.better[0]]
+    if not search.best_so_far:
+        return
+    _, best = search.best_so_far[-1]
+    yield drawn(
+        history(_history(search), search.best_so_far, search.reported, f"{label} {arrow}"),
+        f"history-{place}",
+        f"Best {label} of {plural(len(search.trials), 'trial')}: {number(best)}"
+        + (f"; on fresh seeds {number(search.reported)}" if search.reported is not None else ""),
+        "Every trial that ended, a pruned one at its last score; the line is the best so far, "
+        "chosen by looking. Dashed: what the winner reaches on fresh seeds (set B).",
+    )
+    yield drawn(
+        coordinates(_strands(search), search.axes, f"{label} {arrow}"),
+        f"coordinates-{place}",
+        f"Parameters of {plural(len(search.trials), 'trial')}; the best are {_named(search)}",
+        "Parallel coordinates: a line is a trial, a row a parameter with its bounds or choices, "
+        "the last row the objective. Coloured: those trained again on fresh seeds.",
+    )
+    if len(numbers.labels) > 1:
+        yield _pareto(place, search, numbers)
+    if again := [_again(candidate, search) for candidate in search.candidates if candidate.on_a]:
+        yield drawn(
+            fresh(again, f"{label} {arrow}"),
+            f"fresh-{place}",
+            f"{label} in the search and on fresh seeds: " + "; ".join(map(_means, again)),
+            "What a search says of its best trials, and what they reach at seeds it never saw. "
+            "Chosen on set A, reported on set B.",
+        )
+
+
+def _pareto(place: int, search: SearchFindings, numbers: TuningFindings) -> Drawn:
+    points = {t.number: (t.values[0], t.values[1]) for t in search.trials if t.values}
+    first, second = (
+        f"{label} {ARROWS[better]}"
+        for label, better in list(zip(numbers.labels, numbers.better, strict=True))[:2]
+    )
+    return drawn(
+        pareto(points, search.front, first, second),
+        f"front-{place}",
+        f"On the Pareto front: trials {', '.join(map(str, search.front))}",
+        "Every complete trial is a point; numbered are those that no other beats in all "
+        "objectives. By the first objective three of them are trained again.",
+    )
+
+
+def _history(search: SearchFindings) -> list[Point]:
+    def value(trial: Trial) -> float | None:
+        if trial.values:
+            return trial.values[0]
+        return trial.curve[-1][1] if trial.curve else None
+
+    return [Point(trial.number, trial.outcome, value(trial)) for trial in search.trials]
+
+
+def _strands(search: SearchFindings) -> list[Strand]:
+    """Return the trials across the parameters, the best last, so that they lie on top."""
+    best = [candidate.number for candidate in search.candidates]
+    strands = [
+        Strand(
+            f"trial {trial.number}" if trial.number in best else "",
+            trial.params,
+            trial.values[0] if trial.values else None,
+        )
+        for trial in search.trials
+    ]
+    return sorted(strands, key=lambda strand: strand.name)
+
+
+def _named(search: SearchFindings) -> str:
+    return ", ".join(str(candidate.number) for candidate in search.candidates) or "not chosen yet"
+
+
+def _again(candidate: Candidate, search: SearchFindings) -> Again:
+    chosen = " (chosen)" if candidate.number == search.chosen else ""
+    known = ([v for v in of.values() if v is not None] for of in (candidate.on_a, candidate.on_b))
+    return Again(f"trial {candidate.number}{chosen}", candidate.searched, *known)
+
+
+def _means(again: Again) -> str:
+    sets = (("set A", again.on_a), ("set B", again.on_b))
+    means = (f"{name} {number(fmean(of))}" for name, of in sets if of)
+    return f"{again.name} {number(again.searched)}, {', '.join(means)}"

@@ -1,0 +1,98 @@
+"""What is compared as rows of values, and the columns that pages, terminals and files share."""
+
+from dataclasses import asdict
+from typing import Any
+
+from sagan_bench.report.document import Findings, Reading
+from sagan_bench.report.formats import decimals, number, span
+from sagan_bench.report.frames import Cell, Column
+from sagan_bench.report.text import label, places_of, tone
+
+VARIANT = Column(
+    "variant", "Variant", lambda row: Cell(row["variant"], row["variant"], look=row["variant"]),
+    numeric=False,
+)  # fmt: skip
+EFFECT = (
+    Column(
+        "effect", "Difference", lambda row: number(row["effect"], row["places"], signed=True),
+        help="of means, variant minus baseline",
+    ),
+    Column(
+        "interval", "95 % interval",
+        lambda row: Cell(span(row["interval"], row["places"]), row["interval_low"]),
+        help="those of all comparisons hold at once",
+    ),
+    Column("p_better", "P(better)", places=2, help="chance that a run beats one of the baseline"),
+)  # fmt: skip
+FILED = (
+    "reading", "metric", "better", "min_effect", "variant", "baseline", "n", "n_ok", "n_baseline",
+    "n_baseline_ok", "effect", "standing", "p", "p_holm", "p_rank", "hedges_g", "p_better",
+    "verdict", "seeds_needed", "interval_low", "interval_high", "interval_alone_low",
+    "interval_alone_high",
+)  # fmt: skip
+"""Values of a comparison in a file."""
+SUMMARY = (
+    "variant", "n", "n_ok", "mean", "median", "sd", "min", "max", "divergence_rate", "metric",
+    "divergence_low", "divergence_high", "parameters", "flops_per_step", "train_sec",
+    "images_per_sec",
+)  # fmt: skip
+"""Values of a variant in a file."""
+NOT_COMPARED = dict.fromkeys([*FILED, "interval", "places", "says"])
+
+
+def comparisons(reading: Reading) -> list[dict[str, Any]]:
+    """Return a reading's comparisons as rows, the bounds of intervals apart."""
+    about = {"reading": reading.title, "metric": reading.metric, "better": reading.better}
+    about |= {"label": reading.label, "places": places_of(reading)}  # type: ignore[dict-item]
+    rows = []
+    for comparison in reading.comparisons:
+        figures = asdict(comparison)
+        for name in ("interval", "interval_alone"):
+            low, high = figures[name] or (None, None)
+            figures |= {f"{name}_low": low, f"{name}_high": high}
+        says = label(comparison)
+        pair = f"{comparison.variant} v {comparison.baseline}"
+        rows.append({**about, **figures, "pair": pair, "says": Cell(says, says, tone(comparison))})
+    return rows
+
+
+def variants(found: Findings) -> list[dict[str, Any]]:
+    """Return a row for each variant: what its runs, and its comparison with a baseline, gave."""
+    compared = {row["variant"]: row for row in comparisons(found.primary)}
+    level = decimals(variant.summary.mean for variant in found.variants)
+    rows = []
+    for variant in found.variants:
+        figures = asdict(variant.summary)
+        low, high = figures.pop("divergence_interval") or (None, None)
+        rows.append({
+            **compared.get(variant.name, NOT_COMPARED),
+            **figures,
+            "metric": found.primary.metric,
+            "divergence_low": low,
+            "divergence_high": high,
+            "level": level,
+            "parameters": variant.parameters,
+            "flops_per_step": variant.flops_per_step,
+            "train_sec": variant.train_sec,
+            "images_per_sec": variant.images_per_sec,
+            "shared_device": variant.shared_device,
+        })  # fmt: skip
+    return rows
+
+
+def blocks(found: Findings) -> list[dict[str, Any]]:
+    """Return what each block of each variant did, as rows."""
+    return [
+        {**asdict(block), "variant": variant.name, "block": f"{block.network} {block.name}"}
+        for variant in found.variants
+        for block in variant.blocks
+    ]
+
+
+def paper(found: Findings) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the metrics of a published table, and its lines beside a study's own as rows."""
+    lines = [
+        {**asdict(line), **(line.paper or {}), "queries": line.channels and line.channels // 8}
+        for line in found.paper
+    ]
+    return list(dict.fromkeys(key for line in found.paper for key in line.paper or {})), lines

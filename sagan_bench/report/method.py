@@ -1,0 +1,67 @@
+"""How each kind of report was judged, what it does not claim, and what its words mean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sagan_bench.evaluation.metrics import shown
+
+
+@dataclass(frozen=True)
+class Method:
+    """The method of a kind of report in words."""
+
+    judged: Sequence[str]
+    not_claimed: Sequence[str]
+    glossary: Mapping[str, str]
+
+
+JUDGED = (
+    "The unit is one training run: figures over sampling seeds are averaged within it. n is the "
+    "number of training seeds.",
+    "The endpoint is the last step's averaged weights, never the best of the run.",
+    "“Better” or “worse” needs all of: Holm's p below 0.05 over the family (Welch's t test), an "
+    "interval without 0, and a difference beyond the smallest that matters.",
+    "A diverged or failed run stays an attempted one: it can weaken a claim, and never drops out.",
+    "Verdicts need five runs a variant, three or four give intervals only, fewer give points.",
+)
+NOT_CLAIMED = (
+    "“Inconclusive” does not say that there is no difference.",
+    "Nothing is said about other data, sizes, budgets or learning rates than those here.",
+    "Secondary readings are described, not tested; no ranking follows from them.",
+    "Two variants better than a baseline are not compared with each other.",
+    "Maps of attention show where a block looks, not that looking there helps.",
+)
+GLOSSARY = {
+    **dict(metric.glossary for metric in shown().values() if metric.glossary),
+    "γ": "The learned weight of an attention block in y = x + γ o; 0 at the start.",
+    "P(better)": "Chance that a run of the variant beats one of its baseline; 0.5 is a tie.",
+    "95 % interval": "Of the difference of means (Welch). All intervals of the study hold at once.",
+    "smallest difference that matters": "Fixed before the runs; smaller ones are never a verdict.",
+}
+TUNING_JUDGED = (
+    "Every trial of a search trains at the search's one seed; trial 0 has the preset's own values.",
+    "The best three train again on fresh seeds (set A), and the best of them there is chosen.",
+    "It trains once more on other fresh seeds (set B), on which nothing is chosen: that counts.",
+    "Several variants have equally many trials, one budget and pruner, and one space minus what "
+    "they lack.",
+    "The unit of a comparison is a search, not a run; verdicts need five searches a variant.",
+    "A diverged trial counts as the worst value so far and teaches the sampler where not to go.",
+)
+TUNING_NOT_CLAIMED = (
+    "That a winner's values beat the preset's is not shown: only winners are trained on set B.",
+    "Nothing is said about longer trainings: values were found at the budget of a trial.",
+    "Importance says what varied the objective in this search, not what matters elsewhere.",
+    "Nothing is said about values outside the space.",
+)
+TUNING_GLOSSARY = {
+    "trial": "One training run with values that the sampler proposed.",
+    "pruned": "Ended early, because its scores on the way were among the worst.",
+    "set A, set B": "Training seeds that the search never saw: to choose on, and to report.",
+    "too optimistic": "By how much the search's own figure flatters the winner: the best of many "
+    "noisy figures is partly luck.",
+}
+METHODS = {
+    "study": Method(JUDGED, NOT_CLAIMED, GLOSSARY),
+    "tuning": Method(TUNING_JUDGED, TUNING_NOT_CLAIMED, TUNING_GLOSSARY),
+}
+"""By the kind of report."""

@@ -1,0 +1,103 @@
+"""The command lines that repeat a run, a study and a tuning."""
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+from sagan_bench.config.layers import assemble
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.variants import variant_settings
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.trees import flatten
+from sagan_bench.experiments import study
+from sagan_bench.experiments.study import Memory as StudyMemory
+from sagan_bench.experiments.tuning import space
+from sagan_bench.experiments.tuning.definition import Memory as TuningMemory
+from sagan_bench.runs.records import Record
+
+RUN_SETTINGS = ("run.steps", "run.threads", "run.eval_every", "run.eval_images", "run.eval_metrics")
+"""Of the section ``run``, those that a command which repeats a run has to name."""
+
+
+def of_run(record: Record) -> str | None:
+    """Return the command line that repeats a run: what differs from its preset and variant.
+
+    Null where the preset or the variant is not one that ships here.
+    """
+    config = RunConfig.model_validate(record.config)
+    before = _plain(config.preset, config.variant)
+    if before is None:
+        return None
+    words = ["train", "--preset", config.preset, "--variant", config.variant]
+    return _line(words, "--seed", config.seed, *_sets(_results(config), before))
+
+
+def _results(config: RunConfig) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a run but for labels, and for how it was run."""
+    for key, value in flatten(config.model_dump(mode="json")):
+        is_label = key in ("preset", "variant", "name", "seed")
+        if not is_label and (not key.startswith("run.") or key in RUN_SETTINGS):
+            yield key, value
+
+
+@cache
+def _plain(preset: str, variant: str) -> dict[str, Any] | None:
+    """Return the settings of a shipped variant on a shipped preset; null where one is not."""
+    try:
+        changed = ("variant", variant_settings(variant))
+        config = assemble(preset, variant, changed).config
+    except UserError:
+        return None
+    return dict(flatten(config.model_dump(mode="json")))
+
+
+def of_study(memory: StudyMemory) -> str | None:
+    """Return the command that runs a shipped study again; null where its file is not shipped."""
+    own = memory.study
+    if own.name not in study.studies():
+        return None
+    shipped = study.load(own.name)
+    words = ["ablate", own.name]
+    if own.seeds != shipped.seeds:
+        words += ["--seeds", ",".join(map(str, own.seeds))]
+    if own.preset != shipped.preset:
+        words += ["--preset", own.preset]
+    return _line(words, *_sets(own.set.items(), shipped.set))
+
+
+def of_tuning(memory: TuningMemory) -> str | None:
+    """Return the command that tunes like this again; null where its space is not shipped."""
+    own = memory.tuning
+    if own.space.name not in space.spaces():
+        return None
+    shipped, steps = space.load(own.space.name), own.space.budget["run.steps"]
+    budget = shipped.budget | {"run.steps": steps}
+    if own.space != shipped.model_copy(update={"budget": budget}):
+        return None
+    words = ["tune", "--variants", ",".join(own.variants), "--trials", memory.trials]
+    words += ["--searches", own.searches, "--preset", own.preset, "--space", own.space.name]
+    words += ["--objective", ",".join(own.objectives)]
+    words += ["--sampler", own.sampler, "--pruner", own.pruner]
+    if budget != shipped.budget:
+        words += ["--steps", steps]
+    return _line(words, *_sets(own.settings.items(), {}))
+
+
+def _sets(settings: Iterable[tuple[str, Any]], before: dict[str, Any]) -> Iterator[str]:
+    """Yield ``--set`` for each setting that is not what it was before."""
+    for key, value in settings:
+        if key not in before or before[key] != value:
+            yield from ("--set", f"{key}={_toml(value)}")
+
+
+def _toml(value: Any) -> str:
+    """Return a value as ``--set`` takes it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _line(words: list[Any], *more: Any) -> str:
+    return shlex.join(["python", "cli.py", *map(str, (*words, *more))])

@@ -1,0 +1,226 @@
+"""Curves over training: what is kept of them, and how they are drawn."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sagan_bench.core.errors import UserError
+from sagan_bench.evaluation.metrics import leading
+from sagan_bench.report.document import Document, Series
+from sagan_bench.report.formats import decimals, listed, number
+from sagan_bench.report.svg import (
+    DASHES,
+    EDGE,
+    FEW,
+    LINE_CHARS,
+    NAME_CHARS,
+    STYLE,
+    WIDTH_IN,
+    Drawn,
+    Look,
+    drawn,
+    panel,
+    shortened,
+)
+from sagan_bench.runs.rows import DIAGNOSTICS, METRICS, read_rows
+from sagan_bench.runs.run import Run
+
+_log = logging.getLogger(__name__)
+
+POINTS = (25, 200)
+"""Of a curve at least and at most; more cannot be told apart on a page."""
+POINTS_IN_ALL = 12_000
+"""Of one figure, over all runs."""
+LOSSES = ("loss_d", "loss_g")
+READINGS = ("ratio", "entropy", "distance_px")
+
+
+# --- What is kept ------------------------------------------------------------------------------
+
+
+def series(primary: str, runs: Sequence[Run]) -> Iterator[Series]:
+    """Yield the curves of runs, thinned: scores on the way, losses, and readings of blocks."""
+    least, most = POINTS
+    points = max(least, min(most, POINTS_IN_ALL // len(runs)))
+    metrics = dict.fromkeys((primary, *leading()))
+    for run in runs:
+        for name, curve in _curves(run, metrics):
+            steps, values = zip(*_thinned(curve, points), strict=True)
+            yield Series(
+                name=name,
+                variant=run.variant,
+                seed=run.seed,
+                steps=steps,
+                values=tuple(None if value is None else float(f"{value:.5g}") for value in values),
+            )
+
+
+def _curves(run: Run, metrics: Iterable[str]) -> Iterator[tuple[str, Sequence[tuple[int, Any]]]]:
+    for metric in metrics:
+        if curve := run.curve(metric):
+            yield metric, curve
+    rows = _rows(run, METRICS)
+    gammas = [name for name in rows[-1] if name.startswith("gamma.")] if rows else []
+    for name in (*LOSSES, *gammas) if rows else ():
+        yield name, [(row["step"], _figure(row.get(name))) for row in rows]
+    looks = _rows(run, DIAGNOSTICS)
+    for block in [name for name in looks[-1] if name != "step"] if looks else []:
+        read = [(row["step"], of) for row in looks if isinstance(of := row.get(block), dict)]
+        for reading in READINGS:
+            points = [(step, _figure(of.get(reading))) for step, of in read]
+            if any(value is not None for _, value in points):
+                yield f"{reading}.{block}", points
+
+
+def _rows(run: Run, name: str) -> list[dict[str, Any]]:
+    """Return rows of a run; none, which is logged, if they are damaged."""
+    try:
+        return read_rows(run.path, name, run.record)
+    except UserError as error:
+        _log.warning("left out of the report: %s", error)
+        return []
+
+
+def _figure(value: Any) -> float | None:
+    """Return a value of a row if it is one number."""
+    return value if isinstance(value, int | float) else None
+
+
+def _thinned(points: Sequence[tuple[int, Any]], most: int) -> Sequence[tuple[int, Any]]:
+    """Return at most so many of the points, the last among them."""
+    every = -(-len(points) // most)
+    return points[::-1][::every][::-1]
+
+
+# --- How they are drawn ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """The curves of one variant's seeds, of one block if it is about blocks."""
+
+    label: str
+    variant: str
+    dashes: str
+    seeds: tuple[tuple[Sequence[int], Sequence[float | None]], ...]
+
+    def middle(self) -> dict[int, float]:
+        """Return the median over the seeds at the steps at which most have a value."""
+        by_step: dict[int, list[float]] = {}
+        for steps, values in self.seeds:
+            for step, value in zip(steps, values, strict=True):
+                if value is not None:
+                    by_step.setdefault(step, []).append(value)
+        return {
+            step: median(values)
+            for step, values in sorted(by_step.items())
+            if 2 * len(values) > len(self.seeds)
+        }
+
+
+def charts(
+    document: Document, name: str, label: str, looks: Mapping[str, Look], caption: str
+) -> Iterator[Drawn]:
+    """Yield a figure of the curves of a name, of all blocks if it is a reading of theirs."""
+    own = [s for s in document.series if s.name == name or s.name.startswith(f"{name}.")]
+    lines = [line for variant in looks for line in _lines(own, variant, looks[variant])]
+    ends = {line.label: values[-1] for line in lines if (values := [*line.middle().values()])}
+    if ends:
+        level = decimals(ends.values())
+        finding = listed(f"{of} {number(value, level)}" for of, value in ends.items())
+        title = f"{label}, at the end: {finding}"
+        yield drawn(curves(lines, label, looks), name.replace("_", "-"), title, caption)
+
+
+def _lines(series: Sequence[Series], variant: str, look: Look) -> Iterator[Line]:
+    own = [curve for curve in series if curve.variant == variant]
+    taken = {False: 0, True: 0}
+    for name in dict.fromkeys(curve.name for curve in own):
+        reading, _, block = name.partition(".")
+        seeds = tuple(
+            (curve.steps, _unsigned(curve.values) if reading == "gamma" else curve.values)
+            for curve in own
+            if curve.name == name
+        )
+        of_d = block.startswith("discriminator")
+        dashes = DASHES[(of_d + 2 * taken[of_d]) % len(DASHES)] if block else look.dashes
+        taken[of_d] += 1
+        place = block.replace("generator.", "G ").replace("discriminator.", "D ")
+        yield Line(f"{variant}, {place}" if block else variant, variant, dashes, seeds)
+
+
+def _unsigned(values: Sequence[float | None]) -> list[float | None]:
+    """Return gammas without their signs, which mean nothing: -gamma and -o are the same block."""
+    return [None if value is None else abs(value) for value in values]
+
+
+def curves(lines: Sequence[Line], label: str, looks: Mapping[str, Look]) -> Figure:
+    """One thin line a seed and a thick one for their median; many variants have a panel each."""
+    variants = list(dict.fromkeys(line.variant for line in lines))
+    if len(variants) > FEW:
+        return _panels(lines, variants, label, looks)
+    columns = 1 if any(len(line.label) > LINE_CHARS for line in lines) else 2
+    with panel(2.6 + 0.19 * -(-len(lines) // columns)) as (figure, axes):
+        for line in lines:
+            _line(axes, line, looks[line.variant])
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_title(label, loc="left", fontsize="medium")
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=9.5, handlelength=3)
+    return figure
+
+
+def _line(axes: Axes, line: Line, look: Look) -> None:
+    steps, values = _together(line.seeds)
+    axes.plot(steps, values, color=look.colour, linewidth=0.6, alpha=0.4)
+    middle = line.middle()
+    axes.plot(
+        list(middle), list(middle.values()), color=look.colour, linestyle=line.dashes,
+        linewidth=1.8, marker=look.marker, markevery=max(1, len(middle) // 5), ms=4.5,
+        label=shortened(line.label, NAME_CHARS), **EDGE,
+    )  # fmt: skip
+
+
+def _panels(
+    lines: Sequence[Line], variants: Sequence[str], label: str, looks: Mapping[str, Look]
+) -> Figure:
+    columns, rows = 3, -(-len(variants) // 3)
+    height = 0.95 + 1.05 * rows
+    with mpl.rc_context({**STYLE, "font.size": 7}):
+        figure = Figure((WIDTH_IN, height))
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        figure.subplots_adjust(
+            left=0.12, right=0.98, top=1 - 0.5 / height, bottom=0.45 / height, hspace=0.4,
+            wspace=0.12,
+        )  # fmt: skip
+        for axes, variant in zip(grid.flat, variants, strict=False):
+            axes.set_title(shortened(variant, 24), fontsize=7, loc="left", pad=2)
+            for line in lines:
+                if line.variant == variant:
+                    _line(axes, line, looks[variant])
+            axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+        for axes in grid.flat[len(variants) :]:
+            axes.set_visible(False)
+        figure.suptitle(label, fontsize=9, x=0.02, y=1 - 0.05 / height, ha="left", va="top")
+        figure.supxlabel("step", fontsize=8, y=0.05 / height)
+    return figure
+
+
+def _together(
+    seeds: Sequence[tuple[Sequence[int], Sequence[float | None]]],
+) -> tuple[list[float], list[float]]:
+    """Return all seeds' curves as one, with gaps between them and where a value is missing."""
+    x, y = list[float](), list[float]()
+    for steps, values in seeds:
+        x += [*steps, steps[-1]]
+        y += [*(nan if value is None else value for value in values), nan]
+    return x, y

@@ -1,0 +1,79 @@
+"""What the whole page says, how sure that is, and what the figures rest on."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report import answers, text
+from sagan_bench.report.document import AnyDocument, Document, TuningDocument
+from sagan_bench.report.formats import plural
+from sagan_bench.report.sections._base import Block, Section, Terms, Verdict
+from sagan_bench.report.svg import Theme
+
+
+@SECTIONS.register("answer")
+class Answer(Section):
+    """The question's answer, in front of everything."""
+
+    order = 0
+    title = "Answer"
+
+    def render(self, document: AnyDocument, theme: Theme) -> Iterator[Block]:
+        """Yield the answer, and the facts that stand below it."""
+        tone, answer = answers.answer(document)
+        if isinstance(document, TuningDocument):
+            reading, unit, facts = (
+                answers.reading(document.findings),
+                "search",
+                _of_tuning(document),
+            )
+        else:
+            reading, unit = document.findings.primary, "run"
+            facts = _of_study(document)
+        if document.finished_at:
+            ended = document.finished_at[:16].replace("T", " ")
+            facts.append(("Last run ended", f"{ended} UTC"))
+        verdict = Verdict(
+            text.claims(reading, document.status, unit),
+            text.sureness(reading, document.status, unit),
+            document.warnings,
+        )
+        yield Block("verdict", answer, (verdict, Terms(facts, "facts")), tone=tone)
+
+
+def _of_study(document: Document) -> list[tuple[str, str]]:
+    numbers, runs = document.findings, document.runs
+    seeds = {run.seed for run in runs}
+    size = document.config.get("data", {}).get("image_size", "?")
+    kind = document.data.get("kind") or document.config.get("data", {}).get("source", "?")
+    counts = f"{plural(len(numbers.variants), 'variant')}, {plural(len(seeds), 'seed')}"
+    facts = [
+        ("Runs", f"{plural(len(runs), 'run')}: {counts}"),
+        ("Data", f"{kind}, {size} px"),
+        ("Budget", numbers.budget),
+        *_scored(numbers.primary.label, numbers.protocol),
+    ]
+    if numbers.primary.min_effect:
+        matters = f"a difference of {numbers.primary.min_effect:.3g} or more"
+        facts.append(("Would matter", matters))
+    return facts
+
+
+def _of_tuning(document: TuningDocument) -> list[tuple[str, str]]:
+    numbers = document.findings
+    searches, trials = numbers.searches, sum(len(search.trials) for search in numbers.searches)
+    counts = f"{plural(len(numbers.variants), 'variant')}, {plural(trials, 'trial')}"
+    how = f"{numbers.sampler.upper()}, pruner {numbers.pruner}, space {numbers.space}"
+    return [
+        ("Searches", f"{plural(len(searches), 'search')} of {counts}"),
+        ("Data", f"{document.data.get('kind', '?')}, {document.config['data']['image_size']} px"),
+        ("Budget of a trial", f"{numbers.steps:,} updates of G; preset {numbers.preset}"),
+        ("Searched by", how),
+        *_scored(numbers.labels[0], document.protocol),
+    ]
+
+
+def _scored(label: str, protocol: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if protocol:
+        images = f"{protocol['n_fake']:,} generated against {protocol['n_real']:,} real images"
+        yield "Scored by", f"{label}; {images}"

@@ -1,0 +1,43 @@
+"""Scores on the way, and the losses, over training."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sagan_bench.core.registry import SECTIONS
+from sagan_bench.evaluation.metrics import leading
+from sagan_bench.report.document import Document
+from sagan_bench.report.sections import _curves
+from sagan_bench.report.sections._base import Block, Charts, Section
+from sagan_bench.report.svg import Drawn, Theme
+
+LOSSES = {"loss_d": "loss of D", "loss_g": "loss of G"}
+
+
+@SECTIONS.register("curves")
+class Curves(Section):
+    """Scores on the way, and the losses, over training."""
+
+    order = 40
+    title = "Curves"
+    of = ("study",)
+    fields = True
+
+    def collect(self, source: Any) -> dict[str, Any]:
+        """Return all curves that a page shows, those of blocks too."""
+        return {"series": tuple(_curves.series(source.findings.primary.metric, source.runs))}
+
+    def render(self, document: Document, theme: Theme) -> Iterator[Block]:
+        """Yield the scores on the way, and the losses."""
+        if charts := list(_charts(document, theme)):
+            yield self.block(Charts(charts))
+
+
+def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
+    images = document.config.get("run", {}).get("eval_images", "fewer")
+    way = f"Scores on the way, of {images} images each: not the final ones."
+    for metric in dict.fromkeys((document.findings.primary.metric, *leading())):
+        label = document.labels.get(metric, metric)
+        yield from _curves.charts(document, metric, label, theme.looks, way)
+    for name, label in LOSSES.items():
+        caption = "One thin line a seed; thick: the median."
+        yield from _curves.charts(document, name, label, theme.looks, caption)

@@ -1,0 +1,311 @@
+"""Every variant: figures, verdict and interval, and every run as a point."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sagan_bench.core.registry import METRICS, SECTIONS
+from sagan_bench.evaluation.metrics import shown
+from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.report import compared
+from sagan_bench.report.answers import answer
+from sagan_bench.report.document import Document
+from sagan_bench.report.formats import MISSING, compact, decimals, duration, listed, number, span
+from sagan_bench.report.frames import (
+    Cell,
+    Column,
+    Frame,
+    Row,
+    Values,
+    escaped,
+    table,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from sagan_bench.report.sections._base import Block, Charts, Export, Fold, Section, Text
+from sagan_bench.report.svg import EDGE, INK, Drawn, Look, Theme, drawn, panel, wrapped
+from sagan_bench.report.text import ARROWS, claim
+from sagan_bench.runs.records import Status
+
+NOTE = (
+    "↑ higher is better, ↓ lower is better, — not measured. Only the first metric decides; "
+    "docs/statistics.md has the rule."
+)
+SECONDARY = (
+    Column("reading", "Reading", numeric=False),
+    Column("pair", "Comparison", numeric=False),
+    Column("metric", "Metric", lambda row: f"{row['label']} {ARROWS[row['better']]}", False),
+    *(Column(column.key, column.title, column.show, places=2) for column in compared.EFFECT),
+)
+
+
+@SECTIONS.register("results")
+class Results(Section):
+    """Every variant: figures, verdict and interval, and every run as a point."""
+
+    order = 10
+    title = "Results"
+    of = ("study",)
+    fields = True
+
+    def collect(self, source: Any) -> dict[str, Any]:
+        """Return the names of metrics for readers, and the metrics of real against real images."""
+        scores = [score for run in source.runs for score in run.record.scores]
+        names = dict.fromkeys(name for score in scores for name in score.metrics)
+        labels = {name: name for name in names}
+        if source.findings.protocol:
+            protocol = Protocol.model_validate({**source.findings.protocol, "sampling_seed": 0})
+            labels = {name: protocol.label(name) for name in names}
+        scores = [score for run in source.runs for score in run.final("ema") if score.floor]
+        floor = {name: value for score in reversed(scores) for name, value in score.floor.items()}
+        return {"labels": labels, "floor": floor}
+
+    def render(self, document: Document, theme: Theme) -> Iterator[Block]:
+        """Yield every run as a point, each difference with its interval, and the table."""
+        found = document.findings
+        rows = [row | _means(document, row["variant"]) for row in compared.variants(found)]
+        note = NOTE
+        if any(variant.shared_device for variant in found.variants):
+            note += " * Several runs shared the device."
+        yield self.block(
+            Charts(tuple(_charts(document, theme.looks))),
+            _frame(document, rows),
+            Text(note, "note"),
+            *_secondary(document),
+            exports=tuple(_exports(document, rows)),
+        )
+
+
+# --- Tables ------------------------------------------------------------------------------------
+
+
+def _others(document: Document) -> list[str]:
+    """Return the metrics of the table beside the primary one."""
+    known = {name for run in document.runs for name in run.metrics}
+    return [name for name in shown() if name in known and name != document.findings.primary.metric]
+
+
+def _means(document: Document, variant: str) -> dict[str, float | None]:
+    """Return the mean of each other metric over the finished runs of a variant."""
+    ok = [run for run in document.runs if run.variant == variant and run.status == Status.FINISHED]
+    means: dict[str, float | None] = {}
+    for metric in _others(document):
+        values = [value for run in ok if (value := run.metrics.get(metric)) is not None]
+        means[metric] = fmean(values) if values else None
+    return means
+
+
+def _mean(row: Values) -> str:
+    spread = "" if row["sd"] is None else f" ± {number(row['sd'], row['level'])}"
+    return number(row["mean"], row["level"]) + spread
+
+
+def _frame(document: Document, rows: Sequence[Values]) -> Frame:
+    """Return one row a variant, each baseline pinned, and real images as the last."""
+    primary, labels = document.findings.primary, document.labels
+    others = _others(document)
+    places = {name: decimals(row[name] for row in rows) for name in others}
+    columns = (
+        compared.VARIANT,
+        Column("says", "Verdict", numeric=False, help="against its baseline; docs/statistics.md"),
+        Column("n_ok", "Runs", lambda row: f"{row['n_ok']} of {row['n']}",
+               help="with a figure, of those attempted"),
+        Column("mean", f"{primary.label}, mean ± sd", _mean, better=primary.better),
+        *compared.EFFECT,
+        *(Column(name, labels.get(name, name), better=METRICS[name].better, places=places[name])
+          for name in others),
+        Column("train_sec", "Training",
+               lambda row: duration(row["train_sec"]) + "*" * row["shared_device"],
+               help="median time of a run"),
+        Column("images_per_sec", "Images/s", better="higher", places=0),
+        Column("parameters", "Parameters", lambda row: compact(row["parameters"]),
+               help="of G and D together"),
+    )  # fmt: skip
+    baselines = {comparison.baseline for comparison in primary.comparisons}
+    lines = []
+    for row in rows:
+        name = row["variant"]
+        pinned = baselines == {name}
+        says = row["says"] or Cell("baseline" if name in baselines else MISSING, "")
+        lines.append(Row({**row, "says": says}, key=f"v-{name}", pinned=pinned, variant=name))
+    caption = f"Every variant: {primary.title}"
+    floor = tuple(_floor(document, columns, others))
+    return Frame("results", caption, columns, lines, foot=floor)
+
+
+def _floor(document: Document, columns: Iterable[Column], others: Iterable[str]) -> Iterator[Row]:
+    """Yield the metrics of real images against real ones, where one of those shown is known."""
+    primary, floor = document.findings.primary.metric, document.floor
+    if any(floor.get(name) is not None for name in (*others, primary)):
+        values: dict[str, Any] = {column.key: Cell(MISSING) for column in columns}
+        values |= {
+            "variant": Cell("real images", "real images"),
+            "says": Cell("what is possible", ""),
+            "mean": Cell(number(floor.get(primary)), floor.get(primary)),
+        }
+        yield Row(values | {name: floor.get(name) for name in others}, pinned=True)
+
+
+def _secondary(document: Document) -> Iterator[Fold]:
+    """Yield the readings that do not decide."""
+    rows = []
+    for reading in document.findings.secondary:
+        if reading.absent:
+            absent = dict.fromkeys(("effect", "interval"), Cell(MISSING))
+            absent |= {"reading": Cell(reading.title), "pair": Cell(reading.absent)}
+            rows.append(Row({**absent, "metric": Cell(reading.label)}))
+        rows += [Row(row, variant=row["variant"]) for row in compared.comparisons(reading)]
+    if rows:
+        caption = "Secondary readings: described, not tested"
+        frame = Frame("secondary", caption, SECONDARY, rows)
+        yield Fold("Secondary readings", (frame,), "secondary-readings")
+
+
+def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
+    """Yield the variants as files, one of them as a paper would print it, and all comparisons."""
+    found, labels = document.findings, document.labels
+    primary = found.primary
+    columns = (
+        Column("variant"),
+        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
+        Column("mean", f"{primary.label} {ARROWS[primary.better]}", _mean),
+        Column("effect", "difference",
+               lambda row: number(row["effect"], row["level"], signed=True)),
+        Column("interval", "95 % interval",
+               lambda row: span(row["interval"], row["level"]) if row["interval"] else ""),
+        Column("says", "verdict"),
+        *(Column(name, labels.get(name, name)) for name in _others(document)),
+    )  # fmt: skip
+    bare = {"effect": Cell(""), "says": Cell("baseline")}
+    paper = table("summary", "", columns, [row if row["says"] else {**row, **bare} for row in rows])
+    headline = f"**{escaped(answer(document)[1])}** {escaped(found.budget)}."
+    files = {
+        "summary.csv": to_csv([{key: row[key] for key in compared.SUMMARY} for row in rows]),
+        "summary.tex": to_latex(paper, f"{document.name}: {found.budget}"),
+        "summary.md": f"{headline}\n\n{to_markdown(paper)}\n",
+    }
+    yield Export(files, "one row a variant")
+    readings = (found.primary, *found.secondary)
+    figures = [row for reading in readings for row in compared.comparisons(reading)]
+    filed = to_csv([{key: row[key] for key in compared.FILED} for row in figures])
+    yield Export({"comparisons.csv": filed}, "every reading of every comparison")
+
+
+# --- Figures -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One line of a forest plot."""
+
+    name: str
+    variant: str
+    effect: float
+    interval: tuple[float, float] | None
+
+
+def _charts(document: Document, looks: Mapping[str, Look]) -> Iterator[Drawn]:
+    """Yield every run as a point, and each difference with its interval."""
+    primary = document.findings.primary
+    values = {
+        variant.name: [value for _, value in sorted(variant.values.items()) if value is not None]
+        for variant in document.findings.variants
+    }
+    if any(values.values()):
+        yield _runs(document, values, looks)
+    effects = [
+        Effect(f"{c.variant} v {c.baseline}", c.variant, c.effect, c.interval)
+        for c in primary.comparisons
+        if c.effect is not None
+    ]
+    if effects:
+        matters = f"±{primary.min_effect:.3g}" if primary.min_effect else "not known"
+        yield drawn(
+            forest(effects, f"difference in {primary.label}", primary.min_effect, looks),
+            "forest",
+            listed(claim(c, primary, document.status) for c in primary.comparisons),
+            "Difference of means, variant minus baseline, with intervals that hold all at once "
+            f"with 95 %. The band is what would not matter ({matters}).",
+        )
+
+
+def _runs(
+    document: Document, values: Mapping[str, Sequence[float]], looks: Mapping[str, Look]
+) -> Drawn:
+    primary = document.findings.primary
+    baselines = {comparison.baseline for comparison in primary.comparisons}
+    baseline = next(iter(baselines)) if len(baselines) == 1 else None
+    level = decimals(value for own in values.values() for value in own)
+    ranges = listed(
+        f"{name} {number(min(own), level)} to {number(max(own), level)} in {len(own)}"
+        for name, own in values.items()
+        if own
+    )
+    band = f", the band is the range of {baseline}" if baseline else ""
+    return drawn(
+        strip(values, primary.label, baseline, looks),
+        "runs",
+        f"{primary.label} of every run: {ranges}",
+        f"Every run is a point ({primary.better} is better); the bar is the median{band}.",
+    )
+
+
+def strip(
+    values: Mapping[str, Sequence[float]],
+    label: str,
+    baseline: str | None,
+    looks: Mapping[str, Look],
+) -> Figure:
+    """Every seed as a point, a bar at the median, and the baseline's range as a band."""
+    with panel(_height(list(values))) as (figure, axes):
+        if baseline and values.get(baseline):
+            axes.axvspan(min(values[baseline]), max(values[baseline]), color=INK, alpha=0.08, lw=0)
+        for row, (name, own) in enumerate(values.items()):
+            _points(axes, row, sorted(own), looks[name])
+        _rows(axes, list(values))
+        axes.set_xlabel(label)
+    return figure
+
+
+def _points(axes: Axes, row: int, values: Sequence[float], look: Look) -> None:
+    rows = [row + 0.14 * ((i % 3) - 1) for i in range(len(values))]
+    axes.plot(values, rows, ls="none", marker=look.marker, color=look.colour, ms=6, **EDGE)
+    if values:
+        axes.plot([median(values)] * 2, [row - 0.34, row + 0.34], color=INK, linewidth=1.8)
+
+
+def forest(
+    rows: Sequence[Effect], label: str, min_effect: float, looks: Mapping[str, Look]
+) -> Figure:
+    """Each difference with its simultaneous interval, over the band that does not matter."""
+    names = [effect.name for effect in rows]
+    with panel(_height(names)) as (figure, axes):
+        axes.axvspan(-min_effect, min_effect, color=INK, alpha=0.08, lw=0)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for row, of in enumerate(rows):
+            look = looks[of.variant]
+            if of.interval:
+                axes.plot(of.interval, [row, row], color=look.colour, linewidth=2.4)
+                axes.plot(of.interval, [row, row], ls="none", marker="|", color=look.colour, ms=9)
+            axes.plot([of.effect], [row], marker=look.marker, color=look.colour, ms=8, **EDGE)
+        _rows(axes, names)
+        axes.set_xlabel(label)
+    return figure
+
+
+def _height(names: Sequence[str]) -> float:
+    lines = sum(max(2, wrapped(name).count("\n") + 1.6) for name in names)
+    return 0.65 + 0.21 * lines
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [wrapped(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -1,0 +1,102 @@
+"""Every run, with its status, reason and the command that repeats it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report import compared
+from sagan_bench.report.document import Document, RunRow
+from sagan_bench.report.formats import decimals, duration, plural
+from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
+from sagan_bench.report.repeating import of_run
+from sagan_bench.report.sections._base import Block, Export, Section
+from sagan_bench.report.svg import Theme
+
+
+@SECTIONS.register("runs")
+class Runs(Section):
+    """Every run, with its status, reason and the command that repeats it."""
+
+    order = 80
+    title = "Every run"
+    of = ("study",)
+    fields = True
+
+    def collect(self, source: Any) -> dict[str, Any]:
+        """Return a row for each run, finished or not."""
+        rows = tuple(
+            RunRow(
+                id=run.record.run,
+                variant=run.variant,
+                seed=run.seed,
+                status=run.record.status,
+                reason=run.record.reason,
+                step=run.record.step,
+                steps=run.record.steps,
+                metrics=source.collection.values(run),
+                train_sec=run.record.cost.train_sec,
+                score_sec=run.record.cost.score_sec,
+                images_per_sec=run.record.cost.images_per_sec,
+                peak_memory_gib=run.record.cost.peak_memory_gib,
+                attempts=len(run.record.attempts),
+                device=run.record.environment.device_name or run.record.environment.device,
+                threads=run.record.attempts[-1].threads if run.record.attempts else None,
+                digest=run.record.config_digest,
+                command=of_run(run.record),
+            )
+            for run in source.runs
+        )
+        return {"runs": rows}
+
+    def render(self, document: Document, theme: Theme) -> Iterator[Block]:
+        """Yield every run."""
+        frame = _frame(document)
+        about = (Export({"runs.csv": frame.to_csv()}, "one row a run"),)
+        yield self.block(frame, id="all-runs", nav="Runs", exports=about)
+
+
+def _frame(document: Document) -> Frame:
+    primary = document.findings.primary
+    level = decimals(run.metrics.get(primary.metric) for run in document.runs)
+    columns = (
+        Column("id", "Run", numeric=False),
+        compared.VARIANT,
+        Column("seed", "Seed"),
+        Column("status", "Status", _status, numeric=False),
+        Column(primary.metric, primary.label, better=primary.better, places=level),
+        Column("step", "Steps", _steps),
+        Column("train_sec", "Training", lambda row: duration(row["train_sec"])),
+        Column("images_per_sec", "Images/s", better="higher", places=0),
+        Column("peak_memory_gib", "Memory, GiB", places=2),
+        Column("attempts", "Attempts"),
+        Column("command", "Repeat it", _command, numeric=False),
+        Column("device", "Device", _device, numeric=False),
+    )  # fmt: skip
+    rows, keys = [], dict[str, None]()
+    for run in document.runs:
+        values = run.model_dump(exclude={"metrics", "command"})
+        values |= {**run.metrics, "command": run.command}
+        keys |= dict.fromkeys(values)
+        rows.append(Row(values, key=f"run-{run.id}", variant=run.variant, status=run.status))
+    caption = f"All {plural(len(rows), 'run')}"
+    return Frame("runs", caption, columns, rows, filtered=True, filed=tuple(keys))
+
+
+def _status(row: Values) -> Cell:
+    words = row["status"] + (f": {row['reason']}" if row["reason"] else "")
+    return Cell(words, row["status"], tone="worse" if row["status"].is_lost else None)
+
+
+def _steps(row: Values) -> str:
+    rest = f" of {row['steps']:,}" if row["step"] < row["steps"] else ""
+    return f"{row['step']:,}{rest}"
+
+
+def _command(row: Values) -> Cell:
+    if row["command"]:
+        return Cell("command", "", code=row["command"])
+    return Cell("its variant or preset is not shipped here", "")
+
+
+def _device(row: Values) -> Cell:
+    return Cell(row["device"] + (f", {plural(row['threads'], 'thread')}" if row["threads"] else ""))

@@ -1,0 +1,181 @@
+"""Figures as inline SVG: text as text, colours that follow the page, no two ids alike.
+
+Every figure states its finding in ``<title>`` and says in ``<desc>`` what is drawn.
+"""
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#010203"
+"""Drawn where the page's own text colour is meant, and replaced by it."""
+COLOURS = (
+    "#0173b2", "#d55e00", "#029e73", "#a8449a", "#946000", "#6b6b6b", "#c2185b", "#5b4fc4",
+)  # fmt: skip
+"""Seaborn's ``colorblind`` where 3:1 on white allows it; the stylesheet has a dark twin of each."""
+MARKERS = "osD^vPX*"
+GLYPHS = dict(zip(MARKERS, "●■◆▲▼✚✖★", strict=True))
+"""The markers as text."""
+DASHES = ("-", "--", "-.", ":")
+WIDTH_IN = 4.8
+"""Of every figure: as wide as a telephone, so that its text can be read there."""
+FEW = len(COLOURS)
+"""Variants that one panel can tell apart; more get a panel each."""
+NAME_CHARS, LINE_CHARS = 48, 22
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sagan_bench",
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+EDGE: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5}
+
+
+class Look(NamedTuple):
+    """How a variant is drawn everywhere: colour and, beside it, a marker and dashes."""
+
+    colour: str
+    marker: str
+    dashes: str
+
+
+def looks(variants: Sequence[str]) -> dict[str, Look]:
+    """Return a look for each variant; the first 64 are all different."""
+    return {
+        name: Look(
+            COLOURS[i % len(COLOURS)],
+            MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+            DASHES[i % len(DASHES)],
+        )
+        for i, name in enumerate(variants)
+    }
+
+
+@dataclass(frozen=True)
+class Theme:
+    """How a page looks: each variant's look, and the content of a picture by its name."""
+
+    looks: Mapping[str, Look]
+    content: Callable[[str], bytes]
+
+    @property
+    def marks(self) -> dict[str, tuple[int, str]]:
+        """Each variant's mark as in the figures: the number of its colour, and its shape."""
+        return {
+            name: (COLOURS.index(look.colour) + 1, GLYPHS[look.marker])
+            for name, look in self.looks.items()
+        }
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure in the page."""
+
+    name: str
+    svg: str
+    title: str
+    caption: str
+
+
+def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
+    """Return a figure for the page.
+
+    Args:
+        figure: what is drawn, within `STYLE`.
+        name: unique in the page.
+        title: the finding.
+        caption: how it is read.
+    """
+    return Drawn(name, svg(figure, f"fig-{name}", title, caption), title, caption)
+
+
+def wrapped(name: str, chars: int = LINE_CHARS) -> str:
+    """Return a name in lines of so many characters, short enough for an axis."""
+    lines = textwrap.wrap(shortened(name, NAME_CHARS).replace("+", "+ "), chars)
+    return "\n".join(line.replace("+ ", "+") for line in lines) or "?"
+
+
+@contextmanager
+def panel(height: float) -> Iterator[tuple[Figure, Axes]]:
+    """Give a figure of one panel, so many inches high, within `STYLE`."""
+    with mpl.rc_context(STYLE):
+        figure = Figure((WIDTH_IN, height), layout="constrained")
+        yield figure, figure.subplots()
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name of at most so many characters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def svg(figure: Figure, name: str, title: str, description: str) -> str:
+    """Return the figure as SVG to be put into a page, with ids of its own.
+
+    Args:
+        figure: drawn within `STYLE`.
+        name: unique in the page.
+        title: the finding.
+        description: what is drawn.
+    """
+    written = io.StringIO()
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    text = written.getvalue()
+    text = text[text.index("<svg") :]
+    width, height = (float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])
+    head = (
+        f'<svg id="{name}" role="img" aria-labelledby="{name}-t {name}-d" '
+        f'viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'<title id="{name}-t">{escape(title)}</title>'
+        f'<desc id="{name}-d">{escape(description)}</desc>'
+    )
+    return head + _of_page(text[text.index(">") + 1 :], name)
+
+
+def _of_page(text: str, name: str) -> str:
+    """Make the inside of an SVG one of the page: its ids, its colours, and no needless digits."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    # The page has its own font.
+    text = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "sans-serif", text)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", text)
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', _rounded, text)
+    text = text.replace("*{", f"#{name} *{{").replace(INK, "currentColor")
+    for number, colour in enumerate(COLOURS, start=1):
+        text = text.replace(colour, f"var(--s{number})")
+    return text
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    values = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.5g}", attribute[0])
+    return re.sub(r"\s+", " ", values)
