@@ -18,7 +18,8 @@ import typer
 from sagan_bench.config.layers import parse_set
 from sagan_bench.config.schema import Host
 from sagan_bench.core import cpu
-from sagan_bench.execution.engine import Inline, Slot
+from sagan_bench.execution.engines.inline import Inline
+from sagan_bench.execution.slots import Slot
 from sagan_bench.experiments import ablation, study
 from sagan_bench.experiments.study import Study
 
@@ -40,7 +41,7 @@ def run(folder: Path, seeds: int) -> ablation.Plan:
     here = Host(bf16=False, extractor="efficientnet-lite0")
     planned = ablation.with_data(ablation.plan(asked(seeds), folder, lambda config: here))
     slot = Slot("cpu", cpu.cores(), 1)
-    ablation.run(planned, Inline(slot), lambda cell, what: None, lambda: None)
+    ablation.run(planned, Inline([slot]), lambda cell, what: None, lambda: None)
     return planned.refreshed()
 
 

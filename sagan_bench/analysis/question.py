@@ -10,6 +10,7 @@ from sagan_bench.analysis.statistics import Pair
 from sagan_bench.config.schema import Section
 from sagan_bench.core.names import closest
 from sagan_bench.evaluation.protocol import BETTER
+from sagan_bench.models.placed import Placed
 
 Settings = dict[str, Any]
 """Dotted key of the configuration -> value."""
@@ -60,22 +61,12 @@ class Paper(Section):
     rows: tuple[PaperRow, ...]
 
 
-class Place(BaseModel):
-    """Where a variant has a block, and what the variant costs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: Literal["generator", "discriminator"]
-    side: int
-    channels: int
-
-
 class Facts(BaseModel):
     """What a variant's networks are, counted before anything is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    blocks: tuple[Place, ...]
+    blocks: tuple[Placed, ...]
     parameters_g: int
     parameters_d: int
     flops_per_step: int

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as polite requests, and how a command that obeyed one ends."""
+"""How a command ends; Ctrl-C and SIGTERM as polite requests to do so."""
 
 import os
 import signal
@@ -11,24 +11,28 @@ from typing import NoReturn
 
 import typer
 
+from sagan_bench.core.stops import StopReason
+
+INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], str | None]]:
+def stopping() -> Iterator[Callable[[], StopReason | None]]:
     """Within the block the first Ctrl-C or SIGTERM is a polite request, told by the function."""
-    asked: list[str] = []
+    reasons: list[StopReason] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
+        if reasons and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append("interrupted" if number == signal.SIGINT else "terminated")
+        interrupted = number == signal.SIGINT
+        reasons.append(StopReason.INTERRUPTED if interrupted else StopReason.TERMINATED)
         # Not print: this may interrupt one.
         os.write(2, b"stopping as soon as nothing is lost; Ctrl-C again to stop at once\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked[0] if asked else None
+        yield lambda: reasons[0] if reasons else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -38,4 +42,4 @@ def exit_stopped(reason: str, path: Path | None = None) -> NoReturn:
     """End the command as interrupted or terminated, and say how to go on."""
     where = f" in {path}" if path else ""
     print(f"{reason}{where}; the same command again goes on", file=sys.stderr)
-    raise typer.Exit(INTERRUPTED if reason == "interrupted" else TERMINATED)
+    raise typer.Exit(INTERRUPTED if reason == StopReason.INTERRUPTED else TERMINATED)

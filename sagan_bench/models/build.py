@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from sagan_bench.models.layers import (
     Weighted,
     initialise,
 )
+from sagan_bench.models.placed import Placed
 
 
 class Networks(NamedTuple):
@@ -34,7 +35,7 @@ class Networks(NamedTuple):
 class Layer(NamedTuple):
     """One row of the layer table: for one image, forward only; a product-sum is two FLOPs."""
 
-    network: str
+    network: Literal["generator", "discriminator"]
     name: str
     output_shape: tuple[int, ...]
     parameters: int
@@ -45,19 +46,13 @@ class Layout(NamedTuple):
     """The layer table of G and D, and the FLOPs of one step's products: counted once for a run."""
 
     layers: tuple[Layer, ...]
+    blocks: tuple[Placed, ...]
+    """Of attention, or what stands in its place."""
     flops_per_step: int
 
     def parameters(self, network: str) -> int:
         """Return the trainable parameters of ``generator`` or ``discriminator``."""
         return sum(layer.parameters for layer in self.layers if layer.network == network)
-
-
-class Placed(NamedTuple):
-    """A block: its network, the side of its feature map in pixels, and its channels."""
-
-    network: str
-    side: int
-    channels: int
 
 
 def build(config: RunConfig) -> Networks:
@@ -185,21 +180,17 @@ def attention_blocks(network: nn.Module) -> dict[str, Block]:
     return {n: m for n, m in network.named_modules() if isinstance(m, Block)}
 
 
-def placed(config: RunConfig) -> list[Placed]:
-    """Return where blocks of attention, or what stands in their place, are.  Raises as `build`."""
-    blocks = {
-        (network, name)
-        for network, module in skeleton(config)._asdict().items()
-        for name in attention_blocks(module)
-    }
-    rows = (row for row in layers(config) if (row.network, row.name) in blocks)
-    return [Placed(row.network, row.output_shape[1], row.output_shape[0]) for row in rows]
-
-
 def layout(config: RunConfig) -> Layout:
     """Lay the networks out on the meta device and count what they cost.  Raises as `build`."""
-    table = layers(config)
-    return Layout(tuple(table), _step_flops(config, table))
+    networks = skeleton(without_spectral_norm(config))
+    table = _table(config, networks)
+    blocks = {name: attention_blocks(net) for name, net in networks._asdict().items()}
+    placed = (
+        Placed(row.network, row.output_shape[1], row.output_shape[0])
+        for row in table
+        if row.name in blocks[row.network]
+    )
+    return Layout(tuple(table), tuple(placed), _step_flops(config, table))
 
 
 def layers(config: RunConfig) -> list[Layer]:
@@ -207,7 +198,10 @@ def layers(config: RunConfig) -> list[Layer]:
 
     Spectral norms are left out: they add no parameter, and their cost does not grow with the batch.
     """
-    networks = skeleton(without_spectral_norm(config))
+    return _table(config, skeleton(without_spectral_norm(config)))
+
+
+def _table(config: RunConfig, networks: Networks) -> list[Layer]:
     size = config.data.image_size
     with torch.device("meta"):
         z, images = torch.zeros(1, config.model.z_dim), torch.zeros(1, 3, size, size)
@@ -239,7 +233,9 @@ SHOWN = Weighted | nn.BatchNorm2d | ConditionalBatchNorm2d | Block
 WHOLE = (Block, ConditionalBatchNorm2d)
 
 
-def _rows(title: str, network: nn.Module, *inputs: Tensor) -> Iterator[Layer]:
+def _rows(
+    title: Literal["generator", "discriminator"], network: nn.Module, *inputs: Tensor
+) -> Iterator[Layer]:
     shown = {name: module for name, module in network.named_modules() if isinstance(module, SHOWN)}
     inside = [f"{name}." for name, module in shown.items() if isinstance(module, WHOLE)]
     shown = {n: m for n, m in shown.items() if not n.startswith(tuple(inside))}

@@ -12,6 +12,7 @@ from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.findings import Findings, SearchFindings
 from sagan_bench.experiments.tuning.planning import best, is_over
 from sagan_bench.experiments.tuning.storage import JOURNAL
+from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report.collect import environments, of_place, toml, unread
 from sagan_bench.report.document import TuningDocument
 from sagan_bench.runs.records import Record
@@ -80,7 +81,7 @@ def _warnings(
 
 
 def _of_search(one: SearchFindings) -> Iterator[str]:
-    failed, n = one.budget.trials["failed"], len(one.trials)
+    failed, n = one.budget.trials[Outcome.FAILED], len(one.trials)
     if failed:
         yield f"{one.id}: {failed} of {n} trials failed; the sampler learned nothing from them."
     again = [value for c in one.candidates for value in (c.on_a | c.on_b).values()]

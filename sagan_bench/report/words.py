@@ -10,6 +10,7 @@ from sagan_bench.analysis.comparison import Reading
 from sagan_bench.analysis.statistics import Comparison
 from sagan_bench.experiments.tuning.findings import Findings as TuningFindings
 from sagan_bench.experiments.tuning.findings import SearchFindings
+from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 
 Tone = Literal["better", "worse", "same", "open", "told"]
@@ -308,7 +309,7 @@ def _of_tuning(document: TuningDocument) -> tuple[Tone, str]:
 
 def progress(searches: Sequence[SearchFindings]) -> str:
     """Return how far searches are, while they are not over."""
-    ended = sum(len(one.trials) - one.budget.trials["running"] for one in searches)
+    ended = sum(len(one.trials) - one.budget.trials[Outcome.RUNNING] for one in searches)
     asked = sum(one.budget.asked_for for one in searches)
     if ended < asked:
         return f"{ended} of {plural(asked, 'trial')} ended"

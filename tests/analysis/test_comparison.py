@@ -14,13 +14,14 @@ from example_studies import HOST
 from sagan_bench.analysis import comparison
 from sagan_bench.analysis.collection import gather
 from sagan_bench.analysis.comparison import Findings, findings
-from sagan_bench.analysis.question import Facts, Measure, Paper, Place, Question
+from sagan_bench.analysis.question import Facts, Measure, Paper, Question
 from sagan_bench.config.layers import resolve
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.study import Memory
+from sagan_bench.models.placed import Placed
 from sagan_bench.runs.records import BlockReading, Cost, Record, Score, environment
 
 HERE = environment("cpu")
@@ -498,7 +499,7 @@ def test_the_paper_is_placed_by_share_and_never_by_pixels(tmp_path: Path) -> Non
     for name, side in variants.items():
         group(tmp_path, name, GOOD, ratio=0.5)
         networks = ("generator",) if name == "feat8-g" else ("generator", "discriminator")
-        places = tuple(Place(network=n, side=side, channels=64) for n in networks if side)
+        places = tuple(Placed(network=n, side=side, channels=64) for n in networks if side)
         facts[name] = Facts(blocks=places, parameters_g=1, parameters_d=2, flops_per_step=3)
     paths = sorted(path for path in tmp_path.iterdir())
     pairs = tuple((name, "no-attention") for name in variants if name != "no-attention")

@@ -17,10 +17,12 @@ from example_studies import FILE, here, small_study
 from sagan_bench.core import cpu
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.scoring import Scorer
-from sagan_bench.execution import engine
-from sagan_bench.execution.engine import Ended, Inline, Processes, Slot
+from sagan_bench.execution.engine import Ended, Job
+from sagan_bench.execution.engines.inline import Inline
+from sagan_bench.execution.engines.processes import Processes
+from sagan_bench.execution.slots import Slot, slots
 from sagan_bench.experiments import ablation, driver, study
-from sagan_bench.experiments.ablation import Cell, Plan
+from sagan_bench.experiments.ablation import GridPoint, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Status
@@ -40,12 +42,14 @@ def planned(asked: Study, folder: Path, **chosen: Any) -> Plan:
 def run(plan: Plan, stop: Callable[[], str | None] = lambda: None) -> list[tuple[str, Any]]:
     """Run in this process; the events."""
     events: list[tuple[str, Any]] = []
-    ablation.run(plan, Inline(SLOT, stop), lambda cell, what: events.append((cell.id, what)), stop)
+    ablation.run(
+        plan, Inline([SLOT], stop), lambda cell, what: events.append((cell.id, what)), stop
+    )
     return events
 
 
-def states(plan: Plan) -> list[str]:
-    return [cell.state for cell in plan.refreshed().cells]
+def states(plan: Plan) -> list[str | None]:
+    return [cell.status for cell in plan.refreshed().cells]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,7 +74,7 @@ def test_cells_run_seed_by_seed_and_leave_records(finished: Plan) -> None:
         assert one.path == finished.folder / f"{one.id}-{one.digest}"
         assert (one.record.variant, one.record.seed) == (one.variant, one.seed)
         assert one.record.attempts[-1].threads == 1
-    assert states(finished) == ["done"] * 4
+    assert states(finished) == ["finished"] * 4
     assert not finished.missing
 
 
@@ -145,7 +149,7 @@ def test_a_damaged_cell_is_begun_anew_when_asked_and_what_was_there_is_kept(
     again = planned(asked, folder, retry=True)
     assert [cell.id for cell in again.missing] == ["sagan-s0"]
     run(again)
-    assert states(again) == ["done"] * 4
+    assert states(again) == ["finished"] * 4
     assert (folder / f"{path.name}.old-1" / "record.json").read_bytes() == b""
     anew, before = weights(folder / path.name), weights(path)
     assert all(torch.equal(anew[name], before[name]) for name in before)
@@ -243,7 +247,7 @@ def test_a_crashed_cell_is_recorded_and_the_others_go_on(
     retried = planned(plan.memory.study, plan.folder, retry=True)
     assert [one.id for one in retried.missing] == ["sagan-s0"]
     run(retried)
-    assert states(retried) == ["done"] * 4
+    assert states(retried) == ["finished"] * 4
 
 
 def test_a_cell_that_cannot_even_begin_is_recorded(
@@ -276,7 +280,7 @@ def test_a_failure_that_cannot_be_recorded_stops_no_other_cell(
     for module in (writer, failures):
         monkeypatch.setattr(module, "RunDirectory", refuse)
     run(plan)
-    assert states(plan) == ["new", "done"]
+    assert states(plan) == [None, "finished"]
 
 
 def test_what_fails_after_the_end_takes_no_result_away(
@@ -290,7 +294,7 @@ def test_what_fails_after_the_end_takes_no_result_away(
     monkeypatch.setattr(checkpoint.Checkpoints, "clear", fail)
     events = run(plan)
     assert events[-1][1].status == "finished"
-    assert states(plan)[1] == "done"
+    assert states(plan)[1] == "finished"
 
 
 def test_a_damaged_record_is_that_cells_failure(tmp_path: Path) -> None:
@@ -301,7 +305,7 @@ def test_a_damaged_record_is_that_cells_failure(tmp_path: Path) -> None:
     (damaged.path / "record.json").write_text("{")
     run(plan.refreshed())
     after = plan.refreshed()
-    assert [cell.state for cell in after.cells] == ["failed", "done"]
+    assert [cell.status for cell in after.cells] == ["failed", "finished"]
     assert "move its folder away and give the same command again" in (after.cells[0].reason or "")
 
 
@@ -327,10 +331,10 @@ def test_a_study_that_is_stopped_goes_on(tmp_path: Path) -> None:
     asked = iter([None] * 3 + ["interrupted"] * 100)
     with pytest.raises(Stopped, match="interrupted"):
         run(plan, lambda: next(asked))
-    assert "resumable" in states(plan)
+    assert "interrupted" in states(plan)
     again = planned(plan.memory.study, plan.folder, seeds=(0,))
     run(again)
-    assert states(again)[:2] == ["done", "done"]
+    assert states(again)[:2] == ["finished", "finished"]
 
 
 # --- Worker processes --------------------------------------------------------------------------
@@ -338,11 +342,11 @@ def test_a_study_that_is_stopped_goes_on(tmp_path: Path) -> None:
 
 def in_processes(
     plan: Plan,
-    slots: Sequence[Slot] = (SLOT, SLOT),
-    watch: Callable[[Cell, Any], None] = lambda cell, what: None,
+    shared: Sequence[Slot] = (SLOT, SLOT),
+    watch: Callable[[GridPoint, Any], None] = lambda cell, what: None,
     stop: Callable[[], str | None] = lambda: None,
 ) -> None:
-    workers = Processes(slots)
+    workers = Processes(shared)
     try:
         ablation.run(plan, workers, watch, stop)
     finally:
@@ -355,7 +359,7 @@ def test_worker_processes_leave_the_same_bits_and_the_terminal_clean(
     plan = planned(finished.memory.study, tmp_path / "s", seeds=(0,))
     seen: list[Any] = []
     in_processes(plan, watch=lambda cell, what: seen.append(what))
-    assert states(plan) == ["done", "done"]
+    assert states(plan) == ["finished", "finished"]
     assert any(isinstance(what, Step) for what in seen)
     for ours, theirs in zip(plan.cells, finished.cells, strict=False):
         first, second = weights(ours.path), weights(theirs.path)
@@ -366,7 +370,7 @@ def test_worker_processes_leave_the_same_bits_and_the_terminal_clean(
 def test_a_killed_worker_loses_its_cell_alone_and_the_same_command_goes_on(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path, "run.steps=60"), tmp_path / "s", seeds=(0,))
 
-    def kill(one: Cell, what: Any) -> None:
+    def kill(one: GridPoint, what: Any) -> None:
         if isinstance(what, Step) and one.variant == "no-attention":
             holder = records.read_object(one.path / ".holder.json")
             os.kill(holder["pid"], signal.SIGKILL)
@@ -375,15 +379,15 @@ def test_a_killed_worker_loses_its_cell_alone_and_the_same_command_goes_on(tmp_p
     dead, alive = plan.refreshed().cells
     assert dead.record is not None
     assert dead.record.reason == "the worker process died: SIGKILL (out of memory?)"
-    assert (dead.state, alive.state) == ("resumable", "done")
+    assert (dead.status, alive.status) == ("interrupted", "finished")
     assert dead.record.attempts[-1].outcome is None
     in_processes(plan.refreshed(), [SLOT], lambda *_: None)
-    assert states(plan.refreshed())[:2] == ["done", "done"]
+    assert states(plan.refreshed())[:2] == ["finished", "finished"]
 
 
 def test_a_worker_killed_after_it_was_asked_to_stop_fails_no_cell(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path, "run.steps=60"), tmp_path / "s", only=("sagan",))
-    job = engine.Job("one", plan.cells[1].config, plan.cells[1].path, plan.cells[1].digest or "")
+    job = Job("one", plan.cells[1].config, plan.cells[1].path, plan.cells[1].digest or "")
     workers = Processes([SLOT])
     workers.submit(job)
     while not any(isinstance(event.what, Step) for event in workers.poll(10)):
@@ -396,7 +400,7 @@ def test_a_worker_killed_after_it_was_asked_to_stop_fails_no_cell(tmp_path: Path
         events += workers.poll(10)
     workers.close()
     assert events[-1].what == Ended(Status.INTERRUPTED, "interrupted")
-    assert states(plan)[1] == "resumable"
+    assert states(plan)[1] == "interrupted"
 
 
 @pytest.mark.slow
@@ -407,14 +411,14 @@ def test_stopped_workers_leave_checkpoints_and_go_on_to_the_same_bits(
     plan = planned(asked, tmp_path / "s", seeds=(0,))
     began: set[str] = set()
 
-    def watch(one: Cell, what: Any) -> None:
+    def watch(one: GridPoint, what: Any) -> None:
         if isinstance(what, Step):
             began.add(one.id)
 
     with pytest.raises(Stopped):
         in_processes(plan, watch=watch, stop=lambda: "terminated" if len(began) == 2 else None)
-    assert set(states(plan)) <= {"resumable", "done"}
-    assert "resumable" in states(plan)
+    assert set(states(plan)) <= {"interrupted", "finished"}
+    assert "interrupted" in states(plan)
     again = planned(asked, plan.folder, seeds=(0,))
     in_processes(again)
     undisturbed = planned(asked, tmp_path / "u", seeds=(0,))
@@ -464,7 +468,7 @@ def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path
     assert "running" not in states(plan)
     again = planned(asked, plan.folder)
     in_processes(again)
-    assert states(again) == ["done"] * 4
+    assert states(again) == ["finished"] * 4
     undisturbed = planned(asked, tmp_path / "u")
     in_processes(undisturbed)
     for ours, theirs in zip(again.cells, undisturbed.cells, strict=True):
@@ -483,22 +487,22 @@ def test_a_study_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "cores", lambda: 8)
-    assert engine.slots(None, "cpu", cells=40) == [Slot("cpu", 1, 8)] * 8
-    assert engine.slots(None, "cpu", cells=2) == [Slot("cpu", 4, 2)] * 2
-    assert engine.slots(3, "cpu", cells=40) == [Slot("cpu", 2, 3)] * 3
-    assert engine.slots(100, "cpu", cells=2) == [Slot("cpu", 4, 2)] * 2
+    assert slots(None, "cpu", runs=40) == [Slot("cpu", 1, 8)] * 8
+    assert slots(None, "cpu", runs=2) == [Slot("cpu", 4, 2)] * 2
+    assert slots(3, "cpu", runs=40) == [Slot("cpu", 2, 3)] * 3
+    assert slots(100, "cpu", runs=2) == [Slot("cpu", 4, 2)] * 2
 
 
 def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "cores", lambda: 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert engine.slots(None, "auto", cells=40) == [Slot("cuda:0", 4, 1), Slot("cuda:1", 4, 1)]
-    three = engine.slots(3, "auto", cells=40)
+    assert slots(None, "auto", runs=40) == [Slot("cuda:0", 4, 1), Slot("cuda:1", 4, 1)]
+    three = slots(3, "auto", runs=40)
     assert [(slot.device, slot.shared_by) for slot in three] == [
         ("cuda:0", 2), ("cuda:1", 1), ("cuda:0", 2),
     ]  # fmt: skip
-    assert engine.slots(2, "cuda:1", cells=40) == [Slot("cuda:1", 4, 2)] * 2
+    assert slots(2, "cuda:1", runs=40) == [Slot("cuda:1", 4, 2)] * 2
 
 
 def test_folders_tell_the_data_apart(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -20,11 +20,11 @@ from sagan_bench.experiments.tuning import storage as kept
 from sagan_bench.experiments.tuning.definition import OBJECTIVES, Memory, Tuning, masked
 from sagan_bench.experiments.tuning.trials import (
     Candidate,
-    Cell,
     Confirmation,
     Outcome,
     Search,
     Trial,
+    TrialRun,
     confirmation,
     front,
     searches,
@@ -111,7 +111,9 @@ class SearchFindings:
     @property
     def is_over(self) -> bool:
         """Whether it will say no more: all its trials ended, or a timeout cut it, and confirmed."""
-        ended = len(self.trials) >= self.budget.asked_for and not self.budget.trials["running"]
+        ended = (
+            len(self.trials) >= self.budget.asked_for and not self.budget.trials[Outcome.RUNNING]
+        )
         return not self.missing and (ended or self.chosen is not None)
 
     @property
@@ -187,7 +189,7 @@ def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
             "%s: %d trials of %s have begun and %s knows %d: part of it is lost",
             search.folder, search.begun, search.id, storage, stored,
         )  # fmt: skip
-    again = confirmation(search, found, Cell.record)
+    again = confirmation(search, found, TrialRun.record)
     return search_findings(search, found, again, importance(study, found))
 
 
@@ -247,7 +249,7 @@ def _budget(found: Sequence[Trial], memory: Memory) -> Budget:
     counted = Counter(one.outcome for one in found)
     ended = [one for one in found if one.outcome in ("complete", "pruned", "diverged")]
     return Budget(
-        trials={outcome: counted[outcome] for outcome in get_args(Outcome)},
+        trials={outcome: counted[outcome] for outcome in Outcome},
         asked_for=memory.trials,
         steps=sum(one.steps for one in ended),
         steps_unpruned=sum(
@@ -317,7 +319,7 @@ def _compared(
         return "", ()
     missing = len(found) - len(over)
     compared = statistics.compare(sides, tuning.baseline, metric, looks=looks, missing=missing)
-    lengths = sorted({len(one.trials) - one.budget.trials["failed"] for one in over})
+    lengths = sorted({len(one.trials) - one.budget.trials[Outcome.FAILED] for one in over})
     if len(lengths) > 1:
         standing = f"unequal searches, of {lengths[0]} to {lengths[-1]} trials"
     elif least < CONFIRMATORY_N:

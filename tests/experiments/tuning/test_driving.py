@@ -14,7 +14,6 @@ from optuna.trial import TrialState
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.execution.engine import Job
 from sagan_bench.experiments.tuning import storage
 from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.driving import Searcher
@@ -450,10 +449,9 @@ def test_a_trial_that_was_pruned_but_not_told_is_told(tmp_path: Path, memory: Me
     folder = tmp_path / "t"
     opened = storage.opened(folder, None, writing=True)
     searcher = Searcher(searches(memory, folder)[0], opened)
-    cell = searcher.next()
-    assert cell is not None
-    job = Job(cell.id, cell.config, cell.path, cell.digest)
-    write_record(job, Status.INTERRUPTED, 22, [], "pruned")
+    run = searcher.next()
+    assert run is not None
+    write_record(run, Status.INTERRUPTED, 22, [], "pruned")
     Searcher(searches(memory, folder)[0], opened)
     assert study_of(folder).trials[0].state == TrialState.PRUNED
 
