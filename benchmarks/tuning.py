@@ -32,7 +32,7 @@ from sagan_bench.experiments.tuning import planning, space, storage
 from sagan_bench.experiments.tuning.definition import Pruner, Tuning, TuningManifest
 from sagan_bench.experiments.tuning.driving import Searcher, drive
 from sagan_bench.experiments.tuning.findings import SearchFindings, of_tuning
-from sagan_bench.experiments.tuning.trials import Trial, searches
+from sagan_bench.experiments.tuning.trials import Outcome, Trial, searches
 from sagan_bench.runs.records import Record, Score, Status, read
 from sagan_bench.runs.run_directory import find_runs
 from sagan_bench.session.events import Scored
@@ -246,7 +246,7 @@ def pruners(
                 sets=len(one.trials),
                 steps=one.budget.steps,
                 of_all=round(one.budget.steps / (sets * found.steps), 3),
-                pruned=one.budget.trials["pruned"],
+                pruned=one.budget.trials[Outcome.PRUNED],
                 chosen=one.chosen,
                 confirmed_fid=one.reported and round(one.reported, 2),
                 searched=one.searched and round(one.searched, 2),

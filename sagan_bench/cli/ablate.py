@@ -71,7 +71,7 @@ def ablate(
 
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
-    where = Where(jobs, device, "inline" if in_process else engine)
+    where = Where.of(jobs, device, engine, in_process)
     requested = _requested(study, data, steps, preset, sets or [])
     planned = ablation.plan(
         requested,

@@ -86,9 +86,10 @@ def _extractors() -> Iterator[Finding]:
         yield Finding("efficientnet-lite0", True, True, f"weights verified: {path}")
     except UserError as error:
         yield Finding("efficientnet-lite0", False, True, str(error))
-    path = extractors.inception_weights_on_disk()
-    text = f"weights at {path}" if path else "no weights on disk; use --inception-weights FILE"
-    yield Finding("inception", path is not None, False, text)
+    inception = extractors.inception_weights_on_disk()
+    missing = "no weights on disk; use --inception-weights FILE"
+    text = f"weights at {inception}" if inception else missing
+    yield Finding("inception", inception is not None, False, text)
 
 
 def _writable(folder: Path) -> Finding:

@@ -5,7 +5,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from sagan_bench.cli.options import pick
 from sagan_bench.cli.signals import exit_stopped, stopping
+from sagan_bench.core.registry import ENGINES
 
 if TYPE_CHECKING:
     from sagan_bench.config.schema import Host, RunConfig
@@ -22,6 +24,12 @@ class Where(NamedTuple):
     jobs: int | None
     device: str
     engine: str
+
+    @classmethod
+    def of(cls, jobs: int | None, device: str, engine: str, in_process: bool) -> "Where":
+        """Return what the options say.  Raises `UserError` if no engine is called so."""
+        name = "inline" if in_process else pick("--engine", engine, list(ENGINES))
+        return cls(jobs, device, name)
 
     def host(self, config: "RunConfig") -> "Host":
         """Return what the machine offers for a configuration."""
@@ -51,18 +59,16 @@ def carry_out(
         What was prepared.
     """
     from sagan_bench.cli.progress import View
-    from sagan_bench.core.registry import ENGINES
     from sagan_bench.execution import engines
     from sagan_bench.execution.slots import slots
     from sagan_bench.experiments.driver import held
     from sagan_bench.session.events import Stopped
 
     with stopping() as stop, held(folder):
-        name = ENGINES.check(where.engine)
         with View() as view:
             ready = prepared(view.counter("images", stop))
         shared = slots(where.jobs, where.device, runs)
-        with closing(engines.opened(name, shared, stop)) as engine:
+        with closing(engines.opened(where.engine, shared, stop)) as engine:
             try:
                 run(ready, engine, stop, len(shared))
             except Stopped as stopped:

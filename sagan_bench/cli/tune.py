@@ -26,6 +26,7 @@ from sagan_bench.cli.places import find_tuning
 from sagan_bench.cli.running import Where, carry_out
 from sagan_bench.cli.tuned import exit_if_failed, print_tuning, verdict
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import SAMPLERS
 
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Engine as AnyEngine
@@ -67,7 +68,7 @@ def tune(
     preset: Annotated[str, typer.Option(help="What every trial begins with")] = "quick",
     space: Space = None,
     objective: Objective = None,
-    sampler: Annotated[str, typer.Option(help="tpe, random, gp or qmc")] = "tpe",
+    sampler: Annotated[str, typer.Option(help=", ".join(SAMPLERS))] = "tpe",
     pruner: Pruner = None,
     data: Annotated[str | None, typer.Option(help="Tune on other images")] = None,
     steps: Steps = None,
@@ -94,7 +95,7 @@ def tune(
     names = (variants or variant).split(",")
     settings = _settings(data, sets or [])
     tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)
-    where = Where(jobs, device, "inline" if in_process else engine)
+    where = Where.of(jobs, device, engine, in_process)
     folder = definition.folder_of(tuning, runs, name)
     manifest = planning.plan(
         tuning, folder, where.host, trials=trials, storage=storage, confirm=confirm
@@ -122,7 +123,6 @@ def _requested(
 ) -> "Tuning":
     from sagan_bench.config.variants import pick as pick_preset
     from sagan_bench.config.variants import presets
-    from sagan_bench.core.registry import SAMPLERS
     from sagan_bench.experiments.tuning import space as spaces
     from sagan_bench.experiments.tuning.definition import PRUNERS, Tuning
 

@@ -35,7 +35,7 @@ class Networks(NamedTuple):
 class Layer(NamedTuple):
     """One row of the layer table: for one image, forward only; a product-sum is two FLOPs."""
 
-    network: Literal["generator", "discriminator"]
+    network: str
     name: str
     output_shape: tuple[int, ...]
     parameters: int
@@ -184,11 +184,13 @@ def layout(config: RunConfig) -> Layout:
     """Lay the networks out on the meta device and count what they cost.  Raises as `build`."""
     networks = skeleton(without_spectral_norm(config))
     table = _table(config, networks)
-    blocks = {name: attention_blocks(net) for name, net in networks._asdict().items()}
+    names: tuple[Literal["generator", "discriminator"], ...] = ("generator", "discriminator")
+    blocks = {name: attention_blocks(getattr(networks, name)) for name in names}
     placed = (
-        Placed(row.network, row.output_shape[1], row.output_shape[0])
+        Placed(name, row.output_shape[1], row.output_shape[0])
+        for name in names
         for row in table
-        if row.name in blocks[row.network]
+        if row.network == name and row.name in blocks[name]
     )
     return Layout(tuple(table), tuple(placed), _step_flops(config, table))
 
@@ -233,9 +235,7 @@ SHOWN = Weighted | nn.BatchNorm2d | ConditionalBatchNorm2d | Block
 WHOLE = (Block, ConditionalBatchNorm2d)
 
 
-def _rows(
-    title: Literal["generator", "discriminator"], network: nn.Module, *inputs: Tensor
-) -> Iterator[Layer]:
+def _rows(title: str, network: nn.Module, *inputs: Tensor) -> Iterator[Layer]:
     shown = {name: module for name, module in network.named_modules() if isinstance(module, SHOWN)}
     inside = [f"{name}." for name, module in shown.items() if isinstance(module, WHOLE)]
     shown = {n: m for n, m in shown.items() if not n.startswith(tuple(inside))}

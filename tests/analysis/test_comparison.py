@@ -498,8 +498,8 @@ def test_the_paper_is_placed_by_share_and_never_by_pixels(tmp_path: Path) -> Non
     facts = {}
     for name, side in variants.items():
         group(tmp_path, name, GOOD, ratio=0.5)
-        networks = ("generator",) if name == "feat8-g" else ("generator", "discriminator")
-        places = tuple(Placed(network=n, side=side, channels=64) for n in networks if side)
+        both = Placed("generator", side or 0, 64), Placed("discriminator", side or 0, 64)
+        places = both[: 0 if side is None else 1 if name == "feat8-g" else 2]
         facts[name] = Facts(blocks=places, parameters_g=1, parameters_d=2, flops_per_step=3)
     paths = sorted(path for path in tmp_path.iterdir())
     pairs = tuple((name, "no-attention") for name in variants if name != "no-attention")

@@ -13,6 +13,7 @@ from example_tunings import Scripted, planned, small_tuning, tune
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning.findings import IMPORTANCE_TRIALS, Findings, findings, of_tuning
+from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.session.events import Stopped
 
 
@@ -135,7 +136,7 @@ def test_searches_of_unequal_length_allow_no_verdict(tmp_path: Path) -> None:
     assert found.comparisons[0].verdict is not None
     (first, *rest) = found.searches
     cut = replace(first, trials=first.trials[:-1], budget=replace(first.budget, asked_for=1))
-    failed = first.budget.trials | {"failed": 1}
+    failed = first.budget.trials | {Outcome.FAILED: 1}
     lost = replace(first, budget=replace(first.budget, trials=failed))
     for unequal in (cut, lost):  # a trial that failed taught nothing
         (one,) = findings(memory, folder, [unequal, *rest]).comparisons
