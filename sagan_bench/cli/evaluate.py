@@ -8,7 +8,7 @@ import typer
 
 from sagan_bench.cli.options import Device, Json, RunName, Runs, numbers
 from sagan_bench.cli.places import find_run
-from sagan_bench.cli.signals import exit_stopped, stopping
+from sagan_bench.cli.signals import stopping
 from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def evaluate(
     from sagan_bench.runs import records
     from sagan_bench.runs.run import Run
     from sagan_bench.session import experiment
-    from sagan_bench.session.events import Stopped
 
     path = find_run(run, runs)
     flags = {
@@ -48,10 +47,7 @@ def evaluate(
     }
     config = _rescored(Run(path, records.read(path)).config, flags, sets or ())
     with stopping() as stop, View() as view:
-        try:
-            record = experiment.evaluate(path, config, watch=view.watch, stop=stop)
-        except Stopped as stopped:
-            exit_stopped(str(stopped), stopped.path)
+        record = experiment.evaluate(path, config, watch=view.watch, stop=stop)
     if as_json:
         print(record.to_json().decode(), end="")
     else:

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column
 
 from sagan_bench.cli.console import say, shown
-from sagan_bench.cli.signals import exit_stopped
 from sagan_bench.cli.tables import number
+from sagan_bench.core.stops import Stopped
 
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Ended, Job
@@ -87,12 +87,12 @@ class View:
             print(f"{phase} {done}/{total}{eta}  {text}".rstrip(), file=sys.stderr, flush=True)
 
     def counter(self, phase: str, stop: "Stop", unit: int = 1) -> Callable[[int, int], None]:
-        """Return what shows how far a phase is, and ends the command when asked to ``stop``."""
+        """Return what shows how far a phase is, and raises `Stopped` when asked to."""
 
         def progress(done: int, total: int) -> None:
             self.advance(phase, done // unit, total // unit)
             if reason := stop():
-                exit_stopped(reason)
+                raise Stopped(reason, None)
 
         return progress
 

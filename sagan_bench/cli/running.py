@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sagan_bench.cli.options import pick
-from sagan_bench.cli.signals import exit_stopped, stopping
+from sagan_bench.cli.signals import stopping
 from sagan_bench.core.registry import ENGINES
 
 if TYPE_CHECKING:
@@ -62,15 +62,11 @@ def carry_out(
     from sagan_bench.execution import engines
     from sagan_bench.execution.slots import slots
     from sagan_bench.experiments.driver import held
-    from sagan_bench.session.events import Stopped
 
     with stopping() as stop, held(folder):
         with View() as view:
             ready = prepared(view.counter("images", stop))
         shared = slots(where.jobs, where.device, runs)
         with closing(engines.opened(where.engine, shared, stop)) as engine:
-            try:
-                run(ready, engine, stop, len(shared))
-            except Stopped as stopped:
-                exit_stopped(str(stopped), stopped.path)
+            run(ready, engine, stop, len(shared))
     return ready

@@ -5,13 +5,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import typer
 
-from sagan_bench.core.stops import StopReason
+from sagan_bench.core.stops import Stopped, StopReason
 
 INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
@@ -19,7 +17,10 @@ INTERRUPTED, TERMINATED = 130, 143
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], StopReason | None]]:
-    """Within the block the first Ctrl-C or SIGTERM is a polite request, told by the function."""
+    """Within the block the first Ctrl-C or SIGTERM is a polite request, told by the function.
+
+    What obeys it by raising `Stopped` ends the command, which says how to go on.
+    """
     reasons: list[StopReason] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -33,13 +34,11 @@ def stopping() -> Iterator[Callable[[], StopReason | None]]:
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: reasons[0] if reasons else None
+    except Stopped as stopped:
+        where = f" in {stopped.path}" if stopped.path else ""
+        print(f"{stopped}{where}; the same command again goes on", file=sys.stderr)
+        interrupted = str(stopped) == StopReason.INTERRUPTED
+        raise typer.Exit(INTERRUPTED if interrupted else TERMINATED) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def exit_stopped(reason: str, path: Path | None = None) -> NoReturn:
-    """End the command as interrupted or terminated, and say how to go on."""
-    where = f" in {path}" if path else ""
-    print(f"{reason}{where}; the same command again goes on", file=sys.stderr)
-    raise typer.Exit(INTERRUPTED if reason == StopReason.INTERRUPTED else TERMINATED)

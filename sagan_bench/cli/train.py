@@ -1,7 +1,7 @@
 """The verb ``train``: one run, from its configuration to its record."""
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import typer
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import Choice, DryRun, Json, configured, program
 from sagan_bench.cli.places import best_file
-from sagan_bench.cli.signals import SOME_FAILED, exit_stopped, stopping
+from sagan_bench.cli.signals import SOME_FAILED, stopping
 
 if TYPE_CHECKING:
     from sagan_bench.config.schema import RunConfig
@@ -56,21 +56,14 @@ def _trained(config: "RunConfig", out: Path | None, fresh: bool) -> "Record | No
     from sagan_bench.core import distributed
     from sagan_bench.session import experiment
     from sagan_bench.session.capabilities import on_this_rank
-    from sagan_bench.session.events import Stopped
 
     with distributed.joined(config.run.device) as context, stopping() as stop:
         config = on_this_rank(config, context)
         view = View(config.run.steps)
-        shown: AbstractContextManager[View | None] = (
-            view if context.is_main_process else nullcontext()
-        )
-        try:
-            with shown:
-                record = experiment.run(
-                    config, out=out, fresh=fresh, watch=view.watch, stop=stop, context=context
-                )
-        except Stopped as stopped:
-            exit_stopped(str(stopped), stopped.path)
+        with view if context.is_main_process else nullcontext():
+            record = experiment.run(
+                config, out=out, fresh=fresh, watch=view.watch, stop=stop, context=context
+            )
         return record if context.is_main_process else None
 
 

@@ -1,6 +1,7 @@
-"""Why a run was asked to stop."""
+"""How a run is asked to stop."""
 
 from enum import StrEnum
+from pathlib import Path
 
 
 class StopReason(StrEnum):
@@ -13,3 +14,11 @@ class StopReason(StrEnum):
     PRUNED = "pruned"
     """Its search has better ones."""
     ABANDONED = "the driver is gone"
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what it had done is in its directory."""
+
+    def __init__(self, reason: str, path: Path | None) -> None:
+        super().__init__(reason)
+        self.path = path
