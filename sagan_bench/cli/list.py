@@ -18,14 +18,15 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the runs with their status and scores, or the shipped variants or studies."""
-    if what == "runs":
-        _list_runs(runs, as_json)
-    elif what == "variants":
-        _list_variants(as_json)
-    elif what == "studies":
-        _list_studies(as_json)
-    else:
-        raise UserError(f"list {what}: {closest(what, ['runs', 'variants', 'studies'])}")
+    match what:
+        case "runs":
+            _list_runs(runs, as_json)
+        case "variants":
+            _list_variants(as_json)
+        case "studies":
+            _list_studies(as_json)
+        case _:
+            raise UserError(f"list {what}: {closest(what, ['runs', 'variants', 'studies'])}")
 
 
 def _list_variants(as_json: bool) -> None:
@@ -75,9 +76,8 @@ def _list_runs(runs: Path, as_json: bool) -> None:
     for _, record in read_all(paths):
         for score in listed(record):
             row: list[Any] = [record.run, record.status, record.step]
-            row += [score and score.weights, score and score.protocol.get("extractor")]
-            row += [score and score.n_fake]
-            metrics = score.metrics if score else {}
-            row += [metrics.get(name) for name in ("fid", "isc_mean", "twin_rate")]
-            rows.append([number(cell) for cell in row])
+            if score:
+                values = (score.metrics.get(name) for name in ("fid", "isc_mean", "twin_rate"))
+                row += [score.weights, score.protocol.get("extractor"), score.n_fake, *values]
+            rows.append([number(cell) for cell in row + [None] * (len(header) - len(row))])
     print_table("", header, rows)

@@ -51,10 +51,10 @@ def print_tuning(findings: "Findings", folder: Path, as_json: bool) -> None:
 
 def exit_if_failed(findings: "Findings", confirm: bool) -> None:
     """End with 3 if a trial failed or a run on fresh seeds was lost; a diverged trial is data."""
+    begun = [(search, trial) for search in findings.searches for trial in search.trials]
     failed = [
         f"trial {trial.number} of {search.id} failed: {trial.reason}"
-        for search in findings.searches
-        for trial in search.trials
+        for search, trial in begun
         if trial.outcome == "failed"
     ]
     lost = [
@@ -72,15 +72,14 @@ def exit_if_failed(findings: "Findings", confirm: bool) -> None:
     ]
     interrupted = [
         f"trial {trial.number} of {search.id} was interrupted; the same command goes on with it"
-        for search in findings.searches
-        for trial in search.trials
+        for search, trial in begun
         if trial.outcome == "running"
     ]
-    for line in [*failed, *lost, *without, *interrupted]:
+    retried = ["what failed on fresh seeds is tried again with --retry-failed"] if lost else []
+    lines = [*failed, *lost, *without, *interrupted, *retried]
+    for line in lines:
         say(line, error=True)
-    if lost:
-        say("what failed on fresh seeds is tried again with --retry-failed", error=True)
-    if failed or lost or without or interrupted:
+    if lines:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -129,23 +129,20 @@ def _serve(driver: Connection) -> None:
         signal.signal(number, signal.SIG_IGN)
     gc.freeze()  # as in `Inline`
     try:
-        _run_all(driver)
+        with suppress(EOFError, ConnectionError):  # the driver is gone
+            _run_all(driver)
     finally:
         gc.unfreeze()  # else libraries tell of leaks at the end of the process
 
 
 def _run_all(driver: Connection) -> None:
     while True:
-        try:
-            job = driver.recv()
-        except (EOFError, ConnectionError):
-            return
+        job = driver.recv()
         if isinstance(job, str):  # to stop, just after it ended
             continue
         _wait_for_lock(job.path)
         ended = attempt(job, _Sender(driver), lambda: _stop_reason(driver))
-        with suppress(ConnectionError):
-            driver.send(ended)
+        driver.send(ended)
         if ended.status == Status.FAILED:
             return
 

@@ -7,7 +7,7 @@ goes on from its checkpoint and is told once.
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 import optuna
@@ -84,19 +84,13 @@ class Searcher:
         if run is None:
             return
         record = run.record()
-        if record:
-            self._report_earlier(trial, Run(run.path, record))
+        if record and self.tuning.prunes:  # what was scored but not reported before the kill
+            for step, measured in Run(run.path, record).curve(self.tuning.objectives[0]):
+                self._report_once(trial, step, measured)
         if record and _is_decided(record, record.reason):
             self._tell(trial, run, record)
         else:
             self.resumed.append((trial, run))
-
-    def _report_earlier(self, trial: optuna.Trial, run: Run) -> None:
-        """Report what was scored but not reported when the driver was killed."""
-        if not self.tuning.prunes:
-            return
-        for step, measured in run.curve(self.tuning.objectives[0]):
-            self._report_once(trial, step, measured)
 
     def _report_once(self, trial: optuna.Trial, step: int, measured: float) -> None:
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
@@ -202,7 +196,12 @@ class Searcher:
         trial.set_user_attr("steps", record.step)
         trial.set_user_attr("seconds", (cost.train_sec or 0) + (cost.score_sec or 0))
         if record.status == Status.FINISHED:
-            self._tell_values(trial, {name: value(record, name) for name in objectives})
+            values = {name: value(record, name) for name in objectives}
+            if lacking := [name for name, measured in values.items() if measured is None]:
+                self._fail(trial, f"the run has no {lacking[0]}")
+            else:
+                self._constrain(trial, 0.0)
+                self.study.tell(trial, [v for v in values.values() if v is not None])
         elif record.status == Status.DIVERGED:
             trial.set_user_attr("reason", record.reason)
             self._constrain(trial, max(1 - record.step / record.steps, 1 / record.steps))
@@ -212,13 +211,6 @@ class Searcher:
         else:
             self.study.tell(trial, state=TrialState.PRUNED)
             Checkpoints(run.path / "checkpoints").clear()
-
-    def _tell_values(self, trial: optuna.Trial, values: Mapping[str, float | None]) -> None:
-        if lacking := [name for name, measured in values.items() if measured is None]:
-            self._fail(trial, f"the run has no {lacking[0]}")
-            return
-        self._constrain(trial, 0.0)
-        self.study.tell(trial, [measured for measured in values.values() if measured is not None])
 
     def _fail(self, trial: optuna.Trial, reason: str | None) -> None:
         trial.set_user_attr("reason", reason)

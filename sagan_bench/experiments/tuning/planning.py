@@ -144,9 +144,9 @@ def run(
     before = TuningManifest.of(folder)
     writable = opened(folder, storage, writing=True)
     searchers = [Searcher(search, writable, retry=retry) for search in searches(memory, folder)]
-    if before and _is_seen(of_tuning(folder, storage)):
+    if before and any(s.winner and s.winner.on_b for s in of_tuning(folder, storage).searches):
         again = any(searcher.chooses_again for searcher in searchers)
-        looks = memory.looks + (_is_more(memory, before) or again)
+        looks = memory.looks + (_size(memory) != _size(before) or again)
         memory = memory.model_copy(update={"looks": looks})
     memory.write(folder)  # only now: a folder that remembers has a journal
     for variant in memory.tuning.variants:  # until the search is over again, there is none
@@ -155,16 +155,9 @@ def run(
     write_best(memory, folder, of_tuning(folder, storage))
 
 
-def _is_seen(findings: Findings) -> bool:
-    """Return whether figures on a set B can be seen."""
-    return any(search.winner and search.winner.on_b for search in findings.searches)
-
-
-def _is_more(memory: TuningManifest, before: TuningManifest) -> bool:
-    """Return whether a tuning asks for trials, searches or variants that it did not before."""
-    now, then = memory.tuning, before.tuning
-    size = (memory.trials, now.searches, len(now.variants))
-    return size != (before.trials, then.searches, len(then.variants))
+def _size(memory: TuningManifest) -> tuple[int, int, int]:
+    """Return how much a tuning asks for: more of it, when a set B was seen, is a look."""
+    return memory.trials, memory.tuning.searches, len(memory.tuning.variants)
 
 
 def write_best(memory: TuningManifest, folder: Path, findings: Findings) -> None:
