@@ -115,11 +115,11 @@ def _run(planned: "Plan", where: Where) -> "Plan":
     def prepared(progress: Any) -> "Plan":
         return ablation.with_data(planned, progress)
 
-    return carry_out(planned.folder, where, len(planned.cells), prepared, run).refreshed()
+    return carry_out(planned.folder, where, len(planned.points), prepared, run).refreshed()
 
 
 def _announce(planned: "Plan", jobs: int) -> None:
-    study = planned.memory.study
+    study = planned.manifest.study
     say(f"{study.name}: {study.question}", error=True)
     baselines = dict(study.pairs)
     for variant, differs in planned.differences().items():
@@ -127,7 +127,7 @@ def _announce(planned: "Plan", jobs: int) -> None:
     left = planned.seconds_left(jobs)
     about = f", about {duration(left)}" if left else ""
     print(
-        f"{len(planned.missing)} of {len(planned.cells)} cells to run, {jobs} at a time{about}",
+        f"{len(planned.missing)} of {len(planned.points)} cells to run, {jobs} at a time{about}",
         file=sys.stderr,
     )
 
@@ -142,7 +142,7 @@ def _seconds_per_flop(planned: "Plan", slot: "Slot") -> float:
     from sagan_bench.core import precision, system
     from sagan_bench.training.timing import seconds_per_flop
 
-    config = planned.cells[0].config
+    config = planned.points[0].config
     precision.use(config.training.precision)
     torch.set_num_threads(slot.threads)
     device = system.open_device(slot.device)
@@ -168,30 +168,30 @@ STATES: dict[str | None, str] = {
 def _print_plan(planned: "Plan", where: Where, measure: bool, as_json: bool) -> None:
     from sagan_bench.execution.slots import slots
 
-    shared = slots(where.jobs, where.device, len(planned.cells))
+    shared = slots(where.jobs, where.device, len(planned.points))
     per_flop = _seconds_per_flop(planned, shared[0]) if measure else None
     if as_json:
         _print_json(planned, len(shared), per_flop)
         return
-    study, missing = planned.memory.study, planned.missing
+    study, missing = planned.manifest.study, planned.missing
     say(f"{study.name}: {study.question}")
     _print_table(planned)
     left = planned.seconds_left(len(shared), per_flop)
     unknown = "unknown until a cell is finished; --measure times a step"
     time_left = unknown if left is None else duration(left)
-    if left and per_flop and not any(cell.status == "finished" for cell in planned.cells):
+    if left and per_flop and not any(point.status == "finished" for point in planned.points):
         alone = (planned.seconds_left(1, per_flop) or 0) / 3600
         time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
-    say(f"cells:  {len(missing)} of {len(planned.cells)} to run, in {planned.folder}")
+    say(f"cells:  {len(missing)} of {len(planned.points)} to run, in {planned.folder}")
     print(f"time:   {time_left} (with {len(shared)} at a time)")
     print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
 
 
 def _print_table(planned: "Plan") -> None:
-    study, differences = planned.memory.study, planned.differences()
+    study, differences = planned.manifest.study, planned.differences()
     baselines = dict(study.pairs)
-    counts = Counter((cell.variant, STATES[cell.status]) for cell in planned.cells)
-    to_run = Counter(cell.variant for cell in planned.missing)
+    counts = Counter((point.variant, STATES[point.status]) for point in planned.points)
+    to_run = Counter(point.variant for point in planned.missing)
     rows = []
     for variant in study.all_variants:
         states = [str(counts[variant, state] or "") for state in STATES.values()]
@@ -203,14 +203,14 @@ def _print_table(planned: "Plan") -> None:
 
 
 def _print_json(planned: "Plan", jobs: int, per_flop: float | None) -> None:
-    study, to_run = planned.memory.study, {cell.id for cell in planned.missing}
+    study, to_run = planned.manifest.study, {point.id for point in planned.missing}
     plan = {
         "study": study.name,
         "question": study.question,
         "folder": str(planned.folder),
         "cells": [
-            {"id": cell.id, "state": STATES[cell.status], "to_run": cell.id in to_run}
-            for cell in planned.cells
+            {"id": point.id, "state": STATES[point.status], "to_run": point.id in to_run}
+            for point in planned.points
         ],
         "differences": planned.differences(),
         "seconds_left": planned.seconds_left(jobs, per_flop),
@@ -242,10 +242,10 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
     else:
         print_findings(findings)
     bad: list[GridPoint] = [
-        cell for cell in planned.cells if cell.status in ("failed", "diverged", "interrupted")
+        point for point in planned.points if point.status in ("failed", "diverged", "interrupted")
     ]
-    for cell in bad:
-        say(f"{cell.status}: {cell.path}: {cell.reason}", error=True)
+    for point in bad:
+        say(f"{point.status}: {point.path}: {point.reason}", error=True)
     for advice in (text for status, text in GO_ON.items() if status in {c.status for c in bad}):
         say(advice, error=True)
     if not as_json:

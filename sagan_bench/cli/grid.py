@@ -21,9 +21,9 @@ class GridView(RunsView["GridPoint"]):
     """How far every run of a plan is."""
 
     def __init__(self, planned: "Plan") -> None:
-        self.study = planned.memory.study
+        self.study = planned.manifest.study
         super().__init__(self.study.measure.metric)
-        self.texts = {cell.id: self._of_record(cell) for cell in planned.cells}
+        self.texts = {point.id: self._of_record(point) for point in planned.points}
         self.to_run = self.left = len(planned.missing)
         self.began = time.monotonic()
 
@@ -40,10 +40,10 @@ class GridView(RunsView["GridPoint"]):
         """Return how many are left."""
         return f"{self.left} of {self.to_run} left"
 
-    def _of_record(self, cell: "GridPoint") -> str:
-        if cell.status != "finished" or cell.record is None:
-            return "" if cell.status in (None, "running") else str(cell.status)
-        finals = (score for score in cell.record.scores if score.final and score.weights == "ema")
+    def _of_record(self, point: "GridPoint") -> str:
+        if point.status != "finished" or point.record is None:
+            return "" if point.status in (None, "running") else str(point.status)
+        finals = (score for score in point.record.scores if score.final and score.weights == "ema")
         return next((number(score.metrics.get(self.metric)) for score in finals), "done")
 
     def drawn(self) -> RenderableType:

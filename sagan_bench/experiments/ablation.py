@@ -5,6 +5,7 @@ import shutil
 import statistics
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,10 +47,7 @@ class GridPoint(Job):
 
     @property
     def status(self) -> Status | None:
-        """How far it has come; None if it was never begun.
-
-        ``diverged`` and ``failed`` are results: only ``failed`` can be tried again.
-        """
+        """How far it has come; None if it was never begun.  What failed can be tried again."""
         if self.record:
             return self.record.status
         return Status.FAILED if self.trouble else None
@@ -72,39 +70,40 @@ class Plan:
 
     Attributes:
         folder: of the study.
-        memory: what the folder keeps, or will.
-        cells: of all variants and seeds.
+        manifest: what the folder keeps, or will.
+        points: of all variants and seeds.
         chosen: of these, the ids that are to be run now.
         retry: also run what failed before.
     """
 
     folder: Path
-    memory: StudyManifest
-    cells: tuple[GridPoint, ...]
+    manifest: StudyManifest
+    points: tuple[GridPoint, ...]
     chosen: frozenset[str]
     retry: bool = False
 
     @cached_property
     def missing(self) -> list[GridPoint]:
         """What will be run."""
-        return [cell for cell in self.cells if cell.id in self.chosen and self._is_missing(cell)]
+        return [
+            point for point in self.points if point.id in self.chosen and self._is_missing(point)
+        ]
 
-    def _is_missing(self, cell: GridPoint) -> bool:
-        if cell.status is Status.FAILED:
-            return self.retry
-        return cell.status is None or not cell.status.is_over
+    def _is_missing(self, point: GridPoint) -> bool:
+        lost = point.status is Status.FAILED
+        return self.retry if lost else point.status is None or not point.status.is_over
 
     def refreshed(self) -> "Plan":
         """Return the plan with its points as they now are on the disk."""
-        cells = (GridPoint(c.id, c.config, c.path, c.digest, *_read(c.path)) for c in self.cells)
-        return replace(self, cells=tuple(cells))
+        points = (GridPoint(c.id, c.config, c.path, c.digest, *_read(c.path)) for c in self.points)
+        return replace(self, points=tuple(points))
 
     def differences(self) -> dict[str, list[Difference]]:
         """Return, for each compared variant, (key, in its baseline, in the variant)."""
-        first = {cell.variant: cell.config for cell in reversed(self.cells)}
+        first = {point.variant: point.config for point in reversed(self.points)}
         return {
             variant: in_results(first[baseline], first[variant])
-            for variant, baseline in self.memory.study.pairs
+            for variant, baseline in self.manifest.study.pairs
         }
 
     def seconds_left(self, jobs: int, per_flop: float | None = None) -> float | None:
@@ -113,15 +112,15 @@ class Plan:
         Where nothing is finished, ``per_flop`` says what training takes, without scoring.
         """
         finished = [
-            (cell, cell.record.cost)
-            for cell in self.cells
-            if cell.record and cell.status is Status.FINISHED
+            (point, point.record.cost)
+            for point in self.points
+            if point.record and point.status is Status.FINISHED
         ]
         if not (finished or per_flop):
             return None
         rates: dict[str, list[float]] = defaultdict(list)
-        for cell, cost in finished:
-            rates[cell.variant].append((cost.train_sec or 0) / self._flops(cell))
+        for point, cost in finished:
+            rates[point.variant].append((cost.train_sec or 0) / self._flops(point))
         every = [rate for alike in rates.values() for rate in alike] or [per_flop or 0.0]
         usual, by_variant = (
             statistics.median(every),
@@ -129,20 +128,20 @@ class Plan:
         )
         scoring = statistics.median([cost.score_sec or 0 for _, cost in finished] or [0.0])
         seconds = (
-            by_variant.get(cell.variant, usual) * self._flops(cell) * cell.share_left + scoring
-            for cell in self.missing
+            by_variant.get(point.variant, usual) * self._flops(point) * point.share_left + scoring
+            for point in self.missing
         )
         return sum(seconds) / jobs
 
-    def _flops(self, cell: GridPoint) -> int:
-        return self.memory.facts[cell.variant].flops_per_step * cell.config.run.steps
+    def _flops(self, point: GridPoint) -> int:
+        return self.manifest.facts[point.variant].flops_per_step * point.config.run.steps
 
     def disk_bytes(self) -> int:
         """Estimate what the missing runs will take: their weights, and checkpoints under way.
 
         Kept are G and its average; a checkpoint has two moments of G more, and D with two.
         """
-        of = [self.memory.facts[cell.variant] for cell in self.missing]
+        of = [self.manifest.facts[point.variant] for point in self.missing]
         kept = sum(2 * facts.parameters_g for facts in of)
         largest = max((4 * facts.parameters_g + 3 * facts.parameters_d for facts in of), default=0)
         return (kept + cores() * CHECKPOINTS_KEPT * largest) * BYTES_A_WEIGHT
@@ -191,11 +190,11 @@ def plan(
         for variant in study.all_variants
     ]
     known = manifest.data_fingerprint if manifest else _known(_spec(configs), without_data)
-    cells = _cells(configs, known, folder)
-    manifest = _extended(manifest or StudyManifest.begun(study, auto, known), study, cells)
+    points = _points(configs, known, folder)
+    manifest = _extended(manifest or StudyManifest.begun(study, auto, known), study, points)
     variants, chosen_seeds = set(only or study.all_variants), set(seeds or study.seeds)
-    chosen = (c.id for c in cells if c.variant in variants and c.seed in chosen_seeds)
-    return Plan(folder, manifest, cells, frozenset(chosen), retry)
+    chosen = (c.id for c in points if c.variant in variants and c.seed in chosen_seeds)
+    return Plan(folder, manifest, points, frozenset(chosen), retry)
 
 
 def with_data(planned: Plan, progress: Progress | None = None) -> Plan:
@@ -204,10 +203,10 @@ def with_data(planned: Plan, progress: Progress | None = None) -> Plan:
     Raises:
         UserError: the data cannot be used, or is not what the study was begun with.
     """
-    configs = [cell.config for cell in planned.cells]
-    manifest = planned.memory.with_data(configs[0], planned.folder, progress)
-    cells = _cells(configs, manifest.data_fingerprint, planned.folder)
-    return replace(planned, memory=manifest, cells=cells)
+    configs = [point.config for point in planned.points]
+    manifest = planned.manifest.with_data(configs[0], planned.folder, progress)
+    points = _points(configs, manifest.data_fingerprint, planned.folder)
+    return replace(planned, manifest=manifest, points=points)
 
 
 def _with_seeds(
@@ -224,12 +223,12 @@ def _with_seeds(
     return manifest.study.extended(requested, seeds)
 
 
-def _extended(manifest: StudyManifest, study: Study, cells: Sequence[GridPoint]) -> StudyManifest:
+def _extended(manifest: StudyManifest, study: Study, points: Sequence[GridPoint]) -> StudyManifest:
     """Return the manifest of a study that goes on: more runs once scores are there are a look."""
     before = manifest.study
     grown = {*study.seeds, *study.all_variants} - {*before.seeds, *before.all_variants}
-    visible = any(cell.record and cell.record.scores for cell in cells)
-    configs = {cell.variant: cell.config for cell in cells}
+    visible = any(point.record and point.record.scores for point in points)
+    configs = {point.variant: point.config for point in points}
     facts = {name: manifest.facts.get(name) or counted(config) for name, config in configs.items()}
     looks = manifest.looks + bool(visible and grown)
     return manifest.model_copy(update={"study": study, "looks": looks, "facts": facts})
@@ -245,12 +244,9 @@ def _refuse_unknown(only: Collection[str], study: Study) -> None:
 
 
 def _known(spec: DataSpec, without_data: bool) -> str:
-    try:
+    with suppress(*[UserError] if without_data else []):
         return known_fingerprint(spec) or ""
-    except UserError:
-        if not without_data:
-            raise
-        return ""
+    return ""
 
 
 def _spec(configs: Sequence[RunConfig]) -> DataSpec:
@@ -264,13 +260,13 @@ def _spec(configs: Sequence[RunConfig]) -> DataSpec:
     return next(iter(specs))
 
 
-def _cells(configs: Sequence[RunConfig], fingerprint: str, folder: Path) -> tuple[GridPoint, ...]:
+def _points(configs: Sequence[RunConfig], fingerprint: str, folder: Path) -> tuple[GridPoint, ...]:
     """Return the points of a grid with what is on the disk of them.
 
     Raises:
         UserError: two variants are the same network and recipe.
     """
-    cells, seen = [], dict[str, str]()
+    points, seen = [], dict[str, str]()
     for config in configs:
         variant, name = config.variant, f"{config.variant}-s{config.seed}"
         digest = config.digest(fingerprint) if fingerprint else ""
@@ -280,8 +276,8 @@ def _cells(configs: Sequence[RunConfig], fingerprint: str, folder: Path) -> tupl
                 f"with preset {config.preset}, variants {seen[digest]} and {variant} are the same "
                 "network and recipe; leave one out"
             )
-        cells.append(GridPoint(name, config, path, digest, *_read(path)))
-    return tuple(cells)
+        points.append(GridPoint(name, config, path, digest, *_read(path)))
+    return tuple(points)
 
 
 def _read(path: Path) -> tuple[Record | None, str | None]:
@@ -332,7 +328,7 @@ def run(planned: Plan, engine: "Engine", watch: "Watch[GridPoint]", stop: "Stop"
             f"the missing cells take about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
             f"free at {planned.folder}; free some, or choose another --runs"
         )
-    planned.memory.write(planned.folder)
+    planned.manifest.write(planned.folder)
     drive(_Grid(planned.missing), engine, watch, stop, planned.folder)
 
 

@@ -94,7 +94,7 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(study: Path, capsys: Out)
     assert "model.attention.generator [] → [8]" in text
     assert ablate(study, "--dry-run", "--json", "--seeds", "1", "--only", "sagan") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [cell["id"] for cell in plan["cells"] if cell["to_run"]] == ["sagan-s1"]
+    assert [point["id"] for point in plan["cells"] if point["to_run"]] == ["sagan-s1"]
     assert plan["disk_bytes"] > 0
     assert not (study.parent / "runs").exists()
 

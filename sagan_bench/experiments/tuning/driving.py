@@ -49,7 +49,7 @@ class Searcher:
     """
 
     def __init__(self, search: Search, storage: BaseStorage, *, retry: bool = False) -> None:
-        self.search, self.tuning, self.retry = search, search.memory.tuning, retry
+        self.search, self.tuning, self.retry = search, search.manifest.tuning, retry
         self.study = kept.begun(
             storage, search.study_name, self.tuning, search.index, search.definition
         )
@@ -113,7 +113,7 @@ class Searcher:
         """Return the next run, which is then under way; None if there is none just now."""
         if self.resumed:
             return self._begun(*self.resumed.popleft())
-        while self.accepting and self.begun < self.search.memory.trials:
+        while self.accepting and self.begun < self.search.manifest.trials:
             trial = self.study.ask()
             self.begun += 1
             if run := self._run(trial):
@@ -126,7 +126,7 @@ class Searcher:
 
     def _next_confirmed(self) -> TrialRun | None:
         """Return a run on fresh seeds."""
-        if self.lost or not self.search.memory.confirm:
+        if self.lost or not self.search.manifest.confirm:
             return None
         run = next((run for run in self.confirmation().missing if run.id not in self._tried), None)
         if run:

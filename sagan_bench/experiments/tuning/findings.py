@@ -184,7 +184,7 @@ def _of_search(search: Search, opened: BaseStorage) -> SearchFindings:
     found = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
     stored = max((one.number + 1 for one in found), default=0)
     if stored < search.begun:
-        storage = "its storage" if search.memory.storage else kept.JOURNAL
+        storage = "its storage" if search.manifest.storage else kept.JOURNAL
         _log.warning(
             "%s: %d trials of %s have begun and %s knows %d: part of it is lost",
             search.folder, search.begun, search.id, storage, stored,
@@ -211,7 +211,7 @@ def search_findings(
     search: Search, found: Sequence[Trial], again: Confirmation, weighed: Importance
 ) -> SearchFindings:
     """Return what can be said of one search, of its trials and of the best trained again."""
-    tuning, chosen = search.memory.tuning, again.chosen
+    tuning, chosen = search.manifest.tuning, again.chosen
     reported = again.reported
     sign = -1 if OBJECTIVES[tuning.objectives[0]] == "higher" else 1
     optimism = sign * (reported - chosen.searched) if chosen and reported is not None else None
@@ -227,7 +227,7 @@ def search_findings(
         trials=tuple(found),
         best_so_far=_best_so_far(found, sign),
         front=tuple(one.number for one in (best if len(tuning.objectives) > 1 else best[:1])),
-        budget=_budget(found, search.memory),
+        budget=_budget(found, search.manifest),
         importance=weighed,
         candidates=again.candidates,
         chosen=chosen.number if chosen else None,

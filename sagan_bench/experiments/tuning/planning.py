@@ -42,29 +42,29 @@ def plan(
     Raises:
         UserError: another tuning is there, or what is asked for cannot be.
     """
-    memory = TuningManifest.of(folder)
-    requested.refuse_pruner(max(trials, memory.trials if memory else 0))
-    if memory is None:
+    manifest = TuningManifest.of(folder)
+    requested.refuse_pruner(max(trials, manifest.trials if manifest else 0))
+    if manifest is None:
         variant = requested.variants[0]
         auto = host(requested.requested(variant, 0).config)
         known = known_fingerprint(DataSpec.of(requested.config(variant, 0, auto).data)) or ""
         rest = {"storage": masked(storage), "trials": trials, "confirm": confirm}
         return TuningManifest.begun(requested, auto, known, **rest)
-    if memory.storage != masked(storage):
+    if manifest.storage != masked(storage):
         raise UserError(
-            f"the trials of {folder} are in {memory.storage or 'its journal'}; give --storage "
+            f"the trials of {folder} are in {manifest.storage or 'its journal'}; give --storage "
             "accordingly, or choose another --name"
         )
-    memory.refuse_other(requested, folder)
+    manifest.refuse_other(requested, folder)
     now = {
-        "tuning": memory.tuning.extended(requested),
-        "trials": max(memory.trials, trials),
-        "confirm": confirm or memory.confirm,
+        "tuning": manifest.tuning.extended(requested),
+        "trials": max(manifest.trials, trials),
+        "confirm": confirm or manifest.confirm,
     }
-    return memory.model_copy(update=now)
+    return manifest.model_copy(update=now)
 
 
-def refuse_impossible(memory: TuningManifest, folder: Path) -> None:
+def refuse_impossible(manifest: TuningManifest, folder: Path) -> None:
     """Refuse a space with values that a run of a variant cannot have, or its networks lack.
 
     Each choice and bound is tried with the preset's own values of the rest.
@@ -74,45 +74,45 @@ def refuse_impossible(memory: TuningManifest, folder: Path) -> None:
     """
     from sagan_bench.models.build import layers  # a second of torch
 
-    for search in searches(memory, folder):
+    for search in searches(manifest, folder):
         own = search.own_values()
         for key, parameter in search.parameters.items():
             for end in parameter.ends:
                 try:
-                    config = memory.tuning.config(
-                        search.variant, 0, memory.auto, params={**own, key: end}
+                    config = manifest.tuning.config(
+                        search.variant, 0, manifest.auto, params={**own, key: end}
                     )
                     if key.startswith("model."):
                         layers(config)
                 except UserError as error:
-                    raise UserError(f"space {memory.tuning.space.name}: {error}") from error
+                    raise UserError(f"space {manifest.tuning.space.name}: {error}") from error
 
 
 def with_data(
-    memory: TuningManifest, folder: Path, progress: Progress | None = None
+    manifest: TuningManifest, folder: Path, progress: Progress | None = None
 ) -> TuningManifest:
-    """Prepare the data, and return the memory with their fingerprint.
+    """Prepare the data, and return the manifest with their fingerprint.
 
     Raises:
         UserError: they cannot be used, or are not what the tuning was begun with.
     """
-    config = memory.tuning.config(memory.tuning.variants[0], 0, memory.auto)
-    return memory.with_data(config, folder, progress)
+    config = manifest.tuning.config(manifest.tuning.variants[0], 0, manifest.auto)
+    return manifest.with_data(config, folder, progress)
 
 
-def is_over(memory: TuningManifest, findings: Findings) -> bool:
+def is_over(manifest: TuningManifest, findings: Findings) -> bool:
     """Return whether nothing is left to do: told without asking anything of the machine."""
-    expected = memory.tuning.searches * len(memory.tuning.variants)
+    expected = manifest.tuning.searches * len(manifest.tuning.variants)
     return len(findings.searches) == expected and all(
-        len(search.trials) >= memory.trials
+        len(search.trials) >= manifest.trials
         and not search.budget.trials[Outcome.RUNNING]
-        and not (memory.confirm and search.missing)
+        and not (manifest.confirm and search.missing)
         for search in findings.searches
     )
 
 
 def run(
-    memory: TuningManifest,
+    manifest: TuningManifest,
     folder: Path,
     engine: "Engine",
     watch: "Watch[TrialRun]",
@@ -125,7 +125,7 @@ def run(
     """Search, confirm, and write what ``train --from-study`` reads.
 
     Args:
-        memory: with its data prepared.
+        manifest: with its data prepared.
         folder: held by this process.
         engine: where runs are made; left open.
         watch: sees each run that begins (None) and every event of it.
@@ -143,27 +143,27 @@ def run(
 
     before = TuningManifest.of(folder)
     writable = opened(folder, storage, writing=True)
-    searchers = [Searcher(search, writable, retry=retry) for search in searches(memory, folder)]
+    searchers = [Searcher(search, writable, retry=retry) for search in searches(manifest, folder)]
     if before and any(s.winner and s.winner.on_b for s in of_tuning(folder, storage).searches):
         again = any(searcher.chooses_again for searcher in searchers)
-        looks = memory.looks + (_size(memory) != _size(before) or again)
-        memory = memory.model_copy(update={"looks": looks})
-    memory.write(folder)  # only now: a folder that remembers has a journal
-    for variant in memory.tuning.variants:  # until the search is over again, there is none
+        looks = manifest.looks + (_size(manifest) != _size(before) or again)
+        manifest = manifest.model_copy(update={"looks": looks})
+    manifest.write(folder)  # only now: a folder that remembers has a journal
+    for variant in manifest.tuning.variants:  # until the search is over again, there is none
         (folder / best_name(variant)).unlink(missing_ok=True)
     drive(searchers, engine, watch, stop, timeout_sec)
-    write_best(memory, folder, of_tuning(folder, storage))
+    write_best(manifest, folder, of_tuning(folder, storage))
 
 
-def _size(memory: TuningManifest) -> tuple[int, int, int]:
+def _size(manifest: TuningManifest) -> tuple[int, int, int]:
     """Return how much a tuning asks for: more of it, when a set B was seen, is a look."""
-    return memory.trials, memory.tuning.searches, len(memory.tuning.variants)
+    return manifest.trials, manifest.tuning.searches, len(manifest.tuning.variants)
 
 
-def write_best(memory: TuningManifest, folder: Path, findings: Findings) -> None:
+def write_best(manifest: TuningManifest, folder: Path, findings: Findings) -> None:
     """Write ``best-<variant>.toml``, where it is not there, for each variant with a winner."""
-    for variant in memory.tuning.variants:
-        file, text = folder / best_name(variant), best(memory, findings, variant)
+    for variant in manifest.tuning.variants:
+        file, text = folder / best_name(variant), best(manifest, findings, variant)
         if text and not file.exists():
             atomic_write(file, text.encode())
 
@@ -173,7 +173,7 @@ def best_name(variant: str) -> str:
     return f"best-{variant}.toml"
 
 
-def best(memory: TuningManifest, findings: Findings, variant: str) -> str | None:
+def best(manifest: TuningManifest, findings: Findings, variant: str) -> str | None:
     """Return a variant's winner as a file for ``train --config``; None if none is confirmed."""
     search = findings.first(variant)
     if search.winner is None or search.missing:
@@ -186,6 +186,6 @@ def best(memory: TuningManifest, findings: Findings, variant: str) -> str | None
         f"{name} on seeds on which nothing was chosen ({', '.join(map(str, search.winner.on_b))}): "
         f"{shown}; its search said {search.winner.searched:.4g}.",
     ]
-    if memory.looks:
-        remarks.append(looked(memory.looks))
-    return exported(memory.tuning, variant, search.winner.params, remarks)
+    if manifest.looks:
+        remarks.append(looked(manifest.looks))
+    return exported(manifest.tuning, variant, search.winner.params, remarks)

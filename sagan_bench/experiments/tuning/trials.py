@@ -65,7 +65,7 @@ class TrialRun(Job):
 class Search:
     """One search: a variant, and which of its searches."""
 
-    memory: TuningManifest
+    manifest: TuningManifest
     folder: Path
     variant: str
     index: int
@@ -83,12 +83,12 @@ class Search:
     @property
     def seeds(self) -> Seeds:
         """The training seeds of its runs."""
-        return self.memory.tuning.seeds(self.index)
+        return self.manifest.tuning.seeds(self.index)
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
         """What is searched."""
-        return self.memory.tuning.parameters(self.variant, self.memory.auto)
+        return self.manifest.tuning.parameters(self.variant, self.manifest.auto)
 
     @property
     def begun(self) -> int:
@@ -100,13 +100,13 @@ class Search:
     @property
     def definition(self) -> dict[str, str]:
         """What the storage keeps with its study, so that no other goes on under this name."""
-        kept = {key: json.dumps(value) for key, value in self.memory.tuning.definition.items()}
-        return kept | {"variant": self.variant, "data": self.memory.data_fingerprint}
+        kept = {key: json.dumps(value) for key, value in self.manifest.tuning.definition.items()}
+        return kept | {"variant": self.variant, "data": self.manifest.data_fingerprint}
 
     def own_values(self) -> Settings:
         """Return the preset's own values, as the first trial has them."""
-        config = self.memory.tuning.config(self.variant, 0, self.memory.auto)
-        return self.memory.tuning.space.own_values(self.parameters, config)
+        config = self.manifest.tuning.config(self.variant, 0, self.manifest.auto)
+        return self.manifest.tuning.space.own_values(self.parameters, config)
 
     def run(self, number: int, params: Mapping[str, Any], seed: int) -> TrialRun:
         """Return the run of a trial's values at a seed; its place depends on nothing else.
@@ -114,21 +114,25 @@ class Search:
         Raises:
             UserError: values that cannot be together.
         """
-        tuning, of_trial = self.memory.tuning, seed == self.seeds.search
+        tuning, of_trial = self.manifest.tuning, seed == self.seeds.search
         config = tuning.config(
-            self.variant, seed, self.memory.auto, params=params, watched=of_trial and tuning.prunes
+            self.variant,
+            seed,
+            self.manifest.auto,
+            params=params,
+            watched=of_trial and tuning.prunes,
         )
-        digest = config.digest(self.memory.data_fingerprint)
+        digest = config.digest(self.manifest.data_fingerprint)
         name = f"t{number:04}-s{seed}"
         path = self.folder / self.id / f"{name}-{digest}"
         return TrialRun(f"{self.id}/{name}", config, path, digest, number, of_trial)
 
 
-def searches(memory: TuningManifest, folder: Path) -> list[Search]:
+def searches(manifest: TuningManifest, folder: Path) -> list[Search]:
     """Return the searches of a tuning, the first of every variant first."""
-    tuning = memory.tuning
+    tuning = manifest.tuning
     return [
-        Search(memory, folder, variant, index)
+        Search(manifest, folder, variant, index)
         for index in range(tuning.searches)
         for variant in tuning.variants
     ]
@@ -260,7 +264,7 @@ def confirmation(
         trials: its trials.
         record_of: reads the record of a run.
     """
-    objectives = search.memory.tuning.objectives
+    objectives = search.manifest.tuning.objectives
     missing: list[TrialRun] = []
 
     def outcomes(trial: Trial, seeds: Iterable[int]) -> dict[int, float | None]:
