@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,9 +113,7 @@ def _run(planned: "Plan", where: Where) -> "Plan":
         with GridView(ready) as view:
             ablation.run(ready, engine, view.follow, stop)
 
-    def prepared(progress: Any) -> "Plan":
-        return ablation.with_data(planned, progress)
-
+    prepared = partial(ablation.with_data, planned)
     return carry_out(planned.folder, where, len(planned.points), prepared, run).refreshed()
 
 

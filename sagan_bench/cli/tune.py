@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,9 +168,6 @@ def _run(
     tuning = manifest.tuning
     total = manifest.trials * tuning.searches * len(tuning.variants)
 
-    def prepared(progress: Any) -> "TuningManifest":
-        return planning.with_data(manifest, folder, progress)
-
     def run(ready: "TuningManifest", engine: "AnyEngine", stop: "Stop", jobs: int) -> None:
         text = f"{folder}: {total} trials of {tuning.steps} steps in all, {jobs} at a time"
         print(text, file=sys.stderr)
@@ -185,7 +183,7 @@ def _run(
             retry=retry,
         )
 
-    return carry_out(folder, where, total, prepared, run)
+    return carry_out(folder, where, total, partial(planning.with_data, manifest, folder), run)
 
 
 def _conclude(manifest: "TuningManifest", folder: Path, storage: str | None, as_json: bool) -> None:
