@@ -18,7 +18,8 @@ import typer
 from sagan_bench.config.layers import parse_set
 from sagan_bench.config.schema import Host
 from sagan_bench.core import cpu
-from sagan_bench.execution.engine import Inline, Slot
+from sagan_bench.execution.engines.inline import Inline
+from sagan_bench.execution.slots import Slot
 from sagan_bench.experiments import ablation, study
 from sagan_bench.experiments.study import Study
 
@@ -40,24 +41,24 @@ def run(folder: Path, seeds: int) -> ablation.Plan:
     here = Host(bf16=False, extractor="efficientnet-lite0")
     planned = ablation.with_data(ablation.plan(asked(seeds), folder, lambda config: here))
     slot = Slot("cpu", cpu.cores(), 1)
-    ablation.run(planned, Inline(slot), lambda cell, what: None, lambda: None)
+    ablation.run(planned, Inline([slot]), lambda point, what: None, lambda: None)
     return planned.refreshed()
 
 
 @app.command()
-def overhead(cells: int = 40) -> None:
+def overhead(points: int = 40) -> None:
     """Seconds a cell of one step takes beside that step and its scoring."""
     with tempfile.TemporaryDirectory() as folder:
         run(Path(folder) / "warm", 1)  # data, reference features, kernels
         began = time.perf_counter()
-        planned = run(Path(folder) / "study", cells // 2)
+        planned = run(Path(folder) / "study", points // 2)
         taken = time.perf_counter() - began
-    costs = [cell.record.cost for cell in planned.cells if cell.record]
+    costs = [point.record.cost for point in planned.points if point.record]
     trained = sum(cost.train_sec or 0 for cost in costs)
     scored = sum(cost.score_sec or 0 for cost in costs)
     report(
         "overhead",
-        cells=len(costs),
+        points=len(costs),
         seconds_a_cell_beside=round((taken - trained - scored) / len(costs), 4),
         seconds_a_cell_trained=round(trained / len(costs), 4),
         seconds_a_cell_scored=round(scored / len(costs), 4),
@@ -65,10 +66,10 @@ def overhead(cells: int = 40) -> None:
 
 
 @app.command()
-def recognise(cells: int = 100, repeats: int = 5) -> None:
+def recognise(points: int = 100, repeats: int = 5) -> None:
     """Seconds of the whole command ``ablate`` on a study that is finished."""
     with tempfile.TemporaryDirectory() as folder:
-        run(Path(folder) / "quick", cells // 2)
+        run(Path(folder) / "quick", points // 2)
         sets = [part for text in SETS for part in ("--set", text)]
         command = [sys.executable, str(PROGRAM), "ablate", "--runs", folder, *sets]
         times = []
@@ -76,7 +77,7 @@ def recognise(cells: int = 100, repeats: int = 5) -> None:
             began = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             times.append(time.perf_counter() - began)
-    report("recognise", cells=cells, median_sec=round(statistics.median(times), 3))
+    report("recognise", points=points, median_sec=round(statistics.median(times), 3))
 
 
 def report(benchmark: str, **figures: float) -> None:

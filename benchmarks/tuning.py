@@ -24,12 +24,15 @@ import typer
 
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import cpu
-from sagan_bench.execution.engine import Ended, Engine, Event, Job, Processes, Slot
+from sagan_bench.core.stops import StopReason
+from sagan_bench.execution.engine import Ended, Engine, Event, Job
+from sagan_bench.execution.engines.processes import Processes
+from sagan_bench.execution.slots import Slot
 from sagan_bench.experiments.tuning import planning, space, storage
-from sagan_bench.experiments.tuning.definition import Memory, Pruner, Sampler, Tuning
-from sagan_bench.experiments.tuning.driving import PRUNED, Searcher, drive
+from sagan_bench.experiments.tuning.definition import Pruner, Tuning, TuningManifest
+from sagan_bench.experiments.tuning.driving import Searcher, drive
 from sagan_bench.experiments.tuning.findings import SearchFindings, of_tuning
-from sagan_bench.experiments.tuning.trials import Trial, searches
+from sagan_bench.experiments.tuning.trials import Outcome, Trial, searches
 from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import Record, Score, Status, read
 from sagan_bench.session.events import Scored
@@ -45,7 +48,7 @@ def here(config: RunConfig) -> Host:
     return Host(bf16=False, extractor="efficientnet-lite0")
 
 
-def begun(folder: Path, trials: int, **changed: Any) -> Memory:
+def begun(folder: Path, trials: int, **changed: Any) -> TuningManifest:
     """Return the memory of a tuning in the shipped space, its data prepared."""
     fields = {"preset": "quick", "variants": ("sagan",), "objectives": ("fid",)}
     tuning = Tuning(**{"space": space.load("quick"), **fields, **changed})
@@ -57,7 +60,7 @@ def report(what: str, **figures: Any) -> None:
     print(json.dumps({"benchmark": what, "cpu": cpu.name(), "cores": cpu.cores(), **figures}))
 
 
-def silent(searcher: Searcher, cell: Any, what: Any) -> None:
+def silent(run: Job, what: Any) -> None:
     """Watch nothing."""
 
 
@@ -101,7 +104,7 @@ class Replayed:
 
     def cancel(self, job: str, why: str) -> None:
         """End a run that is repeated at its next score."""
-        if why == PRUNED:
+        if why == StopReason.PRUNED:
             self.cancelled.add(job)
 
     def close(self) -> None:
@@ -113,9 +116,9 @@ class Replayed:
         for score in record.scores:
             yield Event(job.id, Scored(score))
             if job.id in self.cancelled and not score.final:
-                cut = {"status": "interrupted", "reason": PRUNED, "step": score.step}
+                cut = {"status": "interrupted", "reason": StopReason.PRUNED, "step": score.step}
                 self._write(job, record.model_copy(update=cut))
-                yield Event(job.id, Ended(Status.INTERRUPTED, PRUNED))
+                yield Event(job.id, Ended(Status.INTERRUPTED, StopReason.PRUNED))
         self._write(job, record)
         yield Event(job.id, Ended(record.status, record.reason))
 
@@ -243,7 +246,7 @@ def pruners(
                 sets=len(one.trials),
                 steps=one.budget.steps,
                 of_all=round(one.budget.steps / (sets * found.steps), 3),
-                pruned=one.budget.trials["pruned"],
+                pruned=one.budget.trials[Outcome.PRUNED],
                 chosen=one.chosen,
                 confirmed_fid=one.reported and round(one.reported, 2),
                 searched=one.searched and round(one.searched, 2),
@@ -263,7 +266,7 @@ def orders(
 
     `pruners` sees one order, and a pruner's decisions depend on it; this trains nothing.
     """
-    memory = Memory.of(folder / "whole")
+    memory = TuningManifest.of(folder / "whole")
     if memory is None:
         raise typer.BadParameter(f"{folder} is none of `pruners`", param_hint="--folder")
     tuning = memory.tuning
@@ -329,7 +332,7 @@ def _searched(
     records: dict[str, Record],
     engine: Engine,
     sets: int,
-    sampler: Sampler,
+    sampler: str,
     pruner: Pruner,
     values: Sequence[dict[str, Any]] = (),
 ) -> SearchFindings:

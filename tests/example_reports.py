@@ -12,7 +12,7 @@ import numpy as np
 from example_studies import HOST
 from PIL import Image
 
-from sagan_bench.analysis.question import Facts, Place
+from sagan_bench.analysis.question import Facts
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.registry import EXTRACTORS
@@ -20,6 +20,7 @@ from sagan_bench.data import shapes
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.study import Memory, Study
+from sagan_bench.models.placed import Placed
 from sagan_bench.report import collect, publish
 from sagan_bench.report.document import Document
 from sagan_bench.report.pictures import Files
@@ -217,7 +218,7 @@ def leave_study(
     for name, of in values.items():
         config = settings(name, 0, sets)
         places = tuple(
-            Place(network=net, side=int(block.removeprefix("attention")), channels=64)
+            Placed(network=net, side=int(block.removeprefix("attention")), channels=64)
             for net, block in _blocks(config)
         )
         facts[name] = Facts(

@@ -174,5 +174,5 @@ def tune(
     **rest: Any,
 ) -> Findings:
     """Run a tuning in an engine to its end."""
-    planning.run(memory, folder, engine, lambda searcher, cell, what: None, stop, **rest)
+    planning.run(memory, folder, engine, lambda run, what: None, stop, **rest)
     return of_tuning(folder, rest.get("storage"))

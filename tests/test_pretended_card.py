@@ -30,7 +30,7 @@ from sagan_bench.config.variants import presets, variants
 from sagan_bench.core import system
 from sagan_bench.data import feeding
 from sagan_bench.data.store import Split, Store
-from sagan_bench.execution import engine
+from sagan_bench.execution.slots import slots
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.runs import records
 from sagan_bench.session import experiment, exporting, sampling
@@ -369,5 +369,5 @@ def test_worker_processes_open_their_own_card_and_no_other(
 
 def test_cells_on_one_card_are_as_many_as_jobs() -> None:
     with card():
-        slots = engine.slots(5, "auto", cells=40)
-    assert [(slot.device, slot.shared_by) for slot in slots] == [("cuda:0", 5)] * 5
+        shared = slots(5, "auto", runs=40)
+    assert [(slot.device, slot.shared_by) for slot in shared] == [("cuda:0", 5)] * 5

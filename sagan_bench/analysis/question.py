@@ -11,6 +11,7 @@ from sagan_bench.config.schema import Section
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS
 from sagan_bench.evaluation.metrics import shown
+from sagan_bench.models.placed import Placed
 
 Settings = dict[str, Any]
 """Dotted key of the configuration -> value."""
@@ -61,22 +62,12 @@ class Paper(Section):
     rows: tuple[PaperRow, ...]
 
 
-class Place(BaseModel):
-    """Where a variant has a block, and what the variant costs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: Literal["generator", "discriminator"]
-    side: int
-    channels: int
-
-
 class Facts(BaseModel):
     """What a variant's networks are, counted before anything is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    blocks: tuple[Place, ...]
+    blocks: tuple[Placed, ...]
     parameters_g: int
     parameters_d: int
     flops_per_step: int

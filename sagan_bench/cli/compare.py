@@ -72,7 +72,7 @@ def _findings(
 
 def place(name: str, runs: Path) -> Path:
     """Return the folder of a study, tuning or run.  Raises `UserError` with the closest name."""
-    from sagan_bench.cli import find_run
+    from sagan_bench.cli.places import find_run
     from sagan_bench.experiments import study
     from sagan_bench.experiments.tuning import definition
 

@@ -28,8 +28,8 @@ def shown(text: str, *, lines: bool = False) -> str:
     return _CONTROL.sub(_escaped, text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escaped(control: re.Match[str]) -> str:
+    code = ord(control[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sagan_bench.cli.options import program
+from sagan_bench.cli.options import Json, program
+from sagan_bench.cli.signals import stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SOURCES
 
@@ -23,7 +24,6 @@ Preset = Annotated[str | None, typer.Option(help="Take size, crop and fit from t
 Sets = Annotated[list[str] | None, typer.Option("--set", help="data.key=value, e.g. data.crop=160")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core]")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 
 
 @app.command()
@@ -33,18 +33,11 @@ def download(
     category: Annotated[str | None, typer.Option(help="Of lsun, e.g. church_outdoor")] = None,
 ) -> None:
     """Fetch a data set from its authors; the same command goes on where it was broken off."""
-    from sagan_bench.cli.bars import Bars
-    from sagan_bench.cli.signals import exit_stopped, stopping
+    from sagan_bench.cli.progress import View
     from sagan_bench.data.download import download as fetch
 
-    with stopping() as stop, Bars() as bars:
-
-        def progress(done: int, total: int) -> None:
-            bars.advance("MiB", done >> 20, total >> 20)
-            if reason := stop():
-                exit_stopped(reason)
-
-        source = fetch(name, root, category=category, progress=progress)
+    with stopping() as stop, View() as view:
+        source = fetch(name, root, category=category, progress=view.counter("MiB", stop, 2**20))
     print(f"{root} holds it; next: {program()} data show {source}")
 
 
@@ -59,8 +52,7 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Decode a data set into the cache, as the first training run on it would."""
-    wish = _wish(spec, image_size, preset, sets)
-    store = _prepared(wish, workers, skip_bad)
+    store = _prepared(_data_spec(spec, image_size, preset, sets), workers, skip_bad)
     if as_json:
         print(store.manifest.model_dump_json(indent=2))
     else:
@@ -80,9 +72,9 @@ def show(
     """Write a labelled grid of the images as they are trained on, and print the manifest."""
     from sagan_bench.data.contact_sheet import contact_sheet
 
-    wish = _wish(spec, image_size, preset, sets)
-    store = _prepared(wish, workers, skip_bad)
-    path = out or Path(f"{wish.kind}-{wish.image_size}px.png")
+    images = _data_spec(spec, image_size, preset, sets)
+    store = _prepared(images, workers, skip_bad)
+    path = out or Path(f"{images.kind}-{images.image_size}px.png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(store).save(path)
@@ -97,17 +89,17 @@ def list_(as_json: Json = False) -> None:
     """List what is prepared in the cache."""
     from sagan_bench.data.store import cache_root, prepared
 
-    found = prepared()
+    stores = prepared()
     if as_json:
-        print(json.dumps([_entry(one) for one in found], indent=2))
+        print(json.dumps([_entry(store) for store in stores], indent=2))
         return
-    if not found:
+    if not stores:
         print(f"nothing is prepared in {cache_root()}; begin with: {program()} data prepare SPEC")
         return
     from sagan_bench.cli.tables import print_table
 
     header = ("store", "source", "px", "train", "test", "classes", "MiB")
-    print_table("", header, (list(map(str, _entry(one).values())) for one in found))
+    print_table("", header, (list(map(str, _entry(store).values())) for store in stores))
     print(f"in {cache_root() / 'stores'}; remove one with: {program()} data remove STORE")
 
 
@@ -118,36 +110,30 @@ def remove(
     """Remove what was prepared; the source itself is not touched."""
     from sagan_bench.data.store import remove as remove_stores
 
-    for one in remove_stores(name):
-        print(f"removed {one.place} ({one.size_bytes / 2**20:.1f} MiB)")
+    for store in remove_stores(name):
+        print(f"removed {store.place} ({store.size_bytes / 2**20:.1f} MiB)")
 
 
-def _wish(
-    spec: str, image_size: int | None, preset: str | None, sets: list[str] | None
+def _data_spec(
+    source: str, image_size: int | None, preset: str | None, sets: list[str] | None
 ) -> "DataSpec":
     """Return what a training run with the same options would want."""
     from sagan_bench.config.layers import read
     from sagan_bench.data.listing import DataSpec
 
-    flags: dict[str, tuple[str, Any]] = {"data.source": ("SPEC", spec)}
+    flags: dict[str, tuple[str, Any]] = {"data.source": ("SPEC", source)}
     if image_size is not None:
         flags["data.image_size"] = ("--image-size", image_size)
     return DataSpec.of(read(preset=preset, sets=sets or (), flags=flags).config.data)
 
 
-def _prepared(wish: "DataSpec", workers: int | None, skip_bad: bool) -> "Store":
-    from sagan_bench.cli.bars import Bars
-    from sagan_bench.cli.signals import exit_stopped, stopping
+def _prepared(spec: "DataSpec", workers: int | None, skip_bad: bool) -> "Store":
+    from sagan_bench.cli.progress import View
     from sagan_bench.data.building import prepare
 
-    with stopping() as stop, Bars() as bars:
-
-        def progress(done: int, total: int) -> None:
-            bars.advance("images", done, total)
-            if reason := stop():
-                exit_stopped(reason)
-
-        return prepare(wish, progress=progress, workers=workers, skip_bad=skip_bad)
+    with stopping() as stop, View() as view:
+        progress = view.counter("images", stop)
+        return prepare(spec, progress=progress, workers=workers, skip_bad=skip_bad)
 
 
 def _print_manifest(store: "Store") -> None:
@@ -179,14 +165,14 @@ def _counted(store: "Store", most: int = 10) -> str:
     return ", ".join(pairs[:most]) + (", ..." if len(pairs) > most else "")
 
 
-def _entry(one: "Prepared") -> dict[str, Any]:
-    manifest = one.manifest
+def _entry(store: "Prepared") -> dict[str, Any]:
+    manifest = store.manifest
     return {
-        "store": one.place.name,
-        "source": one.source,
+        "store": store.place.name,
+        "source": store.source,
         "image_size": manifest.image_size if manifest else "unfinished",
         "train": manifest.train.images if manifest else None,
         "test": manifest.test.images if manifest and manifest.test else None,
         "classes": len(manifest.classes) if manifest else None,
-        "mib": round(one.size_bytes / 2**20, 1),
+        "mib": round(store.size_bytes / 2**20, 1),
     }

@@ -5,15 +5,17 @@ from typing import Annotated
 
 import typer
 
+from sagan_bench.cli.options import RunName, Runs, Weights
+from sagan_bench.cli.places import find_run
+
 
 def export(
-    run: Annotated[str, typer.Argument(help="A run's folder, or its name")],
-    weights: Annotated[str, typer.Option(help="ema or raw")] = "ema",
+    run: RunName,
+    weights: Weights = "ema",
     out: Annotated[Path | None, typer.Option(help="Folder [default: export/ in the run]")] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Write a finished run's generator as a program and as weights that load without this one."""
-    from sagan_bench.cli import find_run
     from sagan_bench.session import exporting
 
     files = exporting.export(find_run(run, runs), weights, out)

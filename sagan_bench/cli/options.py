@@ -1,20 +1,40 @@
-"""The options that choose a configuration: one table for every verb that takes them."""
+"""The options that verbs share: those that choose a configuration are a table."""
 
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
 from sagan_bench.core.registry import EXTRACTORS, LOSSES
 
 if TYPE_CHECKING:
     from sagan_bench.config.layers import Resolved
-    from sagan_bench.config.schema import RunConfig
+
+S = TypeVar("S", bound=str)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs")]
+RunName = Annotated[str, typer.Argument(help="A run's folder, or its name")]
+Weights = Annotated[str, typer.Option(help="ema or raw")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run; do nothing")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda")]
+Devices = Annotated[str, typer.Option("--device", help="auto (every GPU), cpu, cuda:N")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time [default: one a GPU, or a core]")
+]
+Engine = Annotated[str, typer.Option(help="What makes the runs", hidden=True)]
+InProcess = Annotated[bool, typer.Option(help="Make the runs in this process", hidden=True)]
+RetryFailed = Annotated[bool, typer.Option(help="Run again what failed")]
+Storage = Annotated[
+    str | None, typer.Option(help="URL of a database [default: a journal in the folder]")
+]
 
 SEED_DATASETS = {
     "celeb": ("celeba64", "celeba:{}/CelebA"),
@@ -68,7 +88,7 @@ HIDDEN = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user asked for, not yet resolved."""
+    """What the user chose, not yet resolved."""
 
     preset: str | None
     variant: str | None
@@ -82,8 +102,6 @@ class Choice:
 
     def from_file(self, file: Path) -> "Choice":
         """Return the same choice over a file's settings.  Raises `UserError` if it has another."""
-        from sagan_bench.core.errors import UserError
-
         if self.file:
             raise UserError(f"--config {self.file}: settings come from {file}; leave one out")
         return replace(self, file=file)
@@ -93,14 +111,14 @@ class Choice:
         from sagan_bench.config.layers import decide, read
         from sagan_bench.session.capabilities import capabilities
 
-        asked = read(
+        requested = read(
             preset=self.preset,
             variant=self.variant,
             file=self.file,
             sets=self.sets,
             flags=self.flags,
         )
-        return decide(asked, capabilities(asked.config))
+        return decide(requested, capabilities(requested.config))
 
 
 def configured(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,9 +127,9 @@ def configured(verb: Callable[..., Any]) -> Callable[..., Any]:
     own = list(inspect.signature(verb).parameters.values())[1:]
 
     @functools.wraps(verb)
-    def wrapped(**given: Any) -> Any:
-        ours = {name: given.pop(name) for name in parameters}
-        return verb(_choice(ours), **given)
+    def wrapped(**values: Any) -> Any:
+        ours = {name: values.pop(name) for name in parameters}
+        return verb(_choice(ours), **values)
 
     merged = [*parameters.values(), *own]
     merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in merged]
@@ -153,20 +171,20 @@ def _name(option: str) -> str:
     return "opt_" + option.removeprefix("--").replace("-", "__")
 
 
-def _choice(given: dict[str, Any]) -> Choice:
+def _choice(values: dict[str, Any]) -> Choice:
     flags: dict[str, tuple[str, Any]] = {}
-    preset = given[_name("--preset")]
-    if dataset := given[_name("--dataset")]:
-        preset, flags["data.source"] = _seed_dataset(dataset, preset, given[_name("--image_path")])
+    preset = values[_name("--preset")]
+    if dataset := values[_name("--dataset")]:
+        preset, flags["data.source"] = _seed_dataset(dataset, preset, values[_name("--image_path")])
     for flag in (*FLAGS, *HIDDEN):
         for option in (*flag.aliases, flag.option):
-            if (value := given[_name(option)]) is not None:
+            if (value := values[_name(option)]) is not None:
                 flags[flag.key] = (option, value)
     return Choice(
         preset=preset,
-        variant=given[_name("--variant")],
-        file=given[_name("--config")],
-        sets=tuple(given[_name("--set")] or ()),
+        variant=values[_name("--variant")],
+        file=values[_name("--config")],
+        sets=tuple(values[_name("--set")] or ()),
         flags=flags,
     )
 
@@ -174,9 +192,6 @@ def _choice(given: dict[str, Any]) -> Choice:
 def _seed_dataset(
     dataset: str, preset: str | None, image_path: Path | None
 ) -> tuple[str, tuple[str, str]]:
-    from sagan_bench.core.errors import UserError
-    from sagan_bench.core.names import closest
-
     if dataset not in SEED_DATASETS:
         known = closest(dataset, list(SEED_DATASETS))
         raise UserError(f"--dataset {dataset}: {known}; or use --data (twins, folder:PATH)")
@@ -184,28 +199,21 @@ def _seed_dataset(
     return preset or seed_preset, ("--dataset", source.format(image_path or Path("data")))
 
 
-def rescored(
-    stored: "RunConfig", flags: Mapping[str, tuple[str, Any]], sets: Sequence[str]
-) -> "RunConfig":
-    """Return a run's own configuration with another evaluation.
-
-    Raises:
-        UserError: a value out of range, or a key outside the section ``evaluation``.
-    """
-    from sagan_bench.config.layers import Resolved, decide, override, parse_set
-    from sagan_bench.core.errors import UserError
-    from sagan_bench.session.capabilities import capabilities
-
-    given = {key: value for key, value in flags.items() if value[1] is not None}
-    for text in sets:
-        key, value = parse_set(text)
-        if not key.startswith("evaluation."):
-            raise UserError(f"--set {text}: only evaluation.* can change for a trained run")
-        given[key] = ("--set", value)
-    changed = override(stored, given)
-    return decide(Resolved(changed, {}), capabilities(changed)).config
-
-
 def program() -> str:
     """Return how this program was called, for hints on what to call next."""
     return "sagan-bench" if Path(sys.argv[0]).name == "sagan-bench" else "python cli.py"
+
+
+def pick(option: str, value: str, known: Sequence[S]) -> S:
+    """Return the value of an option if it is known.  Raises `UserError` with the closest."""
+    if value not in known:
+        raise UserError(f"{option} {value}: {closest(value, known)}")
+    return known[known.index(value)]
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Return whole numbers between commas.  Raises `UserError` if they are none."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{option} {text}: expected numbers such as 0,1,2") from error

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from sagan_bench.cli.options import Device, RunName, Runs, Weights
+from sagan_bench.cli.places import find_run
 from sagan_bench.core.errors import UserError
 
 
 def sample(
-    run: Annotated[str, typer.Argument(help="A run's folder, or its name")],
+    run: RunName,
     n: Annotated[int, typer.Option(min=1, help="Images; with --interpolate, rows of eight")] = 64,
     interpolate: Annotated[
         bool, typer.Option(help="Each row goes from one noise (and class) to another")
@@ -21,13 +23,12 @@ def sample(
         float | None, typer.Option(min=0.01, help="Noise from |z| < this only [default: the run's]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise")] = 0,
-    weights: Annotated[str, typer.Option(help="ema or raw")] = "ema",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
+    weights: Weights = "ema",
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="PNG file [default: in the run]")] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Draw images from a finished run, laid out by class, or interpolations, into one PNG."""
-    from sagan_bench.cli import find_run
     from sagan_bench.session import sampling
 
     if out and (out.suffix != ".png" or out.parent.is_file()):

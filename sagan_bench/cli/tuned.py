@@ -6,8 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import program
+from sagan_bench.cli.signals import SOME_FAILED
 from sagan_bench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
@@ -21,66 +24,104 @@ def print_tuning(numbers: "Findings", folder: Path, as_json: bool) -> None:
     """Print what each search found, then what can be said of the variants."""
     from sagan_bench.report import answers
 
-    found = answers.findings(numbers)
+    findings = answers.findings(numbers)
     if as_json:
-        print(json.dumps(asdict(found), indent=2))
+        print(json.dumps(asdict(findings), indent=2))
         return
     from sagan_bench.experiments.tuning.findings import looked
 
     say(
-        f"{found.name}: {', '.join(found.variants)} in space {found.space}, preset "
-        f"{found.preset}; {found.steps} steps a trial, sampler {found.sampler}, pruner "
-        f"{found.pruner}"
+        f"{findings.name}: {', '.join(findings.variants)} in space {findings.space}, preset "
+        f"{findings.preset}; {findings.steps} steps a trial, sampler {findings.sampler}, pruner "
+        f"{findings.pruner}"
     )
     say()
-    for one in found.searches:
-        _print_search(found, one)
-    if found.standing:
-        say(f"Equal tuning; the unit is a search; {found.standing}:")
-    for sentence in found.sentences:
+    for search in findings.searches:
+        _print_search(findings, search)
+    if findings.standing:
+        say(f"Equal tuning; the unit is a search; {findings.standing}:")
+    for sentence in findings.sentences:
         say(f"  {sentence}")
-    if found.looks:
-        say(looked(found.looks))
+    if findings.looks:
+        say(looked(findings.looks))
     say(f"tuning:    {folder}")
-    say(f"dashboard: optuna-dashboard {found.storage}")
-    for one in found.searches:
-        if one.reported is not None and one.index == 0:
-            extra = f" --variant {one.variant}" if len(found.variants) > 1 else ""
+    say(f"dashboard: optuna-dashboard {findings.storage}")
+    for search in findings.searches:
+        if search.reported is not None and search.index == 0:
+            extra = f" --variant {search.variant}" if len(findings.variants) > 1 else ""
             say(f"next:      {program()} train --from-study {folder.name}{extra}")
 
 
-def verdict(found: "FindingsOf[Any]", one: "SearchFindings") -> str:
+def exit_if_failed(findings: "Findings", confirm: bool) -> None:
+    """End with 3 if a trial failed or a run on fresh seeds was lost; a diverged trial is data."""
+    begun = [(search, trial) for search in findings.searches for trial in search.trials]
+    failed = [
+        f"trial {trial.number} of {search.id} failed: {trial.reason}"
+        for search, trial in begun
+        if trial.outcome == "failed"
+    ]
+    lost = [
+        f"{search.id}: a run of trial {candidate.number} at seed {seed} diverged or failed"
+        for search in findings.searches
+        for candidate in search.candidates
+        for seed, value in (candidate.on_a | candidate.on_b).items()
+        if value is None
+    ]
+    without = [
+        f"{search.id}: {search.missing} runs on fresh seeds left no record; "
+        "the same command makes them"
+        for search in findings.searches
+        if confirm and search.missing
+    ]
+    interrupted = [
+        f"trial {trial.number} of {search.id} was interrupted; the same command goes on with it"
+        for search, trial in begun
+        if trial.outcome == "running"
+    ]
+    retried = ["what failed on fresh seeds is tried again with --retry-failed"] if lost else []
+    lines = [*failed, *lost, *without, *interrupted, *retried]
+    for line in lines:
+        say(line, error=True)
+    if lines:
+        raise typer.Exit(SOME_FAILED)
+
+
+def verdict(findings: "FindingsOf[Any]", search: "SearchFindings") -> str:
     """Return in a sentence what a search's winner is worth."""
     from sagan_bench.report.answers import optimism
 
-    label, winner = found.labels[0], one.winner
-    if not one.best_so_far and one.is_over:
-        return f"{one.id}: no trial was completed, so there is no winner"
+    label, winner = findings.labels[0], search.winner
+    if not search.best_so_far and search.is_over:
+        return f"{search.id}: no trial was completed, so there is no winner"
     if winner is None:
-        return f"{one.id}: no winner yet; {one.missing} runs on fresh seeds to come"
-    if one.reported is None:
+        return f"{search.id}: no winner yet; {search.missing} runs on fresh seeds to come"
+    if search.reported is None:
         lost = sum(value is None for value in winner.on_b.values())
-        why = f"{one.missing} runs to come" if one.missing else f"{lost} runs diverged or failed"
-        return f"{one.id}: trial {winner.number}; on set B {why}"
+        why = (
+            f"{search.missing} runs to come"
+            if search.missing
+            else f"{lost} runs diverged or failed"
+        )
+        return f"{search.id}: trial {winner.number}; on set B {why}"
     seeds = ", ".join(map(str, winner.on_b))
     return (
-        f"{one.id}: trial {winner.number}: {label} {number(one.reported)} on fresh seeds {seeds}; "
-        f"its search said {number(one.searched)}, {optimism(one.optimism)}"
+        f"{search.id}: trial {winner.number}: {label} {number(search.reported)} on fresh seeds "
+        f"{seeds}; its search said {number(search.searched)}, {optimism(search.optimism)}"
     )
 
 
-def _print_search(found: "FindingsOf[Any]", one: "SearchFindings") -> None:
-    budget = one.budget
+def _print_search(findings: "FindingsOf[Any]", search: "SearchFindings") -> None:
+    budget = search.budget
     counts = ", ".join(f"{count} {outcome}" for outcome, count in budget.trials.items() if count)
-    say(verdict(found, one))
+    say(verdict(findings, search))
     saved = 1 - budget.steps / budget.steps_unpruned if budget.steps_unpruned else 0.0
     say(
         f"budget: {sum(budget.trials.values())} of {budget.asked_for} trials ({counts}); "
         f"{budget.steps:,} steps, {saved:.0%} saved by pruning; {budget.seconds:.0f} seconds"
     )
-    _print_trials(found, one)
-    _print_candidates(found, one)
-    weighed = one.importance
+    _print_trials(findings, search)
+    _print_candidates(findings, search)
+    weighed = search.importance
     if weighed.shares is None:
         say(f"importance ({weighed.evaluator}): not said: {weighed.absent}")
         say()
@@ -89,42 +130,42 @@ def _print_search(found: "FindingsOf[Any]", one: "SearchFindings") -> None:
     print_table("", (f"importance ({weighed.evaluator})", "share"), rows)
 
 
-def _print_trials(found: "FindingsOf[Any]", one: "SearchFindings") -> None:
-    best_then = dict(one.best_so_far)
-    sign = -1 if found.better[0] == "higher" else 1
+def _print_trials(findings: "FindingsOf[Any]", search: "SearchFindings") -> None:
+    best_then = dict(search.best_so_far)
+    sign = -1 if findings.better[0] == "higher" else 1
     order = sorted(
-        one.trials,
-        key=lambda t: (t.number not in one.front, sign * t.values[0] if t.values else math.inf),
+        search.trials,
+        key=lambda t: (t.number not in search.front, sign * t.values[0] if t.values else math.inf),
     )
     rows = [
         [
             str(trial.number),
             trial.outcome,
-            *(number(value) for value in trial.values or [None] * len(found.labels)),
+            *(number(value) for value in trial.values or [None] * len(findings.labels)),
             number(best_then.get(trial.number)),
             str(trial.steps),
-            *(_shown(trial.params.get(axis.key)) for axis in one.axes),
+            *(_shown(trial.params.get(axis.key)) for axis in search.axes),
         ]
         for trial in order[:SHOWN]
     ]
-    names = (axis.key.rpartition(".")[2] for axis in one.axes)
-    print_table("", ("trial", "outcome", *found.labels, "best so far", "steps", *names), rows)
+    names = (axis.key.rpartition(".")[2] for axis in search.axes)
+    print_table("", ("trial", "outcome", *findings.labels, "best so far", "steps", *names), rows)
     if len(order) > SHOWN:
         say(f"{len(order) - SHOWN} more trials: --json has them all")
 
 
-def _print_candidates(found: "FindingsOf[Any]", one: "SearchFindings") -> None:
+def _print_candidates(findings: "FindingsOf[Any]", search: "SearchFindings") -> None:
     rows = [
         [
-            f"{candidate.number}{' (chosen)' if candidate.number == one.chosen else ''}",
+            f"{candidate.number}{' (chosen)' if candidate.number == search.chosen else ''}",
             number(candidate.searched),
             ", ".join(map(number, candidate.on_a.values())),
             ", ".join(map(number, candidate.on_b.values())),
         ]
-        for candidate in one.candidates
+        for candidate in search.candidates
     ]
     if rows:
-        header = ("again, trial", f"search's {found.labels[0]}", "on set A", "on set B")
+        header = ("again, trial", f"search's {findings.labels[0]}", "on set A", "on set B")
         print_table("", header, rows)
 
 

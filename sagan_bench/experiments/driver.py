@@ -1,56 +1,68 @@
-"""One loop for all that asks for many runs: a grid and a search only say which, and are told."""
+"""One loop for all that asks for many runs: a grid and a search only say which, and take notice."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from filelock import Timeout
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import sweep_dead
 from sagan_bench.core.locks import holding
-from sagan_bench.execution.engine import Ended, Engine, Event, Job
+from sagan_bench.core.stops import StopReason
+from sagan_bench.execution.engine import Ended, Engine, Job
+from sagan_bench.session.events import Event as RunEvent
 from sagan_bench.session.events import Stop, Stopped
 
 SECONDS_BETWEEN_LOOKS = 0.2
 
+J = TypeVar("J", bound=Job)
+What = RunEvent | Ended
+Watch = Callable[[J, What | None], None]
+"""Sees each run that begins (None) and every event of it."""
 
-class Work(Protocol):
+
+class Work(Protocol[J]):
     """What asks for runs."""
 
-    def next(self) -> Job | None:
+    def next(self) -> J | None:
         """Return the next run, which is then under way; None if there is none just now."""
 
-    def take(self, event: Event) -> str | None:
+    def take(self, run: J, what: What) -> StopReason | None:
         """Take notice of an event of a run under way; return why to cancel that run, or None."""
 
 
-def drive(work: Work, engine: Engine, stop: Stop, folder: Path) -> None:
+def drive(work: Work[J], engine: Engine, watch: Watch[J], stop: Stop, folder: Path) -> None:
     """Run what is asked for until nothing is, as many runs at a time as the engine has room for.
 
     Args:
         work: asked for a run whenever there is room.
         engine: where runs are made; left open.
+        watch: sees everything.
         stop: asked often; a reason stops all runs after a checkpoint.
         folder: of the experiment.
 
     Raises:
         Stopped: ``stop`` asked for it.
     """
-    under_way: set[str] = set()
+    under_way: dict[str, J] = {}
     stopping: str | None = None
     while True:
-        while engine.free and not stopping and (job := work.next()):
-            engine.submit(job)
-            under_way.add(job.id)
+        while engine.free and not stopping and (run := work.next()):
+            under_way[run.id] = run
+            watch(run, None)
+            engine.submit(run)
         if not under_way:
             break
         for event in engine.poll(SECONDS_BETWEEN_LOOKS):
-            if why := work.take(event):
-                engine.cancel(event.job, why)
+            run = under_way[event.job]
+            why = work.take(run, event.what)
+            watch(run, event.what)
+            if why:
+                engine.cancel(run.id, why)
             if isinstance(event.what, Ended):
-                under_way.remove(event.job)
+                del under_way[run.id]
         if not stopping and (stopping := stop()):
             for name in under_way:
                 engine.cancel(name, stopping)

@@ -1,48 +1,39 @@
 """What a study is: a question as data, the measure it is answered by, and what is compared.
 
-A study is a TOML file (``ablations/*.toml``); `Memory` is what its folder keeps of it, so that it
-goes on as it began.
+A study is a TOML file (``ablations/*.toml``).
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
-from sagan_bench.config.diff import ABSENT, Difference, differences, listed
 from sagan_bench.config.layers import Resolved, assemble, decide
-from sagan_bench.config.schema import MOST_WHOLE, NAME, Host, Section
+from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.files import atomic_write
-from sagan_bench.core.names import closest, kind_of
-from sagan_bench.core.stored import first_trouble, fitting, json_object, load_toml, sealed, table_of
+from sagan_bench.core.names import closest
+from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
+from sagan_bench.experiments.manifest import Experiment, Manifest
 
 MEMORY = "study.json"
 DEFAULT_STUDY = "quick"
 MOST_SEEDS = 10_000
 M = TypeVar("M", bound=BaseModel)
-_HOST = TypeAdapter(Host)
 
 
-class Study(Section):
+class Study(Experiment):
     """A question, the runs that answer it, and the measure.
 
     Every variant that is nobody's baseline is compared with its own (``against``), else with
     ``baseline``.
     """
+
+    GROWS: ClassVar[tuple[str, ...]] = ("against.",)
 
     name: str = Field(pattern=NAME)
     question: str
@@ -98,21 +89,21 @@ class Study(Section):
     def data_kind(self) -> str:
         """The kind of the data: what stands before the colon."""
         source = self.set.get("data.source") or dict(flatten(presets()[self.preset]))["data.source"]
-        return kind_of(str(source))
+        return str(source).partition(":")[0]
 
     @property
     def measure(self) -> Measure:
         """What decides on this study's data."""
-        found = self.on.get(self.data_kind) or self.on.get("other")
-        if found is None:
+        measure = self.on.get(self.data_kind) or self.on.get("other")
+        if measure is None:
             raise ValueError(
                 f"no measure for data of kind '{self.data_kind}': add [on.{self.data_kind}] or "
                 "[on.other] with metric and min_effect"
             )
-        return found
+        return measure
 
-    def asked(self, variant: str, seed: int) -> Resolved:
-        """Return the configuration of a cell as it was asked for.
+    def requested(self, variant: str, seed: int) -> Resolved:
+        """Return the configuration of a cell as it is requested.
 
         A variant wins over the study's settings: what it names is what it is about.
 
@@ -128,8 +119,45 @@ class Study(Section):
         )
 
     def config(self, variant: str, seed: int, host: Host) -> Resolved:
-        """Return the configuration of a cell, without ``auto``.  Raises `UserError` as `asked`."""
-        return decide(self.asked(variant, seed), host)
+        """Return the configuration of a cell, no ``auto`` left.  Raises as `requested`."""
+        return decide(self.requested(variant, seed), host)
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What it computes and decides by; seeds and variants may be added."""
+        fixed = self.model_dump(
+            mode="json", include={"preset", "against", "baseline", "comparable"}
+        )
+        decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
+        leaves = dict(flatten(fixed | decides)) | self.settings
+        return {key: value for key, value in leaves.items() if key != "data.source"}
+
+    def extended(self, requested: "Study", seeds: Iterable[int]) -> "Study":
+        """Return this study with the seeds, and with the variants of what is asked for now."""
+
+        def joined(ours: Iterable[Any], more: Iterable[Any]) -> tuple[Any, ...]:
+            return tuple(dict.fromkeys((*ours, *more)))
+
+        grown = {
+            "seeds": joined(self.seeds, seeds),
+            "variants": joined(self.variants, requested.variants),
+            "against": self.against | requested.against,
+            "set": self.set | requested.set,  # a path may have moved
+        }
+        return self.model_copy(update=grown)
+
+
+class StudyManifest(Manifest):
+    """What the folder of a study keeps."""
+
+    FILE = MEMORY
+    WHAT = "study"
+
+    study: Study
+    facts: dict[str, Facts] = Field(default={})
+
+
+Memory = StudyManifest
 
 
 def studies() -> dict[str, Path]:
@@ -178,8 +206,8 @@ def flattened(written: dict[str, Any], file: Path, settings: str) -> dict[str, A
     measures = {}
     for kind, value in table_of(written.get("on", {}), f"{file}: on").items():
         measure = table_of(value, f"{file}: on.{kind}")
-        told = table_of(measure.get("set", {}), f"{file}: on.{kind}.set")
-        measures[kind] = {**measure, "set": dict(flatten(told))}
+        with_it = table_of(measure.get("set", {}), f"{file}: on.{kind}.set")
+        measures[kind] = {**measure, "set": dict(flatten(with_it))}
     return {**written, settings: own} | ({"on": measures} if "on" in written else {})
 
 
@@ -200,16 +228,6 @@ def validated(kind: type[M], file: Path, fields: Mapping[str, Any]) -> M:
         raise UserError(f"{file}: " + "\n".join(lines)) from error
 
 
-def below(runs: Path, name: str) -> Path:
-    """Return the folder of that name.  Raises `UserError` if it is not a name but a path."""
-    if not re.fullmatch(NAME, name) or name.endswith("\n"):
-        raise UserError(
-            f"--name {name}: expected letters, digits, '_', '.', '+' and '-'; choose another "
-            "folder with --runs"
-        )
-    return runs / name
-
-
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds in ``0-4`` or ``0,2,7-9``, in the order given.
 
@@ -218,10 +236,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     seeds: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?", part)
-        if not found:
+        span = re.fullmatch(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?", part)
+        if not span:
             raise UserError(f"--seeds {text}: expected numbers and ranges, e.g. 0-4 or 0,2,5-7")
-        first, last = int(found[1]), int(found[2] or found[1])
+        first, last = int(span[1]), int(span[2] or span[1])
         if last > MOST_WHOLE or len(seeds) + last - first >= MOST_SEEDS:
             raise UserError(
                 f"--seeds {text}: at most {MOST_SEEDS:,} seeds, each up to {MOST_WHOLE} (63 bits)"
@@ -230,104 +248,3 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text}: expected different seeds, e.g. 0-4")
     return tuple(seeds)
-
-
-class Kept(BaseModel):
-    """What a folder keeps of what was begun in it, so that it goes on as it began.
-
-    ``host`` is what ``auto`` meant then, so that nothing mixes precisions or extractors.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    FILE: ClassVar[str]
-    WHAT: ClassVar[str]
-
-    schema_version: Literal[1] = 1
-    host: dict[str, Any]
-    data_fingerprint: str
-    looks: int = 0
-
-    @property
-    def auto(self) -> Host:
-        """What ``auto`` means here.  Raises `UserError` if that is damaged."""
-        try:
-            return _HOST.validate_python(self.host)
-        except ValidationError as error:
-            raise UserError(
-                f"damaged {self.FILE} (host: {first_trouble(error)}); restore it from a copy, or "
-                f"give the {self.WHAT} another --name"
-            ) from error
-
-    def write(self, folder: Path) -> None:
-        """Store it, in one step."""
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / self.FILE, sealed(self.model_dump(mode="json")))
-
-    @classmethod
-    def of(cls, folder: Path) -> Self | None:
-        """Return what a folder keeps; None if nothing was begun there.
-
-        Raises:
-            UserError: it is damaged, or a newer sagan-bench wrote it.
-        """
-        file = folder / cls.FILE
-        try:
-            stored = json_object(file)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return fitting(lambda: cls.model_validate(stored), file)
-
-
-class Memory(Kept):
-    """What the folder of a study keeps: the study as it began, and how it was extended.
-
-    ``looks`` counts the times that seeds or variants were added when results could be seen.
-    """
-
-    FILE = MEMORY
-    WHAT = "study"
-
-    study: Study
-    facts: dict[str, Facts] = {}
-
-    @classmethod
-    def begun(cls, study: Study, host: Host, data_fingerprint: str) -> Self:
-        """Return the memory of a study that begins now."""
-        return cls(study=study, host=asdict(host), data_fingerprint=data_fingerprint)
-
-
-def refuse_other(memory: Memory, study: Study, folder: Path) -> None:
-    """Refuse to go on in a folder with a study that would compute or decide something else.
-
-    Seeds and variants may be added; a path may move, because images enter by their content.
-
-    Raises:
-        UserError: it differs; in what.
-    """
-    differ = [
-        pair
-        for pair in differences(_definition(memory.study), _definition(study))
-        if not (pair.key.startswith("against.") and ABSENT in (pair.here, pair.there))
-    ]
-    refuse(differ, "study", folder)
-
-
-def refuse(differ: Sequence[Difference], what: str, folder: Path) -> None:
-    """Raise `UserError` if what is asked for differs from what a folder was begun with."""
-    if differ:
-        raise UserError(
-            f"another {what} is in {folder}: {listed(differ)}; choose another --name, or take the "
-            "change back"
-        )
-
-
-def _definition(study: Study) -> dict[str, Any]:
-    fixed = study.model_dump(mode="json", include={"preset", "against", "baseline", "comparable"})
-    decides = study.measure.model_dump(mode="json", include={"metric", "min_effect"})
-    leaves = dict(flatten(fixed | decides)) | study.settings
-    return {key: value for key, value in leaves.items() if key != "data.source"}
-
-
-def joined(ours: Iterable[Any], more: Iterable[Any]) -> tuple[Any, ...]:
-    """Return both, each once, in their order."""
-    return tuple(dict.fromkeys((*ours, *more)))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from sagan_bench.core.registry import ATTENTION, FAMILIES
 from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
 from sagan_bench.models.layers import SpectralNorm, Weighted, initialise
+from sagan_bench.models.placed import Placed
 
 
 class Networks(NamedTuple):
@@ -42,19 +43,13 @@ class Layout(NamedTuple):
     """The layer table of G and D, and the FLOPs of one step's products: counted once for a run."""
 
     layers: tuple[Layer, ...]
+    blocks: tuple[Placed, ...]
+    """Of attention, or what stands in its place."""
     flops_per_step: int
 
     def parameters(self, network: str) -> int:
         """Return the trainable parameters of ``generator`` or ``discriminator``."""
         return sum(layer.parameters for layer in self.layers if layer.network == network)
-
-
-class Placed(NamedTuple):
-    """A block: its network, the side of its feature map in pixels, and its channels."""
-
-    network: str
-    side: int
-    channels: int
 
 
 def build(config: RunConfig) -> Networks:
@@ -200,17 +195,6 @@ def attention_blocks(network: nn.Module) -> dict[str, Block]:
     return {n: m for n, m in network.named_modules() if isinstance(m, Block)}
 
 
-def placed(config: RunConfig) -> list[Placed]:
-    """Return where blocks of attention, or what stands in their place, are.  Raises as `build`."""
-    blocks = {
-        (network, name)
-        for network, module in skeleton(config)._asdict().items()
-        for name in attention_blocks(module)
-    }
-    rows = (row for row in layers(config) if (row.network, row.name) in blocks)
-    return [Placed(row.network, row.output_shape[1], row.output_shape[0]) for row in rows]
-
-
 def layout(config: RunConfig) -> Layout:
     """Lay the networks out on the meta device and count what they cost.  Raises as `build`.
 
@@ -219,12 +203,20 @@ def layout(config: RunConfig) -> Layout:
     update runs G forward and backward and D forward and to its input.  Gradient penalties and
     recomputation are not counted.
     """
-    table = layers(config)
-    g = sum(layer.flops for layer in table if layer.network == "generator")
-    d = sum(layer.flops for layer in table if layer.network == "discriminator")
+    networks = skeleton(without_spectral_norm(config))
+    table = _table(config, networks)
+    names: tuple[Literal["generator", "discriminator"], ...] = ("generator", "discriminator")
+    blocks = {name: attention_blocks(getattr(networks, name)) for name in names}
+    placed = (
+        Placed(name, row.output_shape[1], row.output_shape[0])
+        for name in names
+        for row in table
+        if row.network == name and row.name in blocks[name]
+    )
+    g, d = (sum(row.flops for row in table if row.network == name) for name in names)
     critic = g + 2 * 3 * d
     step = config.training.batch_size * (config.training.n_critic * critic + 3 * g + 2 * d)
-    return Layout(tuple(table), step)
+    return Layout(tuple(table), tuple(placed), step)
 
 
 def flops_per_step(config: RunConfig) -> int:
@@ -237,7 +229,10 @@ def layers(config: RunConfig) -> list[Layer]:
 
     Spectral norms are left out: they add no parameter, and their cost does not grow with the batch.
     """
-    networks = skeleton(without_spectral_norm(config))
+    return _table(config, skeleton(without_spectral_norm(config)))
+
+
+def _table(config: RunConfig, networks: Networks) -> list[Layer]:
     with torch.device("meta"):
         z, images, labels = _family(config.model).inputs(config.data.image_size)
     rows = list(_rows("generator", networks.generator, z, labels))

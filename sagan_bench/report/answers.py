@@ -7,6 +7,7 @@ from statistics import fmean
 from sagan_bench.analysis.verdicts import Metric
 from sagan_bench.experiments.tuning import findings as tuning
 from sagan_bench.experiments.tuning.findings import IMPORTANCE_TRIALS, SearchFindings, Unweighed
+from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report.document import AnyDocument, Document, Reading, TuningDocument
 from sagan_bench.report.document import TuningFindings as Worded
 from sagan_bench.report.formats import decimals, number, plural
@@ -75,7 +76,7 @@ def findings(numbers: tuning.Findings) -> Worded:
 
 def _with_importance(search: SearchFindings) -> SearchFindings:
     """Return a search that says in words why the importance of its parameters is not known."""
-    complete = search.budget.trials["complete"]
+    complete = search.budget.trials[Outcome.COMPLETE]
     words = {
         Unweighed.TOO_FEW: f"{complete} trials are complete; said from {IMPORTANCE_TRIALS} on",
         Unweighed.CONSTANT: "the objective did not vary",
@@ -122,7 +123,7 @@ def _of_tuning(document: TuningDocument) -> tuple[Tone, str]:
 
 def progress(searches: Sequence[SearchFindings]) -> str:
     """Return how far searches are, while they are not over."""
-    ended = sum(len(search.trials) - search.budget.trials["running"] for search in searches)
+    ended = sum(len(search.trials) - search.budget.trials[Outcome.RUNNING] for search in searches)
     planned = sum(search.budget.asked_for for search in searches)
     if ended < planned:
         return f"{ended} of {plural(planned, 'trial')} ended"

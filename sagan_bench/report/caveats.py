@@ -7,6 +7,7 @@ from sagan_bench.analysis.statistics import CONFIRMATORY_N
 from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.evaluation.protocol import suffix
 from sagan_bench.experiments.tuning.findings import SearchFindings, looked
+from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report.document import Findings, TuningFindings
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
@@ -108,7 +109,7 @@ def _of_readings(found: Findings) -> Iterator[str]:
 
 
 def _of_search(search: SearchFindings) -> Iterator[str]:
-    failed, n = search.budget.trials["failed"], len(search.trials)
+    failed, n = search.budget.trials[Outcome.FAILED], len(search.trials)
     if failed:
         yield f"{search.id}: {failed} of {n} trials failed; the sampler learned nothing from them."
     again = [value for c in search.candidates for value in (c.on_a | c.on_b).values()]

@@ -9,12 +9,12 @@ from typing import Any
 from sagan_bench.analysis import comparison
 from sagan_bench.analysis.collection import RunSet, gather
 from sagan_bench.experiments import findings as studies
-from sagan_bench.experiments.study import Memory as StudyMemory
+from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import findings as tunings
-from sagan_bench.experiments.tuning.definition import Memory as TuningMemory
+from sagan_bench.experiments.tuning.definition import TuningManifest
 from sagan_bench.experiments.tuning.planning import best, is_over
 from sagan_bench.experiments.tuning.storage import JOURNAL
-from sagan_bench.experiments.tuning.trials import Cell
+from sagan_bench.experiments.tuning.trials import TrialRun
 from sagan_bench.report import answers, caveats, repeating, text
 from sagan_bench.report.document import Document, Findings, TuningDocument, TuningFindings
 from sagan_bench.report.pictures import Files
@@ -40,7 +40,7 @@ class Source:
     findings: Findings | TuningFindings
     runs: Sequence[Run]
     collection: RunSet | None = None
-    memory: StudyMemory | TuningMemory | None = None
+    memory: StudyManifest | TuningManifest | None = None
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -66,7 +66,7 @@ def of_runs(paths: Sequence[Path], name: str, baseline: str | None) -> tuple[Doc
 
 
 def _of_runs(
-    name: str, numbers: comparison.Findings, memory: StudyMemory | None = None
+    name: str, numbers: comparison.Findings, memory: StudyManifest | None = None
 ) -> tuple[Document, Files]:
     collection = numbers.runs
     found = _named(text.findings(numbers))
@@ -102,8 +102,8 @@ def of_tuning(folder: Path, url: str | None = None) -> tuple[TuningDocument, Fil
     paths = find_runs(folder)
     records = dict(read_all(paths))
 
-    def record_of(cell: Cell) -> Record | None:
-        return records.get(cell.path) or cell.record()
+    def record_of(run: TrialRun) -> Record | None:
+        return records.get(run.path) or run.record()
 
     memory, numbers = tunings.collected(folder, url, record_of)
     runs = [Run(path, record) for path, record in records.items()]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sagan_bench.core.progress import OnProgress
+from sagan_bench.core.stops import Stopped as Stopped
 from sagan_bench.runs.records import Score
 from sagan_bench.training.loop import Diverged, Step
 
@@ -41,11 +42,3 @@ def followed(
             raise Stopped(reason, path)
 
     return progress
-
-
-class Stopped(Exception):
-    """The run was asked to stop; what it had done is in its directory."""
-
-    def __init__(self, reason: str, path: Path | None) -> None:
-        super().__init__(reason)
-        self.path = path

@@ -14,7 +14,7 @@ from example_studies import HOST
 from sagan_bench.analysis import comparison
 from sagan_bench.analysis.collection import gather
 from sagan_bench.analysis.comparison import Findings, findings
-from sagan_bench.analysis.question import Facts, Measure, Paper, Place, Question
+from sagan_bench.analysis.question import Facts, Measure, Paper, Question
 from sagan_bench.analysis.variants import Engagement, Variant
 from sagan_bench.analysis.verdicts import Basis, Standing, Verdict
 from sagan_bench.config.layers import resolve
@@ -24,6 +24,7 @@ from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.study import Memory
+from sagan_bench.models.placed import Placed
 from sagan_bench.report import document, text
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import BlockReading, Cost, Record, Score
@@ -509,8 +510,8 @@ def test_the_paper_is_placed_by_share_and_never_by_pixels(tmp_path: Path) -> Non
     facts = {}
     for name, side in variants.items():
         group(tmp_path, name, GOOD, ratio=0.5)
-        networks = ("generator",) if name == "feat8-g" else ("generator", "discriminator")
-        places = tuple(Place(network=n, side=side, channels=64) for n in networks if side)
+        both = Placed("generator", side or 0, 64), Placed("discriminator", side or 0, 64)
+        places = both[: 0 if side is None else 1 if name == "feat8-g" else 2]
         facts[name] = Facts(blocks=places, parameters_g=1, parameters_d=2, flops_per_step=3)
     paths = sorted(path for path in tmp_path.iterdir())
     pairs = tuple((name, "no-attention") for name in variants if name != "no-attention")

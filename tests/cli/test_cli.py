@@ -355,22 +355,22 @@ def test_a_second_process_on_one_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_piped_output_is_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sagan_bench.cli import bars
+    from sagan_bench.cli import progress
 
-    monkeypatch.setattr(bars, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     assert run("train", *TINY, "--set", "run.steps=4") == 0
 
 
 def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixture[str]) -> None:
-    from sagan_bench.cli.display import Display
+    from sagan_bench.cli.progress import View
     from sagan_bench.session.events import Progress
     from sagan_bench.training.loop import Step
 
     row = {"images_per_sec": 412.3, "loss_d": 1.234, "loss_g": -0.5, "gamma.generator.a": 0.02}
-    with Display(100) as display:
+    with View(100) as view:
         for event in (Progress("data", 1, 2), Step(1, None), Step(2, row), Progress("score", 1, 3)):
-            display.last_line = float("-inf")
-            display(event)
+            view.last_line = float("-inf")
+            view.watch(event)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "data 1/2"
     assert lines[2].startswith("training 2/100  ETA 0:00:0")

@@ -14,7 +14,7 @@ from example_tunings import FILE, SMALLER, Scripted
 
 from sagan_bench import cli
 from sagan_bench.config.schema import RunConfig
-from sagan_bench.execution import engine
+from sagan_bench.execution import engines
 from sagan_bench.experiments.tuning.findings import of_tuning
 from sagan_bench.runs import records
 from sagan_bench.runs.finding import find_runs
@@ -38,7 +38,7 @@ def by_rate(config: RunConfig, step: int) -> float | None:
 
 @pytest.fixture
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(engine, "Processes", lambda slots: Scripted(by_rate, len(slots)))
+    monkeypatch.setattr(engines, "opened", lambda name, slots, stop: Scripted(by_rate, len(slots)))
     file = tmp_path / "small.toml"
     file.write_text(FILE)
     return str(file)
@@ -139,7 +139,7 @@ def test_a_failed_trial_ends_with_3(
             raise RuntimeError("out of memory")
         return config.training.lr_g
 
-    monkeypatch.setattr(engine, "Processes", lambda slots: Scripted(fails, len(slots)))
+    monkeypatch.setattr(engines, "opened", lambda name, slots, stop: Scripted(fails, len(slots)))
     command = ["tune", "--space", space, *SETS, "--trials", "6", "--sampler", "random"]
     assert run(*command) == 3
     assert "of sagan-0 failed: out of memory" in capsys.readouterr().err

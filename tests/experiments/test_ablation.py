@@ -14,13 +14,14 @@ import pytest
 import torch
 from example_studies import FILE, here, small_study
 
-from sagan_bench.core import cpu
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.scoring import Scorer
-from sagan_bench.execution import engine
-from sagan_bench.execution.engine import Ended, Inline, Processes, Slot
+from sagan_bench.execution.engine import Ended, Job
+from sagan_bench.execution.engines.inline import Inline
+from sagan_bench.execution.engines.processes import Processes
+from sagan_bench.execution.slots import Slot
 from sagan_bench.experiments import ablation, driver, study
-from sagan_bench.experiments.ablation import Cell, Plan
+from sagan_bench.experiments.ablation import GridPoint, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Status
@@ -40,12 +41,14 @@ def planned(asked: Study, folder: Path, **chosen: Any) -> Plan:
 def run(plan: Plan, stop: Callable[[], str | None] = lambda: None) -> list[tuple[str, Any]]:
     """Run in this process; the events."""
     events: list[tuple[str, Any]] = []
-    ablation.run(plan, Inline(SLOT, stop), lambda cell, what: events.append((cell.id, what)), stop)
+    ablation.run(
+        plan, Inline([SLOT], stop), lambda point, what: events.append((point.id, what)), stop
+    )
     return events
 
 
-def states(plan: Plan) -> list[str]:
-    return [cell.state for cell in plan.refreshed().cells]
+def states(plan: Plan) -> list[str | None]:
+    return [point.status for point in plan.refreshed().points]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -63,26 +66,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def test_cells_run_seed_by_seed_and_leave_records(finished: Plan) -> None:
-    ids = [cell.id for cell in finished.cells]
+    ids = [point.id for point in finished.points]
     assert ids == ["no-attention-s0", "sagan-s0", "no-attention-s1", "sagan-s1"]
-    for one in finished.cells:
+    for one in finished.points:
         assert one.record is not None
         assert one.path == finished.folder / f"{one.id}-{one.digest}"
         assert (one.record.variant, one.record.seed) == (one.variant, one.seed)
         assert one.record.attempts[-1].threads == 1
-    assert states(finished) == ["done"] * 4
+    assert states(finished) == ["finished"] * 4
     assert not finished.missing
 
 
 def test_the_same_command_again_finds_everything_done(finished: Plan) -> None:
-    asked = finished.memory.study
+    asked = finished.manifest.study
 
     def nobody(config: object) -> Any:
         raise AssertionError("the machine need not be asked again")
 
     again = ablation.plan(asked, finished.folder, nobody)
     assert not again.missing
-    assert again.memory.looks == 0
+    assert again.manifest.looks == 0
 
 
 def test_the_plan_says_what_differs_and_nothing_else(finished: Plan) -> None:
@@ -95,7 +98,7 @@ def test_the_plan_says_what_differs_and_nothing_else(finished: Plan) -> None:
 
 
 def test_facts_are_counted_before_anything_runs(tmp_path: Path) -> None:
-    facts = ablation.plan(small_study(tmp_path), tmp_path / "s", here).memory.facts
+    facts = ablation.plan(small_study(tmp_path), tmp_path / "s", here).manifest.facts
     assert facts["no-attention"].blocks == ()
     assert [(p.network, p.side, p.channels) for p in facts["sagan"].blocks] == [
         ("generator", 8, 16), ("discriminator", 8, 16),
@@ -106,31 +109,31 @@ def test_facts_are_counted_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_seeds_may_be_added_and_that_counts_as_a_look(finished: Plan) -> None:
-    grown = ablation.plan(finished.memory.study, finished.folder, here, seeds=(0, 1, 2))
+    grown = ablation.plan(finished.manifest.study, finished.folder, here, seeds=(0, 1, 2))
     assert [one.id for one in grown.missing] == ["no-attention-s2", "sagan-s2"]
-    assert grown.memory.looks == 1
-    fewer = ablation.plan(finished.memory.study, finished.folder, here, seeds=(1,))
-    assert fewer.memory.study.seeds == (0, 1)
-    assert fewer.memory.looks == 0
+    assert grown.manifest.looks == 1
+    fewer = ablation.plan(finished.manifest.study, finished.folder, here, seeds=(1,))
+    assert fewer.manifest.study.seeds == (0, 1)
+    assert fewer.manifest.looks == 0
 
 
 def test_variants_added_count_as_a_look_too(finished: Plan) -> None:
-    more = finished.memory.study.model_copy(update={"variants": ("sagan", "g-only")})
-    assert ablation.plan(more, finished.folder, here).memory.looks == 1
+    more = finished.manifest.study.model_copy(update={"variants": ("sagan", "g-only")})
+    assert ablation.plan(more, finished.folder, here).manifest.looks == 1
 
 
 def test_seeds_added_to_the_definition_are_told(
     finished: Plan, caplog: pytest.LogCaptureFixture
 ) -> None:
-    more = finished.memory.study.model_copy(update={"seeds": (0, 1, 2, 3)})
+    more = finished.manifest.study.model_copy(update={"seeds": (0, 1, 2, 3)})
     assert not ablation.plan(more, finished.folder, here).missing
     assert "begun without seeds 2,3; add them with --seeds 2,3" in caplog.text
 
 
 def test_seeds_added_before_any_result_are_no_look(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path), tmp_path / "s")
-    plan.memory.write(plan.folder)
-    assert ablation.plan(plan.memory.study, plan.folder, here, seeds=(7,)).memory.looks == 0
+    plan.manifest.write(plan.folder)
+    assert ablation.plan(plan.manifest.study, plan.folder, here, seeds=(7,)).manifest.looks == 0
 
 
 def test_a_damaged_cell_is_begun_anew_when_asked_and_what_was_there_is_kept(
@@ -138,14 +141,14 @@ def test_a_damaged_cell_is_begun_anew_when_asked_and_what_was_there_is_kept(
 ) -> None:
     folder = tmp_path / "small"
     shutil.copytree(finished.folder, folder)
-    asked = finished.memory.study
-    path = next(cell.path for cell in finished.cells if cell.id == "sagan-s0")
+    asked = finished.manifest.study
+    path = next(point.path for point in finished.points if point.id == "sagan-s0")
     (folder / path.name / "record.json").write_bytes(b"")
     assert not planned(asked, folder).missing
     again = planned(asked, folder, retry=True)
-    assert [cell.id for cell in again.missing] == ["sagan-s0"]
+    assert [point.id for point in again.missing] == ["sagan-s0"]
     run(again)
-    assert states(again) == ["done"] * 4
+    assert states(again) == ["finished"] * 4
     assert (folder / f"{path.name}.old-1" / "record.json").read_bytes() == b""
     anew, before = weights(folder / path.name), weights(path)
     assert all(torch.equal(anew[name], before[name]) for name in before)
@@ -173,22 +176,22 @@ def test_a_side_that_is_lacking_is_refused_before_anything_runs(tmp_path: Path) 
 
 def test_other_images_under_the_same_name_are_refused(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path), tmp_path / "s")
-    memory = plan.memory.model_copy(update={"data_fingerprint": "0" * 16})
-    memory.write(plan.folder)
+    manifest = plan.manifest.model_copy(update={"data_fingerprint": "0" * 16})
+    manifest.write(plan.folder)
     with pytest.raises(UserError, match="not those that the study"):
-        planned(plan.memory.study, plan.folder)
+        planned(plan.manifest.study, plan.folder)
 
 
 def test_time_is_estimated_from_finished_cells_by_flops(finished: Plan) -> None:
-    more = ablation.plan(finished.memory.study, finished.folder, here, seeds=(0, 1, 2))
+    more = ablation.plan(finished.manifest.study, finished.folder, here, seeds=(0, 1, 2))
     left = more.seconds_left(1)
     assert left is not None
     spent = [(c.record.cost.train_sec or 0) + (c.record.cost.score_sec or 0)
-             for c in finished.cells if c.record]  # fmt: skip
+             for c in finished.points if c.record]  # fmt: skip
     assert left == pytest.approx(sum(spent) / 2, rel=0.5)
     assert more.seconds_left(2) == left / 2
     assert finished.seconds_left(1) == 0
-    fresh = ablation.plan(finished.memory.study, finished.folder / "none", here)
+    fresh = ablation.plan(finished.manifest.study, finished.folder / "none", here)
     assert fresh.seconds_left(1) is None
     assert fresh.disk_bytes() > more.disk_bytes() > finished.disk_bytes() == 0
 
@@ -232,18 +235,18 @@ def test_a_crashed_cell_is_recorded_and_the_others_go_on(
         "no-attention-s0": "finished", "sagan-s0": "failed",
         "no-attention-s1": "finished", "sagan-s1": "finished",
     }  # fmt: skip
-    failed = plan.refreshed().cells[1]
+    failed = plan.refreshed().points[1]
     assert failed.record is not None
     assert (failed.record.status, failed.record.reason) == ("failed", "MemoryError: no more")
     assert "in fail" in (failed.path / "failure.txt").read_text()
     monkeypatch.undo()
 
-    again = ablation.plan(plan.memory.study, plan.folder, here)
+    again = ablation.plan(plan.manifest.study, plan.folder, here)
     assert not again.missing
-    retried = planned(plan.memory.study, plan.folder, retry=True)
+    retried = planned(plan.manifest.study, plan.folder, retry=True)
     assert [one.id for one in retried.missing] == ["sagan-s0"]
     run(retried)
-    assert states(retried) == ["done"] * 4
+    assert states(retried) == ["finished"] * 4
 
 
 def test_a_cell_that_cannot_even_begin_is_recorded(
@@ -256,7 +259,7 @@ def test_a_cell_that_cannot_even_begin_is_recorded(
 
     monkeypatch.setattr(planning, "prepare", fail)
     run(plan)
-    (record,) = (one.record for one in plan.refreshed().cells if one.record)
+    (record,) = (one.record for one in plan.refreshed().points if one.record)
     assert (record.status, record.step, record.attempts) == ("failed", 0, ())
     assert record.reason == "UserError: the images have gone"
 
@@ -276,7 +279,7 @@ def test_a_failure_that_cannot_be_recorded_stops_no_other_cell(
     for module in (writer, failures):
         monkeypatch.setattr(module, "RunDirectory", refuse)
     run(plan)
-    assert states(plan) == ["new", "done"]
+    assert states(plan) == [None, "finished"]
 
 
 def test_what_fails_after_the_end_takes_no_result_away(
@@ -290,19 +293,19 @@ def test_what_fails_after_the_end_takes_no_result_away(
     monkeypatch.setattr(checkpoint.Checkpoints, "clear", fail)
     events = run(plan)
     assert events[-1][1].status == "finished"
-    assert states(plan)[1] == "done"
+    assert states(plan)[1] == "finished"
 
 
 def test_a_damaged_record_is_that_cells_failure(tmp_path: Path) -> None:
     asked = small_study(tmp_path)
     plan = planned(asked, tmp_path / "s", seeds=(0,))
-    damaged = plan.cells[0]
+    damaged = plan.points[0]
     damaged.path.mkdir(parents=True)
     (damaged.path / "record.json").write_text("{")
     run(plan.refreshed())
     after = plan.refreshed()
-    assert [cell.state for cell in after.cells] == ["failed", "done"]
-    assert "move its folder away and give the same command again" in (after.cells[0].reason or "")
+    assert [point.status for point in after.points] == ["failed", "finished"]
+    assert "move its folder away and give the same command again" in (after.points[0].reason or "")
 
 
 def test_a_diverged_cell_is_a_result_and_not_run_again(tmp_path: Path) -> None:
@@ -327,10 +330,10 @@ def test_a_study_that_is_stopped_goes_on(tmp_path: Path) -> None:
     asked = iter([None] * 3 + ["interrupted"] * 100)
     with pytest.raises(Stopped, match="interrupted"):
         run(plan, lambda: next(asked))
-    assert "resumable" in states(plan)
-    again = planned(plan.memory.study, plan.folder, seeds=(0,))
+    assert "interrupted" in states(plan)
+    again = planned(plan.manifest.study, plan.folder, seeds=(0,))
     run(again)
-    assert states(again)[:2] == ["done", "done"]
+    assert states(again)[:2] == ["finished", "finished"]
 
 
 # --- Worker processes --------------------------------------------------------------------------
@@ -338,11 +341,11 @@ def test_a_study_that_is_stopped_goes_on(tmp_path: Path) -> None:
 
 def in_processes(
     plan: Plan,
-    slots: Sequence[Slot] = (SLOT, SLOT),
-    watch: Callable[[Cell, Any], None] = lambda cell, what: None,
+    shared: Sequence[Slot] = (SLOT, SLOT),
+    watch: Callable[[GridPoint, Any], None] = lambda point, what: None,
     stop: Callable[[], str | None] = lambda: None,
 ) -> None:
-    workers = Processes(slots)
+    workers = Processes(shared)
     try:
         ablation.run(plan, workers, watch, stop)
     finally:
@@ -352,12 +355,12 @@ def in_processes(
 def test_worker_processes_leave_the_same_bits_and_the_terminal_clean(
     tmp_path: Path, finished: Plan, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    plan = planned(finished.memory.study, tmp_path / "s", seeds=(0,))
+    plan = planned(finished.manifest.study, tmp_path / "s", seeds=(0,))
     seen: list[Any] = []
-    in_processes(plan, watch=lambda cell, what: seen.append(what))
-    assert states(plan) == ["done", "done"]
+    in_processes(plan, watch=lambda point, what: seen.append(what))
+    assert states(plan) == ["finished", "finished"]
     assert any(isinstance(what, Step) for what in seen)
-    for ours, theirs in zip(plan.cells, finished.cells, strict=False):
+    for ours, theirs in zip(plan.points, finished.points, strict=False):
         first, second = weights(ours.path), weights(theirs.path)
         assert all(torch.equal(first[name], second[name]) for name in first)
     assert "leaked" not in capfd.readouterr().err
@@ -366,24 +369,24 @@ def test_worker_processes_leave_the_same_bits_and_the_terminal_clean(
 def test_a_killed_worker_loses_its_cell_alone_and_the_same_command_goes_on(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path, "run.steps=60"), tmp_path / "s", seeds=(0,))
 
-    def kill(one: Cell, what: Any) -> None:
+    def kill(one: GridPoint, what: Any) -> None:
         if isinstance(what, Step) and one.variant == "no-attention":
             holder = records.read_object(one.path / ".holder.json")
             os.kill(holder["pid"], signal.SIGKILL)
 
     in_processes(plan, [SLOT], kill)
-    dead, alive = plan.refreshed().cells
+    dead, alive = plan.refreshed().points
     assert dead.record is not None
     assert dead.record.reason == "the worker process died: SIGKILL (out of memory?)"
-    assert (dead.state, alive.state) == ("resumable", "done")
+    assert (dead.status, alive.status) == ("interrupted", "finished")
     assert dead.record.attempts[-1].outcome is None
     in_processes(plan.refreshed(), [SLOT], lambda *_: None)
-    assert states(plan.refreshed())[:2] == ["done", "done"]
+    assert states(plan.refreshed())[:2] == ["finished", "finished"]
 
 
 def test_a_worker_killed_after_it_was_asked_to_stop_fails_no_cell(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path, "run.steps=60"), tmp_path / "s", only=("sagan",))
-    job = engine.Job("one", plan.cells[1].config, plan.cells[1].path, plan.cells[1].digest or "")
+    job = Job("one", plan.points[1].config, plan.points[1].path, plan.points[1].digest or "")
     workers = Processes([SLOT])
     workers.submit(job)
     while not any(isinstance(event.what, Step) for event in workers.poll(10)):
@@ -396,7 +399,7 @@ def test_a_worker_killed_after_it_was_asked_to_stop_fails_no_cell(tmp_path: Path
         events += workers.poll(10)
     workers.close()
     assert events[-1].what == Ended(Status.INTERRUPTED, "interrupted")
-    assert states(plan)[1] == "resumable"
+    assert states(plan)[1] == "interrupted"
 
 
 @pytest.mark.slow
@@ -407,19 +410,19 @@ def test_stopped_workers_leave_checkpoints_and_go_on_to_the_same_bits(
     plan = planned(asked, tmp_path / "s", seeds=(0,))
     began: set[str] = set()
 
-    def watch(one: Cell, what: Any) -> None:
+    def watch(one: GridPoint, what: Any) -> None:
         if isinstance(what, Step):
             began.add(one.id)
 
     with pytest.raises(Stopped):
         in_processes(plan, watch=watch, stop=lambda: "terminated" if len(began) == 2 else None)
-    assert set(states(plan)) <= {"resumable", "done"}
-    assert "resumable" in states(plan)
+    assert set(states(plan)) <= {"interrupted", "finished"}
+    assert "interrupted" in states(plan)
     again = planned(asked, plan.folder, seeds=(0,))
     in_processes(again)
     undisturbed = planned(asked, tmp_path / "u", seeds=(0,))
     in_processes(undisturbed)
-    for ours, theirs in zip(again.cells, undisturbed.cells, strict=True):
+    for ours, theirs in zip(again.points, undisturbed.points, strict=True):
         first, second = weights(ours.path), weights(theirs.path)
         assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -444,7 +447,7 @@ if __name__ == "__main__":
 def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path) -> None:
     asked = small_study(tmp_path, "run.steps=60", "run.checkpoint_every=5")
     plan = planned(asked, tmp_path / "s")
-    plan.memory.write(plan.folder)
+    plan.manifest.write(plan.folder)
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     here = Path(__file__)
@@ -464,10 +467,10 @@ def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path
     assert "running" not in states(plan)
     again = planned(asked, plan.folder)
     in_processes(again)
-    assert states(again) == ["done"] * 4
+    assert states(again) == ["finished"] * 4
     undisturbed = planned(asked, tmp_path / "u")
     in_processes(undisturbed)
-    for ours, theirs in zip(again.cells, undisturbed.cells, strict=True):
+    for ours, theirs in zip(again.points, undisturbed.points, strict=True):
         first, second = weights(ours.path), weights(theirs.path)
         assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -479,26 +482,6 @@ def test_a_study_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
         driver.held(tmp_path / "s"),
     ):
         pass
-
-
-def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "cores", lambda: 8)
-    assert engine.slots(None, "cpu", cells=40) == [Slot("cpu", 1, 8)] * 8
-    assert engine.slots(None, "cpu", cells=2) == [Slot("cpu", 4, 2)] * 2
-    assert engine.slots(3, "cpu", cells=40) == [Slot("cpu", 2, 3)] * 3
-    assert engine.slots(100, "cpu", cells=2) == [Slot("cpu", 4, 2)] * 2
-
-
-def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "cores", lambda: 8)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert engine.slots(None, "auto", cells=40) == [Slot("cuda:0", 4, 1), Slot("cuda:1", 4, 1)]
-    three = engine.slots(3, "auto", cells=40)
-    assert [(slot.device, slot.shared_by) for slot in three] == [
-        ("cuda:0", 2), ("cuda:1", 1), ("cuda:0", 2),
-    ]  # fmt: skip
-    assert engine.slots(2, "cuda:1", cells=40) == [Slot("cuda:1", 4, 2)] * 2
 
 
 def test_folders_tell_the_data_apart(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import load_toml
 from sagan_bench.core.trees import flatten
 from sagan_bench.experiments import study
-from sagan_bench.experiments.study import Memory, Study
+from sagan_bench.experiments.manifest import below
+from sagan_bench.experiments.study import Study, StudyManifest
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 SMALLEST = """
@@ -126,9 +127,9 @@ def test_the_smallest_effect_may_be_a_share_of_the_baseline() -> None:
 
 def test_a_folder_remembers_its_study(tmp_path: Path) -> None:
     one = study.load(written(tmp_path))
-    assert study.Memory.of(tmp_path / "runs") is None
-    Memory.begun(one, HOST, "f1").write(tmp_path / "runs")
-    memory = study.Memory.of(tmp_path / "runs")
+    assert StudyManifest.of(tmp_path / "runs") is None
+    StudyManifest.begun(one, HOST, "f1").write(tmp_path / "runs")
+    memory = StudyManifest.of(tmp_path / "runs")
     assert memory is not None
     assert (memory.study, memory.auto, memory.data_fingerprint) == (one, HOST, "f1")
 
@@ -136,7 +137,7 @@ def test_a_folder_remembers_its_study(tmp_path: Path) -> None:
 def test_a_damaged_memory_is_told(tmp_path: Path) -> None:
     (tmp_path / study.MEMORY).write_text("{")
     with pytest.raises(UserError, match=r"damaged study\.json .*; restore it"):
-        study.Memory.of(tmp_path)
+        StudyManifest.of(tmp_path)
 
 
 def changed(one: Study, **fields: object) -> Study:
@@ -145,19 +146,19 @@ def changed(one: Study, **fields: object) -> Study:
 
 def test_another_study_in_the_folder_is_refused_with_the_difference(tmp_path: Path) -> None:
     one = study.load(written(tmp_path))
-    memory = Memory.begun(one, HOST, "f1")
+    memory = StudyManifest.begun(one, HOST, "f1")
     for same in (
         changed(one, seeds=(0, 1, 2)),
         changed(one, variants=("sagan", "wider")),
         changed(one, set={"data.source": "twins"}),
         changed(one, question="Put otherwise?"),
     ):
-        study.refuse_other(memory, same, tmp_path)
+        memory.refuse_other(same, tmp_path)
     with pytest.raises(UserError, match=r"run\.steps: absent here, 7 asked"):
-        study.refuse_other(memory, changed(one, set={"run.steps": 7}), tmp_path)
+        memory.refuse_other(changed(one, set={"run.steps": 7}), tmp_path)
     stricter = {"twins": Measure(metric="twin_rate", min_effect=0.01)}
     with pytest.raises(UserError, match=r"min_effect: 0\.05 here, 0\.01 asked"):
-        study.refuse_other(memory, changed(one, on=stricter), tmp_path)
+        memory.refuse_other(changed(one, on=stricter), tmp_path)
 
 
 def test_no_paper_table_is_wider_than_what_was_published() -> None:
@@ -219,5 +220,5 @@ def test_seeds_are_bounded_before_they_are_made(text: str) -> None:
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".x", "", "x\n"])
 def test_the_name_of_a_folder_is_no_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"(?s)--name .*choose another folder with --runs"):
-        study.below(tmp_path, name)
-    assert study.below(tmp_path, "a.b-1") == tmp_path / "a.b-1"
+        below(tmp_path, name)
+    assert below(tmp_path, "a.b-1") == tmp_path / "a.b-1"

@@ -26,7 +26,7 @@ from sagan_bench import cli
 from sagan_bench.config import layers
 from sagan_bench.config import variants as shipped
 from sagan_bench.core import errors, system
-from sagan_bench.execution import engine
+from sagan_bench.execution import engines
 from sagan_bench.experiments import study
 
 FINGERPRINT = "0" * 16
@@ -147,5 +147,5 @@ def untrained(outcome: Callable[[Any, int], float | None]) -> Iterator[None]:
     """Let processes of runs do as a function of their configuration and step says."""
     with pytest.MonkeyPatch.context() as patch:
         scripted = example_tunings.Scripted
-        patch.setattr(engine, "Processes", lambda slots: scripted(outcome, len(slots)))
+        patch.setattr(engines, "opened", lambda name, slots, stop: scripted(outcome, len(slots)))
         yield

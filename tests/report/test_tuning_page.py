@@ -20,6 +20,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.space import load
+from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report import answers, collect, publish, repeating
 from sagan_bench.report.document import TuningDocument
 
@@ -210,7 +211,7 @@ def test_a_reader_is_warned(tmp_path: Path) -> None:
     asked = small_tuning(tmp_path, pruner="none", sampler="qmc")
     tune(planned(asked, folder, trials=6, confirm=False), folder, Scripted(fails))
     (found,) = collect.of_tuning(folder)[0].findings.searches
-    failed = found.budget.trials["failed"]
+    failed = found.budget.trials[Outcome.FAILED]
     assert 0 < failed < 6
     unconfirmed = collect.of_tuning(folder)[0].warnings
     assert unconfirmed[0].startswith("Nothing is trained again on fresh seeds")

@@ -16,7 +16,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, FAMILIES, LOSSES
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block
-from sagan_bench.models.build import attention_blocks, layers, placed
+from sagan_bench.models.build import attention_blocks, layers, layout
 from sagan_bench.models.families._base import Family
 from sagan_bench.models.placement import blocks_by_side
 from sagan_bench.training.draws import step_noise
@@ -125,7 +125,7 @@ def test_they_are_built_and_trained() -> None:
     (block,) = attention_blocks(state.generator).values()
     assert block.gamma.item() != 0
     assert [row.name for row in layers(config)] == ["0", "2", "3", "4", "1"]
-    assert [(place.network, place.side) for place in placed(config)] == [("generator", 32)]
+    assert [(place.network, place.side) for place in layout(config).blocks] == [("generator", 32)]
 
 
 def test_own_settings_enter_the_digest_where_they_are_not_the_defaults() -> None:

@@ -2,24 +2,22 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
-from sagan_bench.config.diff import differences
 from sagan_bench.config.layers import Resolved, assemble, decide
-from sagan_bench.config.schema import Host, RunConfig, Section
+from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.config.variants import presets, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
-from sagan_bench.core.registry import METRICS
+from sagan_bench.core.registry import METRICS, SAMPLERS
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.metrics import shown
-from sagan_bench.experiments.study import Kept, below, refuse
+from sagan_bench.experiments.manifest import Experiment, Manifest, below
 from sagan_bench.experiments.tuning.space import Parameter, Space
 
 MEMORY = "tuning.json"
@@ -31,14 +29,8 @@ TOP = 3
 HYPERBAND_TRIALS = 10
 """Trials that each bracket of Hyperband needs before its sampler knows anything."""
 
-Sampler = Literal["tpe", "random", "gp", "qmc"]
 Pruner = Literal["percentile", "median", "hyperband", "none"]
-SAMPLERS, PRUNERS = get_args(Sampler), get_args(Pruner)
-
-
-def better(objective: str) -> Literal["lower", "higher"]:
-    """Return which values of an objective are better."""
-    return "higher" if objective == SPEED else METRICS[objective].better
+PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
 
 
 class Seeds(NamedTuple):
@@ -51,7 +43,12 @@ class Seeds(NamedTuple):
     """Set B: on which nothing was chosen."""
 
 
-class Tuning(Section):
+def better(objective: str) -> Literal["lower", "higher"]:
+    """Return which values of an objective are better."""
+    return "higher" if objective == SPEED else METRICS[objective].better
+
+
+class Tuning(Experiment):
     """Searches of one or more variants in one space, at one budget.
 
     ``searches`` of each variant are independent; search k has the same seeds for every variant.
@@ -62,7 +59,7 @@ class Tuning(Section):
     searches: int = Field(1, ge=1, le=MOST_SEARCHES)
     space: Space
     objectives: tuple[str, ...] = Field(min_length=1)
-    sampler: Sampler = "tpe"
+    sampler: Annotated[str, AfterValidator(SAMPLERS.check)] = "tpe"
     pruner: Pruner = "median"
     settings: Settings = Field(default={}, description="settings that the user adds to all trials")
     seeds_a: int = Field(2, ge=1, le=MOST_SEARCHES)
@@ -118,9 +115,9 @@ class Tuning(Section):
     @property
     def measure(self) -> Measure:
         """The primary metric, and the smallest effect that matters."""
-        said, first = self.space.measure(self.data_kind), self.objectives[0]
-        others = first in METRICS and first != said.metric
-        return Measure(metric=first, min_effect="5%") if others else said
+        usual, first = self.space.measure(self.data_kind), self.objectives[0]
+        others = first in METRICS and first != usual.metric
+        return Measure(metric=first, min_effect="5%") if others else usual
 
     @cached_property
     def fixed(self) -> Settings:
@@ -144,12 +141,12 @@ class Tuning(Section):
 
     def seeds(self, search: int) -> Seeds:
         """Return the training seeds of the search with this index, from 0."""
-        one = 1 + self.seeds_a + self.seeds_b
-        first = search * one
+        each = 1 + self.seeds_a + self.seeds_b
+        first = search * each
         after = first + 1 + self.seeds_a
-        return Seeds(first, tuple(range(first + 1, after)), tuple(range(after, first + one)))
+        return Seeds(first, tuple(range(first + 1, after)), tuple(range(after, first + each)))
 
-    def asked(
+    def requested(
         self,
         variant: str,
         seed: int,
@@ -157,7 +154,7 @@ class Tuning(Section):
         *,
         watched: bool = False,
     ) -> Resolved:
-        """Return the configuration of a run as it is asked for.
+        """Return the configuration of a run as it is requested.
 
         Args:
             variant: wins over everything else: what it names is what it is about.
@@ -184,15 +181,33 @@ class Tuning(Section):
         )
 
     def config(self, variant: str, seed: int, host: Host, **rest: Any) -> RunConfig:
-        """Return the configuration of a run, without ``auto``.  Raises `UserError` as `asked`."""
-        return decide(self.asked(variant, seed, **rest), host).config
+        """Return the configuration of a run, no ``auto`` left.  Raises as `requested`."""
+        return decide(self.requested(variant, seed, **rest), host).config
 
     def parameters(self, variant: str, host: Host) -> dict[str, Parameter]:
         """Return what is searched of a variant.  Raises `UserError` if nothing is."""
-        found = self.space.of_variant(variant, self.config(variant, 0, host))
-        if not found:
+        parameters = self.space.of_variant(variant, self.config(variant, 0, host))
+        if not parameters:
             raise UserError(f"space {self.space.name}: {variant} has none of its parameters")
-        return found
+        return parameters
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What it searches and decides by; variants and searches may be added."""
+        fixed = self.model_dump(mode="json", exclude={"variants", "searches"})
+        for parameter in fixed["space"]["parameters"].values():
+            del parameter["why"]  # words
+        del fixed["space"]["says"], fixed["space"]["presets"]
+        return {key: value for key, value in flatten(fixed) if key != "settings.data.source"}
+
+    def extended(self, requested: "Tuning") -> "Tuning":
+        """Return this tuning with the variants and searches of what is asked for now."""
+        more = {
+            "variants": tuple(dict.fromkeys((*self.variants, *requested.variants))),
+            "searches": max(self.searches, requested.searches),
+            "settings": self.settings | requested.settings,  # a path may have moved
+        }
+        return Tuning.model_validate(self.model_dump() | more)
 
     def refuse_pruner(self, trials: int) -> None:
         """Refuse a pruner that could not work.  Raises `UserError`: which, and what would."""
@@ -218,11 +233,8 @@ def hyperband_brackets(budget: int, factor: int = 3) -> int:
     return brackets
 
 
-class Memory(Kept):
-    """What the folder of a tuning keeps: how it began, and how far it was to go.
-
-    ``looks`` counts the times that a search went on when figures on its set B could be seen.
-    """
+class TuningManifest(Manifest):
+    """What the folder of a tuning keeps, and how far it was to go; a look is at its set B."""
 
     FILE = MEMORY
     WHAT = "tuning"
@@ -233,15 +245,13 @@ class Memory(Kept):
     confirm: bool = True
 
     @model_validator(mode="after")
-    def _can_be_asked(self) -> Self:
+    def _can_be_configured(self) -> Self:
         for variant in self.tuning.variants:
-            self.tuning.asked(variant, 0)  # refuses settings that cannot be
+            self.tuning.requested(variant, 0)  # refuses settings that cannot be
         return self
 
-    @classmethod
-    def begun(cls, tuning: Tuning, host: Host, **rest: Any) -> Self:
-        """Return the memory of a tuning that begins now."""
-        return cls(tuning=tuning, host=asdict(host), **rest)
+
+Memory = TuningManifest
 
 
 def masked(url: str | None) -> str | None:
@@ -261,34 +271,6 @@ def masked(url: str | None) -> str | None:
         raise UserError(
             "--storage: that is no URL of a database; expected such as sqlite:///trials.db"
         ) from error
-
-
-def grown(memory: Memory, asked: Tuning, folder: Path) -> Tuning:
-    """Return the tuning that goes on: the one in the folder, with variants and searches added.
-
-    Raises:
-        UserError: what is asked for would search or decide something else; in what it differs.
-    """
-    refuse(differences(_definition(memory.tuning), _definition(asked)), "tuning", folder)
-    more = {
-        "variants": tuple(dict.fromkeys((*memory.tuning.variants, *asked.variants))),
-        "searches": max(memory.tuning.searches, asked.searches),
-        "settings": memory.tuning.settings | asked.settings,  # a path may have moved
-    }
-    return Tuning.model_validate(memory.tuning.model_dump() | more)
-
-
-def definition(tuning: Tuning) -> dict[str, str]:
-    """Return what a tuning searches and decides by; key -> JSON."""
-    return {key: json.dumps(value) for key, value in _definition(tuning).items()}
-
-
-def _definition(tuning: Tuning) -> dict[str, Any]:
-    fixed = tuning.model_dump(mode="json", exclude={"variants", "searches"})
-    for parameter in fixed["space"]["parameters"].values():
-        del parameter["why"]  # words
-    del fixed["space"]["says"], fixed["space"]["presets"]
-    return {key: value for key, value in flatten(fixed) if key != "settings.data.source"}
 
 
 def folder_of(tuning: Tuning, runs: Path, name: str | None) -> Path:

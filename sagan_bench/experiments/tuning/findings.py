@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, Literal, get_args
+from typing import Any, Generic, Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -19,14 +19,14 @@ from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, S, Standing
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import label
 from sagan_bench.experiments.tuning import storage as kept
-from sagan_bench.experiments.tuning.definition import Memory, Tuning, better, masked
+from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest, better, masked
 from sagan_bench.experiments.tuning.trials import (
     Candidate,
-    Cell,
     Confirmation,
     Outcome,
     Search,
     Trial,
+    TrialRun,
     confirmation,
     front,
     searches,
@@ -122,7 +122,9 @@ class SearchFindings:
     @property
     def is_over(self) -> bool:
         """Whether it will say no more: all its trials ended, or a timeout cut it, and confirmed."""
-        ended = len(self.trials) >= self.budget.asked_for and not self.budget.trials["running"]
+        ended = (
+            len(self.trials) >= self.budget.asked_for and not self.budget.trials[Outcome.RUNNING]
+        )
         return not self.missing and (ended or self.chosen is not None)
 
     @property
@@ -180,8 +182,10 @@ def of_tuning(folder: Path, url: str | None = None) -> Findings:
 
 
 def collected(
-    folder: Path, url: str | None = None, record_of: Callable[[Cell], Record | None] = Cell.record
-) -> tuple[Memory, Findings]:
+    folder: Path,
+    url: str | None = None,
+    record_of: Callable[[TrialRun], Record | None] = TrialRun.record,
+) -> tuple[TuningManifest, Findings]:
     """Return what a tuning's folder keeps, and what can be said of it.
 
     Args:
@@ -192,7 +196,7 @@ def collected(
     Raises:
         UserError: there is none, or its storage cannot be read.
     """
-    memory = Memory.of(folder)
+    memory = TuningManifest.of(folder)
     if memory is None:
         raise UserError(f"no tuning is in {folder}; begin one with `tune`")
     if memory.storage != masked(url):
@@ -204,13 +208,13 @@ def collected(
 
 
 def _of_search(
-    search: Search, opened: BaseStorage, record_of: Callable[[Cell], Record | None]
+    search: Search, opened: BaseStorage, record_of: Callable[[TrialRun], Record | None]
 ) -> SearchFindings:
     study = kept.read(opened, search.study_name)
     found = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
     stored = max((one.number + 1 for one in found), default=0)
     if stored < search.begun:
-        storage = "its storage" if search.memory.storage else kept.JOURNAL
+        storage = "its storage" if search.manifest.storage else kept.JOURNAL
         _log.warning(
             "%s: %d trials of %s have begun and %s knows %d: part of it is lost",
             search.folder, search.begun, search.id, storage, stored,
@@ -236,7 +240,7 @@ def search_findings(
     search: Search, found: Sequence[Trial], again: Confirmation, weighed: Importance
 ) -> SearchFindings:
     """Return what can be said of one search, of its trials and of the best trained again."""
-    tuning, chosen = search.memory.tuning, again.chosen
+    tuning, chosen = search.manifest.tuning, again.chosen
     reported = again.reported
     sign = -1 if better(tuning.objectives[0]) == "higher" else 1
     optimism = sign * (reported - chosen.searched) if chosen and reported is not None else None
@@ -252,7 +256,7 @@ def search_findings(
         trials=tuple(found),
         best_so_far=_best_so_far(found, sign),
         front=tuple(one.number for one in (best if len(tuning.objectives) > 1 else best[:1])),
-        budget=_budget(found, search.memory),
+        budget=_budget(found, search.manifest),
         importance=weighed,
         candidates=again.candidates,
         chosen=chosen.number if chosen else None,
@@ -270,11 +274,11 @@ def _best_so_far(found: Sequence[Trial], sign: int) -> tuple[tuple[int, float], 
     return tuple((number, sign * cost) for (number, _), cost in zip(complete, costs, strict=True))
 
 
-def _budget(found: Sequence[Trial], memory: Memory) -> Budget:
+def _budget(found: Sequence[Trial], memory: TuningManifest) -> Budget:
     counted = Counter(one.outcome for one in found)
     ended = [one for one in found if one.outcome in ("complete", "pruned", "diverged")]
     return Budget(
-        trials={outcome: counted[outcome] for outcome in get_args(Outcome)},
+        trials={outcome: counted[outcome] for outcome in Outcome},
         asked_for=memory.trials,
         steps=sum(one.steps for one in ended),
         steps_unpruned=sum(
@@ -287,7 +291,7 @@ def _budget(found: Sequence[Trial], memory: Memory) -> Budget:
 # --- Sides of an equal tuning ------------------------------------------------------------------
 
 
-def findings(memory: Memory, folder: Path, found: Sequence[SearchFindings]) -> Findings:
+def findings(memory: TuningManifest, folder: Path, found: Sequence[SearchFindings]) -> Findings:
     """Return what can be said of searches, and of their variants against each other."""
     tuning = memory.tuning
     config = tuning.config(tuning.variants[0], 0, memory.auto)
@@ -343,7 +347,7 @@ def _compared(
         return None, ()
     missing = len(found) - len(over)
     compared = statistics.compare(sides, tuning.baseline, metric, looks=looks, missing=missing)
-    lengths = sorted({len(one.trials) - one.budget.trials["failed"] for one in over})
+    lengths = sorted({len(one.trials) - one.budget.trials[Outcome.FAILED] for one in over})
     if len(lengths) > 1:
         standing = Standing(Basis.UNEQUAL_SEARCHES, trials=(lengths[0], lengths[-1]))
     elif least < CONFIRMATORY_N:

@@ -8,32 +8,31 @@ from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
 from sagan_bench.core.progress import OnProgress, unwatched
-from sagan_bench.data import building
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
-from sagan_bench.experiments.tuning.definition import Memory, Tuning, exported, grown, masked
+from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest, exported, masked
 from sagan_bench.experiments.tuning.findings import Findings, looked, of_tuning
-from sagan_bench.experiments.tuning.trials import searches
+from sagan_bench.experiments.tuning.trials import Outcome, TrialRun, searches
 
 if TYPE_CHECKING:  # torch: what is finished is recognised without it
     from sagan_bench.execution.engine import Engine
-    from sagan_bench.experiments.tuning.driving import Watch
+    from sagan_bench.experiments.driver import Watch
     from sagan_bench.session.events import Stop
 
 
 def plan(
-    asked: Tuning,
+    requested: Tuning,
     folder: Path,
     host: Callable[[RunConfig], Host],
     *,
     trials: int,
     storage: str | None = None,
     confirm: bool = True,
-) -> Memory:
+) -> TuningManifest:
     """Return the tuning in a folder as it would go on, or begin.  Nothing is touched.
 
     Args:
-        asked: as it is asked for now; variants and searches may be added.
+        requested: as it is asked for now; variants and searches may be added.
         folder: where it is, or will be.
         host: what this machine offers; asked only if the tuning is new.
         trials: of each search, in all.
@@ -43,37 +42,29 @@ def plan(
     Raises:
         UserError: another tuning is there, or what is asked for cannot be.
     """
-    memory = Memory.of(folder)
-    asked.refuse_pruner(max(trials, memory.trials if memory else 0))
-    if memory is None:
-        auto = host(asked.asked(asked.variants[0], 0).config)
-        fingerprint = known_fingerprint(_spec(asked, auto)) or ""
-        memory = Memory.begun(
-            asked,
-            auto,
-            data_fingerprint=fingerprint,
-            storage=masked(storage),
-            trials=trials,
-            confirm=confirm,
-        )
-    elif memory.storage != masked(storage):
+    manifest = TuningManifest.of(folder)
+    requested.refuse_pruner(max(trials, manifest.trials if manifest else 0))
+    if manifest is None:
+        variant = requested.variants[0]
+        auto = host(requested.requested(variant, 0).config)
+        known = known_fingerprint(DataSpec.of(requested.config(variant, 0, auto).data)) or ""
+        rest = {"storage": masked(storage), "trials": trials, "confirm": confirm}
+        return TuningManifest.begun(requested, auto, known, **rest)
+    if manifest.storage != masked(storage):
         raise UserError(
-            f"the trials of {folder} are in {memory.storage or 'its journal'}; give --storage "
+            f"the trials of {folder} are in {manifest.storage or 'its journal'}; give --storage "
             "accordingly, or choose another --name"
         )
+    manifest.refuse_other(requested, folder)
     now = {
-        "tuning": grown(memory, asked, folder),
-        "trials": max(memory.trials, trials),
-        "confirm": confirm or memory.confirm,
+        "tuning": manifest.tuning.extended(requested),
+        "trials": max(manifest.trials, trials),
+        "confirm": confirm or manifest.confirm,
     }
-    return memory.model_copy(update=now)
+    return manifest.model_copy(update=now)
 
 
-def _spec(tuning: Tuning, auto: Host) -> DataSpec:
-    return DataSpec.of(tuning.config(tuning.variants[0], 0, auto).data)
-
-
-def refuse_impossible(memory: Memory, folder: Path) -> None:
+def refuse_impossible(manifest: TuningManifest, folder: Path) -> None:
     """Refuse a space with values that a run of a variant cannot have, or its networks lack.
 
     Each choice and bound is tried with the preset's own values of the rest.
@@ -83,52 +74,48 @@ def refuse_impossible(memory: Memory, folder: Path) -> None:
     """
     from sagan_bench.models.build import layers  # a second of torch
 
-    for search in searches(memory, folder):
+    for search in searches(manifest, folder):
         own = search.own_values()
         for key, parameter in search.parameters.items():
             for end in parameter.ends:
                 try:
-                    config = memory.tuning.config(
-                        search.variant, 0, memory.auto, params={**own, key: end}
+                    config = manifest.tuning.config(
+                        search.variant, 0, manifest.auto, params={**own, key: end}
                     )
                     if key.startswith("model."):
                         layers(config)
                 except UserError as error:
-                    raise UserError(f"space {memory.tuning.space.name}: {error}") from error
+                    raise UserError(f"space {manifest.tuning.space.name}: {error}") from error
 
 
-def with_data(memory: Memory, folder: Path, progress: OnProgress = unwatched) -> Memory:
-    """Prepare the data, and return the memory with their fingerprint.
+def with_data(
+    manifest: TuningManifest, folder: Path, progress: OnProgress = unwatched
+) -> TuningManifest:
+    """Prepare the data, and return the manifest with their fingerprint.
 
     Raises:
         UserError: they cannot be used, or are not what the tuning was begun with.
     """
-    spec = _spec(memory.tuning, memory.auto)
-    fingerprint = building.prepare(spec, progress=progress).manifest.fingerprint()
-    if memory.data_fingerprint not in ("", fingerprint):
-        raise UserError(
-            f"the images are not those that the tuning in {folder} was begun with; choose another "
-            "--name for a tuning of these"
-        )
-    return memory.model_copy(update={"data_fingerprint": fingerprint})
+    config = manifest.tuning.config(manifest.tuning.variants[0], 0, manifest.auto)
+    return manifest.with_data(config, folder, progress)
 
 
-def is_over(memory: Memory, found: Findings) -> bool:
+def is_over(manifest: TuningManifest, findings: Findings) -> bool:
     """Return whether nothing is left to do: told without asking anything of the machine."""
-    expected = memory.tuning.searches * len(memory.tuning.variants)
-    return len(found.searches) == expected and all(
-        len(one.trials) >= memory.trials
-        and not one.budget.trials["running"]
-        and not (memory.confirm and one.missing)
-        for one in found.searches
+    expected = manifest.tuning.searches * len(manifest.tuning.variants)
+    return len(findings.searches) == expected and all(
+        len(search.trials) >= manifest.trials
+        and not search.budget.trials[Outcome.RUNNING]
+        and not (manifest.confirm and search.missing)
+        for search in findings.searches
     )
 
 
 def run(
-    memory: Memory,
+    manifest: TuningManifest,
     folder: Path,
     engine: "Engine",
-    watch: "Watch",
+    watch: "Watch[TrialRun]",
     stop: "Stop",
     *,
     storage: str | None = None,
@@ -138,7 +125,7 @@ def run(
     """Search, confirm, and write what ``train --from-study`` reads.
 
     Args:
-        memory: with its data prepared.
+        manifest: with its data prepared.
         folder: held by this process.
         engine: where runs are made; left open.
         watch: sees each run that begins (None) and every event of it.
@@ -154,36 +141,29 @@ def run(
     from sagan_bench.experiments.tuning.driving import Searcher, drive
     from sagan_bench.experiments.tuning.storage import opened
 
-    before = Memory.of(folder)
+    before = TuningManifest.of(folder)
     writable = opened(folder, storage, writing=True)
-    searchers = [Searcher(search, writable, retry=retry) for search in searches(memory, folder)]
-    if before and _is_seen(of_tuning(folder, storage)):
-        again = any(one.chooses_again for one in searchers)
-        looks = memory.looks + (_is_more(memory, before) or again)
-        memory = memory.model_copy(update={"looks": looks})
-    memory.write(folder)  # only now: a folder that remembers has a journal
-    for variant in memory.tuning.variants:  # until the search is over again, there is none
+    searchers = [Searcher(search, writable, retry=retry) for search in searches(manifest, folder)]
+    if before and any(s.winner and s.winner.on_b for s in of_tuning(folder, storage).searches):
+        again = any(searcher.chooses_again for searcher in searchers)
+        looks = manifest.looks + (_size(manifest) != _size(before) or again)
+        manifest = manifest.model_copy(update={"looks": looks})
+    manifest.write(folder)  # only now: a folder that remembers has a journal
+    for variant in manifest.tuning.variants:  # until the search is over again, there is none
         (folder / best_name(variant)).unlink(missing_ok=True)
     drive(searchers, engine, watch, stop, timeout_sec)
-    write_best(memory, folder, of_tuning(folder, storage))
+    write_best(manifest, folder, of_tuning(folder, storage))
 
 
-def _is_seen(found: Findings) -> bool:
-    """Return whether figures on a set B can be seen."""
-    return any(one.winner and one.winner.on_b for one in found.searches)
+def _size(manifest: TuningManifest) -> tuple[int, int, int]:
+    """Return how much a tuning asks for: more of it, when a set B was seen, is a look."""
+    return manifest.trials, manifest.tuning.searches, len(manifest.tuning.variants)
 
 
-def _is_more(memory: Memory, before: Memory) -> bool:
-    """Return whether a tuning asks for trials, searches or variants that it did not before."""
-    now, then = memory.tuning, before.tuning
-    asked = (memory.trials, now.searches, len(now.variants))
-    return asked != (before.trials, then.searches, len(then.variants))
-
-
-def write_best(memory: Memory, folder: Path, found: Findings) -> None:
+def write_best(manifest: TuningManifest, folder: Path, findings: Findings) -> None:
     """Write ``best-<variant>.toml``, where it is not there, for each variant with a winner."""
-    for variant in memory.tuning.variants:
-        file, text = folder / best_name(variant), best(memory, found, variant)
+    for variant in manifest.tuning.variants:
+        file, text = folder / best_name(variant), best(manifest, findings, variant)
         if text and not file.exists():
             atomic_write(file, text.encode())
 
@@ -193,19 +173,19 @@ def best_name(variant: str) -> str:
     return f"best-{variant}.toml"
 
 
-def best(memory: Memory, found: Findings, variant: str) -> str | None:
+def best(manifest: TuningManifest, findings: Findings, variant: str) -> str | None:
     """Return a variant's winner as a file for ``train --config``; None if none is confirmed."""
-    one = found.first(variant)
-    if one.winner is None or one.missing:
+    search = findings.first(variant)
+    if search.winner is None or search.missing:
         return None
-    name = found.labels[0]
-    shown = "none: a run was lost" if one.reported is None else f"{one.reported:.4g}"
+    name = findings.labels[0]
+    shown = "none: a run was lost" if search.reported is None else f"{search.reported:.4g}"
     remarks = [
-        f"{found.name}: trial {one.chosen} of search {one.id}, "
-        f"{found.steps} steps each; a training has the preset's.",
-        f"{name} on seeds on which nothing was chosen ({', '.join(map(str, one.winner.on_b))}): "
-        f"{shown}; its search said {one.winner.searched:.4g}.",
+        f"{findings.name}: trial {search.chosen} of search {search.id}, "
+        f"{findings.steps} steps each; a training has the preset's.",
+        f"{name} on seeds on which nothing was chosen ({', '.join(map(str, search.winner.on_b))}): "
+        f"{shown}; its search said {search.winner.searched:.4g}.",
     ]
-    if memory.looks:
-        remarks.append(looked(memory.looks))
-    return exported(memory.tuning, variant, one.winner.params, remarks)
+    if manifest.looks:
+        remarks.append(looked(manifest.looks))
+    return exported(manifest.tuning, variant, search.winner.params, remarks)

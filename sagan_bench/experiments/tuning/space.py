@@ -127,13 +127,13 @@ class Space(Section):
 
     def measure(self, kind: str) -> Measure:
         """Return what decides on such data.  Raises `UserError` if nothing is said of it."""
-        found = self.on.get(kind) or self.on.get("other")
-        if found is None:
+        measure = self.on.get(kind) or self.on.get("other")
+        if measure is None:
             raise UserError(
                 f"space {self.name}: no measure for data of kind '{kind}'; add [on.{kind}] or "
                 "[on.other] with metric and min_effect"
             )
-        return found
+        return measure
 
     def of_variant(self, variant: str, config: RunConfig) -> dict[str, Parameter]:
         """Return the parameters that a variant has.
@@ -178,11 +178,11 @@ def spaces() -> dict[str, Path]:
 def space_for(preset: str) -> Space:
     """Return the shipped space of a preset.  Raises `UserError` if there is none."""
     known = [load(name) for name in spaces()]
-    found = next((space for space in known if preset in space.presets), None)
-    if found is None:
+    shipped_for = next((space for space in known if preset in space.presets), None)
+    if shipped_for is None:
         has = ", ".join(name for space in known for name in space.presets)
         raise UserError(f"no space is shipped for preset {preset}, only for {has}; give --space")
-    return found
+    return shipped_for
 
 
 def load(space: str) -> Space:

@@ -1,23 +1,22 @@
-"""Where trials are kept: Optuna's journal beside the runs, or a database; samplers and pruners.
+"""Where trials are kept: Optuna's journal beside the runs, or a database; pruners.
 
 Only the driver writes.  Trials are the single truth of what was asked and told; what a run did is
 in its record.
 """
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import SAMPLERS
 from sagan_bench.core.stored import UNFIT, damaged, first_trouble, fitting, parsed, refuse_special
 from sagan_bench.experiments.tuning.definition import Tuning, better
 from sagan_bench.runs.environment import without_secrets
@@ -30,7 +29,6 @@ PRUNER_WARMUP = 1 / 3
 """Share of the budget within which none is pruned: GANs cross over early."""
 PERCENTILE = 75.0
 """The best so many percent go on."""
-TPE_STARTUP = 10
 
 
 def opened(folder: Path, url: str | None, *, writing: bool = False) -> BaseStorage:
@@ -111,15 +109,15 @@ def begun(
         UserError: the storage has another search under this name.
     """
     wanted = {"lower": StudyDirection.MINIMIZE, "higher": StudyDirection.MAXIMIZE}
-    directions = [wanted[better(one)] for one in tuning.objectives]
+    directions = [wanted[better(objective)] for objective in tuning.objectives]
     study = optuna.create_study(
         storage=storage, study_name=name, directions=directions, load_if_exists=True
     )
-    kept = study.user_attrs.get("definition")
-    if kept is None:
+    stored = study.user_attrs.get("definition")
+    if stored is None:
         study.set_user_attr("definition", dict(definition))
-    elif kept != definition:
-        differ = [k for k in {**kept, **definition} if kept.get(k) != definition.get(k)]
+    elif stored != definition:
+        differ = [k for k in {**stored, **definition} if stored.get(k) != definition.get(k)]
         raise UserError(
             f"the storage has another search called {name}, with other {', '.join(differ)}; "
             "choose another --name"
@@ -159,29 +157,8 @@ def sampler(tuning: Tuning, search: int, existing: int) -> optuna.samplers.BaseS
     it proposed first.  A search that was cut off is therefore not the one it would have been.
     """
     seed = int(np.random.SeedSequence([search, existing]).generate_state(1)[0])
-    match tuning.sampler:
-        case "tpe":
-            return optuna.samplers.TPESampler(n_startup_trials=TPE_STARTUP, seed=seed)
-        case "gp":
-            return optuna.samplers.GPSampler(n_startup_trials=TPE_STARTUP, seed=seed)
-        case "qmc":
-            return _quasi_random(search, seed)
-        case "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        case unknown:
-            assert_never(unknown)
-
-
-def _quasi_random(sequence: int, seed: int) -> optuna.samplers.BaseSampler:
-    """Return a sampler along one Sobol sequence; what it cannot place is drawn by ``seed``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # so it is marked since Optuna 3
-        return optuna.samplers.QMCSampler(
-            scramble=True,
-            seed=sequence,
-            independent_sampler=optuna.samplers.RandomSampler(seed=seed),
-            warn_independent_sampling=False,
-        )
+    made: optuna.samplers.BaseSampler = SAMPLERS[tuning.sampler]().make(seed, search)
+    return made
 
 
 def pruner(tuning: Tuning) -> optuna.pruners.BasePruner:

@@ -3,15 +3,16 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sagan_bench.analysis.question import Settings
 from sagan_bench.analysis.statistics import mean_of_all
-from sagan_bench.config.schema import RunConfig
-from sagan_bench.experiments.tuning.definition import TOP, Memory, Seeds, better, definition
+from sagan_bench.execution.engine import Job
+from sagan_bench.experiments.tuning.definition import TOP, Seeds, TuningManifest, better
 from sagan_bench.experiments.tuning.space import Parameter
 from sagan_bench.runs.records import RECORD, Record, Status
 from sagan_bench.runs.run import Run
@@ -20,27 +21,40 @@ from sagan_bench.runs.run_directory import read_now
 if TYPE_CHECKING:
     import optuna
 
-Outcome = Literal["complete", "pruned", "diverged", "failed", "running"]
 Curve = tuple[tuple[int, float], ...]
-STATES: dict[str, Outcome] = {
-    "COMPLETE": "complete",
-    "PRUNED": "pruned",
-    "FAIL": "failed",
-    "RUNNING": "running",
+
+
+class Outcome(StrEnum):
+    """How a trial ended, in the words of the storage and of reports.
+
+    As the `Status` of its run where it can be; a finished trial is complete, and a pruned one was
+    interrupted for good.
+    """
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    DIVERGED = Status.DIVERGED.value
+    FAILED = Status.FAILED.value
+    RUNNING = Status.RUNNING.value
+
+
+STATES = {
+    "COMPLETE": Outcome.COMPLETE,
+    "PRUNED": Outcome.PRUNED,
+    "FAIL": Outcome.FAILED,
+    "RUNNING": Outcome.RUNNING,
 }
 DIVERGED = "diverged"
 """The constraint that a diverged trial violates, by the share of its budget it did not reach."""
 
 
-class Cell(NamedTuple):
-    """A training run: of a trial, or of its values at another seed."""
+@dataclass(frozen=True)
+class TrialRun(Job):
+    """The run of a trial, or of its values at another seed."""
 
-    id: str
     number: int
-    seed: int
-    config: RunConfig
-    digest: str
-    path: Path
+    of_trial: bool
+    """Whether it is that of the trial itself."""
 
     def record(self) -> Record | None:
         """Return its record as of now; None if it never began."""
@@ -51,7 +65,7 @@ class Cell(NamedTuple):
 class Search:
     """One search: a variant, and which of its searches."""
 
-    memory: Memory
+    manifest: TuningManifest
     folder: Path
     variant: str
     index: int
@@ -69,51 +83,56 @@ class Search:
     @property
     def seeds(self) -> Seeds:
         """The training seeds of its runs."""
-        return self.memory.tuning.seeds(self.index)
+        return self.manifest.tuning.seeds(self.index)
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
         """What is searched."""
-        return self.memory.tuning.parameters(self.variant, self.memory.auto)
+        return self.manifest.tuning.parameters(self.variant, self.manifest.auto)
 
     @property
     def begun(self) -> int:
         """How many trials have begun, by the folders of their runs."""
-        names = (re.match(r"t(\d{4,9})-", path.name) for path in (self.folder / self.id).glob("t*"))
-        return max((int(found[1]) + 1 for found in names if found), default=0)
+        paths = (self.folder / self.id).glob("t*")
+        numbered = (re.match(r"t(\d{4,9})-", path.name) for path in paths)
+        return max((int(number[1]) + 1 for number in numbered if number), default=0)
 
     @property
     def definition(self) -> dict[str, str]:
         """What the storage keeps with its study, so that no other goes on under this name."""
-        mine = {"variant": self.variant, "data": self.memory.data_fingerprint}
-        return definition(self.memory.tuning) | mine
+        kept = {key: json.dumps(value) for key, value in self.manifest.tuning.definition.items()}
+        return kept | {"variant": self.variant, "data": self.manifest.data_fingerprint}
 
     def own_values(self) -> Settings:
         """Return the preset's own values, as the first trial has them."""
-        config = self.memory.tuning.config(self.variant, 0, self.memory.auto)
-        return self.memory.tuning.space.own_values(self.parameters, config)
+        config = self.manifest.tuning.config(self.variant, 0, self.manifest.auto)
+        return self.manifest.tuning.space.own_values(self.parameters, config)
 
-    def cell(self, number: int, params: Mapping[str, Any], seed: int) -> Cell:
+    def run(self, number: int, params: Mapping[str, Any], seed: int) -> TrialRun:
         """Return the run of a trial's values at a seed; its place depends on nothing else.
 
         Raises:
             UserError: values that cannot be together.
         """
-        tuning, of_trial = self.memory.tuning, seed == self.seeds.search
+        tuning, of_trial = self.manifest.tuning, seed == self.seeds.search
         config = tuning.config(
-            self.variant, seed, self.memory.auto, params=params, watched=of_trial and tuning.prunes
+            self.variant,
+            seed,
+            self.manifest.auto,
+            params=params,
+            watched=of_trial and tuning.prunes,
         )
-        digest = config.digest(self.memory.data_fingerprint)
+        digest = config.digest(self.manifest.data_fingerprint)
         name = f"t{number:04}-s{seed}"
         path = self.folder / self.id / f"{name}-{digest}"
-        return Cell(f"{self.id}/{name}", number, seed, config, digest, path)
+        return TrialRun(f"{self.id}/{name}", config, path, digest, number, of_trial)
 
 
-def searches(memory: Memory, folder: Path) -> list[Search]:
+def searches(manifest: TuningManifest, folder: Path) -> list[Search]:
     """Return the searches of a tuning, the first of every variant first."""
-    tuning = memory.tuning
+    tuning = manifest.tuning
     return [
-        Search(memory, folder, variant, index)
+        Search(manifest, folder, variant, index)
         for index in range(tuning.searches)
         for variant in tuning.variants
     ]
@@ -154,20 +173,20 @@ class Trial:
 
 def trials(study: "optuna.Study", parameters: Mapping[str, Parameter]) -> list[Trial]:
     """Return the trials of a search that have begun, by number."""
-    there = study.get_trials(deepcopy=False)
-    return [_trial(one, parameters) for one in there if one.state.name in STATES]
+    begun = (trial for trial in study.get_trials(deepcopy=False) if trial.state.name in STATES)
+    return [_trial(trial, parameters) for trial in begun]
 
 
 def _trial(frozen: "optuna.trial.FrozenTrial", parameters: Mapping[str, Parameter]) -> Trial:
     kept = frozen.user_attrs
     outcome = STATES[frozen.state.name]
-    if frozen.constraints.get(DIVERGED, 0) > 0 and outcome == "complete":
-        outcome = "diverged"
+    if frozen.constraints.get(DIVERGED, 0) > 0 and outcome is Outcome.COMPLETE:
+        outcome = Outcome.DIVERGED
     return Trial(
         number=frozen.number,
         outcome=outcome,
         params={key: parameters[key].read(v) for key, v in frozen.params.items()},
-        values=tuple(frozen.values) if outcome == "complete" else None,
+        values=tuple(frozen.values) if outcome is Outcome.COMPLETE else None,
         curve=tuple(sorted(frozen.intermediate_values.items())),
         steps=kept.get("steps", 0),
         seconds=kept.get("seconds", 0.0),
@@ -177,29 +196,29 @@ def _trial(frozen: "optuna.trial.FrozenTrial", parameters: Mapping[str, Paramete
 
 def signs(objectives: Sequence[str]) -> list[int]:
     """Return 1 for each objective of which less is better, and -1 for the others."""
-    return [1 if better(one) == "lower" else -1 for one in objectives]
+    return [1 if better(objective) == "lower" else -1 for objective in objectives]
 
 
-def front(found: Iterable[Trial], objectives: Sequence[str]) -> list[Trial]:
+def front(trials: Iterable[Trial], objectives: Sequence[str]) -> list[Trial]:
     """Return the complete trials that no other beats in all objectives; the best first.
 
     Of one objective these are all complete trials by value.
     """
-    complete = [one for one in found if one.values]
     by = signs(objectives)
+    complete = [
+        ([sign * value for sign, value in zip(by, trial.values, strict=True)], trial)
+        for trial in trials
+        if trial.values
+    ]
 
-    def costs(one: Trial) -> list[float]:
-        return [sign * v for sign, v in zip(by, one.values or (), strict=True)]
-
-    def beaten(one: Trial) -> bool:
-        mine = costs(one)
+    def beaten(costs: list[float]) -> bool:
         return any(
-            all(a <= b for a, b in zip(costs(other), mine, strict=True)) and costs(other) != mine
-            for other in complete
+            other != costs and all(a <= b for a, b in zip(other, costs, strict=True))
+            for other, _ in complete
         )
 
-    kept = complete if len(by) == 1 else [one for one in complete if not beaten(one)]
-    return sorted(kept, key=lambda one: (costs(one)[0], one.number))
+    kept = [each for each in complete if len(by) == 1 or not beaten(each[0])]
+    return [trial for _, trial in sorted(kept, key=lambda each: (each[0][0], each[1].number))]
 
 
 @dataclass(frozen=True)
@@ -224,7 +243,7 @@ class Confirmation:
 
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
-    missing: tuple[Cell, ...]
+    missing: tuple[TrialRun, ...]
     """Runs that are still to be made, as far as is known."""
 
     @property
@@ -236,59 +255,57 @@ class Confirmation:
 
 
 def confirmation(
-    search: Search, found: Iterable[Trial], record_of: Callable[[Cell], Record | None]
+    search: Search, trials: Iterable[Trial], record_of: Callable[[TrialRun], Record | None]
 ) -> Confirmation:
     """Return how far the best trials have been trained again.
 
     Args:
         search: of which.
-        found: its trials.
+        trials: its trials.
         record_of: reads the record of a run.
     """
-    objectives = search.memory.tuning.objectives
-    missing: list[Cell] = []
+    objectives = search.manifest.tuning.objectives
+    missing: list[TrialRun] = []
 
-    def outcomes(number: int, params: Settings, seeds: Iterable[int]) -> dict[int, float | None]:
+    def outcomes(trial: Trial, seeds: Iterable[int]) -> dict[int, float | None]:
         over = dict[int, float | None]()
         for seed in seeds:
-            cell = search.cell(number, params, seed)
-            record = record_of(cell)
+            run = search.run(trial.number, trial.params, seed)
+            record = record_of(run)
             if record is None or not record.status.is_over:
-                missing.append(cell)
+                missing.append(run)
             else:
-                finished = record.status == Status.FINISHED
-                over[seed] = value(record, objectives[0]) if finished else None
+                over[seed] = None if record.status.is_lost else value(record, objectives[0])
         return over
 
-    best = distinct(front(found, objectives))[:TOP]
-    on_a = [
+    best = distinct(front(trials, objectives))[:TOP]
+    candidates = [
         Candidate(
-            one.number,
-            one.params,
-            (one.values or (0.0,))[0],
-            outcomes(one.number, one.params, search.seeds.chosen_on),
+            trial.number,
+            trial.params,
+            (trial.values or (0.0,))[0],
+            outcomes(trial, search.seeds.chosen_on),
         )
-        for one in best
+        for trial in best
     ]
-    if missing or not on_a:
-        return Confirmation(tuple(on_a), None, tuple(missing))
-    winner = min(on_a, key=lambda one: _rank(one, objectives))
-    on_b = outcomes(winner.number, winner.params, search.seeds.reported_on)
-    chosen = Candidate(winner.number, winner.params, winner.searched, winner.on_a, on_b)
-    after = tuple(chosen if one is winner else one for one in on_a)
-    return Confirmation(after, chosen, tuple(missing))
+    if missing or not candidates:
+        return Confirmation(tuple(candidates), None, tuple(missing))
+    index = min(range(len(best)), key=lambda index: _rank(candidates[index], objectives))
+    on_b = outcomes(best[index], search.seeds.reported_on)
+    candidates[index] = replace(candidates[index], on_b=on_b)
+    return Confirmation(tuple(candidates), candidates[index], tuple(missing))
 
 
-def distinct(found: Iterable[Trial]) -> list[Trial]:
-    """Return the trials but for those that repeat the values of one before."""
+def distinct(trials: Iterable[Trial]) -> list[Trial]:
+    """Return the trials but for those that repeat the values of an earlier trial."""
     seen = dict[str, Trial]()
-    for one in found:
-        seen.setdefault(json.dumps(one.params, sort_keys=True), one)
+    for trial in trials:
+        seen.setdefault(json.dumps(trial.params, sort_keys=True), trial)
     return list(seen.values())
 
 
-def _rank(one: Candidate, objectives: Sequence[str]) -> tuple[bool, float, int]:
-    """Order by the mean on set A; one that lost a run there comes after those that did not."""
-    mean = mean_of_all(one.on_a.values())
-    cost = (mean if mean is not None else one.searched) * signs(objectives)[0]
-    return mean is None, cost, one.number
+def _rank(candidate: Candidate, objectives: Sequence[str]) -> tuple[bool, float, int]:
+    """Order by the mean on set A; who lost a run there comes after those that did not."""
+    mean = mean_of_all(candidate.on_a.values())
+    cost = (mean if mean is not None else candidate.searched) * signs(objectives)[0]
+    return mean is None, cost, candidate.number

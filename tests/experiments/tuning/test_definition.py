@@ -92,8 +92,9 @@ def test_a_path_may_move_because_images_enter_by_their_content(tmp_path: Path) -
         return small_tuning(tmp_path, f"data.source=folder:{path}", text=text)
 
     there = memory.model_copy(update={"tuning": at("a")})
-    grown = definition.grown(there, at("b"), tmp_path)
-    assert grown.asked("sagan", 0).config.data.source == "folder:b"
+    there.refuse_other(at("b"), tmp_path)
+    grown = there.tuning.extended(at("b"))
+    assert grown.requested("sagan", 0).config.data.source == "folder:b"
 
 
 def test_a_pruner_that_cannot_work_is_refused(tmp_path: Path) -> None:
@@ -160,13 +161,13 @@ def test_a_password_is_not_kept() -> None:
 
 def test_only_trials_are_scored_on_the_way(tmp_path: Path) -> None:
     def config(**changed: str) -> RunConfig:
-        return small_tuning(tmp_path, **changed).asked("sagan", 0, watched=True).config
+        return small_tuning(tmp_path, **changed).requested("sagan", 0, watched=True).config
 
-    assert small_tuning(tmp_path).asked("sagan", 0).config.run.eval_every is None
+    assert small_tuning(tmp_path).requested("sagan", 0).config.run.eval_every is None
     assert config().run.eval_every == 11
     assert config().run.eval_metrics == "all"
     by_rule = small_tuning(tmp_path, objectives=("twin_rate",))
-    assert by_rule.asked("sagan", 0, watched=True).config.run.eval_metrics == "rule"
+    assert by_rule.requested("sagan", 0, watched=True).config.run.eval_metrics == "rule"
 
 
 def test_what_is_exported_is_read_back_by_train(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_what_is_exported_is_what_was_tuned(tmp_path: Path) -> None:
     tuning = small_tuning(tmp_path, *sets, text=text)
     file = tmp_path / "best.toml"
     file.write_text(definition.exported(tuning, "no-attention", {"training.lr_g": 2e-4}))
-    config, host = read(file=file).config, here(tuning.asked("sagan", 0).config)
+    config, host = read(file=file).config, here(tuning.requested("sagan", 0).config)
     tried = tuning.config("no-attention", 0, host, params={"training.lr_g": 2e-4})
     assert (config.model, config.training) == (tried.model, tried.training)
     assert config.model.attention.discriminator == ()

@@ -14,12 +14,11 @@ from optuna.trial import TrialState
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.execution.engine import Job
 from sagan_bench.experiments.tuning import storage
 from sagan_bench.experiments.tuning.definition import Memory
 from sagan_bench.experiments.tuning.driving import Searcher
 from sagan_bench.experiments.tuning.findings import of_tuning
-from sagan_bench.experiments.tuning.trials import DIVERGED, searches
+from sagan_bench.experiments.tuning.trials import DIVERGED, Outcome, searches
 from sagan_bench.runs.records import Status
 from sagan_bench.session.events import Stopped
 
@@ -82,7 +81,7 @@ def test_hopeless_trials_are_pruned_and_the_rest_told_in_full(tmp_path: Path) ->
     pruned = [trial for trial in one.trials if trial.outcome == "pruned"]
     assert pruned
     assert set(engine.cancelled.values()) == {"pruned"}
-    assert one.budget.trials["complete"] + len(pruned) == 20
+    assert one.budget.trials[Outcome.COMPLETE] + len(pruned) == 20
     assert all(trial.values is None and 20 < trial.steps < 60 for trial in pruned)
     assert one.budget.steps < one.budget.steps_unpruned == 20 * 60
     kept = [trial.params["training.lr_g"] for trial in one.trials if trial.values]
@@ -163,7 +162,7 @@ def test_every_sampler_lives_with_divergence_and_kinds(tmp_path: Path, sampler: 
     memory = planned(small_tuning(tmp_path, sampler=sampler), tmp_path / "t", trials=13)
     (one,) = tune(memory, tmp_path / "t", Scripted(diverges)).searches
     assert sum(one.budget.trials.values()) == 13
-    assert one.budget.trials["diverged"]
+    assert one.budget.trials[Outcome.DIVERGED]
     assert one.reported is not None
 
 
@@ -259,7 +258,7 @@ def test_a_candidate_that_loses_a_run_on_set_a_comes_last(tmp_path: Path) -> Non
 
 def test_where_all_diverge_there_is_no_winner(tmp_path: Path, memory: Memory) -> None:
     (one,) = tune(memory, tmp_path / "t", Scripted(lambda config, step: None)).searches
-    assert one.budget.trials["diverged"] == 8
+    assert one.budget.trials[Outcome.DIVERGED] == 8
     assert (one.candidates, one.chosen, one.reported, one.missing) == ((), None, None, 0)
     assert not (tmp_path / "t" / "best-sagan.toml").exists()
 
@@ -395,7 +394,7 @@ def test_a_stopped_search_goes_on_and_no_trial_is_lost_or_made_twice(
     assert trial_runs(second)[:2] == left
     for job in second.submitted[:2]:
         assert job.path == paths[job.id]
-    assert [trial.outcome for trial in one.trials].count("complete") <= 8
+    assert [trial.outcome for trial in one.trials].count(Outcome.COMPLETE) <= 8
     assert [trial.number for trial in one.trials] == list(range(8))
     finished = Counter(trial_runs(first) + trial_runs(second))
     assert {number for number, times in finished.items() if times > 1} == set(left)
@@ -450,10 +449,9 @@ def test_a_trial_that_was_pruned_but_not_told_is_told(tmp_path: Path, memory: Me
     folder = tmp_path / "t"
     opened = storage.opened(folder, None, writing=True)
     searcher = Searcher(searches(memory, folder)[0], opened)
-    cell = searcher.next()
-    assert cell is not None
-    job = Job(cell.id, cell.config, cell.path, cell.digest)
-    write_record(job, Status.INTERRUPTED, 22, [], "pruned")
+    run = searcher.next()
+    assert run is not None
+    write_record(run, Status.INTERRUPTED, 22, [], "pruned")
     Searcher(searches(memory, folder)[0], opened)
     assert study_of(folder).trials[0].state == TrialState.PRUNED
 

@@ -20,6 +20,7 @@ from sagan_bench.experiments.tuning.findings import (
     findings,
     of_tuning,
 )
+from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report import answers
 from sagan_bench.session.events import Stopped
 
@@ -143,7 +144,7 @@ def test_searches_of_unequal_length_allow_no_verdict(tmp_path: Path) -> None:
     assert found.comparisons[0].verdict is not None
     (first, *rest) = found.searches
     cut = replace(first, trials=first.trials[:-1], budget=replace(first.budget, asked_for=1))
-    failed = first.budget.trials | {"failed": 1}
+    failed = first.budget.trials | {Outcome.FAILED: 1}
     lost = replace(first, budget=replace(first.budget, trials=failed))
     for unequal in (cut, lost):  # a trial that failed taught nothing
         (one,) = findings(memory, folder, [unequal, *rest]).comparisons

@@ -112,6 +112,6 @@ def test_what_is_searched_cannot_be_set(tmp_path: Path) -> None:
 
 def test_bounds_of_a_setting_that_is_no_number_are_refused(tmp_path: Path) -> None:
     tuning = small_tuning(tmp_path, text=FILE.replace("training.beta1", "training.loss"))
-    config = tuning.config("sagan", 0, here(tuning.asked("sagan", 0).config))
+    config = tuning.config("sagan", 0, here(tuning.requested("sagan", 0).config))
     with pytest.raises(UserError, match=r'own training.loss = "hinge" is outside'):
         tuning.space.own_values(tuning.space.parameters, config)

@@ -12,7 +12,7 @@ from example_tunings import Scripted, planned, small_tuning
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning import planning, storage
-from sagan_bench.experiments.tuning.definition import PRUNERS, SAMPLERS, Memory, masked
+from sagan_bench.experiments.tuning.definition import PRUNERS, Memory, masked
 from sagan_bench.experiments.tuning.findings import of_tuning
 
 Change = Callable[[dict[str, Any]], object]
@@ -85,15 +85,6 @@ def test_a_damaged_memory_is_refused_by_name(tmp_path: Path, change: Change, say
         Memory.of(tmp_path)
 
 
-def test_every_sampler_has_its_name(tmp_path: Path) -> None:
-    asked = small_tuning(tmp_path)
-    made = {
-        name: storage.sampler(asked.model_copy(update={"sampler": name}), 0, 0) for name in SAMPLERS
-    }
-    kinds = {name: type(one).__name__.removesuffix("Sampler").lower() for name, one in made.items()}
-    assert kinds == {name: name for name in SAMPLERS}
-
-
 def test_every_pruner_has_its_name(tmp_path: Path) -> None:
     asked = small_tuning(tmp_path)
     made = {name: storage.pruner(asked.model_copy(update={"pruner": name})) for name in PRUNERS}
@@ -108,11 +99,8 @@ def test_every_pruner_has_its_name(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("what", ["sampler", "pruner"])
-def test_a_name_without_a_sampler_or_pruner_of_its_own_is_no_search(
-    what: str, tmp_path: Path
-) -> None:
-    asked = small_tuning(tmp_path).model_copy(update={what: "annealing"})
+def test_a_name_without_a_pruner_of_its_own_is_no_search(tmp_path: Path) -> None:
+    asked = small_tuning(tmp_path).model_copy(update={"pruner": "annealing"})
     with pytest.raises(AssertionError, match="annealing"):
         storage.begun(optuna.storages.InMemoryStorage(), "t/x", asked, 0, {})
 

@@ -1,0 +1,55 @@
+"""Runs and tunings by the names that users give them."""
+
+from pathlib import Path
+
+from sagan_bench.cli.options import pick, program
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
+
+
+def find_run(run: str, runs: Path) -> Path:
+    """Return the folder of a run given by path, name, or the beginning of only one name.
+
+    Raises:
+        UserError: there is none, or more than one; with the closest name.
+    """
+    from sagan_bench.runs.finding import find_runs
+    from sagan_bench.runs.records import RECORD
+
+    for path in (Path(run), runs / run):
+        if (path / RECORD).exists():
+            return path
+    paths = find_runs(runs)
+    begun = [path for path in paths if path.name.startswith(run)]
+    if len(begun) == 1:
+        return begun[0]
+    names = [path.name for path in begun or paths]
+    hint = closest(run, names) if names else f"there are no runs in {runs}"
+    raise UserError(f"no run is at {run}, nor in {runs}; {hint}")
+
+
+def find_tuning(name: str, runs: Path) -> Path:
+    """Return the folder of a tuning given by path or name.  Raises `UserError` with the closest."""
+    from sagan_bench.experiments.tuning.definition import MEMORY
+
+    for path in (Path(name), runs / name):
+        if (path / MEMORY).exists():
+            return path
+    names = [file.parent.name for file in sorted(runs.glob(f"*/{MEMORY}"))]
+    hint = closest(name, names) if names else f"there are none; begin with: {program()} tune"
+    raise UserError(f"no tuning is at {name}, nor in {runs}; {hint}")
+
+
+def best_file(name: str, variant: str | None, runs: Path) -> Path:
+    """Return the file of a tuning's winner, for ``train``.  Raises `UserError` if there is none."""
+    from sagan_bench.experiments.tuning.definition import TuningManifest
+    from sagan_bench.experiments.tuning.planning import best_name
+
+    folder = find_tuning(name, runs)
+    manifest = TuningManifest.of(folder)
+    variants = manifest.tuning.variants if manifest else ()
+    chosen = pick("--variant", variant or variants[0], variants)
+    file = folder / best_name(chosen)
+    if not file.exists():
+        raise UserError(f"--from-study {name}: no winner of {chosen} is confirmed yet; run it on")
+    return file

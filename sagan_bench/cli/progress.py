@@ -1,0 +1,197 @@
+"""How far things are, on stderr: drawn on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from sagan_bench.cli.console import say, shown
+from sagan_bench.cli.tables import number
+from sagan_bench.core.stops import Stopped
+
+if TYPE_CHECKING:
+    from sagan_bench.execution.engine import Ended, Job
+    from sagan_bench.experiments.driver import What
+    from sagan_bench.experiments.tuning.trials import TrialRun
+    from sagan_bench.session.events import Event, Stop
+
+J = TypeVar("J", bound="Job")
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES_OF_RUNS = 30.0
+PHASES = {"data": "data", "score": "scoring"}
+
+
+class View:
+    """How far a thing is: a bar for each of its phases that was heard of.
+
+    Args:
+        steps: of training, if it trains.
+    """
+
+    def __init__(self, steps: int = 0) -> None:
+        self.steps = steps
+        self.row: Mapping[str, float] = {}
+        self.on_terminal = sys.stderr.isatty()
+        self.console = Console(stderr=True, highlight=False)
+        self.bars = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=10),  # everything fits into 80 columns
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+        )
+        self.live: Live | None = None
+        self.tasks: dict[str, TaskID] = {}
+        self.phase_began: dict[str, tuple[float, int]] = {}
+        self.last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.on_terminal:
+            self.live = Live(get_renderable=self.drawn, console=self.console)
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def drawn(self) -> RenderableType:
+        """Return what a terminal shows."""
+        return self.bars.get_renderable()
+
+    def is_time_for_a_line(self, seconds: float) -> bool:
+        """Return whether nothing is drawn, and the last line was so long ago."""
+        now = time.monotonic()
+        if self.on_terminal or now - self.last_line < seconds:
+            return False
+        self.last_line = now
+        return True
+
+    def advance(self, phase: str, done: int, total: int, text: str = "") -> None:
+        """Show that ``done`` of ``total`` of a phase are done, and a remark."""
+        began, first = self.phase_began.setdefault(phase, (time.monotonic(), done))
+        if self.on_terminal:
+            if phase not in self.tasks:
+                self.tasks[phase] = self.bars.add_task(phase, total=total, text="")
+            self.bars.update(self.tasks[phase], completed=done, total=total, text=text)
+        elif self.is_time_for_a_line(SECONDS_BETWEEN_LINES):
+            left = (total - done) * (time.monotonic() - began) / max(done - first, 1)
+            eta = f"  ETA {timedelta(seconds=round(left))}" if done > first else ""
+            print(f"{phase} {done}/{total}{eta}  {text}".rstrip(), file=sys.stderr, flush=True)
+
+    def counter(self, phase: str, stop: "Stop", unit: int = 1) -> Callable[[int, int], None]:
+        """Return what shows how far a phase is, and raises `Stopped` when asked to."""
+
+        def progress(done: int, total: int) -> None:
+            self.advance(phase, done // unit, total // unit)
+            if reason := stop():
+                raise Stopped(reason, None)
+
+        return progress
+
+    def watch(self, event: "Event") -> None:
+        """Show an event of a run."""
+        from sagan_bench.session.events import Progress
+        from sagan_bench.training.loop import Step
+
+        if isinstance(event, Step):
+            self.row = event.row or self.row
+            self.advance("training", event.step, self.steps, _training_text(self.row))
+        elif isinstance(event, Progress):
+            self.advance(PHASES[event.phase], event.done, event.total)
+
+
+def _training_text(row: Mapping[str, float]) -> str:
+    if not row:
+        return ""
+    gammas = [f"{value:.2f}" for name, value in row.items() if name.startswith("gamma.")]
+    text = f"{row['images_per_sec']:.0f} images/s D {row['loss_d']:.2f} G {row['loss_g']:.2f}"
+    return text + (f" γ {' '.join(gammas)}" if gammas else "")
+
+
+class RunsView(View, Generic[J]):
+    """How far many runs are: a line for each that ends, and now and then the rest.
+
+    Args:
+        metric: of which a run's final score is shown.
+    """
+
+    def __init__(self, metric: str) -> None:
+        super().__init__()
+        self.metric = metric
+        self.texts: dict[str, str] = {}
+        """Run -> how far it is."""
+        self.scores: dict[str, str] = {}
+
+    def ended(self, run: J, what: "Ended") -> str:
+        """Return the line that says how a run ended; none is printed if it is empty."""
+        raise NotImplementedError
+
+    def heading(self) -> str:
+        """Return what stands before the runs under way."""
+        raise NotImplementedError
+
+    def follow(self, run: J, what: "What | None") -> None:
+        """Take notice of what happened in a run; None: it begins."""
+        from sagan_bench.execution.engine import Ended
+        from sagan_bench.session.events import Progress, Scored
+        from sagan_bench.training.loop import Diverged, Step
+
+        if what is None:
+            self.texts[run.id] = "starting"
+        elif isinstance(what, Step):
+            self.texts[run.id] = f"{what.step / run.config.run.steps:.0%}"
+        elif isinstance(what, Progress) and what.phase == "score":
+            self.texts[run.id] = f"scoring {what.done / max(what.total, 1):.0%}"
+        elif isinstance(what, Diverged):
+            self.texts[run.id] = "diverged"
+        elif isinstance(what, Scored):
+            if what.score.final and what.score.weights == "ema":
+                self._scored(run, what.score.metrics)
+        elif isinstance(what, Ended):
+            finished = what.status == "finished"
+            self.texts[run.id] = self.scores.get(run.id, "done") if finished else what.status
+            if line := self.ended(run, what):
+                self.console.print(shown(line), markup=False, emoji=False, soft_wrap=True)
+        if self.is_time_for_a_line(SECONDS_BETWEEN_LINES_OF_RUNS):
+            self._say_under_way()
+
+    def _say_under_way(self) -> None:
+        under_way = [f"{name} {text}" for name, text in self.texts.items() if "%" in text]
+        if under_way:
+            say(f"{self.heading()}: {', '.join(under_way)}", error=True)
+
+    def _scored(self, run: J, metrics: Mapping[str, float | None]) -> None:
+        if self.metric in metrics:  # each extractor has a score of its own
+            self.scores[run.id] = number(metrics[self.metric])
+
+
+class TrialsView(RunsView["TrialRun"]):
+    """How far the runs of a tuning are: lines, on a terminal too.
+
+    Args:
+        metric: the first objective.
+        trials: of each search, in all.
+    """
+
+    def __init__(self, metric: str, trials: int) -> None:
+        super().__init__(metric)
+        self.on_terminal = False
+        self.trials = trials
+
+    def ended(self, run: "TrialRun", what: "Ended") -> str:
+        """Return which run has ended, and its value or why it has none."""
+        value = f"{self.metric} {self.scores.get(run.id, '—')}"
+        part = f"{run.number + 1}/{self.trials}" if run.of_trial else "fresh seed"
+        return f"{run.id} ({part}): {value if what.status == 'finished' else what.reason}"
+
+    def heading(self) -> str:
+        """Return what the rest is."""
+        return "under way"

@@ -1,0 +1,112 @@
+"""The verb ``show``: a run, a variant, a configuration, or the layers of its networks."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagan_bench.cli.console import say
+from sagan_bench.cli.options import Choice, Json, Runs, configured
+from sagan_bench.cli.places import find_run
+
+
+@configured
+def show(
+    choice: Choice,
+    what: Annotated[str, typer.Argument(help="config, model, variant, or a run's folder or name")],
+    name: Annotated[str | None, typer.Argument(help="The variant")] = None,
+    baseline: Annotated[str, typer.Option(help="What to hold the variant against")] = "sagan",
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show a run, a variant, the resolved configuration, or the layers of the networks."""
+    if what == "variant":
+        _show_variant(choice, name or choice.variant or "sagan", baseline, as_json)
+    elif what == "config":
+        _show_config(choice, as_json)
+    elif what == "model":
+        _show_model(choice, as_json)
+    else:
+        _show_run(find_run(what, runs), as_json)
+
+
+def _show_run(path: Path, as_json: bool) -> None:
+    from sagan_bench.analysis.collection import scored
+    from sagan_bench.cli.record import print_record
+    from sagan_bench.core.stored import fitting
+    from sagan_bench.runs.records import RECORD
+
+    run = scored(path)
+    if as_json:
+        print(fitting(run.record.to_json, run.path / RECORD).decode(), end="")
+    else:
+        print_record(run.record)
+
+
+def _show_config(choice: Choice, as_json: bool) -> None:
+    from sagan_bench.cli.tables import print_table
+    from sagan_bench.core.trees import flatten
+
+    resolved = choice.resolve()
+    tree = resolved.config.model_dump(mode="json")
+    if as_json:
+        print(json.dumps({"config": tree, "origins": resolved.origins}, indent=2))
+        return
+    rows = ([key, json.dumps(value), resolved.origins[key]] for key, value in flatten(tree))
+    print_table("", ("setting", "value", "from"), rows)
+
+
+def _show_variant(choice: Choice, name: str, baseline: str, as_json: bool) -> None:
+    """Print what a variant changes, in words and as keys, and what that costs."""
+    from sagan_bench.cli.tables import print_table
+    from sagan_bench.config.diff import in_results
+    from sagan_bench.config.variants import variants
+    from sagan_bench.experiments.ablation import counted
+
+    configs = {each: choice.of_variant(each).resolve().config for each in (name, baseline)}
+    changes = in_results(configs[baseline], configs[name])
+    table = variants()
+    says = [table[part]["says"] for part in ([name] if name in table else name.split("+"))]
+    facts = {each: counted(configs[each]) for each in (baseline, name)}
+    if as_json:
+        costs = {each: fact.model_dump(mode="json") for each, fact in facts.items()}
+        print(json.dumps({"says": says, "differences": changes, "facts": costs}, indent=2))
+        return
+    say(f"{name}: {'; '.join(says)}")
+    rows = [[key, json.dumps(old), json.dumps(new)] for key, old, new in changes]
+    rows.append(["parameters", *(f"{f.parameters_g + f.parameters_d:,}" for f in facts.values())])
+    rows.append(["FLOPs a step", *(f"{f.flops_per_step:,}" for f in facts.values())])
+    print_table("", ("setting", baseline, name), rows)
+
+
+def _show_model(choice: Choice, as_json: bool) -> None:
+    from sagan_bench.cli.tables import print_table
+    from sagan_bench.models.build import layout
+
+    networks = layout(choice.resolve().config)
+    totals = {
+        network: {
+            "parameters": networks.parameters(network),
+            "flops": sum(row.flops for row in networks.layers if row.network == network),
+        }
+        for network in ("generator", "discriminator")
+    }
+    if as_json:
+        layers = [row._asdict() for row in networks.layers]
+        step = networks.flops_per_step
+        print(json.dumps({"layers": layers, "totals": totals, "flops_per_step": step}, indent=2))
+        return
+    for network, total in totals.items():
+        lines = [
+            [
+                row.name,
+                " x ".join(map(str, row.output_shape)),
+                f"{row.parameters:,}",
+                f"{row.flops:,}",
+            ]
+            for row in networks.layers
+            if row.network == network
+        ]
+        lines.append(["total", "", f"{total['parameters']:,}", f"{total['flops']:,}"])
+        print_table(network, ("layer", "output", "parameters", "FLOPs an image"), lines)

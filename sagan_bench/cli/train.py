@@ -1,0 +1,78 @@
+"""The verb ``train``: one run, from its configuration to its record."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sagan_bench.cli.console import say
+from sagan_bench.cli.options import Choice, DryRun, Json, configured, program
+from sagan_bench.cli.places import best_file
+from sagan_bench.cli.signals import SOME_FAILED, stopping
+
+if TYPE_CHECKING:
+    from sagan_bench.config.schema import RunConfig
+    from sagan_bench.runs.records import Record
+
+
+@configured
+def train(
+    choice: Choice,
+    out: Annotated[Path | None, typer.Option(help="The run's folder")] = None,
+    from_study: Annotated[
+        str | None, typer.Option(help="The confirmed winner of a tuning in runs/, or its folder")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on where this run was cut off")] = True,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train one variant, score it and record it.
+
+    The same command again goes on where it was interrupted, and does nothing once it is finished.
+    """
+    if from_study:
+        choice = choice.from_file(best_file(from_study, choice.variant, Path("runs")))
+    config = choice.resolve().config
+    if dry_run:
+        _print_plan(config, out, not resume, as_json)
+    elif record := _trained(config, out, not resume):
+        path = out or Path("runs") / record.run
+        if as_json:
+            print(record.to_json().decode(), end="")
+        else:
+            from sagan_bench.cli.record import print_record
+
+            print_record(record)
+            print(f"run:     {path}\nsamples: {path / 'samples'}\nnext:    {program()} show {path}")
+        if record.status != "finished":
+            raise typer.Exit(SOME_FAILED)
+
+
+def _trained(config: "RunConfig", out: Path | None, fresh: bool) -> "Record | None":
+    """Train, and return the record; None on all processes but the main one."""
+    from sagan_bench.cli.progress import View
+    from sagan_bench.core import distributed
+    from sagan_bench.session import experiment
+    from sagan_bench.session.capabilities import on_this_rank
+
+    with distributed.joined(config.run.device) as context, stopping() as stop:
+        config = on_this_rank(config, context)
+        view = View(config.run.steps)
+        with view if context.is_main_process else nullcontext():
+            record = experiment.run(
+                config, out=out, fresh=fresh, watch=view.watch, stop=stop, context=context
+            )
+        return record if context.is_main_process else None
+
+
+def _print_plan(config: "RunConfig", out: Path | None, fresh: bool, as_json: bool) -> None:
+    from sagan_bench.session import experiment
+
+    planned = experiment.dry_run(config, out, fresh=fresh)
+    if as_json:
+        print(json.dumps(planned, indent=2))
+        return
+    for key, value in planned.items():
+        say(f"{key:<16} {value}")

@@ -1,0 +1,53 @@
+"""One attempt at a run: in a slot, to its end, whatever that is."""
+
+import gc
+import traceback
+
+import torch
+
+from sagan_bench.config.layers import override
+from sagan_bench.core.errors import MachineError, UserError, machine_error
+from sagan_bench.execution.engine import Ended, Job
+from sagan_bench.execution.slots import Slot
+from sagan_bench.runs.records import Status
+from sagan_bench.session import experiment
+from sagan_bench.session.events import Stop, Stopped, Watch
+
+
+def placed(job: Job, slot: Slot) -> Job:
+    """Return a job as it runs in a slot: device, threads, and how many share the device.
+
+    A run that was interrupted keeps the threads that it had: their number changes last bits.
+    """
+    settings = {"run.device": slot.device, "run.cells_on_device": slot.shared_by}
+    if experiment.threads_of(job.path) is None:
+        settings["run.threads"] = job.config.run.threads or slot.threads
+    config = override(job.config, {key: ("engine", value) for key, value in settings.items()})
+    return Job(job.id, config, job.path, job.digest)
+
+
+def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
+    """Make a run to its end; all ends but the interpreter's own are recorded."""
+    try:
+        record = experiment.run(job.config, out=job.path, watch=watch, stop=stop)
+        return Ended(record.status, record.reason)
+    except Stopped as stopped:
+        return Ended(Status.INTERRUPTED, str(stopped))
+    except (MachineError, OSError) as error:
+        failure = machine_error(error) if isinstance(error, OSError) else error
+        return note_failure(job, str(failure), lost=True)
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is this run's result
+        trace = "" if isinstance(error, UserError) else traceback.format_exc()
+        return note_failure(job, f"{type(error).__name__}: {error}", trace)
+    finally:
+        if job.config.training.compile:
+            torch.compiler.reset()  # the next run's networks are others
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def note_failure(job: Job, reason: str, trace: str = "", *, lost: bool = False) -> Ended:
+    """Record that a run failed, or was ``lost`` to the machine, and return how it ended."""
+    status = experiment.note_failure(job.config, job.digest, job.path, reason, trace, lost=lost)
+    return Ended(status, reason)

@@ -1,0 +1,24 @@
+"""What a sampler is."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from optuna.samplers import BaseSampler
+
+STARTUP_TRIALS = 10
+"""Trials at random before a model of them proposes any."""
+
+
+class Sampler(ABC):
+    """Makes what proposes the values of trials."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def make(self, seed: int, sequence: int) -> BaseSampler:
+        """Return Optuna's sampler.
+
+        Args:
+            seed: another each time that a search goes on, so that it proposes nothing again.
+            sequence: the index of the search, for a sampler along one sequence of points.
+        """
