@@ -91,7 +91,9 @@ class RunSet:
 
     @cached_property
     def _families(self) -> frozenset[str]:
-        return frozenset(family(one.model_dump(mode="json")) for one in self.protocols.values())
+        return frozenset(
+            family(protocol.model_dump(mode="json")) for protocol in self.protocols.values()
+        )
 
 
 def whole(path: Path) -> Run:
@@ -138,14 +140,14 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
     over = [run for run in runs if run.record.status.is_over]
     over.sort(key=lambda run: run.seed)
     if loose:
-        over = _told_apart(over)
+        over = _disambiguated(over)
     _refuse_clashes(over)
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
     return RunSet(tuple(over), begun, len(places) - len(runs), _common_protocols(over))
 
 
-def _told_apart(runs: Sequence[Run]) -> list[Run]:
+def _disambiguated(runs: Sequence[Run]) -> list[Run]:
     """Return the runs under the first kind of label by which those of one label are alike."""
     for label in (
         lambda run: run.record.variant,

@@ -92,7 +92,7 @@ def made_quick() -> Iterator[None]:
     from sagan_bench.evaluation import extractors, metrics, scoring
     from sagan_bench.experiments.tuning import storage, trials
     from sagan_bench.models import build
-    from sagan_bench.report import figures, pictures
+    from sagan_bench.report import pictures, svg
     from sagan_bench.session import planning
 
     def mean(features: Any) -> Any:
@@ -107,7 +107,7 @@ def made_quick() -> Iterator[None]:
         patch.setattr(metrics, "fid_features_to_statistics", mean)
         patch.setattr(metrics, "fid_statistics_to_metric", distance)
         patch.setattr(planning, "layout", _once(build.layout))  # the same again and again
-        patch.setattr(figures, "svg", lambda *args, **kwargs: "<svg/>")
+        patch.setattr(svg, "svg", lambda *args, **kwargs: "<svg/>")
         patch.setattr(pictures, "_png", small_png)
         patch.setattr(building, "_SECONDS_BETWEEN_CHECKPOINTS", 0)
         patch.setattr(trials, "TOP", 1)
