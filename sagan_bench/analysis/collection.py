@@ -159,7 +159,7 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
     over = [run for run in runs if run.record.status.is_over]
     over.sort(key=lambda run: run.seed)
     if loose:
-        over = _told_apart(over)
+        over = _disambiguated(over)
     _refuse_clashes(over)
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
@@ -167,7 +167,7 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
     return RunSet(tuple(over), begun, len(places) - len(runs), main, others)
 
 
-def _told_apart(runs: Sequence[Run]) -> list[Run]:
+def _disambiguated(runs: Sequence[Run]) -> list[Run]:
     """Return the runs under the first kind of label by which those of one label are alike."""
     for label in (
         lambda run: run.record.variant,

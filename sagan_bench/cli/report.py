@@ -20,6 +20,7 @@ REPORTS = Path("reports")
 SECONDS_BETWEEN_LOOKS = 10.0
 
 Render = Callable[[], tuple["AnyDocument", Path]]
+Collect = Callable[[], tuple["AnyDocument", "Files"]]
 
 
 def report(
@@ -59,57 +60,34 @@ def _jobs(
     from sagan_bench.cli.compare import place
     from sagan_bench.experiments import study
     from sagan_bench.experiments.tuning import definition
+    from sagan_bench.report import collect, publish
 
-    stored = [Path(one) for one in what if one.endswith(".json")]
-    places = [place(one, runs) for one in what if not one.endswith(".json")]
-    studies = [one for one in places if (one / study.MEMORY).exists()]
-    tunings = [one for one in places if (one / definition.MEMORY).exists()]
-    loose = [one for one in places if one not in (*studies, *tunings)]
+    stored = [Path(name) for name in what if name.endswith(".json")]
+    places = [place(name, runs) for name in what if not name.endswith(".json")]
+    studies = [folder for folder in places if (folder / study.MEMORY).exists()]
+    tunings = [folder for folder in places if (folder / definition.MEMORY).exists()]
+    loose = [folder for folder in places if folder not in (*studies, *tunings)]
     if out and len(stored) + len(studies) + len(tunings) + bool(loose) > 1:
         raise UserError("--out names the folder of one page; leave it out for several")
-    jobs = [_again(file) for file in stored]
-    jobs += [_first(partial(_study, folder), out) for folder in studies]
-    jobs += [_first(partial(_tuning, folder, storage), out) for folder in tunings]
-    return jobs + ([_first(partial(_runs, loose, baseline), out)] if loose else [])
+    collected: list[Collect] = [partial(collect.of_study, folder) for folder in studies]
+    collected += [partial(collect.of_tuning, folder, storage) for folder in tunings]
+    collected += [partial(_loose, loose, baseline)] if loose else []
+    again = [partial(publish.again, file) for file in stored]
+    return [*again, *(partial(_rendered, documents, out) for documents in collected)]
 
 
-def _again(file: Path) -> Render:
-    def render() -> tuple["AnyDocument", Path]:
-        from sagan_bench.report import publish
+def _rendered(collect: Collect, out: Path | None) -> tuple["AnyDocument", Path]:
+    """Collect and render a page, which the list of reports holds unless ``out``."""
+    from sagan_bench.report import publish
 
-        return publish.again(file)
-
-    return render
-
-
-def _first(collect: Callable[[], tuple["AnyDocument", "Files"]], out: Path | None) -> Render:
-    """Return what collects and renders a page, which the list of reports holds unless ``out``."""
-
-    def render() -> tuple["AnyDocument", Path]:
-        from sagan_bench.report import publish
-
-        document, pictures = collect()
-        page = publish.publish(document, pictures, out or REPORTS / document.name)
-        if out is None:
-            publish.list_reports(REPORTS)
-        return document, page
-
-    return render
+    document, pictures = collect()
+    page = publish.publish(document, pictures, out or REPORTS / document.name)
+    if out is None:
+        publish.list_reports(REPORTS)
+    return document, page
 
 
-def _study(folder: Path) -> tuple["AnyDocument", "Files"]:
-    from sagan_bench.report import collect
-
-    return collect.of_study(folder)
-
-
-def _tuning(folder: Path, storage: str | None) -> tuple["AnyDocument", "Files"]:
-    from sagan_bench.report import collect
-
-    return collect.of_tuning(folder, storage)
-
-
-def _runs(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Files"]:
+def _loose(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Files"]:
     from sagan_bench.report import collect
     from sagan_bench.runs.finding import find_runs
 
@@ -122,7 +100,7 @@ def _watched(render: Render) -> tuple["AnyDocument", Path]:
     """Render until the study is complete, and wait while nothing can be said yet."""
     from sagan_bench.report.formats import plural
 
-    told = ""
+    shown = ""
     while True:
         try:
             document, page = render()
@@ -131,9 +109,9 @@ def _watched(render: Render) -> tuple["AnyDocument", Path]:
                 return document, page
         except NothingFinished as error:
             text = str(error)
-        if text != told:
+        if text != shown:
             say(text, error=True)
-        told = text
+        shown = text
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

@@ -35,16 +35,16 @@ def collected(folder: Path) -> tuple[Memory, RunSet]:
 
 def question(memory: Memory) -> Question:
     """Return what a study asks of its runs."""
-    asked = memory.study
+    own = memory.study
     return Question(
-        name=asked.name,
-        text=asked.question,
-        measure=asked.measure,
-        pairs=asked.pairs,
+        name=own.name,
+        text=own.question,
+        measure=own.measure,
+        pairs=own.pairs,
         declared=True,
-        comparable=asked.comparable,
+        comparable=own.comparable,
         looks=memory.looks,
-        planned=len(asked.all_variants) * len(asked.seeds),
+        planned=len(own.all_variants) * len(own.seeds),
         facts=memory.facts,
-        paper=asked.paper,
+        paper=own.paper,
     )

@@ -16,25 +16,25 @@ FEW = 6
 """Variants with too few runs that are named."""
 
 
-def of_study(found: Findings, runs: Sequence[Run], unread: int) -> Iterator[str]:
+def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[str]:
     """Yield what is to be known of a study, or of runs that no study names."""
     yield from _left_out(unread)
-    yield from _of_numbers(found, runs)
-    yield from _of_readings(found)
-    if any(variant.shared_device for variant in found.variants):
+    yield from _of_numbers(findings, runs)
+    yield from _of_readings(findings)
+    if any(variant.shared_device for variant in findings.variants):
         yield "Several runs shared a device: times and images a second are those of a busy one."
-    yield from _of_place(found.protocol, [run.record for run in runs])
+    yield from _of_place(findings.protocol, [run.record for run in runs])
     devices = {run.record.environment.device_name or run.record.environment.cpu for run in runs}
     if len(devices) > 1:
         yield f"Runs were made on {len(devices)} kinds of device: their times do not compare."
-    if not found.declared:
+    if not findings.declared:
         yield "Metric and smallest difference that matters were chosen after the runs."
     scores = (score for run in runs for score in run.final("ema"))
     yield from dict.fromkeys(f"{text}." for score in scores for text in score.warnings)
 
 
 def of_tuning(
-    found: TuningFindings,
+    findings: TuningFindings,
     runs: Sequence[Run],
     unread: int,
     protocol: Mapping[str, Any],
@@ -45,10 +45,10 @@ def of_tuning(
     yield from _left_out(unread)
     if not confirm:
         yield "Nothing is trained again on fresh seeds: the best of a search is too optimistic."
-    for search in found.searches:
+    for search in findings.searches:
         yield from _of_search(search)
-    if found.looks:
-        yield looked(found.looks)
+    if findings.looks:
+        yield looked(findings.looks)
     yield "All trials of a search share one training seed: what they say is also about that seed."
     yield from _of_place(protocol, [run.record for run in runs])
 
@@ -71,12 +71,12 @@ def _of_place(protocol: Mapping[str, Any], records: Iterable[Record]) -> Iterato
         yield "Some runs were made from a checkout with changes that no commit holds."
 
 
-def _of_numbers(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
-    for variant in found.variants:
+def _of_numbers(findings: Findings, runs: Sequence[Run]) -> Iterator[str]:
+    for variant in findings.variants:
         n, lost = variant.summary.n, variant.summary.n - variant.summary.n_ok
         if lost:
             yield f"{lost} of {n} runs of {variant.name} diverged, failed or have no figure."
-    few = [variant for variant in found.variants if variant.summary.n < CONFIRMATORY_N]
+    few = [variant for variant in findings.variants if variant.summary.n < CONFIRMATORY_N]
     if few:
         counts = ", ".join(f"{variant.name} has {variant.summary.n}" for variant in few[:FEW])
         more = f" and {len(few) - FEW} others" if len(few) > FEW else ""
@@ -86,19 +86,19 @@ def _of_numbers(found: Findings, runs: Sequence[Run]) -> Iterator[str]:
         yield f"{stopped} interrupted runs are not counted; the same command finishes them."
 
 
-def _of_readings(found: Findings) -> Iterator[str]:
+def _of_readings(findings: Findings) -> Iterator[str]:
     """Yield where runs had not settled, and where a secondary metric contradicts a verdict."""
-    curves = sum(variant.curves for variant in found.variants)
-    settled = sum(variant.settled for variant in found.variants)
+    curves = sum(variant.curves for variant in findings.variants)
+    settled = sum(variant.settled for variant in findings.variants)
     if curves and 2 * settled < curves:
         yield (
             f"{curves - settled} of {curves} runs had not settled at the end: what is said holds "
             "at this budget."
         )
-    claimed = {(c.variant, c.baseline): c.verdict for c in found.primary.comparisons}
+    claimed = {(c.variant, c.baseline): c.verdict for c in findings.primary.comparisons}
     contradictions = ((Verdict.BETTER, False), (Verdict.WORSE, True))
-    for reading in found.secondary:
-        for c in reading.comparisons if reading.metric != found.primary.metric else ():
+    for reading in findings.secondary:
+        for c in reading.comparisons if reading.metric != findings.primary.metric else ():
             improved = c.effect is not None and (c.effect > 0) == (reading.better == "higher")
             if c.effect and (claimed.get((c.variant, c.baseline)), improved) in contradictions:
                 bounds = " [{:+.3g}, {:+.3g}]".format(*c.interval) if c.interval else ""

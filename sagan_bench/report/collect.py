@@ -69,16 +69,16 @@ def _of_runs(
     name: str, numbers: comparison.Findings, memory: StudyManifest | None = None
 ) -> tuple[Document, Files]:
     collection = numbers.runs
-    found = _named(text.findings(numbers))
-    source = Source(found, _ordered(found, collection), collection, memory)
-    is_partial = bool(numbers.missing or found.unfinished)
+    findings = _named(text.findings(numbers))
+    source = Source(findings, _ordered(findings, collection), collection, memory)
+    is_partial = bool(numbers.missing or findings.unfinished)
     comparable = numbers.question.comparable
     first = source.records[0]
     document = Document(
         **_shared(name, source),
         status="smoke" if not comparable else "partial" if is_partial else "complete",
-        findings=found,
-        warnings=tuple(caveats.of_study(found, source.runs, collection.unread)),
+        findings=findings,
+        warnings=tuple(caveats.of_study(findings, source.runs, collection.unread)),
         config=first.config,
         data=first.data.manifest if first.data else {},
         made_with=first.environment.sagan_bench or "unknown",
@@ -108,8 +108,8 @@ def of_tuning(folder: Path, url: str | None = None) -> tuple[TuningDocument, Fil
     memory, numbers = tunings.collected(folder, url, record_of)
     runs = [Run(path, record) for path, record in records.items()]
     storage = memory.storage or f"{numbers.name}/{JOURNAL}"
-    found = replace(answers.findings(numbers), storage=storage)
-    source = Source(found, runs, memory=memory)
+    findings = replace(answers.findings(numbers), storage=storage)
+    source = Source(findings, runs, memory=memory)
     finals = (score.protocol for run in runs for score in run.final("ema"))
     protocol = next(finals, {})
     unread = len(paths) - len(runs)
@@ -119,8 +119,8 @@ def of_tuning(folder: Path, url: str | None = None) -> tuple[TuningDocument, Fil
     document = TuningDocument(
         **_shared(folder.resolve().name, source),
         status="complete" if is_over(memory, numbers) else "partial",
-        findings=found,
-        warnings=tuple(caveats.of_tuning(found, runs, unread, protocol, confirm=memory.confirm)),
+        findings=findings,
+        warnings=tuple(caveats.of_tuning(findings, runs, unread, protocol, confirm=memory.confirm)),
         config=first.model_dump(mode="json"),
         data=next((record.data.manifest for record in source.records if record.data), {}),
         made_with=next(filter(None, versions), "unknown"),
@@ -157,19 +157,19 @@ def _collected(kind: Kind, source: Source) -> dict[str, Any]:
     return {**fields, "sections": own}
 
 
-def _ordered(found: Findings, collection: RunSet) -> list[Run]:
+def _ordered(findings: Findings, collection: RunSet) -> list[Run]:
     """Return the runs in the order of their variants and seeds; those of no variant yet last."""
-    order = {variant.name: number for number, variant in enumerate(found.variants)}
+    order = {variant.name: number for number, variant in enumerate(findings.variants)}
     runs = (*collection.attempted, *collection.begun)
     return sorted(runs, key=lambda run: (order.get(run.variant, len(order)), run.variant, run.seed))
 
 
-def _named(found: Findings) -> Findings:
+def _named(findings: Findings) -> Findings:
     """Return the findings with names of runs for paths, which mean nothing elsewhere."""
     runs, unfinished = (
-        tuple(Path(path).name for path in paths) for paths in (found.runs, found.unfinished)
+        tuple(Path(path).name for path in paths) for paths in (findings.runs, findings.unfinished)
     )
-    return replace(found, runs=runs, unfinished=unfinished)
+    return replace(findings, runs=runs, unfinished=unfinished)
 
 
 def _environments(records: Iterable[Record]) -> Iterator[Mapping[str, Any]]:

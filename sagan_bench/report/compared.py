@@ -56,18 +56,18 @@ def comparisons(reading: Reading) -> list[dict[str, Any]]:
     return rows
 
 
-def variants(found: Findings) -> list[dict[str, Any]]:
+def variants(findings: Findings) -> list[dict[str, Any]]:
     """Return a row for each variant: what its runs, and its comparison with a baseline, gave."""
-    compared = {row["variant"]: row for row in comparisons(found.primary)}
-    level = decimals(variant.summary.mean for variant in found.variants)
+    compared = {row["variant"]: row for row in comparisons(findings.primary)}
+    level = decimals(variant.summary.mean for variant in findings.variants)
     rows = []
-    for variant in found.variants:
+    for variant in findings.variants:
         figures = asdict(variant.summary)
         low, high = figures.pop("divergence_interval") or (None, None)
         rows.append({
             **compared.get(variant.name, NOT_COMPARED),
             **figures,
-            "metric": found.primary.metric,
+            "metric": findings.primary.metric,
             "divergence_low": low,
             "divergence_high": high,
             "level": level,
@@ -80,19 +80,19 @@ def variants(found: Findings) -> list[dict[str, Any]]:
     return rows
 
 
-def blocks(found: Findings) -> list[dict[str, Any]]:
+def blocks(findings: Findings) -> list[dict[str, Any]]:
     """Return what each block of each variant did, as rows."""
     return [
         {**asdict(block), "variant": variant.name, "block": f"{block.network} {block.name}"}
-        for variant in found.variants
+        for variant in findings.variants
         for block in variant.blocks
     ]
 
 
-def paper(found: Findings) -> tuple[list[str], list[dict[str, Any]]]:
+def paper(findings: Findings) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the metrics of a published table, and its lines beside a study's own as rows."""
     lines = [
         {**asdict(line), **(line.paper or {}), "queries": line.channels and line.channels // 8}
-        for line in found.paper
+        for line in findings.paper
     ]
-    return list(dict.fromkeys(key for line in found.paper for key in line.paper or {})), lines
+    return list(dict.fromkeys(key for line in findings.paper for key in line.paper or {})), lines

@@ -41,74 +41,56 @@ COLUMNS, GAP_PX = 8, 2
 """Of a sample grid, as `sagan_bench.session.probes` draws it."""
 
 
-def chosen(found: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], Files]:
+REAL: dict[str, Any] = {
+    "kind": "real",
+    "variant": None,
+    "seed": None,
+    "alt": "Real images of the training data",
+    "caption": "what the generators should look like",
+}
+
+
+def chosen(findings: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], Files]:
     """Return the pictures of a report and their files.
 
     All variants are shown at one training seed, so that they drew the same noise: the seed whose
     runs are nearest the medians of their variants.  A variant without that seed shows its own
     median run, and one without any finished run the last grid before it was lost.
     """
-    shared, pictures, files = _shared_seed(found), list[Picture](), dict[str, bytes]()
+    shared, pictures, files = _shared_seed(findings), list[Picture](), dict[str, bytes]()
     by_key = {(run.variant, run.seed): run for run in runs}
-    for number, variant in enumerate(found.variants):
+
+    def add(file: str, content: bytes, **about: Any) -> None:
+        files[file] = content
+        pictures.append(Picture(file=file, **about))
+
+    for number, variant in enumerate(findings.variants):
         seed, why = _seed_of(variant.values, shared)
         run = by_key.get((variant.name, seed))
         if run is None or not (grid := _content(run, _last(run, "samples/step-*.png"))):
             continue
+        own: dict[str, Any] = {"variant": variant.name, "seed": seed}
         value = variant.values.get(seed)
-        told = "no figure" if value is None else f"{found.primary.label} {value:.3g}"
+        figure = "no figure" if value is None else f"{findings.primary.label} {value:.3g}"
         stem = f"{number:02d}-{_slug(variant.name)}-s{seed}"
         if not pictures and (real := _content(run, "samples/real.png")):
-            files["real.png"] = real
-            pictures.append(_real())
-        name = f"samples-{stem}.png"
-        files[name] = grid
-        pictures.append(
-            Picture(
-                kind="samples",
-                variant=variant.name,
-                seed=seed,
-                file=name,
-                alt=f"Samples of {variant.name}, seed {seed}, {told}",
-                caption=f"seed {seed}, {told}; {why}",
-            )
-        )
-        for block, picture in _maps(run, images=1 if len(found.variants) > MANY else 3):
-            name = f"attention-{stem}-{_slug(block)}.png"
-            files[name] = _png(picture)
-            pictures.append(_of_maps(variant.name, seed, block, name))
+            add("real.png", real, **REAL)
+        alt = f"Samples of {variant.name}, seed {seed}, {figure}"
+        caption = f"seed {seed}, {figure}; {why}"
+        add(f"samples-{stem}.png", grid, kind="samples", alt=alt, caption=caption, **own)
+        for block, picture in _maps(run, images=1 if len(findings.variants) > MANY else 3):
+            whose = "its own samples" if block.startswith("generator.") else "real images"
+            looks = f"Where {block} of {variant.name} looks, from five query points, over {whose}"
+            about = {"alt": looks, "caption": f"{block}, seed {seed}, over {whose}", **own}
+            file = f"attention-{stem}-{_slug(block)}.png"
+            add(file, _png(picture), kind="attention", block=block, **about)
     return tuple(pictures), files
 
 
-def _real() -> Picture:
-    return Picture(
-        kind="real",
-        variant=None,
-        seed=None,
-        file="real.png",
-        alt="Real images of the training data",
-        caption="what the generators should look like",
-    )
-
-
-def _of_maps(variant: str, seed: int, block: str, name: str) -> Picture:
-    network = block.partition(".")[0]
-    whose = "its own samples" if network == "generator" else "real images"
-    return Picture(
-        kind="attention",
-        variant=variant,
-        seed=seed,
-        block=block,
-        file=name,
-        alt=f"Where {block} of {variant} looks, from five query points, over {whose}",
-        caption=f"{block}, seed {seed}, over {whose}",
-    )
-
-
-def _shared_seed(found: Findings) -> int | None:
+def _shared_seed(findings: Findings) -> int | None:
     """Return the seed at which the finished runs are nearest their medians, by rank."""
     ranks: dict[int, list[float]] = {}
-    for variant in found.variants:
+    for variant in findings.variants:
         ok = sorted((value, seed) for seed, value in variant.values.items() if value is not None)
         for rank, (_, seed) in enumerate(ok):
             ranks.setdefault(seed, []).append(abs(rank - (len(ok) - 1) / 2))
@@ -204,8 +186,8 @@ def _sheet(images: Pixels, beta: NDArray[Any], queries: NDArray[Any]) -> Image.I
         for query in queries:
             _mark(marked, query, _cells(queries))
         sheet.paste(marked, (0, row * step))
-        for column, (query, one) in enumerate(zip(queries, maps, strict=True), start=1):
-            tile = _over(plain, one.astype(float))
+        for column, (query, weights) in enumerate(zip(queries, maps, strict=True), start=1):
+            tile = _over(plain, weights.astype(float))
             _mark(tile, query, _cells(queries))
             sheet.paste(tile, (column * step, row * step))
     return sheet
@@ -216,9 +198,9 @@ def _cells(queries: NDArray[Any]) -> int:
     return int(2 * queries[0][0])
 
 
-def _over(image: Image.Image, one: NDArray[np.float64]) -> Image.Image:
+def _over(image: Image.Image, weights: NDArray[np.float64]) -> Image.Image:
     """Return the image in grey under a map, bright where the query looks; scaled to its maximum."""
-    weight = one / max(one.max(), 1e-12)
+    weight = weights / max(weights.max(), 1e-12)
     size = image.size
     mask = Image.fromarray((weight * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     strength = np.asarray(mask, dtype=float)[..., None] / 255

@@ -106,15 +106,18 @@ def list_reports(root: Path) -> Path:
     """Write ``index.html`` of the reports in a folder, the newest first; return its path."""
     files = sorted(root.glob(f"*/{DATA}/{JSON}"))
     whole = readable(files, lambda file: _whole(file)[0])
-    found = [(file.parent.parent.name, document) for file, document in whole]
-    found.sort(key=lambda one: (one[1].finished_at or "", one[0]), reverse=True)
+    whole.sort(key=lambda pair: (pair[1].finished_at or "", pair[0].parents[1].name), reverse=True)
     sweep_dead(root)
-    atomic_write(root / PAGE, page.render_list(map(_listed, found)).encode())
+    atomic_write(
+        root / PAGE,
+        page.render_list(
+            _listed(file.parents[1].name, document) for file, document in whole
+        ).encode(),
+    )
     return root / PAGE
 
 
-def _listed(one: tuple[str, AnyDocument]) -> dict[str, object]:
-    name, document = one
+def _listed(name: str, document: AnyDocument) -> dict[str, object]:
     tone, answer = answers.answer(document)
     return {
         "href": f"{quote(name)}/{PAGE}",

@@ -338,17 +338,13 @@ def several(comparisons: Sequence[Words]) -> tuple[Tone, str]:
         by_tone.setdefault(tone(comparison), []).append(comparison.variant)
     if by_tone.keys() == {"open"}:
         return "open", f"Nothing can be claimed of any of the {len(comparisons)} comparisons."
-    counts = [
-        f"{len(by_tone[colour])} {ending}{_names(by_tone[colour])}"
-        for colour, ending in COUNTED.items()
-        if colour in by_tone
-    ]
+    counts = []
+    for colour, ending in COUNTED.items():
+        if names := by_tone.get(colour):
+            named = f" ({', '.join(names)})" if len(names) <= NAMED else ""
+            counts.append(f"{len(names)} {ending}{named}")
     baselines = {comparison.baseline for comparison in comparisons}
     baseline = baselines.pop() if len(baselines) == 1 else "their baselines"
     most = max(by_tone, key=lambda colour: len(by_tone[colour]))
     colour = most if 2 * len(by_tone[most]) > len(comparisons) else "open"
     return colour, f"Of {len(comparisons)} comparisons with {baseline}: {'; '.join(counts)}."
-
-
-def _names(variants: Sequence[str]) -> str:
-    return f" ({', '.join(variants)})" if len(variants) <= NAMED else ""

@@ -78,8 +78,8 @@ def frame(paths: Iterable[Path]) -> "pd.DataFrame":
     import pandas as pd  # not at the top: --help need not wait for it
 
     rows = [row for path, record in read_all(paths) for row in _rows_of(path, record)]
-    found = {name for row in rows for name in row} - set(_COLUMNS)
-    others = sorted(found, key=lambda name: ("." in name, name))  # metrics first
+    names = {name for row in rows for name in row} - set(_COLUMNS)
+    others = sorted(names, key=lambda name: ("." in name, name))  # metrics first
 
     def column(name: str) -> Any:
         measured = "." not in name or name.startswith("floor.")

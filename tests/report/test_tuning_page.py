@@ -23,6 +23,7 @@ from sagan_bench.experiments.tuning.space import load
 from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report import answers, collect, publish, repeating
 from sagan_bench.report.document import TuningDocument
+from sagan_bench.runs import records
 
 REACHED = 100.0
 
@@ -255,6 +256,28 @@ def test_trials_and_winners_can_be_taken_away(both: Tuned) -> None:
     on_b = [float(r["fid"]) for r in fresh if (r["search"], r["set"]) == ("sagan-0", "B")]
     assert sum(on_b) / len(on_b) == pytest.approx(one.reported)
     assert (data / "best-sagan.toml").read_text() == both.document.winners["sagan"]
+
+
+def test_a_report_reads_the_tuning_and_each_record_once(
+    both: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    read_object, memory_of = records.read_object, Memory.of
+
+    def counted(file: Path, **how: bool) -> dict[str, Any]:
+        reads.append(file)
+        return read_object(file, **how)
+
+    def remembered(folder: Path) -> Memory | None:
+        reads.append(folder)
+        return memory_of(folder)
+
+    monkeypatch.setattr(records, "read_object", counted)
+    monkeypatch.setattr(Memory, "of", remembered)
+    document, _ = collect.of_tuning(both.folder)
+    assert document == both.document
+    assert reads.count(both.folder) == 1
+    assert len(reads) == len(set(reads)) > document.runs_over
 
 
 def test_the_command_tunes_like_this_again(tmp_path: Path, both: Tuned) -> None:

@@ -130,7 +130,9 @@ class SearchFindings:
     @property
     def winner(self) -> Candidate | None:
         """The candidate that was chosen."""
-        return next((one for one in self.candidates if one.number == self.chosen), None)
+        return next(
+            (candidate for candidate in self.candidates if candidate.number == self.chosen), None
+        )
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class FindingsOf(Generic[S]):
 
         To take the best of several would be to choose on set B.
         """
-        return next(one for one in self.searches if one.variant == variant)
+        return next(search for search in self.searches if search.variant == variant)
 
 
 Findings = FindingsOf[Standing]
@@ -196,67 +198,67 @@ def collected(
     Raises:
         UserError: there is none, or its storage cannot be read.
     """
-    memory = TuningManifest.of(folder)
-    if memory is None:
+    manifest = TuningManifest.of(folder)
+    if manifest is None:
         raise UserError(f"no tuning is in {folder}; begin one with `tune`")
-    if memory.storage != masked(url):
-        place, do = memory.storage or "its journal", "give --storage accordingly"
+    if manifest.storage != masked(url):
+        place, do = manifest.storage or "its journal", "give --storage accordingly"
         raise UserError(f"the trials of {folder} are in {place}; {do}")
     opened = kept.opened(folder, url)
-    found = [_of_search(search, opened, record_of) for search in searches(memory, folder)]
-    return memory, findings(memory, folder, found)
+    known = [_of_search(search, opened, record_of) for search in searches(manifest, folder)]
+    return manifest, findings(manifest, folder, known)
 
 
 def _of_search(
     search: Search, opened: BaseStorage, record_of: Callable[[TrialRun], Record | None]
 ) -> SearchFindings:
     study = kept.read(opened, search.study_name)
-    found = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
-    stored = max((one.number + 1 for one in found), default=0)
+    known = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
+    stored = max((trial.number + 1 for trial in known), default=0)
     if stored < search.begun:
         storage = "its storage" if search.manifest.storage else kept.JOURNAL
         _log.warning(
             "%s: %d trials of %s have begun and %s knows %d: part of it is lost",
             search.folder, search.begun, search.id, storage, stored,
         )  # fmt: skip
-    again = confirmation(search, found, record_of)
-    return search_findings(search, found, again, importance(study, found))
+    again = confirmation(search, known, record_of)
+    return search_findings(search, known, again, importance(study, known))
 
 
-def importance(study: optuna.Study | None, found: Sequence[Trial]) -> Importance:
+def importance(study: optuna.Study | None, known: Sequence[Trial]) -> Importance:
     """Return the importance of the parameters for the objectives, if enough is known."""
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     name = "PED-ANOVA"
-    complete = [one for one in found if one.outcome == "complete"]
+    complete = [trial for trial in known if trial.outcome == "complete"]
     if study is None or len(complete) < IMPORTANCE_TRIALS:
         return Importance(name, None, Unweighed.TOO_FEW)
-    if len({one.values for one in complete}) == 1:
+    if len({trial.values for trial in complete}) == 1:
         return Importance(name, None, Unweighed.CONSTANT)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Importance(name, dict(shares), None)
 
 
 def search_findings(
-    search: Search, found: Sequence[Trial], again: Confirmation, weighed: Importance
+    search: Search, known: Sequence[Trial], again: Confirmation, weighed: Importance
 ) -> SearchFindings:
     """Return what can be said of one search, of its trials and of the best trained again."""
     tuning, chosen = search.manifest.tuning, again.chosen
     reported = again.reported
     sign = -1 if better(tuning.objectives[0]) == "higher" else 1
     optimism = sign * (reported - chosen.searched) if chosen and reported is not None else None
-    best = front(found, tuning.objectives)
+    best = front(known, tuning.objectives)
     return SearchFindings(
         id=search.id,
         variant=search.variant,
         index=search.index,
         axes=tuple(
-            Axis(key, one.kind, one.low, one.high, one.choices)
-            for key, one in search.parameters.items()
+            Axis(key, axis.kind, axis.low, axis.high, axis.choices)
+            for key, axis in search.parameters.items()
         ),
-        trials=tuple(found),
-        best_so_far=_best_so_far(found, sign),
-        front=tuple(one.number for one in (best if len(tuning.objectives) > 1 else best[:1])),
-        budget=_budget(found, search.manifest),
+        trials=tuple(known),
+        best_so_far=_best_so_far(known, sign),
+        front=tuple(trial.number for trial in (best if len(tuning.objectives) > 1 else best[:1])),
+        budget=_budget(known, search.manifest),
         importance=weighed,
         candidates=again.candidates,
         chosen=chosen.number if chosen else None,
@@ -267,37 +269,41 @@ def search_findings(
     )
 
 
-def _best_so_far(found: Sequence[Trial], sign: int) -> tuple[tuple[int, float], ...]:
+def _best_so_far(known: Sequence[Trial], sign: int) -> tuple[tuple[int, float], ...]:
     """Return (number, best value up to it) of the complete trials."""
-    complete = [(one.number, one.values[0]) for one in found if one.values]
+    complete = [(trial.number, trial.values[0]) for trial in known if trial.values]
     costs = accumulate((sign * value for _, value in complete), min)
     return tuple((number, sign * cost) for (number, _), cost in zip(complete, costs, strict=True))
 
 
-def _budget(found: Sequence[Trial], memory: TuningManifest) -> Budget:
-    counted = Counter(one.outcome for one in found)
-    ended = [one for one in found if one.outcome in ("complete", "pruned", "diverged")]
+def _budget(known: Sequence[Trial], manifest: TuningManifest) -> Budget:
+    counted = Counter(trial.outcome for trial in known)
+    ended = [trial for trial in known if trial.outcome in ("complete", "pruned", "diverged")]
     return Budget(
         trials={outcome: counted[outcome] for outcome in Outcome},
-        asked_for=memory.trials,
-        steps=sum(one.steps for one in ended),
+        asked_for=manifest.trials,
+        steps=sum(trial.steps for trial in ended),
         steps_unpruned=sum(
-            memory.tuning.steps if one.outcome == "pruned" else one.steps for one in ended
+            manifest.tuning.steps if trial.outcome == "pruned" else trial.steps for trial in ended
         ),
-        seconds=sum(one.seconds for one in ended),
+        seconds=sum(trial.seconds for trial in ended),
     )
 
 
 # --- Sides of an equal tuning ------------------------------------------------------------------
 
 
-def findings(memory: TuningManifest, folder: Path, found: Sequence[SearchFindings]) -> Findings:
+def findings(
+    manifest: TuningManifest, folder: Path, searched: Sequence[SearchFindings]
+) -> Findings:
+    manifest: TuningManifest, folder: Path, searched: Sequence[SearchFindings]
+) -> Findings:
     """Return what can be said of searches, and of their variants against each other."""
-    tuning = memory.tuning
-    config = tuning.config(tuning.variants[0], 0, memory.auto)
-    labels = tuple(label(one, config.evaluation.extractor) for one in tuning.objectives)
-    metric = _metric(tuning, labels[0], found)
-    standing, compared = _compared(tuning, metric, found, memory.looks)
+    tuning = manifest.tuning
+    config = tuning.config(tuning.variants[0], 0, manifest.auto)
+    labels = tuple(label(name, config.evaluation.extractor) for name in tuning.objectives)
+    metric = _metric(tuning, labels[0], searched)
+    standing, compared = _compared(tuning, metric, searched, manifest.looks)
     return Findings(
         name=folder.name,
         preset=tuning.preset,
@@ -305,24 +311,26 @@ def findings(memory: TuningManifest, folder: Path, found: Sequence[SearchFinding
         baseline=tuning.baseline,
         objectives=tuning.objectives,
         labels=labels,
-        better=tuple(better(one) for one in tuning.objectives),
+        better=tuple(better(name) for name in tuning.objectives),
         min_effect=metric.min_effect,
         space=tuning.space.name,
         sampler=tuning.sampler,
         pruner=tuning.pruner,
         steps=tuning.steps,
-        storage=memory.storage or str(folder / kept.JOURNAL),
-        looks=memory.looks,
-        searches=tuple(found),
+        storage=manifest.storage or str(folder / kept.JOURNAL),
+        looks=manifest.looks,
+        searches=tuple(searched),
         standing=standing,
         comparisons=compared,
     )
 
 
-def _metric(tuning: Tuning, name: str, found: Sequence[SearchFindings]) -> Metric:
+def _metric(tuning: Tuning, name: str, searched: Sequence[SearchFindings]) -> Metric:
     first = tuning.objectives[0]
     known = [
-        one.reported for one in found if one.variant == tuning.baseline and one.reported is not None
+        search.reported
+        for search in searched
+        if search.variant == tuning.baseline and search.reported is not None
     ]
     least, relative = tuning.measure.least
     metric = Metric(name, better(first), least, relative=relative)
@@ -330,29 +338,29 @@ def _metric(tuning: Tuning, name: str, found: Sequence[SearchFindings]) -> Metri
 
 
 def _compared(
-    tuning: Tuning, metric: Metric, found: Sequence[SearchFindings], looks: int
+    tuning: Tuning, metric: Metric, searched: Sequence[SearchFindings], looks: int
 ) -> tuple[Standing | None, tuple[Comparison[Standing], ...]]:
     """Compare variants by what their searches reported: a search is one observation.
 
     With fewer than 5 a side nothing is claimed of a variant: another search might have found
     other values.  Nor is anything between searches of which one had more trials.
     """
-    over = [one for one in found if one.is_over]
+    over = [search for search in searched if search.is_over]
     sides = {
-        variant: {one.index: one.reported for one in over if one.variant == variant}
+        variant: {search.index: search.reported for search in over if search.variant == variant}
         for variant in tuning.variants
     }
     least = min(map(len, sides.values()))
     if len(sides) < 2 or not least:
         return None, ()
-    missing = len(found) - len(over)
+    missing = len(searched) - len(over)
     compared = statistics.compare(sides, tuning.baseline, metric, looks=looks, missing=missing)
-    lengths = sorted({len(one.trials) - one.budget.trials[Outcome.FAILED] for one in over})
+    lengths = sorted({len(search.trials) - search.budget.trials[Outcome.FAILED] for search in over})
     if len(lengths) > 1:
         standing = Standing(Basis.UNEQUAL_SEARCHES, trials=(lengths[0], lengths[-1]))
     elif least < CONFIRMATORY_N:
         standing = Standing(Basis.FEW_SEARCHES, searches=least)
     else:
         return compared[0].standing, compared
-    plain = (replace(one, standing=standing, verdict=None, seeds_needed=None) for one in compared)
+    plain = (replace(c, standing=standing, verdict=None, seeds_needed=None) for c in compared)
     return standing, tuple(plain)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -27,35 +26,30 @@ FAINT: dict[str, Any] = {"color": INK, "alpha": 0.22, "linewidth": 0.8}
 # --- History -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Point:
-    """A trial in the history; no value: it diverged before it had one."""
-
-    number: int
-    outcome: str
-    value: float | None
-
-
-def history(
-    points: Sequence[Point],
-    best: Sequence[tuple[int, float]],
-    reported: float | None,
-    label: str,
-) -> Figure:
+def history(search: SearchFindings, label: str) -> Figure:
     """Each trial of a search, the best so far, and what the winner is worth on fresh seeds."""
     with panel(3.0) as (figure, axes):
-        for i, (outcome, marker) in enumerate(OUTCOMES.items()):
-            own = [(p.number, p.value) for p in points if p.outcome == outcome]
-            _outcomes(axes, own, marker, COLOURS[i], outcome)
+        for colour, (outcome, marker) in zip(COLOURS, OUTCOMES.items(), strict=False):
+            own = [(t.number, _reached(t)) for t in search.trials if t.outcome == outcome]
+            _outcomes(axes, own, marker, colour, outcome)
         steps: dict[str, Any] = {"where": "post", "color": INK, "linewidth": 1.2}
-        axes.step(*zip(*best, strict=True), label="best so far", **steps)
-        if reported is not None:
-            axes.axhline(reported, color=INK, ls="--", linewidth=1, label="the winner on set B")
+        axes.step(*zip(*search.best_so_far, strict=True), label="best so far", **steps)
+        if search.reported is not None:
+            axes.axhline(
+                search.reported, color=INK, ls="--", linewidth=1, label="the winner on set B"
+            )
         axes.set_xlabel("trial")
         axes.set_title(label, loc="left", fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.legend(loc="outside lower center", ncols=2, fontsize=9.5, handlelength=3)
     return figure
+
+
+def _reached(trial: Trial) -> float | None:
+    """Return a trial's value, of a pruned one its last; None if it diverged before it had any."""
+    if trial.values:
+        return trial.values[0]
+    return trial.curve[-1][1] if trial.curve else None
 
 
 def _outcomes(
@@ -76,40 +70,24 @@ def _outcomes(
 # --- Parallel coordinates ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Strand:
-    """A trial across the axes.
-
-    Attributes:
-        name: in the legend; empty for one of the many.
-        params: dotted key -> value.
-        value: of the objective; None unless complete.
-    """
-
-    name: str
-    params: Mapping[str, Any]
-    value: float | None
-
-
-def coordinates(strands: Sequence[Strand], axes_of: Sequence[Axis], label: str) -> Figure:
+def coordinates(search: SearchFindings, label: str) -> Figure:
     """Parallel coordinates from top to bottom, a row a parameter, the objective as the last.
 
-    Args:
-        strands: at least one has a value; those without end above the objective.
-        axes_of: the parameters.
-        label: of the objective.
+    Trials without a value end above the objective; the best lie on top, and are named.
     """
-    values = [one.value for one in strands if one.value is not None]
-    rows, named = len(axes_of) + 1, [one for one in strands if one.name]
-    with panel(0.9 + 0.42 * rows + 0.1 * len(named)) as (figure, axes):
-        for one in strands:
-            xs = [_place(axis, one.params.get(axis.key)) for axis in axes_of]
-            xs.append(_share(one.value, min(values), max(values)))
-            axes.plot(xs, range(rows), label=one.name or None, **_strand(one, named))
-        for row, axis in enumerate(axes_of):
+    values = [trial.values[0] for trial in search.trials if trial.values]
+    best = sorted((c.number for c in search.candidates), key=str)
+    rows, low, high = len(search.axes) + 1, min(values), max(values)
+    with panel(0.9 + 0.42 * rows + 0.1 * len(best)) as (figure, axes):
+        order = {number: place for place, number in enumerate(best, 1)}
+        for trial in sorted(search.trials, key=lambda t: order.get(t.number, 0)):
+            xs = [_place(axis, trial.params.get(axis.key)) for axis in search.axes]
+            xs.append(_share(trial.values[0] if trial.values else None, low, high))
+            axes.plot(xs, range(rows), **_strand(trial.number, best))
+        for row, axis in enumerate(search.axes):
             _ticks(axes, row, axis)
-        _ends(axes, rows - 1, f"{min(values):.4g}", f"{max(values):.4g}")
-        names = [wrapped(short(axis.key), NAME_CHARS) for axis in axes_of]
+        _ends(axes, rows - 1, f"{low:.4g}", f"{high:.4g}")
+        names = [wrapped(short(axis.key), NAME_CHARS) for axis in search.axes]
         axes.set_yticks(range(rows), [*names, wrapped(label)])
         axes.set_ylim(rows - 0.5, -0.5)
         axes.set_xlim(-0.24, 1.24)
@@ -117,16 +95,18 @@ def coordinates(strands: Sequence[Strand], axes_of: Sequence[Axis], label: str) 
         axes.set_xticks([])
         axes.grid(visible=True, axis="y")
         axes.spines[["bottom", "left"]].set_visible(False)
-        if named:
+        if best:
             figure.legend(loc="outside lower center", ncols=2, fontsize=9.5, handlelength=3)
     return figure
 
 
-def _strand(one: Strand, named: Sequence[Strand]) -> dict[str, Any]:
-    if not one.name:
+def _strand(number: int, best: Sequence[int]) -> dict[str, Any]:
+    """Return how the line of a trial looks: one of the best, or of the many."""
+    if number not in best:
         return FAINT
-    i = named.index(one)
-    return {"color": COLOURS[i], "marker": MARKERS[i], "linewidth": 1.8, "ms": 6, **EDGE}
+    i = best.index(number)
+    look = {"color": COLOURS[i], "marker": MARKERS[i], "linewidth": 1.8, "ms": 6, **EDGE}
+    return {"label": f"trial {number}", **look}
 
 
 def _place(axis: Axis, value: Any) -> float:
@@ -193,22 +173,13 @@ def pareto(
 # --- The best on fresh seeds -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Again:
-    """A candidate: what its search said, and what runs on fresh seeds reached."""
-
-    name: str
-    searched: float
-    on_a: Sequence[float]
-    on_b: Sequence[float]
-
-
-def fresh(candidates: Sequence[Again], label: str) -> Figure:
+def fresh(search: SearchFindings, label: str) -> Figure:
     """Each candidate's figure in the search beside those on sets A and B, a row each."""
-    kinds: tuple[tuple[str, str, str, list[Sequence[float]]], ...] = (
-        ("in the search", "o", COLOURS[5], [[one.searched] for one in candidates]),
-        ("set A", "s", COLOURS[0], [one.on_a for one in candidates]),
-        ("set B", "D", COLOURS[1], [one.on_b for one in candidates]),
+    candidates = [candidate for candidate in search.candidates if candidate.on_a]
+    kinds: tuple[tuple[str, str, str, list[list[float]]], ...] = (
+        ("in the search", "o", COLOURS[5], [[c.searched] for c in candidates]),
+        ("set A", "s", COLOURS[0], [_known(c.on_a) for c in candidates]),
+        ("set B", "D", COLOURS[1], [_known(c.on_b) for c in candidates]),
     )
     with panel(1.3 + 0.42 * len(candidates)) as (figure, axes):
         for i, (name, marker, colour, rows) in enumerate(kinds):
@@ -219,7 +190,7 @@ def fresh(candidates: Sequence[Again], label: str) -> Figure:
                     *zip(*points, strict=True), ls="none", marker=marker, color=colour, ms=6,
                     label=name, **EDGE,
                 )  # fmt: skip
-        axes.set_yticks(range(len(candidates)), [one.name for one in candidates])
+        axes.set_yticks(range(len(candidates)), [_name(c, search) for c in candidates])
         axes.set_ylim(len(candidates) - 0.5, -0.5)
         axes.set_xlabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -237,7 +208,7 @@ def charts(place: int, search: SearchFindings, numbers: TuningFindings) -> Itera
         return
     _, best = search.best_so_far[-1]
     yield drawn(
-        history(_history(search), search.best_so_far, search.reported, f"{label} {arrow}"),
+        history(search, f"{label} {arrow}"),
         f"history-{place}",
         f"Best {label} of {plural(len(search.trials), 'trial')}: {number(best)}"
         + (f"; on fresh seeds {number(search.reported)}" if search.reported is not None else ""),
@@ -245,7 +216,7 @@ def charts(place: int, search: SearchFindings, numbers: TuningFindings) -> Itera
         "chosen by looking. Dashed: what the winner reaches on fresh seeds (set B).",
     )
     yield drawn(
-        coordinates(_strands(search), search.axes, f"{label} {arrow}"),
+        coordinates(search, f"{label} {arrow}"),
         f"coordinates-{place}",
         f"Parameters of {plural(len(search.trials), 'trial')}; the best are {_named(search)}",
         "Parallel coordinates: a line is a trial, a row a parameter with its bounds or choices, "
@@ -253,11 +224,12 @@ def charts(place: int, search: SearchFindings, numbers: TuningFindings) -> Itera
     )
     if len(numbers.labels) > 1:
         yield _pareto(place, search, numbers)
-    if again := [_again(candidate, search) for candidate in search.candidates if candidate.on_a]:
+    again = [_again(candidate, search) for candidate in search.candidates if candidate.on_a]
+    if again:
         yield drawn(
-            fresh(again, f"{label} {arrow}"),
+            fresh(search, f"{label} {arrow}"),
             f"fresh-{place}",
-            f"{label} in the search and on fresh seeds: " + "; ".join(map(_means, again)),
+            f"{label} in the search and on fresh seeds: {'; '.join(again)}",
             "What a search says of its best trials, and what they reach at seeds it never saw. "
             "Chosen on set A, reported on set B.",
         )
@@ -278,40 +250,19 @@ def _pareto(place: int, search: SearchFindings, numbers: TuningFindings) -> Draw
     )
 
 
-def _history(search: SearchFindings) -> list[Point]:
-    def value(trial: Trial) -> float | None:
-        if trial.values:
-            return trial.values[0]
-        return trial.curve[-1][1] if trial.curve else None
-
-    return [Point(trial.number, trial.outcome, value(trial)) for trial in search.trials]
-
-
-def _strands(search: SearchFindings) -> list[Strand]:
-    """Return the trials across the parameters, the best last, so that they lie on top."""
-    best = [candidate.number for candidate in search.candidates]
-    strands = [
-        Strand(
-            f"trial {trial.number}" if trial.number in best else "",
-            trial.params,
-            trial.values[0] if trial.values else None,
-        )
-        for trial in search.trials
-    ]
-    return sorted(strands, key=lambda strand: strand.name)
-
-
 def _named(search: SearchFindings) -> str:
     return ", ".join(str(candidate.number) for candidate in search.candidates) or "not chosen yet"
 
 
-def _again(candidate: Candidate, search: SearchFindings) -> Again:
-    chosen = " (chosen)" if candidate.number == search.chosen else ""
-    known = ([v for v in of.values() if v is not None] for of in (candidate.on_a, candidate.on_b))
-    return Again(f"trial {candidate.number}{chosen}", candidate.searched, *known)
+def _again(candidate: Candidate, search: SearchFindings) -> str:
+    sets = (("set A", _known(candidate.on_a)), ("set B", _known(candidate.on_b)))
+    means = ", ".join(f"{name} {number(fmean(of))}" for name, of in sets if of)
+    return f"{_name(candidate, search)} {number(candidate.searched)}, {means}"
 
 
-def _means(again: Again) -> str:
-    sets = (("set A", again.on_a), ("set B", again.on_b))
-    means = (f"{name} {number(fmean(of))}" for name, of in sets if of)
-    return f"{again.name} {number(again.searched)}, {', '.join(means)}"
+def _name(candidate: Candidate, search: SearchFindings) -> str:
+    return f"trial {candidate.number}{' (chosen)' * (candidate.number == search.chosen)}"
+
+
+def _known(runs: Mapping[int, float | None]) -> list[float]:
+    return [value for value in runs.values() if value is not None]

@@ -1,7 +1,6 @@
 """Every variant: figures, verdict and interval, and every run as a point."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
@@ -30,7 +29,7 @@ from sagan_bench.report.frames import (
 )
 from sagan_bench.report.sections._base import Block, Charts, Export, Fold, Section, Text
 from sagan_bench.report.svg import EDGE, INK, Drawn, Look, Theme, drawn, panel, wrapped
-from sagan_bench.report.text import ARROWS, claim
+from sagan_bench.report.text import ARROWS, Words, claim
 from sagan_bench.runs.records import Status
 
 NOTE = (
@@ -68,10 +67,10 @@ class Results(Section):
 
     def render(self, document: Document, theme: Theme) -> Iterator[Block]:
         """Yield every run as a point, each difference with its interval, and the table."""
-        found = document.findings
-        rows = [row | _means(document, row["variant"]) for row in compared.variants(found)]
+        findings = document.findings
+        rows = [row | _means(document, row["variant"]) for row in compared.variants(findings)]
         note = NOTE
-        if any(variant.shared_device for variant in found.variants):
+        if any(variant.shared_device for variant in findings.variants):
             note += " * Several runs shared the device."
         yield self.block(
             Charts(tuple(_charts(document, theme.looks))),
@@ -169,8 +168,8 @@ def _secondary(document: Document) -> Iterator[Fold]:
 
 def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
     """Yield the variants as files, one of them as a paper would print it, and all comparisons."""
-    found, labels = document.findings, document.labels
-    primary = found.primary
+    findings, labels = document.findings, document.labels
+    primary = findings.primary
     columns = (
         Column("variant"),
         Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
@@ -184,30 +183,20 @@ def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
     )  # fmt: skip
     bare = {"effect": Cell(""), "says": Cell("baseline")}
     paper = table("summary", "", columns, [row if row["says"] else {**row, **bare} for row in rows])
-    headline = f"**{escaped(answer(document)[1])}** {escaped(found.budget)}."
+    headline = f"**{escaped(answer(document)[1])}** {escaped(findings.budget)}."
     files = {
         "summary.csv": to_csv([{key: row[key] for key in compared.SUMMARY} for row in rows]),
-        "summary.tex": to_latex(paper, f"{document.name}: {found.budget}"),
+        "summary.tex": to_latex(paper, f"{document.name}: {findings.budget}"),
         "summary.md": f"{headline}\n\n{to_markdown(paper)}\n",
     }
     yield Export(files, "one row a variant")
-    readings = (found.primary, *found.secondary)
+    readings = (findings.primary, *findings.secondary)
     figures = [row for reading in readings for row in compared.comparisons(reading)]
     filed = to_csv([{key: row[key] for key in compared.FILED} for row in figures])
     yield Export({"comparisons.csv": filed}, "every reading of every comparison")
 
 
 # --- Figures -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One line of a forest plot."""
-
-    name: str
-    variant: str
-    effect: float
-    interval: tuple[float, float] | None
 
 
 def _charts(document: Document, looks: Mapping[str, Look]) -> Iterator[Drawn]:
@@ -219,11 +208,7 @@ def _charts(document: Document, looks: Mapping[str, Look]) -> Iterator[Drawn]:
     }
     if any(values.values()):
         yield _runs(document, values, looks)
-    effects = [
-        Effect(f"{c.variant} v {c.baseline}", c.variant, c.effect, c.interval)
-        for c in primary.comparisons
-        if c.effect is not None
-    ]
+    effects = [c for c in primary.comparisons if c.effect is not None]
     if effects:
         matters = f"±{primary.min_effect:.3g}" if primary.min_effect else "not known"
         yield drawn(
@@ -281,19 +266,19 @@ def _points(axes: Axes, row: int, values: Sequence[float], look: Look) -> None:
 
 
 def forest(
-    rows: Sequence[Effect], label: str, min_effect: float, looks: Mapping[str, Look]
+    rows: Sequence[Words], label: str, min_effect: float, looks: Mapping[str, Look]
 ) -> Figure:
     """Each difference with its simultaneous interval, over the band that does not matter."""
-    names = [effect.name for effect in rows]
+    names = [f"{c.variant} v {c.baseline}" for c in rows]
     with panel(_height(names)) as (figure, axes):
         axes.axvspan(-min_effect, min_effect, color=INK, alpha=0.08, lw=0)
         axes.axvline(0, color=INK, linewidth=0.8)
-        for row, of in enumerate(rows):
-            look = looks[of.variant]
-            if of.interval:
-                axes.plot(of.interval, [row, row], color=look.colour, linewidth=2.4)
-                axes.plot(of.interval, [row, row], ls="none", marker="|", color=look.colour, ms=9)
-            axes.plot([of.effect], [row], marker=look.marker, color=look.colour, ms=8, **EDGE)
+        for row, c in enumerate(rows):
+            look = looks[c.variant]
+            if c.interval:
+                axes.plot(c.interval, [row, row], color=look.colour, linewidth=2.4)
+                axes.plot(c.interval, [row, row], ls="none", marker="|", color=look.colour, ms=9)
+            axes.plot([c.effect or 0.0], [row], marker=look.marker, color=look.colour, ms=8, **EDGE)
         _rows(axes, names)
         axes.set_xlabel(label)
     return figure

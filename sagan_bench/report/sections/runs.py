@@ -11,6 +11,7 @@ from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
 from sagan_bench.report.repeating import of_run
 from sagan_bench.report.sections._base import Block, Export, Section
 from sagan_bench.report.svg import Theme
+from sagan_bench.runs.run import Run
 
 
 @SECTIONS.register("runs")
@@ -24,35 +25,30 @@ class Runs(Section):
 
     def collect(self, source: Any) -> dict[str, Any]:
         """Return a row for each run, finished or not."""
-        rows = tuple(
-            RunRow(
-                id=run.record.run,
-                variant=run.variant,
-                seed=run.seed,
-                status=run.record.status,
-                reason=run.record.reason,
-                step=run.record.step,
-                steps=run.record.steps,
-                metrics=source.collection.values(run),
-                train_sec=run.record.cost.train_sec,
-                score_sec=run.record.cost.score_sec,
-                images_per_sec=run.record.cost.images_per_sec,
-                peak_memory_gib=run.record.cost.peak_memory_gib,
-                attempts=len(run.record.attempts),
-                device=run.record.environment.device_name or run.record.environment.device,
-                threads=run.record.attempts[-1].threads if run.record.attempts else None,
-                digest=run.record.config_digest,
-                command=of_run(run.record),
-            )
-            for run in source.runs
-        )
-        return {"runs": rows}
+        return {"runs": tuple(_row(run, source.collection.values(run)) for run in source.runs)}
 
     def render(self, document: Document, theme: Theme) -> Iterator[Block]:
         """Yield every run."""
         frame = _frame(document)
         about = (Export({"runs.csv": frame.to_csv()}, "one row a run"),)
         yield self.block(frame, id="all-runs", nav="Runs", exports=about)
+
+
+def _row(run: Run, metrics: dict[str, float | None]) -> RunRow:
+    record = run.record
+    costs = ("train_sec", "score_sec", "images_per_sec", "peak_memory_gib")
+    return RunRow(
+        id=record.run,
+        variant=run.variant,
+        metrics=metrics,
+        attempts=len(record.attempts),
+        device=record.environment.device_name or record.environment.device,
+        threads=record.attempts[-1].threads if record.attempts else None,
+        digest=record.config_digest,
+        command=of_run(record),
+        **{key: getattr(record, key) for key in ("seed", "status", "reason", "step", "steps")},
+        **{key: getattr(record.cost, key) for key in costs},
+    )
 
 
 def _frame(document: Document) -> Frame:
