@@ -1,5 +1,6 @@
 """A component's own settings, as the configuration carries them."""
 
+import json
 from typing import Any
 
 from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationError, ValidationInfo
@@ -7,14 +8,13 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import Registry
-from sagan_bench.core.trees import flatten
 
 
 class Options(dict[str, Any]):
     """Settings by name, hashable; whoever has them leaves them as they are."""
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(sorted(flatten(self))))
+        return hash(json.dumps(self, sort_keys=True))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -296,8 +296,6 @@ def _budget(known: Sequence[Trial], manifest: TuningManifest) -> Budget:
 def findings(
     manifest: TuningManifest, folder: Path, searched: Sequence[SearchFindings]
 ) -> Findings:
-    manifest: TuningManifest, folder: Path, searched: Sequence[SearchFindings]
-) -> Findings:
     """Return what can be said of searches, and of their variants against each other."""
     tuning = manifest.tuning
     config = tuning.config(tuning.variants[0], 0, manifest.auto)
