@@ -6,7 +6,8 @@ from typing import Any
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
 from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.experiments.tuning.findings import SearchFindings, looked
-from sagan_bench.report.document import Findings, TuningFindings
+from sagan_bench.report.document import TuningFindings
+from sagan_bench.report.readings import Findings
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
 

@@ -23,7 +23,7 @@ from sagan_bench.evaluation.protocol import EXTRACTORS, Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.study import Memory
-from sagan_bench.report import document, text
+from sagan_bench.report import readings, text
 from sagan_bench.runs.records import BlockReading, Cost, Record, Score, environment
 
 HERE = environment("cpu")
@@ -130,7 +130,7 @@ def found(
     return findings(gather(paths), question(**asked))
 
 
-def in_words(known: Findings) -> document.Findings:
+def in_words(known: Findings) -> readings.Findings:
     return text.findings(known)
 
 
@@ -319,7 +319,7 @@ def test_where_attention_is_the_same_its_idleness_does_not_matter(tmp_path: Path
 # --- Secondary readings ------------------------------------------------------------------------
 
 
-def secondary(known: Findings, title: str) -> document.Reading:
+def secondary(known: Findings, title: str) -> readings.Reading:
     (reading,) = (one for one in in_words(known).secondary if one.title.startswith(title))
     return reading
 
