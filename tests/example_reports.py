@@ -19,7 +19,7 @@ from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data import shapes
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
-from sagan_bench.experiments.study import Memory, Study
+from sagan_bench.experiments.study import Study, StudyManifest
 from sagan_bench.models.placed import Placed
 from sagan_bench.report import collect, publish
 from sagan_bench.report.document import Document
@@ -227,7 +227,7 @@ def leave_study(
         for seed, value in enumerate(of):
             path = folder / f"{name}-s{seed}-{'0' * 12}"
             leave_run(path, settings(name, seed, sets), value, pictures=pictures)
-    Memory(study=asked, host={}, data_fingerprint="f" * 16, facts=facts).write(folder)
+    StudyManifest(study=asked, host={}, data_fingerprint="f" * 16, facts=facts).write(folder)
     return folder
 
 

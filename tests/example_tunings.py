@@ -12,7 +12,7 @@ from sagan_bench.config.layers import parse_set
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.execution.engine import Ended, Event, Job
 from sagan_bench.experiments.tuning import planning, space
-from sagan_bench.experiments.tuning.definition import Memory, Tuning
+from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest
 from sagan_bench.experiments.tuning.findings import Findings, of_tuning
 from sagan_bench.runs.records import Score, Status
 from sagan_bench.session.events import Scored
@@ -72,7 +72,7 @@ def here(config: RunConfig) -> Host:
     return HOST
 
 
-def planned(asked: Tuning, folder: Path, trials: int = 4, **rest: Any) -> Memory:
+def planned(asked: Tuning, folder: Path, trials: int = 4, **rest: Any) -> TuningManifest:
     """The memory of a tuning whose data is prepared."""
     return planning.with_data(planning.plan(asked, folder, here, trials=trials, **rest), folder)
 
@@ -167,7 +167,7 @@ def write_record(
 
 
 def tune(
-    memory: Memory,
+    memory: TuningManifest,
     folder: Path,
     engine: Any,
     stop: Callable[[], str | None] = lambda: None,

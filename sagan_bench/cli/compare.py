@@ -13,8 +13,8 @@ from sagan_bench.cli.tables import changes, number, print_frame
 from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from sagan_bench.report.document import Findings
     from sagan_bench.report.frames import Frame
+    from sagan_bench.report.readings import Findings
 
 
 def compare(

@@ -8,7 +8,7 @@ from sagan_bench.analysis.question import Question
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import damaged
 from sagan_bench.experiments import study
-from sagan_bench.experiments.study import Memory
+from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.runs.finding import find_runs
 
 
@@ -18,13 +18,13 @@ def of_study(folder: Path) -> Findings:
     return findings(runs, question(memory))
 
 
-def collected(folder: Path) -> tuple[Memory, RunSet]:
+def collected(folder: Path) -> tuple[StudyManifest, RunSet]:
     """Return what a study's folder keeps, and its runs.
 
     Raises:
         UserError: there is no study, no finished run, or runs that may not be compared.
     """
-    memory = study.Memory.of(folder)
+    memory = study.StudyManifest.of(folder)
     if memory is None:
         raise UserError(f"no study is in {folder}; begin one with `ablate`")
     runs = gather(find_runs(folder))
@@ -33,7 +33,7 @@ def collected(folder: Path) -> tuple[Memory, RunSet]:
     return memory, runs
 
 
-def question(memory: Memory) -> Question:
+def question(memory: StudyManifest) -> Question:
     """Return what a study asks of its runs."""
     own = memory.study
     return Question(

@@ -157,9 +157,6 @@ class StudyManifest(Manifest):
     facts: dict[str, Facts] = Field(default={})
 
 
-Memory = StudyManifest
-
-
 def studies() -> dict[str, Path]:
     """Return the files of the shipped studies by name."""
     files = sorted(shipped("ablations").glob("*.toml"))

@@ -8,9 +8,10 @@ from sagan_bench.analysis.verdicts import Metric
 from sagan_bench.experiments.tuning import findings as tuning
 from sagan_bench.experiments.tuning.findings import IMPORTANCE_TRIALS, SearchFindings, Unweighed
 from sagan_bench.experiments.tuning.trials import Outcome
-from sagan_bench.report.document import AnyDocument, Document, Reading, TuningDocument
+from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 from sagan_bench.report.document import TuningFindings as Worded
 from sagan_bench.report.formats import decimals, number, plural
+from sagan_bench.report.readings import Reading
 from sagan_bench.report.text import (
     Tone,
     in_words,

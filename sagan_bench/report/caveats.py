@@ -8,7 +8,8 @@ from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.evaluation.protocol import suffix
 from sagan_bench.experiments.tuning.findings import SearchFindings, looked
 from sagan_bench.experiments.tuning.trials import Outcome
-from sagan_bench.report.document import Findings, TuningFindings
+from sagan_bench.report.document import TuningFindings
+from sagan_bench.report.readings import Findings
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
 

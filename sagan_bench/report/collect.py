@@ -16,8 +16,9 @@ from sagan_bench.experiments.tuning.planning import best, is_over
 from sagan_bench.experiments.tuning.storage import JOURNAL
 from sagan_bench.experiments.tuning.trials import TrialRun
 from sagan_bench.report import answers, caveats, repeating, text
-from sagan_bench.report.document import Document, Findings, TuningDocument, TuningFindings
+from sagan_bench.report.document import Document, TuningDocument, TuningFindings
 from sagan_bench.report.pictures import Files
+from sagan_bench.report.readings import Findings
 from sagan_bench.report.sections._base import Kind, sections
 from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import Record

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from sagan_bench.report.document import Findings, Reading
 from sagan_bench.report.formats import decimals, number, span
 from sagan_bench.report.frames import Cell, Column
+from sagan_bench.report.readings import Findings, Reading
 from sagan_bench.report.text import label, places_of, tone
 
 VARIANT = Column(

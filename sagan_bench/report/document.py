@@ -11,13 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from sagan_bench.analysis.paper import PaperLine
-from sagan_bench.analysis.variants import Variant
-from sagan_bench.analysis.verdicts import Comparison
-from sagan_bench.config.diff import Difference
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
 from sagan_bench.experiments.tuning import findings as tuning
+from sagan_bench.report.readings import Findings
 from sagan_bench.runs.records import Status
 
 SCHEMA_VERSION = 2
@@ -33,41 +30,6 @@ PictureName = Annotated[str, Field(pattern=r"^\w[\w.+-]*\.png$", max_length=200)
 """Of a file in the folder of the data, and nowhere else."""
 VariantName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
 """From which names of files are made."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Comparisons by one measure, with a sentence for each; or why there are none."""
-
-    title: str
-    metric: str
-    label: str
-    better: Literal["lower", "higher"]
-    min_effect: float
-    """Smallest difference that matters; where it differs from baseline to baseline, the least."""
-    comparisons: tuple[Comparison[str], ...] = ()
-    sentences: tuple[str, ...] = ()
-    absent: str | None = None
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Everything that can be said of the runs of a question; figures raw, words beside them."""
-
-    name: str
-    question: str
-    headline: tuple[str, ...]
-    budget: str
-    declared: bool
-    protocol: dict[str, Any]
-    variants: tuple[Variant, ...]
-    primary: Reading
-    secondary: tuple[Reading, ...]
-    paper: tuple[PaperLine, ...]
-    differences: dict[str, list[Difference]]
-    """Variant -> (key, in its baseline, in the variant): all that changes results."""
-    runs: tuple[str, ...]
-    unfinished: tuple[str, ...]
 
 
 @dataclass(frozen=True)

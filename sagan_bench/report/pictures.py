@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, first_trouble
-from sagan_bench.report.document import Document, Findings, Picture
+from sagan_bench.report.document import Document, Picture
+from sagan_bench.report.readings import Findings
 from sagan_bench.runs.rows import read_sealed
 from sagan_bench.runs.run import Run
 

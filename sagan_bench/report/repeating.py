@@ -12,9 +12,9 @@ from sagan_bench.config.variants import variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
 from sagan_bench.experiments import study
-from sagan_bench.experiments.study import Memory as StudyMemory
+from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import space
-from sagan_bench.experiments.tuning.definition import Memory as TuningMemory
+from sagan_bench.experiments.tuning.definition import TuningManifest
 from sagan_bench.runs.records import Record
 
 RUN_SETTINGS = ("run.steps", "run.threads", "run.eval_every", "run.eval_images", "run.eval_metrics")
@@ -53,7 +53,7 @@ def _plain(preset: str, variant: str) -> dict[str, Any] | None:
     return dict(flatten(config.model_dump(mode="json")))
 
 
-def of_study(memory: StudyMemory) -> str | None:
+def of_study(memory: StudyManifest) -> str | None:
     """Return the command that runs a shipped study again; null where its file is not shipped."""
     own = memory.study
     if own.name not in study.studies():
@@ -67,7 +67,7 @@ def of_study(memory: StudyMemory) -> str | None:
     return _line(words, *_sets(own.set.items(), shipped.set))
 
 
-def of_tuning(memory: TuningMemory) -> str | None:
+def of_tuning(memory: TuningManifest) -> str | None:
     """Return the command that tunes like this again; null where its space is not shipped."""
     own = memory.tuning
     if own.space.name not in space.spaces():

@@ -8,9 +8,9 @@ from sagan_bench.analysis.comparison import Absence, Findings, Kind
 from sagan_bench.analysis.comparison import Reading as Numbers
 from sagan_bench.analysis.variants import ENGAGED, Variant
 from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Standing, Verdict
-from sagan_bench.report import document
-from sagan_bench.report.document import Reading
+from sagan_bench.report import readings
 from sagan_bench.report.formats import decimals, many, number, plural, span
+from sagan_bench.report.readings import Reading
 
 Tone = Literal["better", "worse", "same", "open", "told"]
 Words = Comparison[str]
@@ -130,7 +130,7 @@ def _in_figures(c: Words, metric: Metric) -> str:
 # --- Findings ----------------------------------------------------------------------------------
 
 
-def findings(numbers: Findings) -> document.Findings:
+def findings(numbers: Findings) -> readings.Findings:
     """Return what can be said of runs, in words beside the figures."""
     runs, question = numbers.runs, numbers.question
     primary = reading(numbers.primary)
@@ -145,7 +145,7 @@ def findings(numbers: Findings) -> document.Findings:
     rates = dict.fromkeys(run.config.training.learning_rates for run in runs.attempted)
     shown = " or ".join(f"{g:.3g}/{d:.3g}" for g, d in rates)
     budget = f"{runs.steps:,} steps, learning rates of G/D {shown}"
-    return document.Findings(
+    return readings.Findings(
         name=question.name,
         question=question.text,
         headline=_headlines(numbers, primary, budget),

@@ -23,9 +23,9 @@ from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import of_study
-from sagan_bench.experiments.study import Memory
+from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.models.placed import Placed
-from sagan_bench.report import document, text
+from sagan_bench.report import readings, text
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import BlockReading, Cost, Record, Score
 
@@ -133,7 +133,7 @@ def found(
     return findings(gather(paths), question(**asked))
 
 
-def in_words(known: Findings) -> document.Findings:
+def in_words(known: Findings) -> readings.Findings:
     return text.findings(known)
 
 
@@ -322,7 +322,7 @@ def test_where_attention_is_the_same_its_idleness_does_not_matter(tmp_path: Path
 # --- Secondary readings ------------------------------------------------------------------------
 
 
-def secondary(known: Findings, title: str) -> document.Reading:
+def secondary(known: Findings, title: str) -> readings.Reading:
     (reading,) = (one for one in in_words(known).secondary if one.title.startswith(title))
     return reading
 
@@ -491,7 +491,7 @@ def test_two_studies_go_by_their_folders(tmp_path: Path) -> None:
 
 def test_a_study_brings_its_own_question(tmp_path: Path) -> None:
     one = study.load("quick")
-    Memory.begun(one, HOST, "f").write(tmp_path)
+    StudyManifest.begun(one, HOST, "f").write(tmp_path)
     group(tmp_path, "sagan", GOOD)
     group(tmp_path, "no-attention", BAD)
     known = of_study(tmp_path)

@@ -46,8 +46,8 @@ SPECIAL: dict[str, tuple[str, Callable[[Path], object]]] = {
 """What is read -> the file's name, and its reader in a folder."""
 READERS: dict[str, Callable[[Path], object]] = {
     records.RECORD: records.read,
-    study.MEMORY: lambda file: study.Memory.of(file.parent),
-    definition.MEMORY: lambda file: definition.Memory.of(file.parent),
+    study.MEMORY: lambda file: study.StudyManifest.of(file.parent),
+    definition.MEMORY: lambda file: definition.TuningManifest.of(file.parent),
     "report.json": document.read,
 }
 

@@ -439,7 +439,7 @@ if __name__ == "__main__":
     def say(cell, what):
         print(cell.id, type(what).__name__, flush=True)
     folder = Path(sys.argv[1])
-    in_processes(planned(study.Memory.of(folder).study, folder), watch=say)
+    in_processes(planned(study.StudyManifest.of(folder).study, folder), watch=say)
 """
 
 

@@ -18,7 +18,7 @@ from test_page import HOSTILE, _Parts, column, html_of, opened
 from sagan_bench import cli
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.experiments.tuning.definition import Memory
+from sagan_bench.experiments.tuning.definition import TuningManifest
 from sagan_bench.experiments.tuning.space import load
 from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report import answers, collect, publish, repeating
@@ -262,18 +262,18 @@ def test_a_report_reads_the_tuning_and_each_record_once(
     both: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[Path] = []
-    read_object, memory_of = records.read_object, Memory.of
+    read_object, memory_of = records.read_object, TuningManifest.of
 
     def counted(file: Path, **how: bool) -> dict[str, Any]:
         reads.append(file)
         return read_object(file, **how)
 
-    def remembered(folder: Path) -> Memory | None:
+    def remembered(folder: Path) -> TuningManifest | None:
         reads.append(folder)
         return memory_of(folder)
 
     monkeypatch.setattr(records, "read_object", counted)
-    monkeypatch.setattr(Memory, "of", remembered)
+    monkeypatch.setattr(TuningManifest, "of", remembered)
     document, _ = collect.of_tuning(both.folder)
     assert document == both.document
     assert reads.count(both.folder) == 1
@@ -282,7 +282,7 @@ def test_a_report_reads_the_tuning_and_each_record_once(
 
 def test_the_command_tunes_like_this_again(tmp_path: Path, both: Tuned) -> None:
     assert both.document.repeat is None  # its space is not shipped
-    memory = Memory.of(both.folder)
+    memory = TuningManifest.of(both.folder)
     assert memory is not None
     tuning = memory.tuning.model_copy(update={"space": load("quick"), "settings": {}})
     words_ = shlex.split(repeating.of_tuning(memory.model_copy(update={"tuning": tuning})) or "")

@@ -251,9 +251,6 @@ class TuningManifest(Manifest):
         return self
 
 
-Memory = TuningManifest
-
-
 def masked(url: str | None) -> str | None:
     """Return a storage's URL without its password, and without options, which may hold one.
 

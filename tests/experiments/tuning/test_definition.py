@@ -12,11 +12,11 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_toml
 from sagan_bench.experiments.tuning import definition
-from sagan_bench.experiments.tuning.definition import Memory, Tuning
+from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> tuple[Memory, Path]:
+def begun(tmp_path: Path) -> tuple[TuningManifest, Path]:
     folder = tmp_path / "t"
     memory = planned(small_tuning(tmp_path), folder)
     memory.write(folder)
@@ -29,13 +29,13 @@ def test_no_two_uses_and_no_two_searches_share_a_seed(tmp_path: Path) -> None:
     assert sorted(chain(*used)) == list(range(7 * 8))
 
 
-def test_a_tuning_is_remembered(begun: tuple[Memory, Path]) -> None:
+def test_a_tuning_is_remembered(begun: tuple[TuningManifest, Path]) -> None:
     memory, folder = begun
-    assert definition.Memory.of(folder) == memory
-    assert definition.Memory.of(folder / "none") is None
+    assert definition.TuningManifest.of(folder) == memory
+    assert definition.TuningManifest.of(folder / "none") is None
     (folder / "tuning.json").write_text("{")
     with pytest.raises(UserError, match="restore it from a copy"):
-        definition.Memory.of(folder)
+        definition.TuningManifest.of(folder)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_tuning_is_remembered(begun: tuple[Memory, Path]) -> None:
     ],
 )
 def test_another_space_is_refused_with_the_difference(
-    tmp_path: Path, begun: tuple[Memory, Path], old: str, new: str, says: str
+    tmp_path: Path, begun: tuple[TuningManifest, Path], old: str, new: str, says: str
 ) -> None:
     folder = begun[1]
     with pytest.raises(UserError, match=says):
@@ -56,7 +56,7 @@ def test_another_space_is_refused_with_the_difference(
 
 
 def test_another_direction_sampler_pruner_or_setting_is_refused(
-    tmp_path: Path, begun: tuple[Memory, Path]
+    tmp_path: Path, begun: tuple[TuningManifest, Path]
 ) -> None:
     folder = begun[1]
     for change in ({"objectives": ("isc_mean",)}, {"sampler": "random"}, {"pruner": "percentile"}):
@@ -69,7 +69,7 @@ def test_another_direction_sampler_pruner_or_setting_is_refused(
 
 
 def test_words_may_change_and_variants_searches_and_trials_be_added(
-    tmp_path: Path, begun: tuple[Memory, Path]
+    tmp_path: Path, begun: tuple[TuningManifest, Path]
 ) -> None:
     folder = begun[1]
     asked = small_tuning(

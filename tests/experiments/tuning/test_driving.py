@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning import storage
-from sagan_bench.experiments.tuning.definition import Memory
+from sagan_bench.experiments.tuning.definition import TuningManifest
 from sagan_bench.experiments.tuning.driving import Searcher
 from sagan_bench.experiments.tuning.findings import of_tuning
 from sagan_bench.experiments.tuning.trials import DIVERGED, Outcome, searches
@@ -41,12 +41,12 @@ def trial_runs(engine: Scripted) -> list[int]:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Memory:
+def memory(tmp_path: Path) -> TuningManifest:
     return planned(small_tuning(tmp_path), tmp_path / "t", trials=8)
 
 
 def test_the_first_trial_is_the_presets_own_and_trials_are_the_total(
-    tmp_path: Path, memory: Memory
+    tmp_path: Path, memory: TuningManifest
 ) -> None:
     engine = Scripted(by_rate)
     found = tune(memory, tmp_path / "t", engine)
@@ -227,7 +227,7 @@ def test_a_winner_that_loses_a_run_on_set_b_has_no_figure(tmp_path: Path) -> Non
 
 
 def test_a_run_on_fresh_seeds_that_failed_is_made_again_only_when_asked(
-    tmp_path: Path, memory: Memory
+    tmp_path: Path, memory: TuningManifest
 ) -> None:
     def fails(config: RunConfig, step: int) -> float:
         if config.seed == 4:
@@ -256,14 +256,14 @@ def test_a_candidate_that_loses_a_run_on_set_a_comes_last(tmp_path: Path) -> Non
     assert (one.chosen in sound) or not sound
 
 
-def test_where_all_diverge_there_is_no_winner(tmp_path: Path, memory: Memory) -> None:
+def test_where_all_diverge_there_is_no_winner(tmp_path: Path, memory: TuningManifest) -> None:
     (one,) = tune(memory, tmp_path / "t", Scripted(lambda config, step: None)).searches
     assert one.budget.trials[Outcome.DIVERGED] == 8
     assert (one.candidates, one.chosen, one.reported, one.missing) == ((), None, None, 0)
     assert not (tmp_path / "t" / "best-sagan.toml").exists()
 
 
-def test_to_go_on_when_set_b_was_seen_is_counted(tmp_path: Path, memory: Memory) -> None:
+def test_to_go_on_when_set_b_was_seen_is_counted(tmp_path: Path, memory: TuningManifest) -> None:
     assert tune(memory, tmp_path / "t", Scripted(by_rate)).looks == 0
     more = planned(small_tuning(tmp_path), tmp_path / "t", trials=9)
     assert tune(more, tmp_path / "t", Scripted(by_rate)).looks == 1
@@ -290,7 +290,9 @@ def test_to_finish_what_was_planned_is_no_look(tmp_path: Path) -> None:
     assert tune(again, tmp_path / "t", Scripted(by_rate)).looks == 0
 
 
-def test_set_a_made_again_after_set_b_was_seen_is_a_look(tmp_path: Path, memory: Memory) -> None:
+def test_set_a_made_again_after_set_b_was_seen_is_a_look(
+    tmp_path: Path, memory: TuningManifest
+) -> None:
     def fails(config: RunConfig, step: int) -> float:
         if config.seed == 1:
             raise RuntimeError("out of memory")
@@ -300,7 +302,9 @@ def test_set_a_made_again_after_set_b_was_seen_is_a_look(tmp_path: Path, memory:
     assert tune(memory, tmp_path / "t", Scripted(by_rate), retry=True).looks == 1
 
 
-def test_while_a_search_goes_on_there_is_no_winner_to_train(tmp_path: Path, memory: Memory) -> None:
+def test_while_a_search_goes_on_there_is_no_winner_to_train(
+    tmp_path: Path, memory: TuningManifest
+) -> None:
     tune(memory, tmp_path / "t", Scripted(by_rate))
     file = tmp_path / "t" / "best-sagan.toml"
     assert file.exists()
@@ -321,7 +325,7 @@ def test_without_confirmation_none_is_trained_again_until_asked(tmp_path: Path) 
 
 
 def test_no_trial_begins_after_the_timeout_and_the_best_are_confirmed(
-    tmp_path: Path, memory: Memory
+    tmp_path: Path, memory: TuningManifest
 ) -> None:
     (one,) = tune(memory, tmp_path / "t", Scripted(by_rate), timeout_sec=0.0).searches
     assert one.trials == ()
@@ -379,7 +383,7 @@ def test_sides_stay_abreast_and_share_seeds_and_budget(tmp_path: Path) -> None:
 
 
 def test_a_stopped_search_goes_on_and_no_trial_is_lost_or_made_twice(
-    tmp_path: Path, memory: Memory
+    tmp_path: Path, memory: TuningManifest
 ) -> None:
     folder = tmp_path / "t"
     asked = iter([None] * 4 + ["interrupted"] * 99)
@@ -405,7 +409,7 @@ class Killed(Exception):
 
 
 def test_a_run_that_ended_while_nobody_was_told_is_told_without_another_run(
-    tmp_path: Path, memory: Memory
+    tmp_path: Path, memory: TuningManifest
 ) -> None:
     folder = tmp_path / "t"
 
@@ -427,7 +431,7 @@ def test_a_run_that_ended_while_nobody_was_told_is_told_without_another_run(
 
 
 def test_what_was_scored_but_not_reported_is_reported_when_picked_up(
-    tmp_path: Path, memory: Memory
+    tmp_path: Path, memory: TuningManifest
 ) -> None:
     folder = tmp_path / "t"
 
@@ -445,7 +449,9 @@ def test_what_was_scored_but_not_reported_is_reported_when_picked_up(
     assert [*study_of(folder).trials[0].intermediate_values] == [11, 22]
 
 
-def test_a_trial_that_was_pruned_but_not_told_is_told(tmp_path: Path, memory: Memory) -> None:
+def test_a_trial_that_was_pruned_but_not_told_is_told(
+    tmp_path: Path, memory: TuningManifest
+) -> None:
     folder = tmp_path / "t"
     opened = storage.opened(folder, None, writing=True)
     searcher = Searcher(searches(memory, folder)[0], opened)
@@ -456,7 +462,9 @@ def test_a_trial_that_was_pruned_but_not_told_is_told(tmp_path: Path, memory: Me
     assert study_of(folder).trials[0].state == TrialState.PRUNED
 
 
-def test_a_trial_that_was_only_half_asked_for_is_completed(tmp_path: Path, memory: Memory) -> None:
+def test_a_trial_that_was_only_half_asked_for_is_completed(
+    tmp_path: Path, memory: TuningManifest
+) -> None:
     folder = tmp_path / "t"
     opened = storage.opened(folder, None, writing=True)
     searcher = Searcher(searches(memory, folder)[0], opened)
@@ -471,7 +479,9 @@ def test_a_trial_that_was_only_half_asked_for_is_completed(tmp_path: Path, memor
     assert set(one.trials[1].params) == set(memory.tuning.space.parameters)
 
 
-def test_a_torn_journal_and_a_lock_left_behind_are_mended(tmp_path: Path, memory: Memory) -> None:
+def test_a_torn_journal_and_a_lock_left_behind_are_mended(
+    tmp_path: Path, memory: TuningManifest
+) -> None:
     folder = tmp_path / "t"
     tune(memory, folder, Scripted(by_rate))
     journal = folder / storage.JOURNAL

@@ -12,7 +12,7 @@ from example_tunings import Scripted, planned, small_tuning
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning import planning, storage
-from sagan_bench.experiments.tuning.definition import PRUNERS, Memory, masked
+from sagan_bench.experiments.tuning.definition import PRUNERS, TuningManifest, masked
 from sagan_bench.experiments.tuning.findings import of_tuning
 
 Change = Callable[[dict[str, Any]], object]
@@ -77,12 +77,12 @@ def test_a_journal_cut_at_a_line_is_told(tmp_path: Path, caplog: pytest.LogCaptu
 )
 def test_a_damaged_memory_is_refused_by_name(tmp_path: Path, change: Change, says: str) -> None:
     planned(small_tuning(tmp_path), tmp_path).write(tmp_path)
-    file = tmp_path / Memory.FILE
+    file = tmp_path / TuningManifest.FILE
     kept = unsealed(file)
     change(kept)
     file.write_text(json.dumps(kept))
     with pytest.raises(UserError, match=rf"damaged tuning\.json \(.*{says}"):
-        Memory.of(tmp_path)
+        TuningManifest.of(tmp_path)
 
 
 def test_every_pruner_has_its_name(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""What can be said of runs, in words beside the figures, as reports keep it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sagan_bench.analysis.paper import PaperLine
+from sagan_bench.analysis.variants import Variant
+from sagan_bench.analysis.verdicts import Comparison
+from sagan_bench.config.diff import Difference
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Comparisons by one measure, with a sentence for each; or why there are none."""
+
+    title: str
+    metric: str
+    label: str
+    better: Literal["lower", "higher"]
+    min_effect: float
+    """Smallest difference that matters; where it differs from baseline to baseline, the least."""
+    comparisons: tuple[Comparison[str], ...] = ()
+    sentences: tuple[str, ...] = ()
+    absent: str | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that can be said of the runs of a question; figures raw, words beside them."""
+
+    name: str
+    question: str
+    headline: tuple[str, ...]
+    budget: str
+    declared: bool
+    protocol: dict[str, Any]
+    variants: tuple[Variant, ...]
+    primary: Reading
+    secondary: tuple[Reading, ...]
+    paper: tuple[PaperLine, ...]
+    differences: dict[str, list[Difference]]
+    """Variant -> (key, in its baseline, in the variant): all that changes results."""
+    runs: tuple[str, ...]
+    unfinished: tuple[str, ...]
