@@ -15,7 +15,7 @@ from sagan_bench.config.layers import Resolved, assemble, decide
 from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.names import closest
+from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
 from sagan_bench.experiments.manifest import Experiment, Manifest
@@ -89,7 +89,7 @@ class Study(Experiment):
     def data_kind(self) -> str:
         """The kind of the data: what stands before the colon."""
         source = self.set.get("data.source") or dict(flatten(presets()[self.preset]))["data.source"]
-        return str(source).partition(":")[0]
+        return kind_of(str(source))
 
     @property
     def measure(self) -> Measure:

@@ -2,7 +2,7 @@
 
 import json
 import queue
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,9 +21,8 @@ Out = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> str:
+def threads() -> Iterator[str]:
     """An engine of a user, for one test: every run in a thread of this process."""
-    monkeypatch.setattr(ENGINES, "_known", dict(ENGINES._known))
 
     @ENGINES.register("threads")
     class Threads:
@@ -54,7 +53,8 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> str:
         def close(self) -> None:
             self.pool.shutdown()
 
-    return "threads"
+    yield "threads"
+    del ENGINES._known["threads"]
 
 
 def ablate(folder: Path, *more: str) -> int:

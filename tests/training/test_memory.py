@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from sagan_bench.data.listing import DataSpec
 from sagan_bench.runs import records
 from sagan_bench.session import experiment, sampling
 from sagan_bench.session.session import RunSession
+from sagan_bench.session.writer import DirectoryWriter
 from sagan_bench.training.loop import TrainState, train
 from sagan_bench.training.timing import out_of_memory
 
@@ -103,32 +105,34 @@ def test_advice_after_either_update_names_what_fits(
 
 
 @pytest.mark.parametrize(
-    ("what", "told", "step", "kept"),
+    ("owner", "what", "phase", "step", "kept"),
     [
-        ("_probe", "making sample images", 3, 2),
-        ("_probe", "making sample images", 6, 4),
-        ("_score_on_the_way", "scoring", 4, 2),
-        ("_score_final", "scoring", 6, 6),
+        (DirectoryWriter, "probe", "making sample images", 3, 2),
+        (DirectoryWriter, "probe", "making sample images", 6, 4),
+        (RunSession, "_score", "scoring", 4, 2),
+        (RunSession, "_score_final", "scoring", 6, 6),
     ],
 )
 def test_nothing_is_missing_after_memory_ran_out_in_a_look(
+    owner: type[Any],
     what: str,
-    told: str,
+    phase: str,
     step: int,
     kept: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config, look = make("run.eval_every=2", "run.eval_images=8"), getattr(RunSession, what)
+    config, look = make("run.eval_every=2", "run.eval_images=8"), getattr(owner, what)
 
-    def full(self: RunSession) -> None:
-        if self.state.step == step:
+    def full(self: Any, *args: Any, **how: Any) -> Any:
+        state = args[0] if owner is DirectoryWriter else self.state
+        if state.step == step:
             raise FORMS[1]()
-        look(self)
+        return look(self, *args, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunSession, what, full)
-        with pytest.raises(UserError, match=f"memory on cpu while {told}.* from step {kept}$"):
+        patch.setattr(owner, what, full)
+        with pytest.raises(UserError, match=f"memory on cpu while {phase}.* from step {kept}$"):
             experiment.run(config, out=tmp_path / "run")
     assert records.read(tmp_path / "run").status == "interrupted"
     record = experiment.run(config, out=tmp_path / "run")

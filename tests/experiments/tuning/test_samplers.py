@@ -1,5 +1,6 @@
 """The samplers by name: those that are shipped, and one of a user."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ from sagan_bench.experiments.tuning.findings import of_tuning
 
 
 @pytest.fixture
-def lowest(monkeypatch: pytest.MonkeyPatch) -> str:
+def lowest() -> Iterator[str]:
     """A sampler of a user, for one test: it proposes the least of everything."""
-    monkeypatch.setattr(SAMPLERS, "_known", dict(SAMPLERS._known))
 
     class Least(optuna.samplers.BaseSampler):
         def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
@@ -35,7 +35,8 @@ def lowest(monkeypatch: pytest.MonkeyPatch) -> str:
         def make(self, seed: int, sequence: int) -> optuna.samplers.BaseSampler:
             return Least()
 
-    return "lowest"
+    yield "lowest"
+    del SAMPLERS._known["lowest"]
 
 
 def test_a_sampler_of_a_user_drives_a_search(

@@ -1,0 +1,112 @@
+"""One component of each kind, a file of at most 40 lines each, from the settings to the page."""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from example_runs import SMALL
+
+from sagan_bench import cli
+from sagan_bench.core import registry
+from sagan_bench.core.registry import Registry
+from sagan_bench.runs.records import RECORD
+
+FILES = sorted((Path(__file__).parent / "own").glob("*.py"))
+STUDY = """
+question = "Does the rate matter to them?"
+baseline = "sagan"
+variants = ["equal-learning-rates"]
+seeds = [0, 1]
+
+[on.stripes]
+metric = "colour_distance"
+min_effect = "5%"
+"""
+SETS = (
+    "data.source=stripes:48", "data.train_images=none", "data.test_images=none",
+    "model.architecture=linear", "training.loss=softplus", "model.attention.discriminator=[]",
+    "model.attention.generator=[32]", "model.attention.kind=mean-context",
+    "model.attention.options.groups=4",
+    'evaluation.metrics=["colour_distance"]', "evaluation.n_real=24",
+    "model.spectral_norm.generator=none", "model.spectral_norm.discriminator=none",
+)  # fmt: skip
+SPACE = """
+says = "One parameter"
+presets = ["quick"]
+evals = 2
+
+[budget]
+run.steps = 6
+
+[on.stripes]
+metric = "colour_distance"
+min_effect = "5%"
+
+[parameters."training.lr_g"]
+kind = "log"
+low = 1e-4
+high = 1e-3
+why = "a test"
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> Iterator[None]:
+    """Have the files read, as a user's are, and forget them afterwards."""
+    kinds = [kind for kind in vars(registry).values() if isinstance(kind, Registry)]
+    before = [set(kind) for kind in kinds]
+    for file in FILES:
+        spec = importlib.util.spec_from_file_location(f"own_{file.stem}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    added = [set(kind) - names for kind, names in zip(kinds, before, strict=True)]
+    assert all(len(names) == 1 for names in added)  # one of each kind
+    yield
+    for kind, names in zip(kinds, added, strict=True):
+        for name in names:
+            del kind._known[name]
+
+
+def run(*arguments: str) -> int:
+    sets = [part for text in (*SMALL, *SETS) for part in ("--set", text)]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([*arguments, *(sets if arguments[0] in ("ablate", "tune") else ())])
+    return int(exit_.value.code or 0)
+
+
+def test_the_files_are_short() -> None:
+    assert all(len(file.read_text().splitlines()) <= 40 for file in FILES)
+
+
+def test_they_go_from_the_settings_to_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(STUDY)
+    assert run("ablate", "mine.toml", "--engine", "in-turn", "--json") == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert findings["primary"]["label"] == "FCD[mean-colours]"
+    (comparison,) = findings["primary"]["comparisons"]
+    assert (comparison["variant"], comparison["n_ok"]) == ("equal-learning-rates", 2)
+    (path,) = (tmp_path / "runs").glob(f"*/sagan-s0*/{RECORD}")
+    record = json.loads(path.read_text())
+    assert record["status"] == "finished"
+    assert record["config"]["model"]["attention"]["options"] == {"groups": 4}
+    assert {score["protocol"]["extractor"] for score in record["scores"]} == {
+        "efficientnet-lite0", "mean-colours",
+    }  # fmt: skip
+    assert run("report", str(path.parents[1]), "--out", "page") == 0
+    html = (tmp_path / "page" / "index.html").read_text()
+    assert "FCD[mean-colours]" in html
+    assert "Lost runs of each variant" in html
+    assert (tmp_path / "page" / "data" / "lost.csv").exists()
+
+
+def test_a_search_goes_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.toml").write_text(SPACE)
+    more = ["--trials", "2", "--sampler", "lowest", "--engine", "in-turn", "--no-confirm"]
+    assert run("tune", "--variant", "sagan", "--space", "space.toml", *more) == 0
