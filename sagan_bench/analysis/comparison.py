@@ -19,6 +19,7 @@ from sagan_bench.analysis.variants import Variant, idle, median_of, variant
 from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Pair, Standing
 from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.core.errors import NothingFinished, UserError
+from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS
 from sagan_bench.evaluation.metrics import leading, shown
 from sagan_bench.runs.run import Run
@@ -122,9 +123,10 @@ def about(
     """
     if baseline is not None:
         baseline = _named(baseline, runs)
-    metric = metric or ("twin_rate" if "twin_rate" in runs.metrics else "fid")
+    first = next((name for name in leading() if name in runs.metrics), leading()[-1])
+    metric = metric or first
     if metric not in METRICS:
-        raise UserError(f"--metric {metric}: known are {', '.join(shown())}")
+        raise UserError(f"--metric {metric}: {closest(metric, list(shown()))}")
     measure = Measure(metric=metric, min_effect="5%" if min_effect is None else min_effect)
     others = [name for name in runs.variants if name != baseline]
     pairs = tuple((name, baseline) for name in others if baseline)

@@ -1,15 +1,16 @@
 """What is asked of runs before they are looked at: the measure, and what is known of variants."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sagan_bench.analysis.verdicts import Pair
 from sagan_bench.config.schema import Section
 from sagan_bench.core.names import closest
-from sagan_bench.core.registry import METRICS
+from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.evaluation.metrics import shown
 from sagan_bench.models.placed import Placed
 
@@ -39,18 +40,25 @@ class Measure(Section):
         """The smallest effect that matters, and whether it is a share of the baseline's mean."""
         if isinstance(self.min_effect, float | int):
             return float(self.min_effect), False
-        share, percent, rest = self.min_effect.partition("%")
-        if not percent or rest:
+        share = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)%", self.min_effect)
+        if not share:
             raise ValueError(f"min_effect = {self.min_effect!r}: expected a number, or '5%'")
-        return float(share) / 100, True
+        return float(share[1]) / 100, True
 
 
 class PaperRow(Section):
     """One column of a published table: a block at a place, and what was reported there."""
 
-    block: Literal["none", "attention", "residual"]
+    block: str = Field(description="title of an attention kind, or none")
     share: float | None = Field(None, description="side of the feature map / side of the image")
     figures: dict[str, float]
+
+    @model_validator(mode="after")
+    def _known_block(self) -> Self:
+        titles = ["none", *dict.fromkeys(kind.title for kind in ATTENTION.values())]
+        if self.block not in titles:
+            raise ValueError(f"block = {self.block!r}; {closest(self.block, titles)}")
+        return self
 
 
 class Paper(Section):

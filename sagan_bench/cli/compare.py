@@ -1,6 +1,7 @@
 """The verb ``compare``: what can be claimed of runs that are there."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -96,12 +97,16 @@ def _runs_in(places: Iterable[Path]) -> list[Path]:
 
 
 def _effect(text: str | None) -> float | str | None:
-    if text is None or text.endswith("%"):
-        return text
+    if text is None:
+        return None
     try:
-        return float(text)
+        value = float(text.removesuffix("%"))
+        if not 0 <= value < math.inf:
+            raise ValueError
     except ValueError as error:
-        raise UserError(f"--min-effect {text}: expected a number, or a share such as 5%") from error
+        wanted = "a number from 0, or a share such as 5%"
+        raise UserError(f"--min-effect {text}: expected {wanted}") from error
+    return text if text.endswith("%") else value
 
 
 # --- The terminal ------------------------------------------------------------------------------
@@ -217,4 +222,6 @@ def frame(findings: "Findings") -> "Frame":
         {**row, mean: row["mean"], sd: row["sd"], "verdict": row["verdict"] or row["standing"]}
         for row in compared.variants(findings)
     ]
-    return table("variants", "", [Column(key) for key in keys], rows)
+    texts = ("variant", "baseline", "verdict")
+    columns = [Column(key, numeric=key not in texts) for key in keys]
+    return table("variants", "", columns, rows)

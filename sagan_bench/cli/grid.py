@@ -34,7 +34,8 @@ class GridView(RunsView["GridPoint"]):
             return ""
         finished = what.status == "finished"
         text = f"{self.metric} {self.texts[run.id]}" if finished else what.reason
-        return f"{self.to_run - self.left}/{self.to_run} {run.id}: {what.status}, {text}"
+        more = "" if text == what.status else f", {text}"
+        return f"{self.to_run - self.left}/{self.to_run} {run.id}: {what.status}{more}"
 
     def heading(self) -> str:
         """Return how many are left."""

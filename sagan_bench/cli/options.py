@@ -3,7 +3,7 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
@@ -54,12 +54,18 @@ class Flag(NamedTuple):
     """The same under the names of the seed project; hidden."""
 
 
+def either(names: Iterable[str]) -> str:
+    """Return names as ``a, b or c``."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 FLAGS = (
     Flag("--data", "data.source", str, "e.g. twins, folder:PATH, celeba:PATH; see: data list"),
     Flag("--image-size", "data.image_size", int, "Side in pixels: 32, 64, 128, 256", ("--imsize",)),
     Flag("--batch-size", "training.batch_size", int, "Images a step", ("--batch_size",)),
     Flag("--micro-batch", "training.micro_batch", int, "Of these, so many at a time"),
-    Flag("--loss", "training.loss", str, " or ".join(LOSSES), ("--adv_loss",)),
+    Flag("--loss", "training.loss", str, either(LOSSES), ("--adv_loss",)),
     Flag("--steps", "run.steps", int, "Generator updates to reach", ("--total_step",)),
     Flag("--seed", "seed", int, "Of weights, noise and data order"),
     Flag("--sample-every", "run.sample_every", int, "Steps between grids", ("--sample_step",)),
@@ -71,7 +77,7 @@ FLAGS = (
     Flag("--threads", "run.threads", int, "CPU threads [default: one a core]"),
     Flag("--skip-bad", "run.skip_bad", bool, "Leave unreadable pictures out"),
     Flag("--tensorboard", "run.tensorboard", bool, "Write TensorBoard logs too"),
-    Flag("--extractor", "evaluation.extractor", str, f"auto, {' or '.join(EXTRACTORS)}"),
+    Flag("--extractor", "evaluation.extractor", str, either(("auto", *EXTRACTORS))),
     Flag("--inception-weights", "run.inception_weights", str, "Inception's weights file"),
 )
 HIDDEN = (

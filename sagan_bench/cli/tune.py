@@ -20,6 +20,7 @@ from sagan_bench.cli.options import (
     Runs,
     Sets,
     Storage,
+    either,
     pick,
     program,
 )
@@ -69,7 +70,7 @@ def tune(
     preset: Annotated[str, typer.Option(help="What every trial begins with")] = "quick",
     space: Space = None,
     objective: Objective = None,
-    sampler: Annotated[str, typer.Option(help=", ".join(SAMPLERS))] = "tpe",
+    sampler: Annotated[str, typer.Option(help=either(SAMPLERS))] = "tpe",
     pruner: Pruner = None,
     data: Annotated[str | None, typer.Option(help="Tune on other images")] = None,
     steps: Steps = None,

@@ -163,10 +163,15 @@ def _lay(values: dict[str, Any], key: str, value: Any) -> None:
     values[key] = None if value == "none" and is_optional else value
 
 
-def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
+def is_setting(key: str) -> bool:
+    """Return whether a setting is called so; what a component has of its own is not looked at."""
     section, _, own = key.rpartition(".")
-    of_component = own and f"{section}." in OPTIONS.values()
-    if not (key in types_ or of_component or key.startswith("evaluation.options.")):
+    of_component = bool(own) and f"{section}." in OPTIONS.values()
+    return key in field_types() or of_component or key.startswith("evaluation.options.")
+
+
+def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:
+    if not is_setting(key):
         raise UserError(f"{origin}: no setting is called '{key}'; {closest(key, list(types_))}")
 
 

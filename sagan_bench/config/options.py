@@ -30,15 +30,38 @@ def options_of(components: Registry[Any], field: str) -> AfterValidator:
     def differing(options: Options, info: ValidationInfo) -> Options:
         if not options or field not in info.data:
             return Options()
-        component = components[info.data[field]]
-        known = component.Settings.model_fields
-        if unknown := next((key for key in options if key not in known), None):
-            hint = closest(unknown, list(known)) if known else "it has none"
-            text = f"no setting of {field} {component.name} is called {unknown!r}; {hint}"
-            error = PydanticCustomError("unknown_setting", text)
-            at = InitErrorDetails(type=error, loc=(unknown,), input=options[unknown])
-            raise ValidationError.from_exception_data(component.name, [at])
-        settings = component.Settings.model_validate(options)
-        return Options(settings.model_dump(exclude_defaults=True))
+        return own_settings(components[info.data[field]], options, field)
 
     return AfterValidator(differing)
+
+
+def own_settings(component: Any, options: Any, what: str, at: tuple[str, ...] = ()) -> Options:
+    """Return a component's own settings where they differ from its defaults.
+
+    Args:
+        component: its class.
+        options: as they are given.
+        what: it is, in words.
+        at: keys below which they stand.
+
+    Raises:
+        ValidationError: of one that it does not have, with the closest, or of a wrong value.
+    """
+    known = component.Settings.model_fields
+    given = options if isinstance(options, dict) else {}
+    errors = []
+    for unknown in (key for key in given if key not in known):
+        hint = closest(unknown, list(known)) if known else "it has none"
+        text = f"no setting of {what} {component.name} is called {unknown!r}; {hint}"
+        error = PydanticCustomError("unknown_setting", text.replace("{", "{{"))
+        errors.append(InitErrorDetails(type=error, loc=(*at, unknown), input=given[unknown]))
+    try:
+        settings = component.Settings.model_validate({} if errors else options)
+    except ValidationError as error:
+        for wrong in error.errors(include_url=False):
+            message = PydanticCustomError("own_setting", wrong["msg"].replace("{", "{{"))
+            loc = (*at, *map(str, wrong["loc"]))
+            errors.append(InitErrorDetails(type=message, loc=loc, input=wrong["input"]))
+    if errors:
+        raise ValidationError.from_exception_data(component.name, errors)
+    return Options(settings.model_dump(mode="json", exclude_defaults=True))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
-from sagan_bench.config.options import Options, options_of
+from sagan_bench.config.options import Options, options_of, own_settings
 from sagan_bench.core.names import closest, device_called, kind_of
 from sagan_bench.core.registry import ATTENTION, EXTRACTORS, FAMILIES, LOSSES, METRICS, SOURCES
 from sagan_bench.core.trees import flatten
@@ -214,9 +214,18 @@ def _of_measuring(options: Options) -> Options:
         if name not in components:
             known = [*METRICS, *EXTRACTORS]
             raise ValueError(f"no metric or extractor is called {name!r}; {closest(name, known)}")
-        settings = components[name].Settings.model_validate(given)
-        differing[name] = settings.model_dump(exclude_defaults=True)
+        what = components.what
+        differing[name] = own_settings(components[name], given, what, (name,))
     return Options((name, settings) for name, settings in differing.items() if settings)
+
+
+def _of_choice(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of metrics that are not in every score, each once and in one order."""
+    for name in metrics:
+        switch = METRICS[name].switch()
+        if not switch.startswith("evaluation.metrics="):
+            raise ValueError(f"{name} is measured with --set {switch} only")
+    return tuple(sorted({name for name in metrics if not METRICS[name].default}))
 
 
 class EvaluationConfig(Section):
@@ -238,9 +247,9 @@ class EvaluationConfig(Section):
     kid_subset_size: int = Field(1_000, ge=2, description="images in each subset")
     truncation: float | None = later(None, gt=0, description="noise from |z| < this only")
     intra_class: bool = later(False, description="FID within each class too, their mean")
-    metrics: tuple[Annotated[str, AfterValidator(METRICS.check)], ...] = later(
-        (), description="metrics beyond those of every score"
-    )
+    metrics: Annotated[
+        tuple[Annotated[str, AfterValidator(METRICS.check)], ...], AfterValidator(_of_choice)
+    ] = later((), description="metrics beyond those of every score")
     options: Annotated[Options, AfterValidator(_of_measuring)] = Options()
     """Settings of a metric's or an extractor's own: name -> key -> value."""
 
@@ -327,7 +336,7 @@ class RunConfig(Section):
         for key, value in neutral_values(type(self)).items():
             if fields.get(key) == value:
                 del fields[key]
-        unresolved = [key for key, value in fields.items() if value == "auto"]
+        unresolved = [k for k, value in fields.items() if value == "auto" and ".options." not in k]
         if unresolved:
             raise ValueError(f"resolve before taking the digest: {', '.join(unresolved)}")
         fields |= {"data.fingerprint": data_fingerprint, "schema": DIGEST_SCHEMA}

@@ -7,10 +7,12 @@ A component is a class in a module of its kind's package, registered there under
 
 Its module is called as it is, with ``_`` for ``-``, so that the names are known without reading
 any (`--help` and the check of a name need no torch).  Modules that begin with ``_`` hold what
-components of a kind share.  A file of a user registers its own in the same way.
+components of a kind share.  So one file in the package of its kind adds a component, and every
+process that makes runs knows it.
 """
 
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,9 +21,14 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 
 ROOT = Path(__file__).parents[1]
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 T = TypeVar("T")
 C = TypeVar("C")
+
+
+class Unknown(ValueError):
+    """A name that no component has here; the message names the closest."""
 
 
 class Registry(Mapping[str, type[T]], Generic[T]):
@@ -45,8 +52,10 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         """Return the decorator that makes a class known under ``name``.
 
         Raises:
-            ValueError: another class has that name.
+            UserError: another class has that name, or it is no name.
         """
+        if not NAME.fullmatch(name):
+            raise UserError(f"{self.what} {name!r}: a name is of small letters, digits, - and _")
 
         def known(component: type[Any]) -> type[Any]:
             there = self._known.get(name, component)
@@ -56,7 +65,10 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 component.__qualname__,
             )
             if not same or (name in self._modules and component.__module__ != own):
-                raise ValueError(f"there is a {self.what} {name!r} already; choose another name")
+                raise UserError(
+                    f"there is a {self.what} {name!r} already; choose another name in "
+                    f"{component.__module__}"
+                )
             component.name = name
             self._known[name] = component
             return component
@@ -70,7 +82,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             ValueError: there is none; the message names the closest.
         """
         if name not in self:
-            raise ValueError(f"no {self.what} is called {name[:80]!r}; {closest(name, list(self))}")
+            raise Unknown(f"no {self.what} is called {name[:80]!r}; {closest(name, list(self))}")
         return name
 
     def __getitem__(self, name: str) -> type[T]:
@@ -80,7 +92,10 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         except ValueError as error:
             raise UserError(str(error)) from None
         if name not in self._known:
-            importlib.import_module(f"sagan_bench.{self.package}.{self._modules[name]}")
+            module = f"sagan_bench.{self.package}.{self._modules[name]}"
+            importlib.import_module(module)
+            if name not in self._known:
+                raise UserError(f"{module} registers no {self.what} {name!r}; call it as its file")
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:

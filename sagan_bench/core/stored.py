@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import json_bytes
+from sagan_bench.core.registry import Unknown
 
 SEAL = "sha256"
 """Key of a JSON object: the SHA-256 of the rest, as JSON with sorted keys and without spaces."""
@@ -137,7 +138,20 @@ def fitting(make: Callable[[], T], file: Path) -> T:
     except UserError as error:  # of a value that a user could have given, too
         raise damaged(file, str(error)) from error
     except UNFIT as error:
+        if missing := _unknown_component(error):
+            raise UserError(
+                f"{file}: {missing}; what it was made with is not here: put its file back into "
+                "its package (docs/architecture.md)"
+            ) from error
         raise damaged(file, first_trouble(error)) from error
+
+
+def _unknown_component(error: Exception) -> Unknown | None:
+    """Return the error of a name that no component has here, if that is the first trouble."""
+    if isinstance(error, ValidationError):
+        cause = error.errors(include_url=False)[0].get("ctx", {}).get("error")
+        return cause if isinstance(cause, Unknown) else None
+    return error if isinstance(error, Unknown) else None
 
 
 def first_trouble(error: Exception) -> str:

@@ -79,12 +79,14 @@ def _z_law(truncation: float | None) -> str:
 
 def _options(config: RunConfig, extractor: str) -> Options:
     """Return the settings of an extractor's own, and of the metrics under its protocol."""
-    main, given = config.evaluation.extractor, config.evaluation.options
-    return Options(
-        (name, settings)
-        for name, settings in given.items()
-        if name == extractor or (name in METRICS and extractor_of(METRICS[name], main) == extractor)
-    )
+    main = config.evaluation.extractor
+
+    def is_under_it(name: str) -> bool:
+        own = extractor_of(METRICS[name], main) if name in METRICS else name
+        return (own or main) == extractor  # figures of pixels stand in the main score
+
+    given = config.evaluation.options.items()
+    return Options((name, settings) for name, settings in given if is_under_it(name))
 
 
 def splits(config: RunConfig, store: Store) -> tuple[Split, Split | None]:

@@ -147,7 +147,7 @@ def _floor(
     def measured() -> Floats:
         images = torch.as_tensor(against.images[against.rows])
         floor = measure(Evidence(images, settings, against.features(), pool), metrics)
-        return np.array([floor[key] for key in keys], dtype=np.float64)  # None becomes NaN
+        return np.array([floor.get(key) for key in keys], dtype=np.float64)  # None becomes NaN
 
     names = "isc_splits", "kid_subsets", "kid_subset_size", "prc_neighborhood"
     numbers = [getattr(settings, name) for name in names]

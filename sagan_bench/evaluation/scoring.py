@@ -82,9 +82,7 @@ def _doubts(
     metrics: Sequence[Metric],
 ) -> Iterator[str]:
     """Yield what these images and this reference give reason to doubt."""
-    for key, value in figures.items():
-        if value is None:
-            yield f"{protocol.label(key)} is undefined for these images"
+    yield from _undefined(figures, protocol)
     distinct = len({hashlib.blake2b(image.tobytes()).digest() for image in images.numpy()})
     if distinct < len(images):
         yield f"collapse: only {distinct} of {len(images)} generated images are distinct"
@@ -95,6 +93,12 @@ def _doubts(
             f"the floor is of {real.n_floor} held-out images, not {protocol.n_fake}: "
             f"the bias of {protocol.label(metrics[0].name)} differs"
         )
+
+
+def _undefined(figures: Mapping[str, float | None], protocol: Protocol) -> Iterator[str]:
+    for key, value in figures.items():
+        if value is None:
+            yield f"{protocol.label(key)} is undefined for these images"
 
 
 class Scorer:
@@ -198,8 +202,14 @@ class Scorer:
         main, *rest = by_features or [_recorded(how, {}, {})]
         pixels = measure(Evidence(images, how), self.by_pixels)
         floor = self._pixel_floor(how)
+        doubts = [text for metric in self.by_pixels for text in metric.doubts(how)]
+        doubts += _undefined(pixels, how)
         yield main.model_copy(
-            update={"metrics": main.metrics | pixels, "floor": main.floor | floor}
+            update={
+                "metrics": main.metrics | pixels,
+                "floor": main.floor | floor,
+                "warnings": (*main.warnings, *doubts),
+            }
         )
         yield from rest
 

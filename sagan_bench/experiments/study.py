@@ -21,7 +21,6 @@ from sagan_bench.core.trees import flatten
 from sagan_bench.experiments.manifest import Experiment, Manifest
 
 MEMORY = "study.json"
-DEFAULT_STUDY = "quick"
 MOST_SEEDS = 10_000
 M = TypeVar("M", bound=BaseModel)
 

@@ -169,10 +169,11 @@ def to_latex(frame: Frame, comment: str, plain: Format | None = None) -> str:
     header, rows = frame.texts(plain)
     cells = [[" ".join(cell.split()).translate(LATEX) for cell in row] for row in (header, *rows)]
     first, *rest = [" & ".join(row) + r" \\" for row in cells]
+    sides = "".join("r" if column.numeric else "l" for column in frame.columns)
     return "\n".join([
         f"% {' '.join(comment.split())}",
         "% needs \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        f"\\begin{{tabular}}{{{sides}}}",
         r"\toprule", first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}", "",
     ])  # fmt: skip
 
@@ -180,7 +181,8 @@ def to_latex(frame: Frame, comment: str, plain: Format | None = None) -> str:
 def to_markdown(frame: Frame, plain: Format | None = None) -> str:
     """Return a frame as a Markdown table."""
     header, rows = frame.texts(plain)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    sides = ["---:" if column.numeric else "---" for column in frame.columns]
+    lines = [header, sides, *rows]
     return "\n".join(f"| {' | '.join(map(escaped, row))} |" for row in lines)
 
 

@@ -98,9 +98,15 @@ def _exported(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _with(scores: tuple[Score, ...], new: Score) -> tuple[Score, ...]:
-    """Return ``scores`` and ``new``, which takes the place of its like."""
+    """Return ``scores`` and ``new``, which takes the place of its like but for other metrics."""
 
     def identity(score: Score) -> tuple[object, ...]:
         return score.fingerprint, score.sampling_seed, score.step, score.final
 
-    return (*(old for old in scores if identity(old) != identity(new)), new)
+    like = [old for old in scores if identity(old) == identity(new)]
+    metrics, floor = (
+        {key: value for score in (*like, new) for key, value in getattr(score, figures).items()}
+        for figures in ("metrics", "floor")
+    )
+    whole = new.model_copy(update={"metrics": metrics, "floor": floor})
+    return (*(old for old in scores if old not in like), whole)

@@ -241,9 +241,14 @@ def test_runs_can_be_compared_by_name_in_every_format(finished: Path, capsys: Ou
     assert header.startswith("variant,baseline,n,n_ok,twin_rate_mean,twin_rate_sd,effect")
     assert float(rows[1].split(",")[4]) == mean
     assert run(*loose, "--markdown") == 0
-    assert "| sagan | no-attention | 2 | 2 |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| sagan | no-attention | 2 | 2 |" in shown
+    assert "| --- | --- | ---: |" in shown
     assert run(*loose, "--latex") == 0
-    assert r"\begin{tabular}" in capsys.readouterr().out
+    assert r"\begin{tabular}{llrrrrrrrrrrl}" in capsys.readouterr().out
+    for effect in ("x%", "%", "nan", "-5", "inf%"):
+        assert run(*loose, f"--min-effect={effect}") == cli.USAGE
+        assert f"--min-effect {effect}: expected a number" in capsys.readouterr().err
 
 
 def test_single_runs_can_be_compared_by_their_folders(finished: Path, capsys: Out) -> None:

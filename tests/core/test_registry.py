@@ -44,7 +44,17 @@ def test_a_file_of_a_user_registers_its_own(shapes: Registry[object]) -> None:
 
 def test_a_name_is_given_once(shapes: Registry[object]) -> None:
     shapes.register("mine")(type("A", (), {}))
-    with pytest.raises(ValueError, match="there is a shape 'mine' already"):
+    with pytest.raises(UserError, match="there is a shape 'mine' already"):
         shapes.register("mine")(type("B", (), {}))
-    with pytest.raises(ValueError, match="there is a shape 'round-one' already"):
+    with pytest.raises(UserError, match="there is a shape 'round-one' already"):
         shapes.register("round-one")(type("C", (), {}))
+
+
+def test_a_name_is_a_word_and_a_file_registers_its_own(
+    shapes: Registry[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"shape 'a\.b': a name is of small letters"):
+        shapes.register("a.b")
+    monkeypatch.setattr("importlib.import_module", lambda name: None)
+    with pytest.raises(UserError, match="registers no shape 'round-one'; call it as its file"):
+        shapes["round-one"]

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from example_runs import SMALL
 from example_scores import registered
@@ -18,6 +20,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.evaluation.extractors import Extractor
 from sagan_bench.evaluation.frechet import frechet
+from sagan_bench.evaluation.measuring import measure
 from sagan_bench.evaluation.metrics import Evidence, Metric
 from sagan_bench.experiments.tuning.definition import better
 from sagan_bench.experiments.tuning.trials import value
@@ -157,3 +160,98 @@ def test_unknown_names_and_settings_are_refused() -> None:
 def test_less_is_better_says_what_is_worst() -> None:
     with pytest.raises(TypeError, match="beyond"):
         type("Careless", (ColourDistance,), {"beyond": 0.0})
+
+
+class BrightShare(Metric):
+    """Of pixels above a threshold: it needs no extractor."""
+
+    better, extractor = "higher", None
+
+    class Settings(Section):
+        above: float = 100.0
+        file: Path | None = None
+        mode: str = ""
+
+    def measure(self, evidence: Evidence) -> Any:
+        return {self.name: (evidence.images > self.settings.above).float().mean()}
+
+
+def test_a_metric_of_pixels_has_its_settings_in_the_protocol_and_takes_no_figure_away(
+    runs: list[Path],
+) -> None:
+    with registered(METRICS, "bright_share", BrightShare):
+        for above in (100, 200):
+            sets = (
+                'evaluation.metrics=["bright_share"]',
+                f"evaluation.options.bright_share.above={above}",
+            )
+            scores = evaluate(runs[1], config("no-attention", *sets)).scores
+        ours = [score for score in scores if score.metrics.get("bright_share") is not None]
+        assert len({score.fingerprint for score in ours if score.weights == "ema"}) == 2
+        plain = config("no-attention", 'evaluation.metrics=["bright_share"]')
+        again = evaluate(runs[1], plain)
+        (first,) = (
+            score
+            for score in again.scores
+            if score.weights == "ema"
+            and score.final
+            and "options" not in score.protocol
+            and score.protocol["extractor"] == "efficientnet-lite0"
+        )
+        assert {"fid", "bright_share"} <= first.metrics.keys()
+        evaluate(runs[1], config("no-attention"))
+        kept = [score for score in read(runs[1]).scores if score.fingerprint == first.fingerprint]
+        assert any("bright_share" in score.metrics for score in kept)
+        own = config("no-attention", "evaluation.options.bright_share.mode=auto",
+                     "evaluation.options.bright_share.file=x/y")  # fmt: skip
+        assert own.digest("d")
+        with pytest.raises(
+            UserError, match=r"bright_share\.abov .*\(--set\).*did you mean 'above'"
+        ):
+            config("no-attention", "evaluation.options.bright_share.abov=3")
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ({"fid": 7.0}, "another figure called 'fid'"),
+        ({"bad": "text"}, "metric bad failed: ValueError"),
+        (None, "metric bad failed: AttributeError"),
+    ],
+)
+def test_a_metric_that_fails_is_named_and_takes_no_others_key(figures: Any, says: str) -> None:
+    class Bad(Metric):
+        better = "higher"
+
+        def measure(self, evidence: Evidence) -> Any:
+            return figures
+
+    class Good(Metric):
+        better = "higher"
+
+        def measure(self, evidence: Evidence) -> Any:
+            return {"fid": np.float32(1.5)}
+
+    Bad.name, Good.name = "bad", "good"
+    assert measure(None, [Good()]) == {"fid": 1.5}  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=says):
+        measure(None, [Good(), Bad()])  # type: ignore[arg-type]
+
+
+def test_metrics_are_chosen_once_and_in_one_order() -> None:
+    twice = config("sagan", 'evaluation.metrics=["colour_distance", "fid", "colour_distance"]')
+    assert twice.evaluation.metrics == ("colour_distance",)
+    with pytest.raises(
+        UserError, match=r"is measured with --set evaluation\.intra_class"
+    ):
+        config("sagan", 'evaluation.metrics=["intra_fid"]')
+
+
+def test_a_run_whose_component_is_not_here_is_not_called_damaged(runs: list[Path]) -> None:
+    path = runs[0]
+    name = METRICS._known.pop("colour_distance")
+    try:
+        with pytest.raises(UserError, match=r"no metric is called 'colour_distance'.*put its file"):
+            of_runs([path], None, None, None)
+    finally:
+        METRICS._known["colour_distance"] = name

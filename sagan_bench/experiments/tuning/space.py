@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
+from sagan_bench.config.layers import is_setting
 from sagan_bench.config.schema import MOST_WHOLE, RunConfig, Section, field_types
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
@@ -111,7 +112,7 @@ class Space(Section):
     @model_validator(mode="after")
     def _known(self) -> Self:
         for key in self.parameters:
-            if key not in field_types():
+            if not is_setting(key):
                 raise ValueError(f"no setting is called '{key}'; {closest(key, [*field_types()])}")
             if key.startswith(("run.", "evaluation.", "data.")) or key == "seed":
                 raise ValueError(f"{key} is how a trial is run and scored, not what is searched")
