@@ -171,7 +171,7 @@ def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
     findings, labels = document.findings, document.labels
     primary = findings.primary
     columns = (
-        Column("variant"),
+        Column("variant", numeric=False),
         Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
         Column("mean", f"{primary.label} {ARROWS[primary.better]}", _mean),
         Column("effect", "difference",
