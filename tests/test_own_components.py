@@ -105,6 +105,7 @@ def test_they_go_from_the_settings_to_the_page(
     assert (tmp_path / "page" / "data" / "lost.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_search_goes_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.toml").write_text(SPACE)

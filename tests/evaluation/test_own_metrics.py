@@ -241,9 +241,7 @@ def test_a_metric_that_fails_is_named_and_takes_no_others_key(figures: Any, says
 def test_metrics_are_chosen_once_and_in_one_order() -> None:
     twice = config("sagan", 'evaluation.metrics=["colour_distance", "fid", "colour_distance"]')
     assert twice.evaluation.metrics == ("colour_distance",)
-    with pytest.raises(
-        UserError, match=r"is measured with --set evaluation\.intra_class"
-    ):
+    with pytest.raises(UserError, match=r"is measured with --set evaluation\.intra_class"):
         config("sagan", 'evaluation.metrics=["intra_fid"]')
 
 
