@@ -32,7 +32,7 @@ def _content(name: str, content: Any) -> Any:
     return content if name.endswith(".json") else content.splitlines()
 
 
-SLOW = ("worse", "equal", "two-objectives")
+SLOW = ("worse", "equal", "three", "missing-seeds", "two-objectives")
 
 
 def some_slow(names: Iterable[str]) -> list[Any]:

@@ -186,6 +186,7 @@ def _die_at_sync(config: str, out: Path, cache: str, moment: int) -> None:
     experiment.run(RunConfig.model_validate_json(config), out=out)
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_ends_bit_equal(finished: Path, tmp_path: Path) -> None:
     """Every fsync of a run is a moment: each write of a checkpoint, a record, a directory."""
     context = multiprocessing.get_context("forkserver")
@@ -456,7 +457,7 @@ def test_a_long_look_on_the_way_is_broken_off_and_made_again(
         scoring = seen and isinstance(seen[-1], Progress) and seen[-1].phase == "score"
         return "terminated" if scoring else None
 
-    sets = ("run.eval_every=2", "run.checkpoint_every=1")
+    sets = ("run.eval_every=2", "run.eval_images=8", "run.checkpoint_every=1")
     with pytest.raises(Stopped):
         experiment.run(make(*sets), out=tmp_path / "run", watch=seen.append, stop=stop)
     left = records.read(tmp_path / "run")
