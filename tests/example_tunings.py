@@ -52,6 +52,26 @@ kind = "categorical"
 choices = [[4], [8]]
 why = "a test"
 """
+SPACE = """
+says = "Two parameters"
+presets = ["quick"]
+evals = 2
+[budget]
+run.steps = 2
+[on.twins]
+metric = "fid"
+min_effect = "5%"
+[parameters."training.lr_g"]
+kind = "log"
+low = 1e-4
+high = 1e-3
+why = "a test"
+[parameters."training.n_critic"]
+kind = "integer"
+low = 1
+high = 2
+why = "a test"
+"""
 PROTOCOL = {"extractor": "efficientnet-lite0", "n_fake": 256, "n_real": 512}
 SMALLER = [text for text in SMALL if not text.startswith("run.steps")]
 

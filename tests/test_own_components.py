@@ -1,19 +1,17 @@
 """One component of each kind, a file of at most 40 lines each, from the settings to the page."""
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from example_runs import SMALL
+from example_tunings import SPACE
+from own_components import FILES, loaded
 
 from sagan_bench import cli
-from sagan_bench.core import registry
-from sagan_bench.core.registry import Registry
 from sagan_bench.runs.records import RECORD
 
-FILES = sorted((Path(__file__).parent / "own").glob("*.py"))
 STUDY = """
 question = "Does the rate matter to them?"
 baseline = "sagan"
@@ -32,42 +30,14 @@ SETS = (
     'evaluation.metrics=["colour_distance"]', "evaluation.n_real=24",
     "model.spectral_norm.generator=none", "model.spectral_norm.discriminator=none",
 )  # fmt: skip
-SPACE = """
-says = "One parameter"
-presets = ["quick"]
-evals = 2
-
-[budget]
-run.steps = 6
-
-[on.stripes]
-metric = "colour_distance"
-min_effect = "5%"
-
-[parameters."training.lr_g"]
-kind = "log"
-low = 1e-4
-high = 1e-3
-why = "a test"
-"""
+MINE = SPACE.replace("on.twins", "on.stripes").replace('"fid"', '"colour_distance"')
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded() -> Iterator[None]:
-    """Have the files read, as a user's are, and forget them afterwards."""
-    kinds = [kind for kind in vars(registry).values() if isinstance(kind, Registry)]
-    before = [set(kind) for kind in kinds]
-    for file in FILES:
-        spec = importlib.util.spec_from_file_location(f"own_{file.stem}", file)
-        assert spec is not None
-        assert spec.loader is not None
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    added = [set(kind) - names for kind, names in zip(kinds, before, strict=True)]
-    assert all(len(names) == 1 for names in added)  # one of each kind
-    yield
-    for kind, names in zip(kinds, added, strict=True):
-        for name in names:
-            del kind._known[name]
+    with loaded() as added:
+        assert all(len(names) == 1 for names in added)  # one of each kind
+        yield
 
 
 def run(*arguments: str) -> int:
@@ -108,6 +78,6 @@ def test_they_go_from_the_settings_to_the_page(
 @pytest.mark.slow
 def test_a_search_goes_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "space.toml").write_text(SPACE)
+    (tmp_path / "space.toml").write_text(MINE)
     more = ["--trials", "2", "--sampler", "lowest", "--engine", "in-turn", "--no-confirm"]
     assert run("tune", "--variant", "sagan", "--space", "space.toml", *more) == 0

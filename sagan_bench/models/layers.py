@@ -1,7 +1,7 @@
 """Spectral normalisation, and weights that depend on the seed and the layer's name alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, TypeVar
 
@@ -109,6 +109,27 @@ def frozen_spectral_norm(network: nn.Module) -> Iterator[None]:
 def at_least_fp32(features: Tensor) -> Tensor:
     """Return ``features`` in fp32, or as they are if they are fp64."""
     return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
+def logits_of(
+    sees: Literal["whole", "halves"],
+    score: Callable[[Tensor, Tensor | None], Tensor],
+    images: Tensor,
+    labels: Tensor | None,
+) -> Tensor:
+    """Return logits (B,) of images; of ``halves``, the mean of the left's and the right's.
+
+    Args:
+        sees: ``model.discriminator_sees``.
+        score: logits (N,) of images (N, 3, H, W) and labels (N,), if there are any.
+        images: (B, 3, S, S).
+        labels: (B,) int64, or None.
+    """
+    if sees == "whole":
+        return score(images, labels)
+    halves = torch.cat(images.chunk(2, dim=3))
+    left, right = score(halves, None if labels is None else labels.repeat(2)).chunk(2)
+    return (left + right) / 2
 
 
 class ConditionalBatchNorm2d(nn.Module):

@@ -25,6 +25,8 @@ import pytest
 import torch
 from crash import CACHE, Ended, Trouble, cli
 from example_reports import leave_study
+from example_studies import FILE
+from example_tunings import SPACE
 from layouts import picture
 from PIL import Image
 from torch_fidelity.metric_fid import KEY_METRIC_FID
@@ -39,35 +41,7 @@ TINY = [
     "model.spectral_norm.generator=none", "model.spectral_norm.discriminator=none",
 ]  # fmt: skip
 SHORTER = ["run.steps=2", "run.sample_every=2", "run.checkpoint_every=1", "run.eval_every=1"]
-STUDY = """
-question = "Does it run?"
-baseline = "no-attention"
-variants = ["sagan"]
-seeds = [0]
-[on.twins]
-metric = "twin_rate"
-min_effect = 0.05
-"""
-SPACE = """
-says = "Two parameters"
-presets = ["quick"]
-evals = 2
-[budget]
-run.steps = 2
-[on.twins]
-metric = "fid"
-min_effect = "5%"
-[parameters."training.lr_g"]
-kind = "log"
-low = 1e-4
-high = 1e-3
-why = "a test"
-[parameters."training.n_critic"]
-kind = "integer"
-low = 1
-high = 2
-why = "a test"
-"""
+STUDY = FILE.replace("seeds = [0, 1]", "seeds = [0]")
 
 
 def sets(*settings: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from sagan_bench.report.svg import Theme
 class LostRuns(Section):
     """A sentence and a table."""
 
-    order, title, of = 25, "Lost runs", ("study",)
+    order, title, of = 25, "Losses & gains", ("study",)
 
     def collect(self, source: Any) -> dict[str, int]:
         """Return variant -> lost runs."""
@@ -29,4 +29,4 @@ class LostRuns(Section):
         columns = (Column("variant", "Variant", numeric=False), Column("lost", "Lost"))
         rows = [{"variant": name, "lost": count} for name, count in counts.items()]
         frame = table("lost", "Lost runs of each variant", columns, rows, file="lost.csv")
-        yield self.block(Text("So many runs were lost."), frame)
+        yield self.block(Text("Lost runs are <counted>."), frame)

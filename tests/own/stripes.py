@@ -22,6 +22,7 @@ class Stripes(Source):
     """As many as are asked for."""
 
     usage = "stripes:COUNT"
+    auto_crop_px = 16
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)

@@ -261,7 +261,7 @@ def test_kill_9_at_any_moment_leaves_whole_checkpoints(tmp_path: Path) -> None:
         assert whole
         assert said <= step <= said + 1  # nothing that was saved is lost
         assert swept
-        assert kept in (2, 3)  # 3: killed between writing and removing
+        assert kept in (min(step, 2), min(step, 3))  # 3: killed between writing and removing
         cut_short += leftovers
     assert cut_short > 0, "no kill fell into a write: make the state bigger"
     assert "damaged" not in done.stderr

@@ -21,8 +21,11 @@ class Family(Component, ABC):
     config: ModelConfig
     knows: ClassVar[tuple[str, ...]] = ()
     """Which of the settings ``classes`` and ``layout`` it has."""
+    generator: ClassVar[type[nn.Module]]
+    """G of (model, image_size, width)."""
+    discriminator: ClassVar[type[nn.Module]]
+    """D of (model, image_size, width, needs_double_backward=)."""
 
-    @abstractmethod
     def networks(
         self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
     ) -> tuple[nn.Module, nn.Module]:
@@ -39,6 +42,10 @@ class Family(Component, ABC):
         Raises:
             UserError: attention at a side that a network lacks, or at one too narrow for C / 8.
         """
+        width_g, width_d = widths
+        return self.generator(self.config, image_size, width_g), self.discriminator(
+            self.config, image_size, width_d, needs_double_backward=needs_double_backward
+        )
 
     @abstractmethod
     def width_of_a_channel(self, image_size: int) -> float:

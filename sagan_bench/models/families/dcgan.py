@@ -7,13 +7,12 @@ side, other image sizes, spectral norm on every convolution by default, and the 
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 
 from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._base import Family
-from sagan_bench.models.layers import at_least_fp32
+from sagan_bench.models.layers import at_least_fp32, logits_of
 from sagan_bench.models.placement import blocks_by_side, normed_if
 
 LEAK = 0.1
@@ -118,15 +117,11 @@ class Discriminator(nn.Sequential):
         super().__init__(layers)
         self.sees = model.discriminator_sees
 
-    def forward(self, images: Tensor, labels: None = None) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) in [-1, 1]."""
-        if self.sees == "halves":
-            left, right = images.chunk(2, dim=3)
-            left_logits, right_logits = self._logits(torch.cat([left, right])).chunk(2)
-            return (left_logits + right_logits) / 2
-        return self._logits(images)
+        return logits_of(self.sees, self._logits, images, labels)
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         logits: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
         return at_least_fp32(logits.flatten())
 
@@ -135,14 +130,7 @@ class Discriminator(nn.Sequential):
 class Dcgan(Family):
     """Transposed convolutions up, convolutions down; without classes."""
 
-    def networks(
-        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
-    ) -> tuple[Generator, Discriminator]:
-        """Return G and D of these widths; see `Family.networks`."""
-        width_g, width_d = widths
-        return Generator(self.config, image_size, width_g), Discriminator(
-            self.config, image_size, width_d, needs_double_backward=needs_double_backward
-        )
+    generator, discriminator = Generator, Discriminator
 
     def width_of_a_channel(self, image_size: int) -> float:
         """Return the width that adds one channel to the 4 x 4 map."""

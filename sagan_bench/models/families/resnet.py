@@ -12,14 +12,18 @@ import operator
 from itertools import accumulate
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._base import Family
-from sagan_bench.models.layers import ConditionalBatchNorm2d, at_least_fp32, no_autocast
+from sagan_bench.models.layers import (
+    ConditionalBatchNorm2d,
+    at_least_fp32,
+    logits_of,
+    no_autocast,
+)
 from sagan_bench.models.placement import blocks_by_side, normed_if
 
 MOST = 16
@@ -228,12 +232,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) and labels (B,)."""
-        if self.sees == "halves":
-            halves = torch.cat(images.chunk(2, dim=3))
-            of_halves = None if labels is None else labels.repeat(2)
-            left, right = self._logits(halves, of_halves).chunk(2)
-            return (left + right) / 2
-        return self._logits(images, labels)
+        return logits_of(self.sees, self._logits, images, labels)
 
     def _logits(self, h: Tensor, labels: Tensor | None) -> Tensor:
         for name in self.blocks:
@@ -263,16 +262,9 @@ def _doubled(x: Tensor) -> Tensor:
 class Resnet(Family):
     """Residual blocks, with or without classes."""
 
-    knows = ("classes", "layout")
+    generator, discriminator = Generator, Discriminator
 
-    def networks(
-        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
-    ) -> tuple[Generator, Discriminator]:
-        """Return G and D of these widths; see `Family.networks`."""
-        width_g, width_d = widths
-        return Generator(self.config, image_size, width_g), Discriminator(
-            self.config, image_size, width_d, needs_double_backward=needs_double_backward
-        )
+    knows = ("classes", "layout")
 
     def width_of_a_channel(self, image_size: int) -> float:
         """Return the width that adds a channel to the map of most channels."""
