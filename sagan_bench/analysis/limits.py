@@ -59,7 +59,7 @@ def doubts(outcomes: Mapping[str, Runs], pair: Pair) -> tuple[Doubt, ...]:
     spread = {name: float(x.std(ddof=1)) for name, x in values.items()}
     wide, narrow = sorted(pair, key=lambda name: -spread[name])
     skewed = any(abs(_skewness(x)) > SKEWNESS for x in values.values())
-    if spread[narrow] > 0 and spread[wide] > SPREAD_RATIO * spread[narrow] and skewed:
+    if skewed and spread[wide] > SPREAD_RATIO * spread[narrow]:
         irregular.append(Doubt(wide, narrow, Irregularity.SKEWED_AND_UNEQUAL))
     for name, other in (pair, pair[::-1]):
         if (seed := _outlier(groups[name])) is not None:

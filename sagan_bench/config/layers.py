@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sagan_bench.config.schema import (
+    COMPONENTS,
     LABELS,
     MOST,
     MOST_WHOLE,
@@ -168,6 +169,27 @@ def is_setting(key: str) -> bool:
     section, _, own = key.rpartition(".")
     of_component = bool(own) and f"{section}." in OPTIONS.values()
     return key in field_types() or of_component or key.startswith("evaluation.options.")
+
+
+def value_of(config: RunConfig, key: str) -> Any:
+    """Return the value of a setting as JSON has it; a component's own may be its default.
+
+    Raises:
+        UserError: no setting is called so, or the component that is chosen has none.
+    """
+    leaves = dict(flatten(config.model_dump(mode="json")))
+    if key in leaves:
+        return leaves[key]
+    section, _, own = key.rpartition(".")
+    for named, prefix in OPTIONS.items():
+        if prefix == f"{section}.":
+            known = COMPONENTS[named][leaves[named]].Settings
+            if own in known.model_fields:
+                return known().model_dump(mode="json")[own]
+            raise UserError(
+                f"{leaves[named]} has no setting {key}; {closest(own, [*known.model_fields])}"
+            )
+    raise UserError(f"no setting is called '{key}'; {closest(key, list(leaves))}")
 
 
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:

@@ -16,7 +16,15 @@ from pydantic.fields import FieldInfo
 
 from sagan_bench.config.options import Options, options_of, own_settings
 from sagan_bench.core.names import closest, device_called, kind_of
-from sagan_bench.core.registry import ATTENTION, EXTRACTORS, FAMILIES, LOSSES, METRICS, SOURCES
+from sagan_bench.core.registry import (
+    ATTENTION,
+    EXTRACTORS,
+    FAMILIES,
+    LOSSES,
+    METRICS,
+    SOURCES,
+    Registry,
+)
 from sagan_bench.core.trees import flatten
 
 DIGEST_SCHEMA = 1
@@ -61,6 +69,12 @@ OPTIONS = {
     "training.loss": "training.options.",
 }
 """What the keys of a component's own settings begin with, by the key that names it."""
+COMPONENTS: dict[str, Registry[Any]] = {
+    "model.attention.kind": ATTENTION,
+    "model.architecture": FAMILIES,
+    "training.loss": LOSSES,
+}
+"""What there is to choose from, by the key that names it."""
 
 
 LATER: dict[str, Any] = {"later": True}

@@ -101,3 +101,18 @@ def test_without_a_spread_there_is_no_interval() -> None:
     made = curve(Unit.STEPS, flat, flat)
     assert all(point.interval is None and point.effect == 0 for point in made.points)
     assert made.excludes_margin is None
+
+
+def test_an_interval_beyond_the_margin_on_the_other_side_begins_anew() -> None:
+    crossing = curve(Unit.STEPS, runs(-1.0, 4.0), runs(0.0, 0.0, seed=1))
+    late = [point for point in crossing.points if point.interval and point.interval[0] > 0.05]
+    early = [point for point in crossing.points if point.interval and point.interval[1] < -0.05]
+    assert early
+    assert crossing.excludes_margin == late[0].budget
+
+    steep = curve(Unit.STEPS, runs(-100.0, 400.0), runs(0.0, 0.0, seed=1))
+    signs = [point.effect > 0 for point in steep.points]
+    first = steep.points[signs.index(True)]
+    assert first.interval
+    assert first.interval[0] > 0.05  # no point between the two sides
+    assert steep.excludes_margin == first.budget

@@ -14,7 +14,7 @@ from example_studies import HOST
 from sagan_bench.analysis import comparison
 from sagan_bench.analysis.collection import gather
 from sagan_bench.analysis.comparison import Findings, findings
-from sagan_bench.analysis.question import Facts, Measure, Paper, Question
+from sagan_bench.analysis.question import Facts, Measure, Paper, PaperRow, Question
 from sagan_bench.analysis.variants import Engagement, Variant
 from sagan_bench.analysis.verdicts import Basis, Standing, Verdict
 from sagan_bench.config.layers import resolve
@@ -543,3 +543,10 @@ def test_values_keep_their_seeds(tmp_path: Path) -> None:
     known = found(tmp_path, GOOD, BAD)
     assert of(known, "sagan").values == dict(enumerate(GOOD))
     assert math.isclose(of(known, "sagan").summary.mean or 0, 0.51)
+
+
+def test_a_published_table_names_blocks_that_there_are() -> None:
+    for block in ("none", "attention", "residual"):
+        assert PaperRow(block=block, figures={}).block == block
+    with pytest.raises(ValueError, match="block = 'atention'; did you mean 'attention'"):
+        PaperRow(block="atention", figures={})

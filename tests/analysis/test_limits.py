@@ -31,6 +31,13 @@ def test_skew_with_unequal_spread_is_named_by_the_wider_group() -> None:
     assert doubts({"a": symmetric, "b": EVEN}, PAIR) == ()
 
 
+def test_a_group_without_spread_is_as_unequal_as_can_be() -> None:
+    tailed, same = {0: 0.01, 1: 0.02, 2: 0.03, 3: 0.05, 4: 0.20}, dict.fromkeys(range(5), 0.5)
+    assert Doubt("a", "b", Irregularity.SKEWED_AND_UNEQUAL) in doubts(
+        {"a": tailed, "b": same}, PAIR
+    )
+
+
 def test_lost_runs_and_small_groups_are_not_looked_at() -> None:
     few = {0: 1.0, 1: None, 2: 100.0, 3: 1.1, 4: None}
     assert doubts({"a": few, "b": EVEN}, PAIR) == ()

@@ -22,6 +22,7 @@ from sagan_bench.evaluation.extractors import Extractor
 from sagan_bench.evaluation.frechet import frechet
 from sagan_bench.evaluation.measuring import measure
 from sagan_bench.evaluation.metrics import Evidence, Metric
+from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments.tuning.definition import better
 from sagan_bench.experiments.tuning.trials import value
 from sagan_bench.runs.records import read
@@ -253,3 +254,22 @@ def test_a_run_whose_component_is_not_here_is_not_called_damaged(runs: list[Path
             of_runs([path], None, None, None)
     finally:
         METRICS._known["colour_distance"] = name
+
+
+class Undefined(BrightShare):
+    """Of no image."""
+
+    @classmethod
+    def doubts(cls, protocol: Protocol) -> Iterator[str]:
+        yield f"{cls.name} of {protocol.n_fake} says little"
+
+    def measure(self, evidence: Evidence) -> Any:
+        return {self.name: float("nan")}
+
+
+def test_doubts_of_a_metric_of_pixels_are_said(runs: list[Path]) -> None:
+    with registered(METRICS, "undefined_share", Undefined):
+        own = config("no-attention", 'evaluation.metrics=["undefined_share"]')
+        warnings = [text for score in evaluate(runs[1], own).scores for text in score.warnings]
+    assert "undefined_share is undefined for these images" in warnings
+    assert "undefined_share of 10 says little" in warnings

@@ -4,10 +4,12 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from example_tunings import SPACE, small_tuning
 from torch import Tensor, nn
 
 from sagan_bench.config.layers import override, read, resolve
@@ -189,3 +191,21 @@ def test_shipped_attention_and_losses_are_read_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+HEADS = SPACE.replace(
+    '[parameters."training.n_critic"]', '[parameters."model.attention.options.heads"]'
+)
+
+
+def test_own_settings_can_be_searched(tmp_path: Path) -> None:
+    sets = [text for text in SETS if not text.startswith(("model.width", "training.batch"))]
+    tuning = small_tuning(tmp_path, *sets, text=HEADS.replace("high = 2", "high = 4"))
+    parameters = tuning.parameters("sagan", HOST)
+    first = tuning.space.own_values(parameters, tuning.config("sagan", 0, HOST))
+    assert first["model.attention.options.heads"] == 2  # the default, which no record holds
+    other = tuning.config("sagan", 0, HOST, params={"model.attention.options.heads": 4})
+    assert other.model.attention.options == {"heads": 4}
+    without = small_tuning(tmp_path, text=HEADS)
+    with pytest.raises(UserError, match=r"full has no setting model\.attention\.options\.heads"):
+        without.space.own_values(without.space.parameters, without.config("sagan", 0, HOST))

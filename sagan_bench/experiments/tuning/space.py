@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
-from sagan_bench.config.layers import is_setting
+from sagan_bench.config.layers import is_setting, value_of
 from sagan_bench.config.schema import MOST_WHOLE, RunConfig, Section, field_types
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.core.stored import load_toml, shortened
-from sagan_bench.core.trees import flatten
 from sagan_bench.experiments.study import file_of, flattened, validated
 
 if TYPE_CHECKING:
@@ -160,14 +159,14 @@ class Space(Section):
         Raises:
             UserError: one is outside the space.
         """
-        leaves = dict(flatten(config.model_dump(mode="json")))
+        values = {key: value_of(config, key) for key in parameters}
         for key, parameter in parameters.items():
-            if not parameter.contains(leaves[key]):
+            if not parameter.contains(values[key]):
                 raise UserError(
-                    f"space {self.name}: the preset's own {key} = {json.dumps(leaves[key])} is "
+                    f"space {self.name}: the preset's own {key} = {json.dumps(values[key])} is "
                     "outside; widen the space, so that the search can begin with it"
                 )
-        return {key: leaves[key] for key in parameters}
+        return values
 
 
 def spaces() -> dict[str, Path]:
