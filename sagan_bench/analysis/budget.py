@@ -15,8 +15,8 @@ from enum import StrEnum
 import numpy as np
 from scipy import stats
 
-from sagan_bench.analysis.statistics import ALPHA, CONFIRMATORY_N
-from sagan_bench.analysis.verdicts import Interval, Pair
+from sagan_bench.analysis.statistics import CONFIRMATORY_N
+from sagan_bench.analysis.verdicts import ALPHA, Interval, Pair
 from sagan_bench.runs.run import Curve
 
 POINTS = 8
@@ -74,12 +74,14 @@ class BudgetCurve:
         crosses: the least budget from which on the estimated difference stays beyond the margin,
             on the side where it ends; between two budgets by a straight line.  None: never.
         excludes_margin: the least of the budgets from which on the whole interval lies beyond it.
+        margin: the smallest difference that matters, in units of the metric.
         runs: of the variant and of the baseline.
     """
 
     variant: str
     baseline: str
     unit: Unit
+    margin: float
     runs: tuple[int, int]
     points: tuple[BudgetPoint, ...] = ()
     crosses: float | None = None
@@ -110,25 +112,25 @@ def _curve(
     runs = len(ours.curves), len(theirs.curves)
     rates = ours.per_step.get(unit), theirs.per_step.get(unit)
     if not all(len(curve) > 1 for side in (ours, theirs) for curve in side.curves):
-        return BudgetCurve(*pair, unit, runs, withheld=Withheld.NO_SCORES)
+        return BudgetCurve(*pair, unit, margin, runs, withheld=Withheld.NO_SCORES)
     if min(runs) < CONFIRMATORY_N:
-        return BudgetCurve(*pair, unit, runs, withheld=Withheld.TOO_FEW)
+        return BudgetCurve(*pair, unit, margin, runs, withheld=Withheld.TOO_FEW)
     if not rates[0] or not rates[1]:
-        return BudgetCurve(*pair, unit, runs, withheld=Withheld.NO_COST)
+        return BudgetCurve(*pair, unit, margin, runs, withheld=Withheld.NO_COST)
     if unit == Unit.SECONDS and (ours.shared_device or theirs.shared_device):
-        return BudgetCurve(*pair, unit, runs, withheld=Withheld.SHARED_DEVICE)
+        return BudgetCurve(*pair, unit, margin, runs, withheld=Withheld.SHARED_DEVICE)
     sides = (ours, rates[0]), (theirs, rates[1])
     first = max(rate * curve[0][0] for side, rate in sides for curve in side.curves)
     last = min(rate * curve[-1][0] for side, rate in sides for curve in side.curves)
     if first >= last:
-        return BudgetCurve(*pair, unit, runs, withheld=Withheld.NO_COMMON_BUDGET)
+        return BudgetCurve(*pair, unit, margin, runs, withheld=Withheld.NO_COMMON_BUDGET)
     budgets = np.linspace(first, last, POINTS)
     mine, other = (
         np.stack([_at(curve, budgets / rate) for curve in side.curves]) for side, rate in sides
     )
     points = _points(budgets, mine, other, ALPHA / (POINTS * family))
     return BudgetCurve(
-        *pair, unit, runs, points, _crosses(points, margin), _excludes(points, margin)
+        *pair, unit, margin, runs, points, _crosses(points, margin), _excludes(points, margin)
     )
 
 

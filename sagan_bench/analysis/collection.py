@@ -1,16 +1,18 @@
 """Records of runs -> values that may be put side by side; whatever may not is refused here."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from sagan_bench.analysis.statistics import mean_of_all
+from sagan_bench.analysis.verdicts import Lost
 from sagan_bench.config.diff import differences, in_results, listed
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import ATTENTION
 from sagan_bench.core.stored import fitting
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.runs.records import RECORD, Score
+from sagan_bench.runs.records import RECORD, Score, Status
 from sagan_bench.runs.run import Run, Weights, extractor_named, family
 from sagan_bench.runs.run_directory import read_now, readable
 
@@ -25,6 +27,7 @@ class RunSet:
         attempted: finished, diverged or failed; by seed.
         begun: still to be finished.
         unread: how many could not be read.
+        unplanned: runs that the plan does not name, which are left out.
         protocols: of the final scores of averaged weights: sampling seed -> protocol.
         other_protocols: likewise, of extractors that metrics name: extractor -> seed -> protocol.
     """
@@ -34,6 +37,7 @@ class RunSet:
     unread: int
     protocols: Mapping[int, Protocol]
     other_protocols: Mapping[str, Mapping[int, Protocol]] = field(default_factory=dict)
+    unplanned: tuple[Path, ...] = ()
 
     @property
     def unfinished(self) -> tuple[Path, ...]:
@@ -52,6 +56,20 @@ class RunSet:
     def steps(self) -> int:
         """The budget in generator updates."""
         return self.attempted[0].record.steps
+
+    def shared_device(self, variant: str) -> bool:
+        """Return whether runs of a variant shared a device, so that times tell of each other."""
+        return any(run.config.run.cells_on_device > 1 for run in self.variants[variant])
+
+    def flops_per_step(self, variant: str) -> int:
+        """Return what a step of a variant computes; 0 where that is not known."""
+        return self.variants[variant][0].record.cost.flops_per_step or 0
+
+    def has_attention(self, variant: str) -> bool:
+        """Return whether a variant has a block that attends."""
+        attention = self.variants[variant][0].config.model.attention
+        placed = attention.generator or attention.discriminator
+        return bool(placed) and ATTENTION[attention.kind].is_attention
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -72,10 +90,10 @@ class RunSet:
     def _protocols(self, owner: str | None) -> Mapping[int, Protocol]:
         return self.protocols if owner is None else self.other_protocols[owner]
 
-    def outcomes(self, value: Callable[[Run], float | None]) -> dict[str, dict[int, float | None]]:
-        """Return variant -> seed -> value; None for a run that was lost."""
+    def outcomes(self, value: Callable[[Run], float | None]) -> dict[str, dict[int, float | Lost]]:
+        """Return variant -> seed -> value, or why there is none."""
         return {
-            variant: {run.seed: None if run.lost else value(run) for run in runs}
+            variant: {run.seed: outcome(run, value) for run in runs}
             for variant, runs in self.variants.items()
         }
 
@@ -115,6 +133,14 @@ class RunSet:
         return partial(self.value, metric=metric, weights=weights)
 
 
+def outcome(run: Run, value: Callable[[Run], float | None]) -> float | Lost:
+    """Return a value of a run that is over, or why there is none."""
+    if run.lost:
+        return Lost.DIVERGED if run.record.status == Status.DIVERGED else Lost.FAILED
+    figure = value(run)
+    return Lost.NO_FIGURE if figure is None else figure
+
+
 def whole(path: Path) -> Run:
     """Return a run whose record was looked at in all its parts, the nested ones too.
 
@@ -140,13 +166,19 @@ def protocol_of(score: Score, path: Path) -> Protocol:
     return fitting(lambda: Protocol.model_validate(score.protocol), path / RECORD)
 
 
-def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
+def gather(
+    paths: Iterable[Path],
+    *,
+    loose: bool = False,
+    planned: Collection[tuple[str, int]] | None = None,
+) -> RunSet:
     """Read runs and check that they may be compared.
 
     Args:
         paths: of runs.
         loose: no study names them: where variants clash, runs go by the name that their user gave
             them, else by the folder they are in.
+        planned: variants and seeds of a plan; other runs are left out.
 
     A run whose record cannot be read is left out, and that is logged.
 
@@ -155,7 +187,13 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
             budgets, or figures of different protocols, with the difference.
     """
     places = dict.fromkeys(paths)
-    runs = [run for _, run in readable(places, whole)]
+    read = [run for _, run in readable(places, whole)]
+    runs, unplanned = list[Run](), list[Path]()
+    for run in read:
+        if planned is None or (run.variant, run.seed) in planned:
+            runs.append(run)
+        else:
+            unplanned.append(run.path)
     over = [run for run in runs if run.record.status.is_over]
     over.sort(key=lambda run: run.seed)
     if loose:
@@ -164,7 +202,7 @@ def gather(paths: Iterable[Path], *, loose: bool = False) -> RunSet:
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
     main, others = _common_protocols(over)
-    return RunSet(tuple(over), begun, len(places) - len(runs), main, others)
+    return RunSet(tuple(over), begun, len(places) - len(read), main, others, tuple(unplanned))
 
 
 def _disambiguated(runs: Sequence[Run]) -> list[Run]:

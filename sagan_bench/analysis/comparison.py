@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sagan_bench.analysis import paper, statistics
+from sagan_bench.analysis import costs, paper, statistics
+from sagan_bench.analysis.budget import BudgetCurve
 from sagan_bench.analysis.collection import RunSet, gather
+from sagan_bench.analysis.limits import Doubt, doubts
 from sagan_bench.analysis.question import Measure, Question
 from sagan_bench.analysis.variants import Variant, idle, median_of, variant
 from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Pair, Standing
@@ -41,6 +43,7 @@ class Absence(StrEnum):
 
     NO_CURVES = "no curves"
     NO_COSTS = "no costs"
+    SHARED_DEVICE = "shared device"
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,29 @@ class Reading:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that can be said of the runs of a question, in figures."""
+    """Everything that can be said of the runs of a question, in figures.
+
+    Attributes:
+        question: what was asked, of the pairs that have runs.
+        runs: of which.
+        variants: each baseline before what is compared with it.
+        primary: the reading that decides.
+        secondary: readings that are described.
+        by_budget: the difference of each pair at every budget, from scores on the way.
+        doubts: in which way runs look unlike what the rule was measured on.
+        paper: the variants beside a published table.
+        differences: variant -> (key, in its baseline, in the variant): all that changes results.
+    """
 
     question: Question
     runs: RunSet
     variants: tuple[Variant, ...]
     primary: Reading
     secondary: tuple[Reading, ...]
+    by_budget: tuple[BudgetCurve, ...]
+    doubts: tuple[Doubt, ...]
     paper: tuple[paper.PaperLine, ...]
     differences: dict[str, list[Difference]]
-    """Variant -> (key, in its baseline, in the variant): all that changes results."""
 
     @property
     def missing(self) -> int:
@@ -130,7 +146,8 @@ def about(
     measure = Measure(metric=metric, min_effect="5%" if min_effect is None else min_effect)
     others = [name for name in runs.variants if name != baseline]
     pairs = tuple((name, baseline) for name in others if baseline)
-    text = f"How do {', '.join(others)} differ from {baseline}?" if pairs else "What was run?"
+    do = "does" if len(others) == 1 else "do"
+    text = f"How {do} {', '.join(others)} differ from {baseline}?" if pairs else "What was run?"
     return findings(runs, Question("runs", text, measure, pairs, declared=False))
 
 
@@ -171,13 +188,19 @@ def findings(runs: RunSet, question: Question) -> Findings:
     pairs = tuple(pair for pair in question.pairs if all(name in runs.variants for name in pair))
     question = replace(question, pairs=pairs)
     order = [*(name for compared, base in pairs for name in (base, compared)), *runs.variants]
-    variants = tuple(variant(name, runs, metric) for name in dict.fromkeys(order))
+    variants = tuple(variant(name, runs, question.measure) for name in dict.fromkeys(order))
+    primary = _at_the_end(Kind.PRIMARY, metric, runs, question)
+    secondary = tuple(_secondary(runs, question))
+    flops = next((r.comparisons for r in secondary if r.kind is Kind.EQUAL_FLOPS), ())
+    outcomes = runs.outcomes(runs.at_the_end(metric))
     return Findings(
         question=question,
         runs=runs,
         variants=variants,
-        primary=_at_the_end(Kind.PRIMARY, metric, runs, question),
-        secondary=tuple(_secondary(runs, question)),
+        primary=replace(primary, comparisons=costs.with_cost(primary.comparisons, flops, runs)),
+        secondary=tuple(map(_described, secondary)),
+        by_budget=costs.by_budget(primary.comparisons, metric, runs),
+        doubts=tuple(dict.fromkeys(doubt for pair in pairs for doubt in doubts(outcomes, pair))),
         paper=tuple(paper.lines(question, variants, runs)),
         differences={
             compared: in_results(
@@ -192,7 +215,7 @@ def missing_runs(question: Question, runs: RunSet) -> int:
     """Return how many runs are still to come."""
     if question.planned is None:
         return len(runs.unfinished)
-    return question.planned - len(runs.attempted)
+    return len(set(question.planned) - {(run.variant, run.seed) for run in runs.attempted})
 
 
 def _secondary(runs: RunSet, question: Question) -> Iterator[Reading]:
@@ -201,7 +224,7 @@ def _secondary(runs: RunSet, question: Question) -> Iterator[Reading]:
         if metric != primary and metric in runs.metrics:
             yield _at_the_end(Kind.END, metric, runs, question)
     yield _at_the_end(Kind.RAW, primary, runs, question)
-    if not all(run.lost or run.curve(primary) for run in runs.attempted):
+    if not _has_curves(runs, primary):
         how = _how(question, runs, primary)
         for kind in (Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS, Kind.BEST):
             yield Reading(kind, primary, how, absent=Absence.NO_CURVES)
@@ -223,6 +246,10 @@ def _at_equal(
 ) -> Reading:
     """Compare each pair where the costlier of the two had spent what the cheaper spent in all."""
     metric, outcomes, pairs = question.measure.metric, {}, []
+    how = _how(question, runs, metric)
+    sides = dict.fromkeys(name for pair in question.pairs for name in pair)
+    if kind is Kind.EQUAL_SECONDS and any(map(runs.shared_device, sides)):
+        return Reading(kind, metric, how, absent=Absence.SHARED_DEVICE)
     for compared, baseline in question.pairs:
         spent = {
             name: median_of(cost(run) for run in runs.variants[name] if not run.lost) or 0
@@ -230,7 +257,7 @@ def _at_equal(
         }
         least = min(spent.values())
         if not least:
-            return Reading(kind, metric, _how(question, runs, metric), absent=Absence.NO_COSTS)
+            return Reading(kind, metric, how, absent=Absence.NO_COSTS)
         at_budget = f"{baseline} (budget of {compared})"
         for name, side in ((compared, compared), (at_budget, baseline)):
             step = runs.steps * least / spent[side]
@@ -265,6 +292,21 @@ def _reading(
     return Reading(kind, metric, how, tuple(withheld))
 
 
+def _described(reading: Reading) -> Reading:
+    """Take the verdicts from a secondary reading: it has intervals and directions."""
+    return replace(reading, comparisons=tuple(
+        _without_verdict(comparison, Standing(Basis.SECONDARY))
+        if comparison.standing.basis is Basis.CONFIRMATORY
+        else comparison
+        for comparison in reading.comparisons
+    ))  # fmt: skip
+
+
+def _without_verdict(comparison: Comparison[Standing], standing: Standing) -> Comparison[Standing]:
+    plain = {"verdict": None, "seeds_needed": None, "seeds_range": None}
+    return replace(comparison, standing=standing, **plain)  # type: ignore[arg-type]
+
+
 def _how(question: Question, runs: RunSet, metric: str) -> Metric:
     primary = metric == question.measure.metric
     measure = question.measure if primary else Measure(metric=metric, min_effect="5%")
@@ -282,10 +324,16 @@ def _withheld(
     comparison: Comparison[Standing], pair: Pair, question: Question, runs: RunSet
 ) -> Comparison[Standing]:
     """Take the verdict from a comparison of the variants of ``pair`` if it may have none."""
-    if not question.comparable:
+    if not question.declared:
+        standing = Standing(Basis.POST_HOC)
+    elif not question.comparable:
         standing = Standing(Basis.TOO_SMALL)
     elif did_nothing := idle(pair, runs):
         standing = Standing(Basis.IDLE, idle=did_nothing)
     else:
         return comparison
-    return replace(comparison, standing=standing, verdict=None, seeds_needed=None)
+    return _without_verdict(comparison, standing)
+
+
+def _has_curves(runs: RunSet, metric: str) -> bool:
+    return all(run.lost or run.curve(metric) for run in runs.attempted)

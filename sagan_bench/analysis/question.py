@@ -1,7 +1,7 @@
 """What is asked of runs before they are looked at: the measure, and what is known of variants."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -14,6 +14,8 @@ from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.evaluation.metrics import shown
 from sagan_bench.models.placed import Placed
 
+Cell = tuple[str, int]
+"""A variant and a training seed."""
 Settings = dict[str, Any]
 """Dotted key of the configuration -> value."""
 
@@ -92,7 +94,7 @@ class Question:
     declared: bool
     comparable: bool = True
     looks: int = 0
-    planned: int | None = None
-    """Runs that the plan has; None for runs that no plan names."""
+    planned: Collection[Cell] | None = None
+    """What the plan has; None for runs that no plan names."""
     facts: Mapping[str, Facts] = field(default_factory=dict)
     paper: Paper | None = None

@@ -6,7 +6,6 @@ states the rule, its reasons and its measured error rates.
 
 import math
 import warnings
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.meta_analysis import effectsize_smd
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestIndPower
 
+from sagan_bench.analysis.groups import Group, newcombe
+from sagan_bench.analysis.power import seeds_needed
 from sagan_bench.analysis.verdicts import (
+    ALPHA,
     Basis,
     Comparison,
     Floats,
     Interval,
+    Lost,
     Metric,
     Outcomes,
     Pair,
@@ -35,17 +36,14 @@ from sagan_bench.analysis.verdicts import (
 )
 from sagan_bench.core.errors import UserError
 
-ALPHA = 0.05
-"""Chance of any false claim in a family of comparisons."""
-POWER = 0.8
 EXPLORATORY_N = 3
 """Attempted seeds in the smaller group from which intervals are given."""
 CONFIRMATORY_N = 5
 """Attempted seeds in the smaller group from which verdicts are given."""
-MOST_SEEDS = 1_000
 _ROUNDING = 1e-9  # a spread below this share of the values is rounding, not spread
 
 
+@np.errstate(all="ignore")  # of values near the ends of what a number holds
 def summarize(outcomes: Outcomes) -> tuple[Summary, ...]:
     """Return one summary a variant, in the order given.
 
@@ -55,6 +53,7 @@ def summarize(outcomes: Outcomes) -> tuple[Summary, ...]:
     return tuple(_summary(variant, runs) for variant, runs in _checked(outcomes).items())
 
 
+@np.errstate(all="ignore")
 def compare(
     outcomes: Outcomes,
     against: str | Sequence[Pair],
@@ -65,10 +64,13 @@ def compare(
 ) -> tuple[Comparison[Standing], ...]:
     """Compare variants with their baselines; together these comparisons are the family.
 
-    ``better`` or ``worse`` needs all of: Holm's p < 0.05; a simultaneous interval without 0; an
-    effect beyond the smallest that matters; and, if a run diverged, a rank test that agrees.
+    ``better`` or ``worse`` needs a simultaneous interval without 0, an effect beyond the smallest
+    that matters, and, if a run diverged, a rank test that agrees; ``by as much as matters``, that
+    the whole interval is beyond it.  An interval without 0 and a smaller effect is ``differs``.
     ``no meaningful difference`` needs an interval within plus or minus the smallest effect that
-    matters, and no diverged run. Two groups without spread allow neither, whatever their means.
+    matters, and no diverged run.  Two groups without spread allow none of these, whatever their
+    means.  ``by divergence`` needs a rank test (diverged runs worst) at the family's level, more
+    diverged runs on the worse side, and no difference of means that points the other way.
 
     Args:
         outcomes: Variant -> training seed -> value, sampling seeds averaged.
@@ -120,7 +122,7 @@ class _Welch(NamedTuple):
     low_alone: Any
     high_alone: Any
     p: Any
-    p_holm: Any
+    p_bonferroni: Any
 
 
 def _welch(variants: Floats, baselines: Floats) -> _Welch:
@@ -132,8 +134,8 @@ def _welch(variants: Floats, baselines: Floats) -> _Welch:
         undefined = np.isnan(test.pvalue) | (_constant(variants) & _constant(baselines))
     together = test.confidence_interval(1 - ALPHA / variants.shape[-2])
     alone = test.confidence_interval(1 - ALPHA)
-    p_holm = np.apply_along_axis(_holm, -1, np.nan_to_num(test.pvalue, nan=1.0))
-    bounds = (together.low, together.high, alone.low, alone.high, test.pvalue, p_holm)
+    corrected = np.minimum(1, test.pvalue * variants.shape[-2])
+    bounds = (together.low, together.high, alone.low, alone.high, test.pvalue, corrected)
     return _Welch(effect, *(np.where(undefined, np.nan, value) for value in bounds))
 
 
@@ -142,19 +144,23 @@ def _constant(groups: Floats) -> Any:
     return spread <= _ROUNDING * np.nanmax(np.abs(groups), axis=-1)
 
 
-def _holm(p: Floats) -> Floats:
-    return multipletests(p, ALPHA, method="holm")[1]
-
-
 def _verdicts(welch: _Welch, metric: Metric) -> NDArray[np.str_]:
-    """Apply the rule to arrays (..., m), before divergence counts; NaN is inconclusive."""
+    """Apply the rule to arrays (..., m), before lost runs count; NaN is inconclusive."""
     least = metric.min_effect
-    differs = (welch.p_holm < ALPHA) & ((welch.low > 0) | (welch.high < 0))
+    differs = (welch.low > 0) | (welch.high < 0)
     claimed = differs & (np.abs(welch.effect) > least)
+    beyond = claimed & ((welch.low > least) | (welch.high < -least))
     improved = (welch.effect > 0) == (metric.better == "higher")
-    within = (-least <= welch.low) & (welch.high <= least)
-    verdicts = [Verdict.BETTER.value, Verdict.WORSE.value, Verdict.SAME.value]
-    return np.select([claimed & improved, claimed, within], verdicts, Verdict.INCONCLUSIVE.value)
+    rules = {
+        Verdict.BETTER_AS_MATTERS: beyond & improved,
+        Verdict.WORSE_AS_MATTERS: beyond,
+        Verdict.BETTER: claimed & improved,
+        Verdict.WORSE: claimed,
+        Verdict.SAME: (-least <= welch.low) & (welch.high <= least),
+        Verdict.DIFFERS: differs,
+    }
+    names = [verdict.value for verdict in rules]
+    return np.select(list(rules.values()), names, Verdict.INCONCLUSIVE.value)
 
 
 def _comparison(
@@ -165,33 +171,48 @@ def _comparison(
     welch: _Welch,
     alpha: float,
 ) -> Comparison[Standing]:
-    runs, others = (outcomes[name] for name in pair)
-    x, y = _finite(runs), _finite(others)
+    ours, theirs = (Group(outcomes[name]) for name in pair)
+    x, y = ours.values, theirs.values
     metric = metric.against(y.mean() if len(y) else 0.0)
-    counts = (len(runs), len(x), len(others), len(y))
-    standing = standing_of(min(len(runs), len(others)))
-    effect = _number(welch.effect)
-    points = Comparison(*pair, *counts, effect, standing, min_effect=metric.min_effect)
+    standing = standing_of(min(ours.n, theirs.n))
+    points: Comparison[Standing] = Comparison(
+        *pair,
+        *(ours.n, len(x), theirs.n, len(y)),
+        _number(welch.effect),
+        standing,
+        min_effect=metric.min_effect,
+        n_diverged=ours.diverged,
+        n_failed=ours.failed,
+        n_baseline_diverged=theirs.diverged,
+        n_baseline_failed=theirs.failed,
+    )
     if standing.basis is Basis.POINTS:
         return points
-    p_better, p_rank = _ranks(runs, others, metric)
-    diverged = len(x) + len(y) < len(runs) + len(others)
+    p_rank = ours.p_rank(theirs, metric)
     verdict = Verdict(_verdicts(welch, metric).item())
-    if diverged and not _survives(verdict, p_better, p_rank):
-        verdict = Verdict.INCONCLUSIVE
+    if ours.lost or theirs.lost:
+        verdict = _with_lost_runs(verdict, ours, theirs, metric, p_rank, alpha)
     tested, confirmatory = not math.isnan(welch.p), standing.basis is Basis.CONFIRMATORY
     sought = tested and confirmatory and verdict is Verdict.INCONCLUSIVE
+    needed = seeds_needed(x, y, metric, alpha) if sought else None
+    pairs = ours.ranked * theirs.ranked
+    p_better = ours.p_better(theirs, metric, worst=(Lost.DIVERGED,)) if pairs else None
     return replace(
         points,
         interval=_interval(welch.low, welch.high),
         interval_alone=_interval(welch.low_alone, welch.high_alone),
         p=_number(welch.p),
-        p_holm=_number(welch.p_holm),
-        p_rank=p_rank if diverged else None,
+        p_bonferroni=_number(welch.p_bonferroni),
+        p_rank=p_rank if ours.lost or theirs.lost else None,
         hedges_g=_hedges_g(x, y) if tested else None,
         p_better=p_better,
+        pairs=pairs or None,
+        p_better_interval=None
+        if p_better is None
+        else newcombe(p_better, ours.ranked, theirs.ranked),
         verdict=verdict if confirmatory else None,
-        seeds_needed=_seeds_needed(x, y, metric, alpha) if sought else None,
+        seeds_needed=needed and needed[0],
+        seeds_range=needed and needed[1],
     )
 
 
@@ -204,83 +225,84 @@ def _standing(n: int, looks: int, missing: int) -> Standing:
     return Standing(Basis.EXPLORATORY if is_exploratory else Basis.CONFIRMATORY, looks=looks)
 
 
-def _ranks(runs: Runs, others: Runs, metric: Metric) -> tuple[float, float]:
-    """Return P(better) and the two-sided p of Mann-Whitney, diverged runs ranked worst."""
-    sign = 1 if metric.better == "higher" else -1
-    x, y = (
-        [-math.inf if value is None else sign * value for value in group.values()]
-        for group in (runs, others)
-    )
-    u, p = stats.mannwhitneyu(x, y)
-    return float(u / (len(x) * len(y))), float(p)
+def _with_lost_runs(
+    verdict: Verdict, ours: Group, theirs: Group, metric: Metric, p_rank: float, alpha: float
+) -> Verdict:
+    """Return what is left of a verdict, or what the diverged runs show alone.
+
+    A claim is left if ranks agree, lost runs worst; nothing else is, because a lost run is further
+    off than any difference that does not matter.  *By divergence* needs ranks at the family's
+    level, more diverged runs on the worse side, none that failed, and means that do not contradict.
+    Fewer than 3 values have no say.
+    """
+    p_better = ours.p_better(theirs, metric, worst=[*Lost])
+    worse, few = p_better < 0.5, min(len(ours.values), len(theirs.values)) < EXPLORATORY_N
+    agrees = verdict.is_worse if worse else verdict.is_better
+    if agrees and p_rank < ALPHA and not few:
+        return verdict
+    excess = ours.diverged / ours.n - theirs.diverged / theirs.n
+    more_diverged = excess > 0 if worse else excess < 0
+    others = ours.lost + theirs.lost - ours.diverged - theirs.diverged
+    if (
+        p_rank > alpha
+        or not more_diverged
+        or others
+        or not (few or _same_way(ours, theirs, metric, worse))
+    ):
+        return Verdict.INCONCLUSIVE
+    return Verdict.WORSE_BY_DIVERGENCE if worse else Verdict.BETTER_BY_DIVERGENCE
 
 
-def _survives(verdict: Verdict, p_better: float, p_rank: float) -> bool:
-    """Only a claim can: a diverged run is further off than any difference that does not matter."""
-    return p_rank < ALPHA and verdict is (Verdict.BETTER if p_better > 0.5 else Verdict.WORSE)
+def _same_way(ours: Group, theirs: Group, metric: Metric, worse: bool) -> bool:
+    """Return whether means say what ranks say, or nothing."""
+    difference = ours.values.mean() - theirs.values.mean()
+    return not difference or ((difference > 0) == (metric.better == "lower")) == worse
 
 
-def _hedges_g(x: Floats, y: Floats) -> float:
+def _hedges_g(x: Floats, y: Floats) -> float | None:
     described = (figure for z in (x, y) for figure in (z.mean(), z.std(ddof=1), len(z)))
-    return float(effectsize_smd(*described)[0])
-
-
-def _seeds_needed(x: Floats, y: Floats, metric: Metric, alpha: float) -> int | None:
-    sd = math.sqrt((x.var(ddof=1) + y.var(ddof=1)) / 2)
-    effect, least = abs(x.mean() - y.mean()) / sd, metric.min_effect / sd
-
-    def enough(n: int) -> bool:
-        error = math.sqrt(2 / n)
-        if effect > least:
-            power = TTestIndPower().power(effect, n, alpha / 2, alternative="larger")
-            beyond = stats.norm.cdf((effect - least) / error)
-            return not min(power, beyond) < POWER  # statsmodels: NaN where power is 1 to rounding
-        room = least - stats.t.isf(alpha / 2, 2 * n - 2) * error  # for the estimate, either way
-        within = stats.norm.cdf((room - effect) / error) - stats.norm.cdf((-room - effect) / error)
-        return bool(within >= POWER)
-
-    n = 2 + bisect_left(range(2, MOST_SEEDS + 1), True, key=enough)
-    return n if min(len(x), len(y)) < n <= MOST_SEEDS else None
+    return _number(effectsize_smd(*described)[0])
 
 
 def _summary(variant: str, runs: Runs) -> Summary:
-    x, n = _finite(runs), len(runs)
+    group = Group(runs)
+    x = group.values
     mean, median, low, high = (
-        float(figure(x)) if len(x) else None for figure in (np.mean, np.median, np.min, np.max)
+        _number(figure(x)) if len(x) else None for figure in (np.mean, np.median, np.min, np.max)
     )
-    sd = float(x.std(ddof=1)) if len(x) > 1 else None
-    lost = n - len(x)
-    wilson = stats.binomtest(lost, n).proportion_ci(method="wilson") if n else None
-    rate, interval = (lost / n, _interval(*wilson)) if wilson else (None, None)
-    return Summary(variant, n, len(x), mean, median, sd, low, high, rate, interval)
+    sd = _number(x.std(ddof=1)) if len(x) > 1 else None
+    n, rate, interval = group.n - group.failed, None, None
+    if n:
+        rate = group.diverged / n
+        interval = _interval(*stats.binomtest(group.diverged, n).proportion_ci(method="wilson"))
+    counts = group.diverged, group.failed
+    return Summary(variant, group.n, len(x), mean, median, sd, low, high, rate, interval, *counts)
 
 
 def _checked(outcomes: Outcomes) -> Outcomes:
     for variant, runs in outcomes.items():
         for seed, value in runs.items():
-            if value is not None and not math.isfinite(value):
+            if not isinstance(value, Lost) and not math.isfinite(value):
                 raise UserError(
-                    f"{variant}, seed {seed}: the value is {value}; give None for a diverged run."
+                    f"{variant}, seed {seed}: the value is {value}; give a finite one, or Lost."
                 )
     return outcomes
 
 
-def _finite(runs: Runs) -> Floats:
-    return np.array([value for value in runs.values() if value is not None], dtype=np.float64)
-
-
 def _padded(outcomes: Outcomes) -> dict[str, Floats]:
-    """Return arrays of one length, NaN where a run diverged or a group is shorter."""
-    longest = max([1, *map(len, outcomes.values())])
+    """Return arrays of one length, NaN where a run was lost or a group is shorter."""
+    values = {name: Group(runs).values for name, runs in outcomes.items()}
+    longest = max([1, *map(len, values.values())])
     return {
-        name: np.array([*runs.values(), *[None] * (longest - len(runs))], dtype=np.float64)
-        for name, runs in outcomes.items()
+        name: np.pad(own, (0, longest - len(own)), constant_values=np.nan)
+        for name, own in values.items()
     }
 
 
 def _interval(low: float, high: float) -> Interval | None:
-    return None if math.isnan(low) else (float(low), float(high))
+    return (float(low), float(high)) if math.isfinite(low) and math.isfinite(high) else None
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _number(value: Any) -> float | None:
+    """Return a number; None for NaN, and for what is beyond what a number holds."""
+    return float(value) if math.isfinite(value) else None

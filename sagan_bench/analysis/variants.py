@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from sagan_bench.analysis import statistics
-from sagan_bench.analysis.collection import RunSet
+from sagan_bench.analysis.collection import RunSet, outcome
+from sagan_bench.analysis.question import Measure
 from sagan_bench.analysis.settling import Ending, settled
-from sagan_bench.analysis.verdicts import Idle, Pair, Summary
+from sagan_bench.analysis.verdicts import Idle, Lost, Pair, Summary
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.runs.records import BlockReading, Status
 from sagan_bench.runs.run import Run
@@ -52,7 +53,7 @@ class Variant:
     name: str
     summary: Summary
     values: dict[int, float | None]
-    """Training seed -> the primary metric; None for a run that diverged or failed."""
+    """Training seed -> the primary metric; None for a run without a figure."""
     parameters: int | None
     flops_per_step: int | None
     train_sec: float | None
@@ -66,23 +67,25 @@ class Variant:
     """Runs whose curve was recorded; where neither settled nor unsettled, it cannot be told."""
 
 
-def variant(name: str, runs: RunSet, metric: str) -> Variant:
-    """Return what the runs of a variant come to by a metric."""
-    own = runs.variants[name]
-    values = {run.seed: None if run.lost else runs.value(run, metric) for run in own}
-    endings = _endings(own, metric)
+def variant(name: str, runs: RunSet, measure: Measure) -> Variant:
+    """Return what the runs of a variant come to by a measure."""
+    metric, own = measure.metric, runs.variants[name]
+    outcomes = {run.seed: outcome(run, runs.at_the_end(metric)) for run in own}
+    values = {seed: None if isinstance(x, Lost) else x for seed, x in outcomes.items()}
+    least, relative = measure.least
+    endings = _endings(own, metric, None if relative else least)
     costs = [run.record.cost for run in own if run.record.status == Status.FINISHED]
     first = own[0].record.cost
     parameters = [n for n in (first.parameters_g, first.parameters_d) if n is not None]
     return Variant(
         name=name,
-        summary=statistics.summarize({name: values})[0],
+        summary=statistics.summarize({name: outcomes})[0],
         values=values,
         parameters=sum(parameters) if parameters else None,
         flops_per_step=first.flops_per_step,
         train_sec=median_of(cost.train_sec for cost in costs),
         images_per_sec=median_of(cost.images_per_sec for cost in costs),
-        shared_device=any(run.config.run.cells_on_device > 1 for run in own),
+        shared_device=runs.shared_device(name),
         blocks=tuple(_blocks(own)),
         engagement=_engagement(own),
         settled=endings.count(Ending.SETTLED),
@@ -110,10 +113,17 @@ def median_of(values: Iterable[float | None]) -> float | None:
     return float(median(known)) if known else None
 
 
-def _endings(runs: Sequence[Run], metric: str) -> list[Ending]:
-    """Return for each curve that was recorded whether it had settled."""
+def _endings(runs: Sequence[Run], metric: str, least: float | None) -> list[Ending]:
+    """Return for each curve that was recorded whether it had settled.
+
+    Args:
+        runs: of a variant.
+        metric: whose curves.
+        least: change that matters in its units; None: a share of each curve's level.
+    """
     curves = [curve for run in runs if not run.lost and len(curve := run.curve(metric)) > 2]
-    return [settled(*zip(*curve, strict=True)).state for curve in curves]
+    axes = (zip(*curve, strict=True) for curve in curves)
+    return [settled(steps, values, least).state for steps, values in axes]
 
 
 def _blocks(runs: Sequence[Run]) -> Iterator[Block]:

@@ -232,11 +232,11 @@ GO_ON = {
 def _conclude(planned: "Plan", as_json: bool) -> None:
     """Print what can be claimed, and end with 3 if a run has failed, diverged or stopped."""
     from sagan_bench.experiments.findings import of_study
-    from sagan_bench.report import text
+    from sagan_bench.report.findings import findings as in_words
     from sagan_bench.runs.run_directory import tidy
 
     tidy(planned.folder)
-    findings = text.findings(of_study(planned.folder))
+    findings = in_words(of_study(planned.folder))
     if as_json:
         print(json.dumps(asdict(findings), indent=2))
     else:

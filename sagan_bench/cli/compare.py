@@ -57,18 +57,21 @@ def _findings(
     what: list[str], baseline: str | None, metric: str | None, min_effect: str | None, runs: Path
 ) -> "Findings":
     from sagan_bench.analysis import comparison
-    from sagan_bench.experiments.findings import of_study
-    from sagan_bench.experiments.study import MEMORY
-    from sagan_bench.report import text
+    from sagan_bench.experiments.findings import is_own_question, of_study
+    from sagan_bench.experiments.study import MEMORY, StudyManifest
+    from sagan_bench.report.findings import findings as in_words
 
     places = [place(name, runs) for name in what]
     studies = [place for place in places if (place / MEMORY).exists()]
-    if len(places) == len(studies) == 1 and not (baseline or metric or min_effect):
-        return text.findings(of_study(studies[0]))
+    effect = _effect(min_effect)
+    if len(places) == len(studies) == 1:
+        manifest = StudyManifest.of(studies[0])
+        if manifest and is_own_question(manifest.study, baseline, metric, effect):
+            return in_words(of_study(studies[0]))
     if baseline is None:
         raise UserError("compare: say with --baseline NAME which variant the others are held to")
-    numbers = comparison.of_runs(_runs_in(places), baseline, metric, _effect(min_effect))
-    return text.findings(numbers)
+    numbers = comparison.of_runs(_runs_in(places), baseline, metric, effect)
+    return in_words(numbers)
 
 
 def place(name: str, runs: Path) -> Path:
@@ -114,6 +117,8 @@ def _effect(text: str | None) -> float | str | None:
 
 def print_findings(findings: "Findings") -> None:
     """Print what can be claimed first, then the figures behind it."""
+    from sagan_bench.report.findings import of_curve
+
     say(f"{findings.name}: {findings.question}")
     say()
     for sentence in findings.headline:
@@ -128,6 +133,10 @@ def print_findings(findings: "Findings") -> None:
         say(f"  {reading.title}: {reading.absent or ''}".rstrip())
         for sentence in reading.sentences:
             say(f"    {sentence}")
+    if findings.by_budget:
+        say("By budget, from scores on the way (intervals hold at all budgets of a unit at once):")
+    for curve in findings.by_budget:
+        say(f"  {of_curve(curve)}")
     _print_notes(findings)
 
 
@@ -153,9 +162,9 @@ def _frames(findings: "Findings") -> Iterator["Frame"]:
         Column("pair", "against the baseline"),
         Column("effect", f"Δ {primary.label}"),
         Column("interval", show=lambda row: _interval(row["interval"])),
-        Column("p_holm", "Holm p"),
+        Column("p_bonferroni", "p, Bonferroni"),
         Column("hedges_g", "Hedges' g"),
-        Column("p_better", "P(better)"),
+        Column("ahead", "pairs ahead"),
         Column("says", "verdict"),
     ]
     yield table("comparisons", "", columns, compared.comparisons(primary))
@@ -190,14 +199,16 @@ def _print_notes(findings: "Findings") -> None:
     say(
         f"Budget: {findings.budget}. Scored with {protocol.get('n_fake', 0):,} generated and "
         f"{protocol.get('n_real', 0):,} real images; smallest difference that matters: "
-        f"{findings.primary.min_effect:.3g}."
+        f"{findings.matters}."
     )
     if not findings.declared:
-        say("Metric and smallest difference were chosen now, not before the runs.")
+        say("Post hoc: metric and smallest difference were chosen now, not before the runs.")
     if any(variant.shared_device for variant in findings.variants):
         say("* Several runs shared the device: times are those of a busy one.")
     for path in findings.unfinished:
         say(f"not finished: {path}")
+    for path in findings.unplanned:
+        say(f"left out, not of the study's plan: {path}")
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
@@ -216,7 +227,7 @@ def frame(findings: "Findings") -> "Frame":
     mean, sd = f"{metric}_mean", f"{metric}_sd"
     keys = (
         "variant", "baseline", "n", "n_ok", mean, sd, "effect", "interval_low", "interval_high",
-        "p_holm", "hedges_g", "p_better", "verdict",
+        "p_bonferroni", "hedges_g", "p_better", "pairs", "verdict", "shown_per_flop",
     )  # fmt: skip
     rows = [
         {**row, mean: row["mean"], sd: row["sd"], "verdict": row["verdict"] or row["standing"]}

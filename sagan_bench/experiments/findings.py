@@ -8,7 +8,7 @@ from sagan_bench.analysis.question import Question
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import damaged
 from sagan_bench.experiments import study
-from sagan_bench.experiments.study import StudyManifest
+from sagan_bench.experiments.study import Study, StudyManifest
 from sagan_bench.runs.finding import find_runs
 
 
@@ -16,6 +16,18 @@ def of_study(folder: Path) -> Findings:
     """Return what can be said of a study's runs.  Raises `UserError` as `collected`."""
     memory, runs = collected(folder)
     return findings(runs, question(memory))
+
+
+def is_own_question(
+    own: Study,
+    baseline: str | None = None,
+    metric: str | None = None,
+    min_effect: float | str | None = None,
+) -> bool:
+    """Return whether a study was made to compare just that; None is its own choice."""
+    chosen = baseline is None or {base for _, base in own.pairs} == {baseline}
+    decides = own.measure
+    return chosen and metric in (None, decides.metric) and min_effect in (None, decides.min_effect)
 
 
 def collected(folder: Path) -> tuple[StudyManifest, RunSet]:
@@ -27,7 +39,7 @@ def collected(folder: Path) -> tuple[StudyManifest, RunSet]:
     memory = study.StudyManifest.of(folder)
     if memory is None:
         raise UserError(f"no study is in {folder}; begin one with `ablate`")
-    runs = gather(find_runs(folder))
+    runs = gather(find_runs(folder), planned=memory.study.cells)
     if memory.study.paper and (bare := runs.variants.keys() - memory.facts.keys()):
         raise damaged(folder / study.MEMORY, f"facts: {min(bare)} is missing")
     return memory, runs
@@ -44,7 +56,7 @@ def question(memory: StudyManifest) -> Question:
         declared=True,
         comparable=own.comparable,
         looks=memory.looks,
-        planned=len(own.all_variants) * len(own.seeds),
+        planned=own.cells,
         facts=memory.facts,
         paper=own.paper,
     )

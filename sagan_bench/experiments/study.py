@@ -80,6 +80,11 @@ class Study(Experiment):
         )
 
     @property
+    def cells(self) -> frozenset[tuple[str, int]]:
+        """What is to be run: (variant, seed)."""
+        return frozenset((name, seed) for name in self.all_variants for seed in self.seeds)
+
+    @property
     def settings(self) -> Settings:
         """The settings of every cell: the study's, over those that go with its data."""
         return self.measure.set | self.set

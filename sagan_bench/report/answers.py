@@ -8,20 +8,13 @@ from sagan_bench.analysis.verdicts import Metric
 from sagan_bench.experiments.tuning import findings as tuning
 from sagan_bench.experiments.tuning.findings import IMPORTANCE_TRIALS, SearchFindings, Unweighed
 from sagan_bench.experiments.tuning.trials import Outcome
+from sagan_bench.report.claims import several, with_size
 from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 from sagan_bench.report.document import TuningFindings as Worded
+from sagan_bench.report.findings import still_to_come
 from sagan_bench.report.formats import decimals, number, plural
 from sagan_bench.report.readings import Reading
-from sagan_bench.report.text import (
-    Tone,
-    in_words,
-    sentence,
-    several,
-    standing,
-    still_to_come,
-    tone,
-    with_size,
-)
+from sagan_bench.report.text import Tone, in_words, sentence, standing, tone
 
 
 def answer(document: AnyDocument) -> tuple[Tone, str]:
@@ -70,7 +63,7 @@ def findings(numbers: tuning.Findings) -> Worded:
         "searches": tuple(map(_with_importance, numbers.searches)),
         "standing": standing(numbers.standing) if numbers.standing else "",
         "comparisons": comparisons,
-        "sentences": tuple(sentence(c, metric, "searches") for c in comparisons),
+        "sentences": tuple(sentence(c, metric, "search") for c in comparisons),
     }
     return Worded(**{**vars(numbers), **words})
 

@@ -1,15 +1,19 @@
 """What a reader must know before believing a figure, in sentences."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from sagan_bench.analysis.comparison import Kind
+from sagan_bench.analysis.limits import Doubt, Irregularity
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
-from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.evaluation.protocol import suffix
 from sagan_bench.experiments.tuning.findings import SearchFindings, looked
 from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report.document import TuningFindings
+from sagan_bench.report.formats import plural
 from sagan_bench.report.readings import Findings
+from sagan_bench.report.text import Words, claimed, excludes_0, without_figure
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
 
@@ -18,10 +22,18 @@ FEW = 6
 
 
 def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[str]:
-    """Yield what is to be known of a study, or of runs that no study names."""
+    """Yield what is to be known of a study, or of runs that no study names: contraries first."""
+    for comparison in findings.primary.comparisons:
+        yield from _contraries(comparison, findings)
     yield from _left_out(unread)
+    if findings.unplanned:
+        names = ", ".join(findings.unplanned[:FEW])
+        are = "is" if len(findings.unplanned) == 1 else "are"
+        runs_that = plural(len(findings.unplanned), "run")
+        yield f"{runs_that} that the study does not plan {are} left out: {names}."
     yield from _of_numbers(findings, runs)
-    yield from _of_readings(findings)
+    yield from map(_doubt, findings.doubts)
+    yield from _settling(findings)
     if any(variant.shared_device for variant in findings.variants):
         yield "Several runs shared a device: times and images a second are those of a busy one."
     yield from _of_place(findings.protocol, [run.record for run in runs])
@@ -29,7 +41,7 @@ def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[s
     if len(devices) > 1:
         yield f"Runs were made on {len(devices)} kinds of device: their times do not compare."
     if not findings.declared:
-        yield "Metric and smallest difference that matters were chosen after the runs."
+        yield "Post hoc: metric and smallest difference that matters were chosen after the runs."
     scores = (score for run in runs for score in run.final("ema"))
     yield from dict.fromkeys(f"{text}." for score in scores for text in score.warnings)
 
@@ -74,9 +86,9 @@ def _of_place(protocol: Mapping[str, Any], records: Iterable[Record]) -> Iterato
 
 def _of_numbers(findings: Findings, runs: Sequence[Run]) -> Iterator[str]:
     for variant in findings.variants:
-        n, lost = variant.summary.n, variant.summary.n - variant.summary.n_ok
-        if lost:
-            yield f"{lost} of {n} runs of {variant.name} diverged, failed or have no figure."
+        figures = variant.summary
+        known = figures.n, figures.n_ok, figures.n_diverged, figures.n_failed
+        yield from (f"{text}." for text in without_figure(variant.name, *known))
     few = [variant for variant in findings.variants if variant.summary.n < CONFIRMATORY_N]
     if few:
         counts = ", ".join(f"{variant.name} has {variant.summary.n}" for variant in few[:FEW])
@@ -87,26 +99,75 @@ def _of_numbers(findings: Findings, runs: Sequence[Run]) -> Iterator[str]:
         yield f"{stopped} interrupted runs are not counted; the same command finishes them."
 
 
-def _of_readings(findings: Findings) -> Iterator[str]:
-    """Yield where runs had not settled, and where a secondary metric contradicts a verdict."""
+def _contraries(primary: Words, findings: Findings) -> Iterator[str]:
+    """Yield what speaks against a verdict: what it costs, then readings that point elsewhere."""
+    if not (primary.verdict and (primary.verdict.is_better or primary.verdict.is_worse)):
+        return
+    if primary.shown_per_flop is False:
+        yield _at_cost(primary, Kind.EQUAL_FLOPS, "is shown per step, not per FLOP", findings)
+    for reading in findings.secondary:
+        of_cost = reading.kind == Kind.EQUAL_SECONDS
+        for c in reading.comparisons if reading.kind != Kind.EQUAL_FLOPS else ():
+            same_way = (c.effect or 0) * (1 if reading.better == "higher" else -1) > 0
+            contrary = c.effect and same_way != primary.verdict.is_better
+            unshown = of_cost and not (excludes_0(c.interval) and abs(c.effect or 0) > c.min_effect)
+            if c.variant != primary.variant or not (contrary or unshown):
+                continue
+            if of_cost:
+                yield _at_cost(primary, Kind.EQUAL_SECONDS, "is not shown per second", findings)
+            else:
+                where = "" if reading.kind == Kind.END else f" {reading.title}"
+                yield (
+                    f"{reading.label}{where}, which does not decide, points the other way: "
+                    f"{c.variant} against {c.baseline} {_with_interval(c)}."
+                )
+
+
+def _at_cost(primary: Words, kind: Kind, said: str, findings: Findings) -> str:
+    """Return that a verdict at equal steps says less at equal cost."""
+    verdict = claimed(replace(primary, shown_per_flop=None))
+    reading = next((r for r in findings.secondary if r.kind == kind), None)
+    c = next(
+        (c for c in (reading.comparisons if reading else ()) if c.variant == primary.variant), None
+    )
+    if reading is None or c is None:
+        why = f" ({reading.absent})" if reading and reading.absent else ""
+        return f"That {verdict} {said}: the difference at equal {kind} is not known{why}."
+    differs = f"{reading.label} differs by {_with_interval(c)}"
+    return f"That {verdict} {said}: at equal {kind} {differs}, and {c.min_effect:.3g} matters."
+
+
+def _with_interval(c: Words) -> str:
+    bounds = " [{:+.3g}, {:+.3g}]".format(*c.interval) if c.interval else ""
+    return f"{c.effect:+.3g}{bounds}" if c.effect is not None else "an unknown amount"
+
+
+def _settling(findings: Findings) -> Iterator[str]:
     curves = sum(variant.curves for variant in findings.variants)
     settled = sum(variant.settled for variant in findings.variants)
     if curves and 2 * settled < curves:
-        yield (
-            f"{curves - settled} of {curves} runs had not settled at the end: what is said holds "
-            "at this budget."
+        unsettled = sum(variant.unsettled for variant in findings.variants)
+        may = (
+            f" and {curves - settled - unsettled} may not have"
+            if curves > settled + unsettled
+            else ""
         )
-    claimed = {(c.variant, c.baseline): c.verdict for c in findings.primary.comparisons}
-    contradictions = ((Verdict.BETTER, False), (Verdict.WORSE, True))
-    for reading in findings.secondary:
-        for c in reading.comparisons if reading.metric != findings.primary.metric else ():
-            improved = c.effect is not None and (c.effect > 0) == (reading.better == "higher")
-            if c.effect and (claimed.get((c.variant, c.baseline)), improved) in contradictions:
-                bounds = " [{:+.3g}, {:+.3g}]".format(*c.interval) if c.interval else ""
-                yield (
-                    f"{reading.label}, which does not decide, points the other way: {c.variant} "
-                    f"against {c.baseline} {c.effect:+.3g}{bounds}."
-                )
+        yield (
+            f"{unsettled} of {curves} runs had not settled at the end{may}: what is said holds at "
+            "this budget."
+        )
+
+
+def _doubt(doubt: Doubt) -> str:
+    if doubt.kind is Irregularity.FAR_OUTLIER:
+        return (
+            f"Run {doubt.seed} of {doubt.variant} lies far from its others, so that one run makes "
+            "much of the mean: there the 5 % of false claims do not hold (docs/statistics.md)."
+        )
+    return (
+        f"The runs of {doubt.variant} are skewed and spread more than twice as widely as those of "
+        f"{doubt.against}: there false claims reach 27 % instead of 5 (docs/statistics.md)."
+    )
 
 
 def _of_search(search: SearchFindings) -> Iterator[str]:

@@ -15,7 +15,8 @@ from sagan_bench.experiments.tuning.definition import TuningManifest
 from sagan_bench.experiments.tuning.planning import best, is_over
 from sagan_bench.experiments.tuning.storage import JOURNAL
 from sagan_bench.experiments.tuning.trials import TrialRun
-from sagan_bench.report import answers, caveats, repeating, text
+from sagan_bench.report import answers, caveats, repeating
+from sagan_bench.report import findings as words
 from sagan_bench.report.document import Document, TuningDocument, TuningFindings
 from sagan_bench.report.pictures import Files
 from sagan_bench.report.readings import Findings
@@ -70,7 +71,7 @@ def _of_runs(
     name: str, numbers: comparison.Findings, memory: StudyManifest | None = None
 ) -> tuple[Document, Files]:
     collection = numbers.runs
-    findings = _named(text.findings(numbers))
+    findings = _named(words.findings(numbers))
     source = Source(findings, _ordered(findings, collection), collection, memory)
     is_partial = bool(numbers.missing or findings.unfinished)
     comparable = numbers.question.comparable

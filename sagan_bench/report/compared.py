@@ -3,10 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from sagan_bench.report.formats import decimals, number, span
+from sagan_bench.report.claims import places_of
+from sagan_bench.report.formats import MISSING, decimals, number, span
 from sagan_bench.report.frames import Cell, Column
 from sagan_bench.report.readings import Findings, Reading
-from sagan_bench.report.text import label, places_of, tone
+from sagan_bench.report.text import Words, ahead, label, tone
 
 VARIANT = Column(
     "variant", "Variant", lambda row: Cell(row["variant"], row["variant"], look=row["variant"]),
@@ -22,22 +23,27 @@ EFFECT = (
         lambda row: Cell(span(row["interval"], row["places"]), row["interval_low"]),
         help="those of all comparisons hold at once",
     ),
-    Column("p_better", "P(better)", places=2, help="chance that a run beats one of the baseline"),
+    Column(
+        "p_better", "Pairs ahead",
+        lambda row: Cell(row.get("ahead") or MISSING, row.get("p_better")),
+        help="of a run and one of the baseline; in brackets the chance of that, 95 %",
+    ),
 )  # fmt: skip
 FILED = (
     "reading", "metric", "better", "min_effect", "variant", "baseline", "n", "n_ok", "n_baseline",
-    "n_baseline_ok", "effect", "standing", "p", "p_holm", "p_rank", "hedges_g", "p_better",
-    "verdict", "seeds_needed", "interval_low", "interval_high", "interval_alone_low",
-    "interval_alone_high",
+    "n_baseline_ok", "n_diverged", "n_failed", "n_baseline_diverged", "n_baseline_failed", "effect",
+    "standing", "p", "p_bonferroni", "p_rank", "hedges_g", "p_better", "pairs", "verdict",
+    "shown_per_flop", "seeds_needed", "interval_low", "interval_high", "interval_alone_low",
+    "interval_alone_high", "p_better_interval_low", "p_better_interval_high",
 )  # fmt: skip
 """Values of a comparison in a file."""
 SUMMARY = (
-    "variant", "n", "n_ok", "mean", "median", "sd", "min", "max", "divergence_rate", "metric",
-    "divergence_low", "divergence_high", "parameters", "flops_per_step", "train_sec",
-    "images_per_sec",
+    "variant", "n", "n_ok", "n_diverged", "n_failed", "mean", "median", "sd", "min", "max",
+    "divergence_rate", "metric", "divergence_low", "divergence_high", "parameters",
+    "flops_per_step", "train_sec", "images_per_sec",
 )  # fmt: skip
 """Values of a variant in a file."""
-NOT_COMPARED = dict.fromkeys([*FILED, "interval", "places", "says"])
+NOT_COMPARED = dict.fromkeys([*FILED, "interval", "places", "says", "ahead"])
 
 
 def comparisons(reading: Reading) -> list[dict[str, Any]]:
@@ -47,13 +53,19 @@ def comparisons(reading: Reading) -> list[dict[str, Any]]:
     rows = []
     for comparison in reading.comparisons:
         figures = asdict(comparison)
-        for name in ("interval", "interval_alone"):
+        for name in ("interval", "interval_alone", "p_better_interval"):
             low, high = figures[name] or (None, None)
             figures |= {f"{name}_low": low, f"{name}_high": high}
         says = label(comparison)
         pair = f"{comparison.variant} v {comparison.baseline}"
-        rows.append({**about, **figures, "pair": pair, "says": Cell(says, says, tone(comparison))})
+        words = {"says": Cell(says, says, tone(comparison)), "ahead": _counted(comparison)}
+        rows.append({**about, **figures, "pair": pair, **words})
     return rows
+
+
+def _counted(c: Words) -> str:
+    """Return in how many pairs a variant is ahead, as a cell has it."""
+    return ahead(c).removeprefix("ahead in ").replace(" pairs", "") or MISSING
 
 
 def variants(findings: Findings) -> list[dict[str, Any]]:

@@ -17,11 +17,12 @@ from sagan_bench.experiments.tuning import findings as tuning
 from sagan_bench.report.readings import Findings
 from sagan_bench.runs.records import Status
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the layout of ``report.json`` that this package writes."""
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda stored: {k: v for k, v in stored.items() if k != "tuning"} | {"kind": "study"},
+    2: lambda stored: _with_bonferroni(stored),
 }
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
@@ -98,7 +99,7 @@ class Placed(_Part):
 class Report(_Part):
     """What every page says, whatever it is about."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     name: str
     made_with: str
     finished_at: str | None = Field(description="UTC time at which the last attempt ended")
@@ -196,6 +197,20 @@ def read(file: Path) -> AnyDocument:
 def not_a_report(file: Path, error: Exception) -> UserError:
     """Return the error that says that a page cannot be made of a file."""
     return UserError(f"{file} is not a report ({first_trouble(error)}); render it again from runs")
+
+
+def _with_bonferroni(stored: Any) -> Any:
+    """Return what a report holds with Bonferroni's p of each comparison for Holm's."""
+    if isinstance(stored, list):
+        return [_with_bonferroni(part) for part in stored]
+    if not isinstance(stored, dict):
+        return stored
+    upgraded = {key: _with_bonferroni(value) for key, value in stored.items()}
+    family = upgraded.get("comparisons") or ()
+    for comparison in family:
+        if comparison.pop("p_holm", None) is not None:
+            comparison["p_bonferroni"] = min(1.0, comparison["p"] * len(family))
+    return upgraded
 
 
 def _upgraded(stored: Any, file: Path) -> Any:

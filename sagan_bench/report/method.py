@@ -19,9 +19,12 @@ JUDGED = (
     "The unit is one training run: figures over sampling seeds are averaged within it. n is the "
     "number of training seeds.",
     "The endpoint is the last step's averaged weights, never the best of the run.",
-    "“Better” or “worse” needs all of: Holm's p below 0.05 over the family (Welch's t test), an "
-    "interval without 0, and a difference beyond the smallest that matters.",
+    "“Better” or “worse” needs an interval without 0 (Welch's t, Bonferroni over the family) and a "
+    "difference beyond the smallest that matters; “by as much as matters”, all of the interval "
+    "beyond it; “by divergence”, a rank test in which diverged runs are worst.",
     "A diverged or failed run stays an attempted one: it can weaken a claim, and never drops out.",
+    "“Per step, not per FLOP shown” stands where the variant computes more a step and as much is "
+    "shown neither at equal FLOPs nor against a control without attention of as many FLOPs.",
     "Verdicts need five runs a variant, three or four give intervals only, fewer give points.",
 )
 NOT_CLAIMED = (
@@ -34,7 +37,9 @@ NOT_CLAIMED = (
 GLOSSARY = {
     **dict(metric.glossary for metric in shown().values() if metric.glossary),
     "γ": "The learned weight of an attention block in y = x + γ o; 0 at the start.",
-    "P(better)": "Chance that a run of the variant beats one of its baseline; 0.5 is a tie.",
+    "pairs ahead": "Of all pairs of a run of the variant and one of its baseline, those in which "
+    "it is better; ties count half, diverged runs as worst. In brackets the 95 % interval of that "
+    "chance (Newcombe).",
     "95 % interval": "Of the difference of means (Welch). All intervals of the study hold at once.",
     "smallest difference that matters": "Fixed before the runs; smaller ones are never a verdict.",
 }

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sagan_bench.analysis.budget import BudgetCurve
+from sagan_bench.analysis.limits import Doubt
 from sagan_bench.analysis.paper import PaperLine
 from sagan_bench.analysis.variants import Variant
 from sagan_bench.analysis.verdicts import Comparison
@@ -22,6 +24,8 @@ class Reading:
     comparisons: tuple[Comparison[str], ...] = ()
     sentences: tuple[str, ...] = ()
     absent: str | None = None
+    kind: str = ""
+    """Of `sagan_bench.analysis.comparison.Kind`; empty in older reports."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,9 @@ class Findings:
     """Variant -> (key, in its baseline, in the variant): all that changes results."""
     runs: tuple[str, ...]
     unfinished: tuple[str, ...]
+    by_budget: tuple[BudgetCurve, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    unplanned: tuple[str, ...] = ()
+    """Runs that the study does not name, left out."""
+    matters: str = ""
+    """The smallest difference that matters, as it was declared: in units, or as a share."""

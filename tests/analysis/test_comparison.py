@@ -25,7 +25,9 @@ from sagan_bench.experiments import study
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.models.placed import Placed
-from sagan_bench.report import readings, text
+from sagan_bench.report import caveats, claims, readings
+from sagan_bench.report.findings import findings as worded
+from sagan_bench.report.findings import of_curve
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import BlockReading, Cost, Record, Score
 
@@ -134,7 +136,7 @@ def found(
 
 
 def in_words(known: Findings) -> readings.Findings:
-    return text.findings(known)
+    return worded(known)
 
 
 def sentence(known: Findings) -> str:
@@ -151,7 +153,7 @@ def of(known: Findings, name: str) -> Variant:
 def test_a_clear_difference_is_claimed_with_its_budget(tmp_path: Path) -> None:
     known = found(tmp_path, GOOD, BAD)
     (one,) = known.primary.comparisons
-    assert one.verdict == "better"
+    assert one.verdict == "better by as much as matters"
     assert one.effect == pytest.approx(0.3)
     (headline,) = in_words(known).headline
     assert headline.startswith("At 100 steps, learning rates of G/D 0.0004/0.0016: sagan is better")
@@ -197,12 +199,14 @@ def test_a_diverged_or_failed_run_is_an_attempted_seed(tmp_path: Path) -> None:
         known = findings(gather(paths), question())
         (one,) = known.primary.comparisons
         assert (one.n, one.n_ok) == (5, 4)
-        assert "1 of 5 runs of sagan diverged or failed" in sentence(known)
+        ending = "failed" if status == "failed" else "diverged"
+        assert f"1 of 5 runs of sagan {ending};" in sentence(known)
         assert of(known, "sagan").values[4] is None
 
 
 def test_missing_runs_make_it_provisional(tmp_path: Path) -> None:
-    known = found(tmp_path, GOOD, BAD, planned=12)
+    cells = {(name, seed) for name in ("sagan", "no-attention") for seed in range(6)}
+    known = found(tmp_path, GOOD, BAD, planned=cells)
     assert known.primary.comparisons[0].verdict is None
     assert in_words(known).headline == ("Provisional: 10 runs are over and 2 are still to come.",)
 
@@ -261,7 +265,8 @@ def test_a_share_is_one_of_each_own_baseline(tmp_path: Path) -> None:
         pairs=(("sagan", "no-attention"), ("feat16", "feat4")),
     )
     small, large = findings(gather(paths), asked).primary.comparisons
-    assert (small.verdict, large.verdict) == ("worse", "no meaningful difference")
+    assert small.verdict == "worse by as much as matters"
+    assert large.verdict == "no meaningful difference"
     assert small.min_effect == pytest.approx(0.05 * 20.2)
     assert large.min_effect == pytest.approx(0.05 * 200.2)
 
@@ -277,7 +282,7 @@ def test_attention_that_did_nothing_allows_no_conclusion(
     paths += [run(tmp_path, "sagan", s, value, ratio=0.01 if s < idle else 0.3)
               for s, value in enumerate(GOOD)]  # fmt: skip
     known = findings(gather(paths), question())
-    assert (known.primary.comparisons[0].verdict == "better") == concluded
+    assert (known.primary.comparisons[0].verdict == "better by as much as matters") == concluded
     if not concluded:
         assert (
             "attention was not engaged; no conclusion: ||gamma o|| / ||x|| of sagan was below 0.02 "
@@ -293,7 +298,7 @@ def test_attention_that_did_nothing_allows_no_conclusion(
 def test_a_ratio_that_is_not_known_is_not_idleness(tmp_path: Path) -> None:
     paths = group(tmp_path, "no-attention", BAD) + group(tmp_path, "sagan", GOOD, ratio=None)
     known = findings(gather(paths), question())
-    assert known.primary.comparisons[0].verdict == "better"
+    assert known.primary.comparisons[0].verdict == "better by as much as matters"
     assert of(known, "sagan").engagement == Engagement(True, 0, 0)
 
 
@@ -316,7 +321,7 @@ def test_where_attention_is_the_same_its_idleness_does_not_matter(tmp_path: Path
         tmp_path, "half-sight", BAD, ratio=0.0
     )
     known = findings(gather(paths), question(pairs=(("half-sight", "sagan"),)))
-    assert known.primary.comparisons[0].verdict == "worse"
+    assert known.primary.comparisons[0].verdict == "worse by as much as matters"
 
 
 # --- Secondary readings ------------------------------------------------------------------------
@@ -473,7 +478,8 @@ def test_runs_of_one_variant_go_by_the_names_they_were_given(tmp_path: Path) -> 
     for baseline in ("small", str(paths[0])):
         known = comparison.of_runs(paths, baseline, None, None)
         (one,) = known.primary.comparisons
-        assert (one.variant, one.baseline, one.verdict) == ("large", "small", "better")
+        assert (one.variant, one.baseline, one.verdict) == ("large", "small", None)
+        assert one.standing == Standing(Basis.POST_HOC)
         assert known.differences["large"] == [("model.width", 16, 32)]
 
 
@@ -550,3 +556,205 @@ def test_a_published_table_names_blocks_that_there_are() -> None:
         assert PaperRow(block=block, figures={}).block == block
     with pytest.raises(ValueError, match="block = 'atention'; did you mean 'attention'"):
         PaperRow(block="atention", figures={})
+
+
+# --- Steps are not cost ------------------------------------------------------------------------
+
+
+def priced(
+    folder: Path, variants: Mapping[str, tuple[Sequence[float], int, Sequence[tuple[int, float]]]]
+) -> list[Path]:
+    """Leave variants of (values, FLOPs a step, curve up to the end)."""
+    return [
+        run(folder, name, seed, value, curve=[(s, v * value) for s, v in curve],
+            cost={"flops_per_step": flops})
+        for name, (values, flops, curve) in variants.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+
+
+LATE = [(50, 0.0), (90, 0.2), (100, 1.0)]  # all of it comes in the last steps
+EARLY = [(50, 0.9), (90, 1.0), (100, 1.0)]
+
+
+def test_better_at_equal_steps_alone_is_per_step(tmp_path: Path) -> None:
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, EARLY), "sagan": (GOOD, 120, LATE)})
+    known = findings(gather(paths), question())
+    (one,) = known.primary.comparisons
+    assert (one.verdict, one.shown_per_flop) == ("better by as much as matters", False)
+    assert "per step, not per FLOP shown, sagan is better than no-attention" in sentence(known)
+    first = next(caveats.of_study(in_words(known), known.runs.attempted, 0))
+    assert first.startswith(
+        "That sagan is better than no-attention by as much as matters is shown per step, not per "
+        "FLOP: at equal FLOPs twin_rate differs by"
+    )
+
+
+def test_better_at_equal_flops_too_is_just_better(tmp_path: Path) -> None:
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, EARLY), "sagan": (GOOD, 120, EARLY)})
+    known = findings(gather(paths), question())
+    assert known.primary.comparisons[0].shown_per_flop is True
+    assert sentence(known).startswith("sagan is better than no-attention by as much as matters")
+    assert "per step" not in sentence(known)
+
+
+def test_what_costs_no_more_needs_no_more(tmp_path: Path) -> None:
+    for flops in (100, 80):
+        folder = tmp_path / str(flops)
+        paths = priced(folder, {"no-attention": (BAD, 100, EARLY), "sagan": (GOOD, flops, LATE)})
+        assert findings(gather(paths), question()).primary.comparisons[0].shown_per_flop is None
+
+
+def test_without_scores_on_the_way_nothing_is_shown_per_flop(tmp_path: Path) -> None:
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, []), "sagan": (GOOD, 120, [])})
+    known = findings(gather(paths), question())
+    assert known.primary.comparisons[0].shown_per_flop is False
+    first = next(caveats.of_study(in_words(known), known.runs.attempted, 0))
+    assert "at equal FLOPs is not known (no scores on the way" in first
+
+
+@pytest.mark.parametrize("baseline", ["no-attention", "sagan"])
+def test_a_control_of_as_many_flops_shows_it_too(tmp_path: Path, baseline: str) -> None:
+    """As in the study controls, where sagan is the baseline that `wider` is worse than."""
+    paths = priced(tmp_path, {
+        "no-attention": (BAD, 100, LATE), "sagan": (GOOD, 120, LATE), "wider": (BAD, 120, LATE),
+    })  # fmt: skip
+    pairs = {
+        "no-attention": (("sagan", "no-attention"), ("sagan", "wider")),
+        "sagan": (("no-attention", "sagan"), ("wider", "sagan")),
+    }[baseline]
+    known = findings(gather(paths), question(pairs=pairs[:1]))
+    assert known.primary.comparisons[0].shown_per_flop is False
+    known = findings(gather(paths), question(pairs=pairs))
+    assert [c.shown_per_flop for c in known.primary.comparisons] == [True, None]
+
+
+def test_as_much_must_be_shown_per_flop_as_is_said(tmp_path: Path) -> None:
+    """At equal FLOPs the interval lies beyond 0, but not wholly beyond what matters."""
+    at_equal = [(50, 0.5), (80, 0.55), (100, 1.0)]
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, EARLY), "sagan": (GOOD, 120, at_equal)})
+    known = findings(gather(paths), question(measure=Measure(metric="twin_rate", min_effect=0.1)))
+    (flops,) = secondary(known, "at equal FLOPs").comparisons
+    (one,) = known.primary.comparisons
+    assert flops.interval is not None
+    assert 0 < flops.interval[0] < 0.1 < (flops.effect or 0)
+    assert (one.verdict, one.shown_per_flop) == ("better by as much as matters", False)
+
+
+# --- By budget, limits, plans ------------------------------------------------------------------
+
+
+def test_each_difference_is_told_by_budget(tmp_path: Path) -> None:
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, EARLY), "sagan": (GOOD, 125, LATE)})
+    known = findings(gather(paths), question())
+    steps, flops, seconds = known.by_budget
+    assert (steps.unit, flops.unit, seconds.unit) == ("steps", "flops", "seconds")
+    assert steps.points[-1].budget == 100
+    assert steps.points[-1].effect == pytest.approx(0.3)
+    assert flops.points[-1].budget == 100 * 100  # what the cheaper spent in all
+    assert steps.crosses is not None
+    assert 90 < steps.crosses < 100
+    lines = [of_curve(curve) for curve in known.by_budget]
+    assert lines[0] == (
+        "sagan against no-attention, by steps: above the 0.05 that matters from 94 steps on, its "
+        "whole interval from 100 steps on"
+    )
+    again = json.loads(json.dumps(asdict(in_words(known)), allow_nan=False))
+    assert len(again["by_budget"]) == 3
+
+
+def test_seconds_of_a_shared_device_are_withheld_everywhere(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD, curve=RISING, sets=["run.cells_on_device=2"])
+    paths += group(tmp_path, "no-attention", BAD, curve=RISING)
+    known = findings(gather(paths), question())
+    seconds = secondary(known, "at equal seconds")
+    assert (seconds.comparisons, seconds.sentences) == ((), ())
+    assert seconds.absent == "withheld: runs shared a device, so their seconds tell of each other"
+    assert [curve.withheld for curve in known.by_budget] == [None, None, "shared device"]
+
+
+def test_runs_unlike_what_the_rule_was_measured_on_are_told(tmp_path: Path) -> None:
+    known = found(tmp_path, [0.50, 0.51, 0.52, 0.50, 0.05], BAD)
+    told = list(caveats.of_study(in_words(known), known.runs.attempted, 0))
+    assert any(text.startswith("Run 4 of sagan lies far from its others") for text in told)
+    regular = found(tmp_path / "regular", GOOD, BAD)
+    assert regular.doubts == ()
+
+
+def test_what_is_missing_is_counted_by_cells(tmp_path: Path) -> None:
+    """A run at seed 17 does not stand in for that of seed 4, and is left out."""
+    StudyManifest.begun(study.load("quick"), HOST, "f").write(tmp_path)
+    group(tmp_path, "sagan", GOOD[:4])
+    extra = run(tmp_path, "sagan", 17, 0.9)
+    group(tmp_path, "no-attention", BAD)
+    known = of_study(tmp_path)
+    assert known.missing == 1
+    assert known.primary.comparisons[0].standing == Standing(Basis.PROVISIONAL, missing=1)
+    assert of(known, "sagan").summary.n == 4
+    assert known.runs.unplanned == (extra,)
+    told = list(caveats.of_study(in_words(known), known.runs.attempted, 0))
+    assert any("1 run that the study does not plan is left out" in text for text in told)
+    assert in_words(known).headline == ("Provisional: 9 runs are over and 1 are still to come.",)
+
+
+def test_runs_beyond_the_plan_are_never_a_negative_number_to_come(tmp_path: Path) -> None:
+    StudyManifest.begun(study.load("quick"), HOST, "f").write(tmp_path)
+    group(tmp_path, "sagan", [*GOOD, 0.5])
+    group(tmp_path, "no-attention", BAD)
+    known = of_study(tmp_path)
+    assert known.missing == 0
+    assert known.primary.comparisons[0].verdict == "better by as much as matters"
+
+
+def test_raw_scores_that_are_absent_are_no_divergence(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD, scores=[score(0.5)]) + group(
+        tmp_path, "no-attention", BAD
+    )
+    raw = secondary(findings(gather(paths), question()), "at the end, raw weights")
+    assert "5 of 5 runs of sagan finished without a figure" in raw.sentences[0]
+    assert "diverged" not in raw.sentences[0]
+    assert raw.comparisons[0].p_better is None
+
+
+def test_each_claim_has_its_own_margin(tmp_path: Path) -> None:
+    """Two baselines, of 20 and of 100, and 5 %: the second pair's margin is 5, not 1."""
+    values = {"no-attention": 20.0, "sagan": 23.0, "feat4": 100.0, "feat16": 102.0}
+    paths = [
+        run(tmp_path, variant, seed, 0.5, scores=[score(0.5, fid=value + 0.5 * seed)])
+        for variant, value in values.items()
+        for seed in range(5)
+    ]
+    measure = Measure(metric="fid", min_effect="5%")
+    pairs = (("sagan", "no-attention"), ("feat16", "feat4"))
+    words = in_words(findings(gather(paths), question(measure=measure, pairs=pairs))).primary
+    assert claims.claim(words.comparisons[1], words) == (
+        "feat16 and feat4 differ by less than matters: FID[effnet-lite0] within ±5.05"
+    )
+
+
+def test_how_sure_counts_those_with_a_figure(tmp_path: Path) -> None:
+    words = in_words(found(tmp_path, [0.5, 0.52, 0.49, None, None], BAD)).primary
+    sure = claims.sureness(words, "complete")
+    assert sure is not None
+    assert sure.startswith("3 runs against 5 with a figure (2 of 5 runs of sagan diverged) put the")
+
+
+def test_what_differs_by_less_than_matters_is_not_called_alike(tmp_path: Path) -> None:
+    near = [0.220, 0.241, 0.209, 0.231, 0.249]
+    measure = Measure(metric="twin_rate", min_effect=0.1)
+    known = found(tmp_path, [x + 0.02 for x in near], BAD, measure=measure)
+    assert known.primary.comparisons[0].verdict == "no meaningful difference"
+    assert sentence(known).startswith(
+        "sagan differs from no-attention, but by less than the 0.1 that"
+    )
+
+
+def test_no_verdict_of_runs_that_no_study_names(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD) + group(tmp_path, "no-attention", BAD)
+    known = comparison.of_runs(paths, "no-attention", "twin_rate", 0.05)
+    assert known.primary.comparisons
+    for reading in (known.primary, *known.secondary):
+        assert {c.verdict for c in reading.comparisons} <= {None}
+        assert {c.standing for c in reading.comparisons} <= {Standing(Basis.POST_HOC)}
+    assert "post hoc" in sentence(known)
+    assert known.question.text == "How does sagan differ from no-attention?"

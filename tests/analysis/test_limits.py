@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sagan_bench.analysis.limits import Doubt, Irregularity, doubts
+from sagan_bench.analysis.verdicts import Lost, Runs
 
 EVEN = dict(enumerate([0.50, 0.52, 0.49, 0.51, 0.53]))
 PAIR = ("a", "b")
@@ -39,7 +40,7 @@ def test_a_group_without_spread_is_as_unequal_as_can_be() -> None:
 
 
 def test_lost_runs_and_small_groups_are_not_looked_at() -> None:
-    few = {0: 1.0, 1: None, 2: 100.0, 3: 1.1, 4: None}
+    few: Runs = {0: 1.0, 1: Lost.DIVERGED, 2: 100.0, 3: 1.1, 4: Lost.FAILED}
     assert doubts({"a": few, "b": EVEN}, PAIR) == ()
     assert doubts({"a": dict.fromkeys(range(5), 0.5), "b": EVEN}, PAIR) == ()
 

@@ -17,7 +17,8 @@ from sagan_bench import cli
 from sagan_bench.config.layers import read as read_config
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning import trials
-from sagan_bench.report import answers, collect, publish, repeating, text
+from sagan_bench.report import answers, collect, publish, repeating
+from sagan_bench.report.claims import sureness
 from sagan_bench.report.document import SCHEMA_VERSION, Document, read
 from sagan_bench.report.sections import _curves
 from sagan_bench.report.sections.attention import frame_of
@@ -35,9 +36,11 @@ def test_the_answer_says_who_is_better_by_how_much_and_how_sure(tmp_path: Path) 
     document = of(tmp_path, pictures=False)
     tone, answer = answers.answer(document)
     assert (tone, answer) == (
-        "better", "sagan is better than no-attention: its twin_rate is higher by 0.210."
+        "better",
+        "sagan is better than no-attention by as much as matters: "
+        "its twin_rate is higher by 0.210.",
     )  # fmt: skip
-    sure = text.sureness(document.findings.primary, document.status)
+    sure = sureness(document.findings.primary, document.status)
     assert sure is not None
     assert sure.startswith("5 runs against 5 put the difference between +0.168 and +0.252")
     assert "beyond the 0.05 that would matter" in sure
@@ -47,9 +50,20 @@ def test_the_answer_says_who_is_better_by_how_much_and_how_sure(tmp_path: Path) 
     ("sagan", "told"),
     [
         ([0.21, 0.46, 0.27, 0.43, 0.30], "Not shown whether sagan differs from no-attention."),
-        ([0.1, 0.11, 0.1, 0.12, 0.1], "sagan is worse than no-attention: its twin_rate is lower"),
+        (
+            [0.1, 0.11, 0.1, 0.12, 0.1],
+            "sagan is worse than no-attention by as much as matters: its twin_rate is lower by",
+        ),
+        (
+            [0.27, 0.27, 0.26, 0.29, 0.28],
+            "sagan differs from no-attention, but not shown by as much as matters: its twin_rate",
+        ),
+        ([0.25, 0.20, 0.26, 0.27, 0.21], "sagan is worse than no-attention: its twin_rate is low"),
         ([0.5, 0.5, 0.5], "No verdict on sagan and no-attention: exploratory."),
-        ([None] * 5, "sagan and no-attention cannot be compared: 5 of 5 and 0 of 5 runs gave no"),
+        (
+            [None] * 5,
+            "sagan is worse than no-attention by divergence: 5 of 5 runs diverged against 0 of 5.",
+        ),
     ],
 )
 def test_the_answer_claims_no_more_than_the_verdict(
@@ -62,7 +76,10 @@ def test_the_answer_claims_no_more_than_the_verdict(
 
 def test_several_comparisons_are_counted_not_ranked(clear: Example) -> None:
     tone, answer = answers.answer(clear.document)
-    assert answer == "Of 2 comparisons with no-attention: 1 better (sagan); 1 open (g-only)."
+    assert (
+        answer
+        == "Of 2 comparisons with no-attention: 1 better (sagan); 1 worse (g-only by divergence)."
+    )
     assert tone == "open"
 
 
@@ -186,6 +203,14 @@ def test_an_older_report_is_upgraded_and_a_newer_one_refused(
     file = tmp_path / "report.json"
     file.write_text(json.dumps(first | {"schema_version": 1}))
     assert read(file) == read(clear.page.parent / "data" / "report.json")
+    with_holm = json.loads(json.dumps(first | {"schema_version": 1}))
+    comparison = with_holm["findings"]["primary"]["comparisons"][0]
+    comparison |= {"p_holm": 0.03, "p": 0.03}
+    del comparison["p_bonferroni"]
+    file.write_text(json.dumps(with_holm))
+    upgraded = read(file)
+    assert isinstance(upgraded, Document)
+    assert upgraded.findings.primary.comparisons[0].p_bonferroni == 0.06  # of two comparisons
     file.write_text(json.dumps(stored | {"schema_version": SCHEMA_VERSION + 1}))
     with pytest.raises(UserError, match=rf"newer sagan-bench.*{re.escape(str(file))}"):
         read(file)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sagan_bench.analysis.statistics import compare
-from sagan_bench.analysis.verdicts import Basis, Comparison, Idle, Metric, Outcomes, Standing
+from sagan_bench.analysis.verdicts import Basis, Comparison, Idle, Lost, Metric, Outcomes, Standing
 from sagan_bench.report.text import in_words, sentence, standing
 
 FID = Metric("FID", "lower", min_effect=1.0)
@@ -17,7 +17,8 @@ Values = Sequence[float | None]
 
 
 def against(variant: Values, metric: Metric = FID, missing: int = 0) -> Comparison[Standing]:
-    outcomes: Outcomes = {"sagan": dict(enumerate(SAGAN)), "other": dict(enumerate(variant))}
+    lost = {seed: Lost.DIVERGED if x is None else x for seed, x in enumerate(variant)}
+    outcomes: Outcomes = {"sagan": dict(enumerate(SAGAN)), "other": lost}
     (comparison,) = compare(outcomes, "sagan", metric, missing=missing)
     return comparison
 
@@ -64,45 +65,46 @@ def test_what_is_provisional_says_so_in_its_sentence() -> None:
         (
             FAR,
             FID,
-            "other is worse than sagan: FID +4.16 [2.71, 5.61], n = 5 v 5, Holm p < 0.001, "
-            "P(better) 0.00",
+            "other is worse than sagan by as much as matters: FID +4.16 [2.71, 5.61], n = 5 v 5, "
+            "Bonferroni p < 0.001, ahead in 0 of 25 pairs [0, 0.36]",
         ),
         (
             [*FAR, None],
             FID,
-            "other is worse than sagan: FID +4.16 [2.71, 5.61], n = 6 v 5, Holm p < 0.001, "
-            "P(better) 0.00; 1 of 6 runs of other diverged or failed",
+            "other is worse than sagan by as much as matters: FID +4.16 [2.71, 5.61], n = 6 v 5, "
+            "Bonferroni p < 0.001, ahead in 0 of 30 pairs [0, 0.33]; 1 of 6 runs of other diverged",
         ),
         (
             NEAR,
             FID,
             "inconclusive whether other differs from sagan: FID -0.04 [-1.32, 1.24], n = 5 v 5, "
-            "Holm p = 0.94, P(better) 0.52; "
-            "about 17 finished runs each would show that a difference as small as this does not "
-            "matter",
+            "Bonferroni p = 0.94, ahead in 13 of 25 pairs [0.22, 0.81]; "
+            "a new study of about 17 finished runs each (between 17 and 343) would show that a "
+            "difference as small as this does not matter",
         ),
         (
             NEAR,
             replace(FID, min_effect=2.0),
             "other is within ±2 of sagan, no meaningful difference: FID -0.04 [-1.32, 1.24], "
-            "n = 5 v 5, Holm p = 0.94, P(better) 0.52",
+            "n = 5 v 5, Bonferroni p = 0.94, ahead in 13 of 25 pairs [0.22, 0.81]",
         ),
         (
             FAR[:3],
             FID,
             "other against sagan (exploratory, no verdict): FID +4.28 [1.37, 7.19], n = 3 v 5, "
-            "P(better) 0.00",
+            "ahead in 0 of 15 pairs [0, 0.43], the estimate favours sagan",
         ),
         (
             FAR[:2],
             FID,
-            "other against sagan (points only, no verdict): FID +3.53, n = 2 v 5",
+            "other against sagan (points only, no verdict): FID +3.53, n = 2 v 5, "
+            "the estimate favours sagan",
         ),
         (
             [None] * 5,
             FID,
-            "inconclusive whether other differs from sagan: FID not to be compared, n = 5 v 5, "
-            "P(better) 0.00; 5 of 5 runs of other diverged or failed; "
+            "other is worse than sagan by divergence: FID not to be compared, n = 5 v 5, by ranks "
+            "p = 0.0075, ahead in 0 of 25 pairs [0, 0.36]; 5 of 5 runs of other diverged; "
             "no t test: too few values, or no spread in either group",
         ),
     ],

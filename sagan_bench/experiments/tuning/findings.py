@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 
 from sagan_bench.analysis import statistics
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
-from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, S, Standing
+from sagan_bench.analysis.verdicts import Basis, Comparison, Lost, Metric, S, Standing
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import label
 from sagan_bench.experiments.tuning import storage as kept
@@ -345,7 +345,11 @@ def _compared(
     """
     over = [search for search in searched if search.is_over]
     sides = {
-        variant: {search.index: search.reported for search in over if search.variant == variant}
+        variant: {
+            search.index: Lost.FAILED if search.reported is None else search.reported
+            for search in over
+            if search.variant == variant
+        }
         for variant in tuning.variants
     }
     least = min(map(len, sides.values()))

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report.claims import Claim
 from sagan_bench.report.document import AnyDocument
 from sagan_bench.report.frames import Frame
 from sagan_bench.report.pictures import Shown
 from sagan_bench.report.svg import Drawn, Theme, looks
-from sagan_bench.report.text import Claim, Tone
+from sagan_bench.report.text import Tone
 
 Kind = Literal["study", "tuning"]
 

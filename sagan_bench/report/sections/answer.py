@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sagan_bench.core.registry import SECTIONS
-from sagan_bench.report import answers, text
+from sagan_bench.report import answers, claims
 from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 from sagan_bench.report.formats import plural
 from sagan_bench.report.sections._base import Block, Section, Terms, Verdict
@@ -34,8 +34,8 @@ class Answer(Section):
             ended = document.finished_at[:16].replace("T", " ")
             facts.append(("Last run ended", f"{ended} UTC"))
         verdict = Verdict(
-            text.claims(reading, document.status, unit),
-            text.sureness(reading, document.status, unit),
+            claims.claims(reading, document.status, unit),
+            claims.sureness(reading, document.status, unit),
             document.warnings,
         )
         yield Block("verdict", answer, (verdict, Terms(facts, "facts")), tone=tone)

@@ -13,6 +13,7 @@ from sagan_bench.evaluation.metrics import shown
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.report import compared
 from sagan_bench.report.answers import answer
+from sagan_bench.report.claims import claim
 from sagan_bench.report.document import Document
 from sagan_bench.report.formats import MISSING, compact, decimals, duration, listed, number, span
 from sagan_bench.report.frames import (
@@ -29,7 +30,7 @@ from sagan_bench.report.frames import (
 )
 from sagan_bench.report.sections._base import Block, Charts, Export, Fold, Section, Text
 from sagan_bench.report.svg import EDGE, INK, Drawn, Look, Theme, drawn, panel, wrapped
-from sagan_bench.report.text import ARROWS, Words, claim
+from sagan_bench.report.text import ARROWS, Words
 from sagan_bench.runs.records import Status
 
 NOTE = (

@@ -1,0 +1,162 @@
+"""What was found, in words: readings with their sentences, and the headline of them all."""
+
+from dataclasses import replace
+
+from sagan_bench.analysis.budget import BudgetCurve, Unit, Withheld
+from sagan_bench.analysis.comparison import Absence, Findings, Kind
+from sagan_bench.analysis.comparison import Reading as Numbers
+from sagan_bench.analysis.variants import Variant
+from sagan_bench.analysis.verdicts import Verdict
+from sagan_bench.report import readings
+from sagan_bench.report.formats import compact, duration
+from sagan_bench.report.readings import Reading
+from sagan_bench.report.text import in_words, sentence
+
+TITLES = {
+    Kind.PRIMARY: "at the end, averaged weights (primary)",
+    Kind.END: "at the end, averaged weights (secondary)",
+    Kind.RAW: "at the end, raw weights (secondary)",
+    Kind.EQUAL_FLOPS: "at equal FLOPs, from scores on the way (secondary)",
+    Kind.EQUAL_SECONDS: "at equal seconds, from scores on the way (secondary)",
+    Kind.BEST: "the best on the way (secondary, optimistic: chosen by looking)",
+}
+WITHOUT_CURVES = {
+    Kind.EQUAL_FLOPS: "at equal FLOPs (secondary)",
+    Kind.EQUAL_SECONDS: "at equal seconds (secondary)",
+    Kind.BEST: "the best on the way (secondary)",
+}
+WITHHELD = {
+    Withheld.NO_SCORES: "not every run was scored on the way (run.eval_every)",
+    Withheld.NO_COST: "not recorded",
+    Withheld.SHARED_DEVICE: "withheld: runs shared a device, so their seconds tell of each other",
+    Withheld.NO_COMMON_BUDGET: "no budget at which both have a score",
+    Withheld.TOO_FEW: "fewer than 5 runs with a figure in a group",
+}
+
+
+def findings(numbers: Findings) -> readings.Findings:
+    """Return what can be said of runs, in words beside the figures."""
+    runs, question = numbers.runs, numbers.question
+    primary = reading(numbers.primary)
+    variants = {variant.name: variant for variant in numbers.variants}
+    primary = replace(
+        primary,
+        sentences=tuple(
+            f"{text}; {_settling(variants[c.variant], variants[c.baseline])}"
+            for c, text in zip(primary.comparisons, primary.sentences, strict=True)
+        ),
+    )
+    rates = dict.fromkeys(run.config.training.learning_rates for run in runs.attempted)
+    shown = " or ".join(f"{g:.3g}/{d:.3g}" for g, d in rates)
+    budget = f"{runs.steps:,} steps, learning rates of G/D {shown}"
+    return readings.Findings(
+        name=question.name,
+        question=question.text,
+        headline=_headlines(numbers, primary, budget),
+        budget=budget,
+        declared=question.declared,
+        protocol=numbers.protocol,
+        variants=numbers.variants,
+        primary=primary,
+        secondary=tuple(map(reading, numbers.secondary)),
+        by_budget=numbers.by_budget,
+        doubts=numbers.doubts,
+        matters=f"{question.measure.min_effect}",
+        unplanned=tuple(map(str, runs.unplanned)),
+        paper=numbers.paper,
+        differences=numbers.differences,
+        runs=tuple(str(run.path) for run in runs.attempted),
+        unfinished=tuple(map(str, runs.unfinished)),
+    )
+
+
+def reading(numbers: Numbers) -> Reading:
+    """Return a reading in words: title, a sentence for each comparison, or why there is none."""
+    kind, comparisons = numbers.kind, tuple(map(in_words, numbers.comparisons))
+    title, absent = TITLES[kind], None
+    if numbers.absent is Absence.NO_CURVES:
+        title, absent = WITHOUT_CURVES[kind], "no scores on the way were taken (run.eval_every)"
+    elif numbers.absent is Absence.SHARED_DEVICE:
+        absent = WITHHELD[Withheld.SHARED_DEVICE]
+    elif numbers.absent:
+        absent = f"{kind} were not recorded"
+    return Reading(
+        kind=kind,
+        title=title,
+        metric=numbers.metric,
+        label=numbers.how.label,
+        better=numbers.how.better,
+        min_effect=numbers.min_effect,
+        comparisons=comparisons,
+        sentences=tuple(sentence(comparison, numbers.how) for comparison in comparisons),
+        absent=absent,
+    )
+
+
+def _headlines(numbers: Findings, primary: Reading, budget: str) -> tuple[str, ...]:
+    """Return in a few sentences what can be claimed, and what cannot."""
+    if not numbers.question.comparable:
+        return ("These runs are too small to compare: they show that everything works.",)
+    if numbers.missing:
+        return (f"Provisional: {still_to_come(len(numbers.runs.attempted), numbers.missing)}.",)
+    claims, others = list[str](), list[str]()
+    for comparison, text in zip(primary.comparisons, primary.sentences, strict=True):
+        is_open = comparison.verdict in (None, Verdict.INCONCLUSIVE)
+        (others if is_open else claims).append(f"{text}.")
+    first, *rest = claims or ["nothing can be claimed."]
+    return (f"At {budget}: {first}", *rest, *others)
+
+
+def still_to_come(over: int, missing: int) -> str:
+    """Return how far runs are."""
+    return f"{over} runs are over and {missing} are still to come"
+
+
+def _settling(*sides: Variant) -> str:
+    if not all(side.curves for side in sides):
+        return "whether the runs had settled was not recorded"
+    return "; ".join(f"{side.name}: {_endings(side)}" for side in sides)
+
+
+def _endings(variant: Variant) -> str:
+    unknown = variant.curves - variant.settled - variant.unsettled
+    counts = {
+        "had not settled": variant.unsettled,
+        "had settled": variant.settled,
+        "may not have settled": unknown,
+    }
+    return ", ".join(
+        f"{count} of {variant.curves} runs {ending}" for ending, count in counts.items() if count
+    )
+
+
+# --- By budget ---------------------------------------------------------------------------------
+
+
+def of_curve(curve: BudgetCurve) -> str:
+    """Return from which budget on a difference is beyond the smallest that matters."""
+    of = f"{curve.variant} against {curve.baseline}, by {UNITS[curve.unit]}"
+    if curve.withheld:
+        return f"{of}: {WITHHELD[curve.withheld]}"
+    matters = f"the {curve.margin:.3g} that matters"
+    last = spent(curve.points[-1].budget, curve.unit)
+    if curve.crosses is None:
+        return f"{of}: at {last} the difference is not beyond {matters}"
+    way = "above" if curve.points[-1].effect > 0 else "below"
+    text = f"{of}: {way} {matters} from {spent(curve.crosses, curve.unit)} on"
+    if curve.excludes_margin is None:
+        return f"{text}, its interval not wholly up to {last}"
+    return f"{text}, its whole interval from {spent(curve.excludes_margin, curve.unit)} on"
+
+
+UNITS = {Unit.STEPS: "steps", Unit.FLOPS: "FLOPs", Unit.SECONDS: "time"}
+
+
+def spent(budget: float, unit: str) -> str:
+    """Return a budget with its unit."""
+    match unit:
+        case Unit.STEPS:
+            return f"{budget:,.0f} steps"
+        case Unit.FLOPS:
+            return f"{compact(budget)}FLOPs"
+    return duration(budget)
