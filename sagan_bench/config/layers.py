@@ -26,6 +26,9 @@ from sagan_bench.core.names import closest
 from sagan_bench.core.stored import load_toml, parsed_toml, shortened
 from sagan_bench.core.trees import flatten
 
+STUDYS_OWN = {"question", "seeds", "budget", "parameters"}
+"""What a file of a study or a space has, and that of a run never."""
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -77,6 +80,8 @@ def read(
             or a value that is not the variant's.
     """
     written = load_toml(file) if file else {}
+    if written.keys() & STUDYS_OWN:
+        raise UserError(f"{file}: that is a study or a space, no configuration; see: ablate, tune")
     for key in LABELS[:2]:
         if not isinstance(written.get(key, ""), str):
             raise UserError(f"{file}: {key} = {shortened(written[key])}: expected a name")

@@ -13,7 +13,9 @@ from sagan_bench.core.trees import flatten
 
 OWN = "+own"
 """What the name of a variant ends in where the networks' settings are neither its nor another's."""
-_OF_BLOCKS = "model.attention."
+_BLOCKS = "model.attention"
+_ALWAYS = (_BLOCKS, "model")
+"""Sections of which every variant says something: attention, and what is planted."""
 
 
 class Named(NamedTuple):
@@ -28,16 +30,22 @@ def shipped_part(variant: str) -> str:
     return variant.removesuffix(OWN)
 
 
-def contradictions(config: RunConfig) -> list[Difference]:
+def contradictions(config: RunConfig, asked: str | None = None) -> list[Difference]:
     """Return the settings that differ from those of a run's variant: (key, its own, the variant's).
 
-    That is what the variant sets, and of what else makes variants of a network what its preset has;
-    a preset that is not shipped has nothing to differ from.
+    That is what the variant sets; and of what else makes variants of a network, what its preset has
+    of attention and planted differences, and in the sections in which the variant sets something.
+    A preset that is not shipped has nothing to differ from.
+
+    Args:
+        config: of the run.
+        asked: another variant, whose sections are looked at too.
     """
-    wanted = _wanted(config.preset, shipped_part(config.variant))
+    variant = shipped_part(config.variant)
+    wanted = _wanted(config.preset, variant, asked or variant)
     leaves = flatten(config.model_dump(mode="json"))
     is_known = config.preset in presets()
-    own = {k: v for k, v in leaves if k in wanted or (is_known and k.startswith(_OF_BLOCKS))}
+    own = {k: v for k, v in leaves if k in wanted or (is_known and k.startswith(f"{_BLOCKS}."))}
     return differences(own, wanted)
 
 
@@ -69,7 +77,9 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
     _refuse_overruled(variant, differ, origins)
     label = variant
     if differ:
-        fitting = [name for name in variants() if not contradictions(_called(config, name))]
+        fitting = [
+            name for name in variants() if not contradictions(_called(config, name), variant)
+        ]
         label = max(fitting, key=lambda name: len(variant_settings(name)), default=variant + OWN)
     name = label if config.name == asked else config.name
     if name in variants() and name != label:
@@ -103,15 +113,20 @@ def _called(config: RunConfig, variant: str) -> RunConfig:
 
 
 @cache
-def _wanted(preset: str, variant: str) -> dict[str, Any]:
-    """Return what a variant on a preset has, of all that makes a variant of a network."""
-    laid: dict[str, Any] = {}
+def _wanted(preset: str, variant: str, asked: str) -> dict[str, Any]:
+    """Return what a variant on a preset has, see `contradictions`."""
+    own, laid = variant_settings(variant), dict[str, Any]()
     if preset in presets():
         plain = dict(flatten(RunConfig().model_dump())) | presets()[preset]
         made = {key for name in variants() for key in variant_settings(name)}
-        laid = {key: plain[key] for key in sorted(made) if key.startswith("model.")}
-    own = variant_settings(variant)
+        said = {*_ALWAYS, *map(_section, own), *map(_section, variant_settings(asked))}
+        networks = (key for key in sorted(made) if key.startswith("model."))
+        laid = {key: plain[key] for key in networks if _section(key) in said}
     return {key: _stored(key, value) for key, value in (laid | own).items()}
+
+
+def _section(key: str) -> str:
+    return key.rpartition(".")[0]
 
 
 def _stored(key: str, value: Any) -> Any:

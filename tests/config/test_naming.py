@@ -68,6 +68,7 @@ def test_a_file_that_contradicts_its_variant_is_refused_by_its_name(tmp_path: Pa
         ("sagan", ["training.lr_g=1e-3", "model.width=64"]),
         ("equal-learning-rates", ["training.lr_d_over_g=1"]),
         ("sagan+own", []),
+        ("sagan", [*NO_NORM, "training.loss=wgan-gp"]),
     ],
 )
 def test_equal_values_and_what_makes_no_variant_leave_the_name(
@@ -90,8 +91,12 @@ def test_equal_values_and_what_makes_no_variant_leave_the_name(
         ("sagan", ["model.attention.kind=residual"], "residual"),
         ("sagan", ["model.attention.gamma_init=1"], "gamma-init-1"),
         ("sagan", ["model.attention.gamma_init=0.5"], "sagan+own"),
-        ("sagan", [*NO_NORM, "training.loss=wgan-gp"], "wgan-gp"),
-        ("sagan", NO_NORM, "no-spectral-norm"),
+        ("sagan", [*NO_NORM, "training.loss=wgan-gp", *at()], "no-attention"),
+        (
+            "no-spectral-norm-g",
+            ["model.spectral_norm.discriminator=hidden"],
+            "no-spectral-norm-g+own",
+        ),
         ("sagan", ["model.width_factor=2"], "wider-x2"),
         ("sagan", ["model.discriminator_sees=halves", *at(4)], "sagan+own"),
         ("g-only", ["model.attention.generator=[16]"], "feat16-g"),
