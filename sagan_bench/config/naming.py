@@ -82,7 +82,7 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
         ]
         label = max(fitting, key=lambda name: len(variant_settings(name)), default=variant + OWN)
     name = label if config.name == asked else config.name
-    if name in variants() and name != label:
+    if name in variants() and contradictions(_called(config, name), variant):
         raise UserError(
             f"name = {name} ({origins['name']}): that is a variant, and this run is {label}; "
             "choose another --name"

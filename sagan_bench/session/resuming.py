@@ -33,6 +33,10 @@ def is_complete(earlier: Record, steps: int, path: Path) -> bool:
     return False
 
 
+class TooShort(UserError):
+    """A run is already beyond the steps asked for: a slip, after which it is as it was."""
+
+
 def newest_checkpoint(
     path: Path, steps: int, context: DistributedContext = SINGLE_PROCESS
 ) -> dict[str, Any] | None:
@@ -53,7 +57,7 @@ def newest_checkpoint(
             "processes must see one folder of runs"
         )
     if step > steps:
-        raise UserError(
+        raise TooShort(
             f"{path} is already at step {step}, beyond the {steps} asked for; choose another "
             "--name or --out"
         )

@@ -133,6 +133,9 @@ def test_no_run_is_called_by_another_variants_name() -> None:
         called("no-attention")
     assert called("no-attention", *at()) == "no-attention"
     assert called("sagan", *at(4)[:1]) == "sagan+own"
+    assert called("wgan-gp", *NO_NORM, "training.loss=wgan-gp") == "wgan-gp"
+    with pytest.raises(UserError, match="name = wgan-gp"):
+        called("wgan-gp", *NO_NORM)
 
 
 def test_a_record_of_before_is_described_by_what_it_is_not() -> None:

@@ -246,6 +246,7 @@ def test_an_interrupted_run_that_cannot_go_on() -> None:
     stopped_at(Path("run"), 4)
     assert experiment.dry_run(make(), Path("run"))["state"] == "interrupted"
     refused_alike(make("run.steps=2"), Path("run"), "already at step 4, beyond the 2 asked for")
+    assert experiment.dry_run(make(), Path("run"))["state"] == "interrupted"
     for file in Path("run/checkpoints").iterdir():
         file.write_bytes(b"damaged")
     refused_alike(make(), Path("run"), "every checkpoint is damaged")
