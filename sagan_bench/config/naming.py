@@ -30,7 +30,7 @@ def shipped_part(variant: str) -> str:
     return variant.removesuffix(OWN)
 
 
-def contradictions(config: RunConfig, asked: str | None = None) -> list[Difference]:
+def contradictions(config: RunConfig, beside: str | None = None) -> list[Difference]:
     """Return the settings that differ from those of a run's variant: (key, its own, the variant's).
 
     That is what the variant sets; and of what else makes variants of a network, what its preset has
@@ -39,10 +39,10 @@ def contradictions(config: RunConfig, asked: str | None = None) -> list[Differen
 
     Args:
         config: of the run.
-        asked: another variant, whose sections are looked at too.
+        beside: another variant, whose sections are looked at too.
     """
     variant = shipped_part(config.variant)
-    wanted = _wanted(config.preset, variant, asked or variant)
+    wanted = _wanted(config.preset, variant, beside or variant)
     leaves = flatten(config.model_dump(mode="json"))
     is_known = config.preset in presets()
     own = {k: v for k, v in leaves if k in wanted or (is_known and k.startswith(f"{_BLOCKS}."))}
@@ -72,7 +72,7 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
     Raises:
         UserError: it changes what its variant sets, or is called by the name of another variant.
     """
-    asked, variant = config.variant, shipped_part(config.variant)
+    requested, variant = config.variant, shipped_part(config.variant)
     differ = contradictions(config)
     _refuse_overruled(variant, differ, origins)
     label = variant
@@ -81,7 +81,7 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
             name for name in variants() if not contradictions(_called(config, name), variant)
         ]
         label = max(fitting, key=lambda name: len(variant_settings(name)), default=variant + OWN)
-    name = label if config.name == asked else config.name
+    name = label if config.name == requested else config.name
     if name in variants() and contradictions(_called(config, name), variant):
         raise UserError(
             f"name = {name} ({origins['name']}): that is a variant, and this run is {label}; "
@@ -90,7 +90,7 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
     because = listed(differ, "{} is {}, not {}")
     note = f"this is called {label}: {because} as {variant} has it on the preset {config.preset}"
     renamed = config.model_copy(update={"variant": label, "name": name})
-    return Named(renamed, note if label != asked and differ else "")
+    return Named(renamed, note if label != requested and differ else "")
 
 
 def _refuse_overruled(variant: str, differ: list[Difference], origins: Mapping[str, str]) -> None:
@@ -113,13 +113,13 @@ def _called(config: RunConfig, variant: str) -> RunConfig:
 
 
 @cache
-def _wanted(preset: str, variant: str, asked: str) -> dict[str, Any]:
+def _wanted(preset: str, variant: str, beside: str) -> dict[str, Any]:
     """Return what a variant on a preset has, see `contradictions`."""
     own, laid = variant_settings(variant), dict[str, Any]()
     if preset in presets():
         plain = dict(flatten(RunConfig().model_dump())) | presets()[preset]
         made = {key for name in variants() for key in variant_settings(name)}
-        said = {*_ALWAYS, *map(_section, own), *map(_section, variant_settings(asked))}
+        said = {*_ALWAYS, *map(_section, own), *map(_section, variant_settings(beside))}
         networks = (key for key in sorted(made) if key.startswith("model."))
         laid = {key: plain[key] for key in networks if _section(key) in said}
     return {key: _stored(key, value) for key, value in (laid | own).items()}
