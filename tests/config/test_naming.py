@@ -58,6 +58,15 @@ def test_a_file_that_contradicts_its_variant_is_refused_by_its_name(tmp_path: Pa
         read(file=file)
 
 
+def test_a_file_is_named_by_what_it_sets_whatever_it_calls_itself(tmp_path: Path) -> None:
+    """As the winner of a tuning is, and the configuration of a record."""
+    file = tmp_path / "mine.toml"
+    file.write_text('variant = "sagan"\nname = "sagan"\nmodel.attention.generator = [4]')
+    resolved = read(file=file)
+    assert (resolved.config.variant, resolved.config.name) == ("sagan+own", "sagan+own")
+    assert "called sagan+own" in resolved.note
+
+
 @pytest.mark.parametrize(
     ("variant", "sets"),
     [
