@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
+from sagan_bench.cli.console import say
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import EXTRACTORS, LOSSES
@@ -113,7 +115,7 @@ class Choice:
         return replace(self, file=file)
 
     def resolve(self) -> "Resolved":
-        """Return the configuration for this machine.  Raises `UserError`."""
+        """Return the configuration for this machine, under its right name.  Raises `UserError`."""
         from sagan_bench.config.layers import decide, read
         from sagan_bench.session.capabilities import capabilities
 
@@ -124,7 +126,12 @@ class Choice:
             sets=self.sets,
             flags=self.flags,
         )
-        return decide(requested, capabilities(requested.config))
+        resolved = decide(requested, capabilities(requested.config))
+        if (
+            resolved.note and os.environ.get("RANK", "0") == "0"
+        ):  # of torchrun's processes the first
+            say(resolved.note, error=True)
+        return resolved
 
 
 def configured(verb: Callable[..., Any]) -> Callable[..., Any]:

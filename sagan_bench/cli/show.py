@@ -61,13 +61,12 @@ def _show_variant(choice: Choice, name: str, baseline: str, as_json: bool) -> No
     """Print what a variant changes, in words and as keys, and what that costs."""
     from sagan_bench.cli.tables import print_table
     from sagan_bench.config.diff import in_results
-    from sagan_bench.config.variants import variants
+    from sagan_bench.config.naming import described
     from sagan_bench.experiments.ablation import counted
 
     configs = {each: choice.of_variant(each).resolve().config for each in (name, baseline)}
     changes = in_results(configs[baseline], configs[name])
-    table = variants()
-    says = [table[part]["says"] for part in ([name] if name in table else name.split("+"))]
+    says = described(configs[name])
     facts = {each: counted(configs[each]) for each in (baseline, name)}
     if as_json:
         costs = {each: fact.model_dump(mode="json") for each, fact in facts.items()}

@@ -75,4 +75,4 @@ def _print_plan(config: "RunConfig", out: Path | None, fresh: bool, as_json: boo
         print(json.dumps(planned, indent=2))
         return
     for key, value in planned.items():
-        say(f"{key:<16} {value}")
+        say(f"{key:<16} {'; '.join(value) if isinstance(value, list) else value}")

@@ -3,12 +3,13 @@
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from sagan_bench.config.naming import rightly_named, shipped_part
 from sagan_bench.config.schema import (
     COMPONENTS,
     LABELS,
@@ -25,13 +26,20 @@ from sagan_bench.core.names import closest
 from sagan_bench.core.stored import load_toml, parsed_toml, shortened
 from sagan_bench.core.trees import flatten
 
+STUDYS_OWN = {"question", "seeds", "budget", "parameters"}
+"""What a file of a study or a space has, and that of a run never."""
+
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration, and the origin of each of its values by dotted key."""
+    """A configuration, and the origin of each of its values by dotted key.
+
+    ``note`` says why it is not called as it was asked for; empty where it is.
+    """
 
     config: RunConfig
     origins: dict[str, str]
+    note: str = ""
 
 
 def parse_set(text: str) -> tuple[str, Any]:
@@ -61,29 +69,35 @@ def read(
 
     Args:
         preset: name of a shipped preset; else the file's, else ``quick``.
-        variant: name of a shipped variant; else the file's, else ``sagan``.
+        variant: name of a shipped variant; else the file's, else ``sagan``.  What it sets cannot be
+            set to something else; what else makes variants changes the name (`rightly_named`).
         file: a TOML file with the sections of `RunConfig`.
         sets: texts ``section.key=value``.
         flags: dotted key -> (option as typed, value).
 
     Raises:
-        UserError: an unknown key or name, or a value out of range: what, who set it, the closest.
+        UserError: an unknown key or name, or a value out of range: what, who set it, the closest;
+            or a value that is not the variant's.
     """
     written = load_toml(file) if file else {}
+    if written.keys() & STUDYS_OWN:
+        raise UserError(f"{file}: that is a study or a space, no configuration; see: ablate, tune")
     for key in LABELS[:2]:
         if not isinstance(written.get(key, ""), str):
             raise UserError(f"{file}: {key} = {shortened(written[key])}: expected a name")
     preset = preset or written.get("preset") or "quick"
     variant = variant or written.get("variant") or "sagan"
     written = {key: value for key, value in written.items() if key not in LABELS[:2]}
-    return assemble(
+    resolved = assemble(
         preset,
         variant,
-        (f"variant {variant}", variant_settings(variant)),
+        (f"variant {variant}", variant_settings(shipped_part(variant))),
         (str(file), written),
         *((option, {key: value}) for key, (option, value) in (flags or {}).items()),
         ("--set", dict(map(parse_set, sets))),
     )
+    config, note = rightly_named(resolved.config, resolved.origins)
+    return replace(resolved, config=config, note=note)
 
 
 def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) -> Resolved:
@@ -129,7 +143,8 @@ def decide(requested: Resolved, host: Host) -> Resolved:
     if config.evaluation.extractor == "auto":
         decided["evaluation.extractor"] = "this machine", host.extractor
     origins = {key: origin for key, (origin, _) in decided.items()}
-    return Resolved(override(config, decided), requested.origins | origins)
+    config = override(config, decided)
+    return replace(requested, config=config, origins=requested.origins | origins)
 
 
 def resolve(host: Host, **layers: Any) -> Resolved:

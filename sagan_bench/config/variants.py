@@ -49,16 +49,20 @@ def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str,
     return {key: value for key, value in table[name].items() if key != "says"}
 
 
+def parts(name: str) -> list[str]:
+    """Return the names that ``a+b`` is made of, known or not."""
+    return [name] if name in variants() else name.split("+")
+
+
 def variant_settings(name: str) -> dict[str, Any]:
     """Return dotted key -> value of a variant; ``a+b`` is what ``a`` and ``b`` change, together.
 
     Raises:
         UserError: an unknown name, or two parts that set one key to different values.
     """
-    table = variants()
     merged: dict[str, Any] = {}
-    for part in (name,) if name in table else name.split("+"):
-        for key, value in flatten(pick("variant", part, table)):
+    for part in parts(name):
+        for key, value in flatten(pick("variant", part, variants())):
             if merged.setdefault(key, value) != value:
                 raise UserError(
                     f"variant {name}: its parts set {key} to {merged[key]!r} and to {value!r}; "

@@ -1,5 +1,6 @@
 """Files that are whole or not there: atomic writes, and what a power cut may not undo."""
 
+import errno
 import json
 import os
 import platform
@@ -121,6 +122,28 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def obstacle(folder: Path) -> OSError | None:
+    """Return what keeps a folder from being made and written to, as far as a look can tell."""
+    there = folder
+    while not os.path.lexists(there):
+        there = there.parent
+    number = 0
+    if not there.is_dir():
+        number = errno.ENOTDIR
+    elif _is_of_the_kernel(there):  # which tells root otherwise
+        number = errno.EPERM
+    elif not os.access(there, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+    elif any(len(os.fsencode(part)) > os.pathconf(there, "PC_NAME_MAX") for part in folder.parts):
+        number, there = errno.ENAMETOOLONG, folder
+    return OSError(number, os.strerror(number), str(there)) if number else None
+
+
+def _is_of_the_kernel(folder: Path) -> bool:
+    mounts = [mount for mount in ("/proc", "/sys") if os.path.ismount(mount)]
+    return folder.stat().st_dev in [Path(mount).stat().st_dev for mount in mounts]
 
 
 def sync(path: Path) -> None:

@@ -26,6 +26,14 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sync_folder
 from sagan_bench.core.locks import acquired
 from sagan_bench.core.progress import OnProgress, unwatched
+from sagan_bench.data.checks import (
+    SHOWN,
+    named,
+    no_cache,
+    refuse_little_space,
+    refuse_unreadable,
+    warn,
+)
 from sagan_bench.data.decoding import RESIZE, Chunk
 from sagan_bench.data.growing import Changed, Done, Growing, Noted
 from sagan_bench.data.listing import DataSpec, Listing, Task
@@ -48,7 +56,6 @@ from sagan_bench.data.workers import decoding_processes, start_worker
 
 PROGRESS = "progress.json"
 
-_SHOWN = 10  # names of refused pictures that an error or a manifest lists
 _TASKS_WORTH_PROCESSES = 4  # below that a process takes longer to start than to decode
 _SECONDS_BETWEEN_CHECKPOINTS = 2.0
 _logger = logging.getLogger(__name__)
@@ -87,7 +94,7 @@ def prepare(
         raise UserError(f"{place} was damaged right after it was written; check that disk")
     # What is passed over may have changed without a change of the images.
     store = replace(store, manifest=store.manifest.model_copy(update={"remarks": source.remarks}))
-    _warn(store.manifest)
+    warn(store.manifest)
     return store
 
 
@@ -102,19 +109,6 @@ def _whole(place: Path, skip_bad: bool) -> Store | None:
         _logger.warning("%s", error)
         return None
     return store
-
-
-def _warn(manifest: Manifest) -> None:
-    for remark in manifest.remarks:
-        _logger.warning("%s", remark)
-    if manifest.refused:
-        _logger.warning("%d unreadable pictures are left out", manifest.refused)
-    if manifest.enlarged:
-        _logger.warning(
-            "%d pictures have fewer than %d pixels a side and were enlarged",
-            manifest.enlarged,
-            manifest.image_size,
-        )
 
 
 @contextmanager
@@ -133,10 +127,7 @@ def _lock(place: Path, progress: OnProgress) -> Iterator[None]:
                 _logger.info("waiting for another process that is preparing %s", place.name)
                 progress(0, 1)
     except OSError as error:
-        raise UserError(
-            f"cannot write to the cache {place.parent}: {error.strerror or error}; "
-            "set SAGAN_BENCH_CACHE to a folder that can be written"
-        ) from error
+        raise no_cache(place, error) from error
     try:
         yield
     finally:
@@ -210,7 +201,8 @@ class _Build:
             Changed: What an earlier attempt has left is not what it wrote.
         """
         noted = self._earlier()
-        self._check_space(noted)
+        left = self.images - noted.images
+        refuse_little_space(self.folder.parent, left, self.source.spec.image_size)
         if not any(done.tasks for done in noted.done.values()):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
@@ -245,16 +237,6 @@ class _Build:
         fits = noted.listing == plan and noted.done.keys() == plan.keys()
         return noted if fits and (self.skip_bad or not noted.refused) else new
 
-    def _check_space(self, noted: Noted) -> None:
-        cache, left = self.folder.parent, self.images - noted.images
-        needed = left * (3 * self.source.spec.image_size**2 + 8)
-        free = shutil.disk_usage(cache).free
-        if free < needed:
-            raise UserError(
-                f"{left} prepared images need {needed / 2**30:.2f} GiB, {cache} has "
-                f"{free / 2**30:.2f} GiB free; make room or set SAGAN_BENCH_CACHE to a larger disk"
-            )
-
     def _fill(self, splits: dict[str, Growing], noted: Noted) -> None:
         """Run the tasks that are left and append what they yield."""
         parts = self.listing.parts
@@ -278,15 +260,10 @@ class _Build:
     def _refuse_bad(self, noted: Noted) -> None:
         """Raise if pictures cannot be read and may not be left out, or none is left of a split."""
         refused = noted.refused
-        more = len(refused) - _SHOWN
-        names = "".join(f"\n  {name}" for name in refused[:_SHOWN])
-        names = f":{names}" + (f"\n  ... and {more} more" if more > 0 else "")
-        if refused and not self.skip_bad:
-            raise UserError(
-                f"{len(refused)} of {len(refused) + noted.images} pictures cannot be read{names}\n"
-                "mend or remove them, or leave them out with --skip-bad"
-            )
+        if not self.skip_bad:
+            refuse_unreadable(refused, len(refused), noted.images)
         if empty := [name for name, done in noted.done.items() if not done.images]:
+            names = named(refused, len(refused))
             raise UserError(f"no picture of the {empty[0]} split can be read{names}")
 
     def _manifest(self, noted: Noted, facts: dict[str, SplitFacts]) -> Manifest:
@@ -306,7 +283,7 @@ class _Build:
             pixel_range=(train.low, train.high),
             enlarged=sum(done.enlarged for done in noted.done.values()),
             refused=len(noted.refused),
-            refused_first=tuple(noted.refused[:_SHOWN]),
+            refused_first=tuple(noted.refused[:SHOWN]),
         )
 
 

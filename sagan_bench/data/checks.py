@@ -1,8 +1,18 @@
-"""What is wrong with prepared data, found before the first step."""
+"""What is wrong with data, found before the first step: once prepared, or on the way there."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import some
 from sagan_bench.data.store import Manifest
+
+SHOWN = 10
+"""Names of refused pictures that an error or a manifest lists."""
+
+_logger = logging.getLogger(__name__)
 
 
 def check(
@@ -53,4 +63,56 @@ def _check_classes(manifest: Manifest) -> None:
         raise UserError(
             f"{len(empty)} of {len(names)} classes have no training image ({some(empty)}); leave "
             "them out, or take more images with data.train_images"
+        )
+
+
+# --- on the way there ---------------------------------------------------------------------------
+
+
+def no_cache(place: Path, error: OSError) -> UserError:
+    """Return what to tell the user where no store can be made at a place of the cache."""
+    return UserError(
+        f"cannot write to the cache {place.parent}: {error.strerror or error}; "
+        "set SAGAN_BENCH_CACHE to a folder that can be written"
+    )
+
+
+def refuse_little_space(cache: Path, images: int, side: int) -> None:
+    """Raise `UserError` if so many more prepared images do not fit on the disk of a cache."""
+    there = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    needed, free = images * (3 * side**2 + 8), shutil.disk_usage(there).free
+    if free < needed:
+        raise UserError(
+            f"{images} prepared images need {needed / 2**30:.2f} GiB, {cache} has "
+            f"{free / 2**30:.2f} GiB free; make room or set SAGAN_BENCH_CACHE to a larger disk"
+        )
+
+
+def refuse_unreadable(first: Sequence[str], refused: int, images: int) -> None:
+    """Raise `UserError` if pictures were refused, naming the first, beside so many images."""
+    if refused:
+        raise UserError(
+            f"{refused} of {refused + images} pictures cannot be read{named(first, refused)}\n"
+            "mend or remove them, or leave them out with --skip-bad"
+        )
+
+
+def named(refused: Sequence[str], count: int) -> str:
+    """Return the first of so many refused pictures as lines below a message."""
+    names = "".join(f"\n  {name}" for name in refused[:SHOWN])
+    more = count - SHOWN
+    return f":{names}" + (f"\n  ... and {more} more" if more > 0 else "")
+
+
+def warn(manifest: Manifest) -> None:
+    """Say what of a data set was passed over, left out or enlarged."""
+    for remark in manifest.remarks:
+        _logger.warning("%s", remark)
+    if manifest.refused:
+        _logger.warning("%d unreadable pictures are left out", manifest.refused)
+    if manifest.enlarged:
+        _logger.warning(
+            "%d pictures have fewer than %d pixels a side and were enlarged",
+            manifest.enlarged,
+            manifest.image_size,
         )

@@ -6,7 +6,7 @@ from sagan_bench.config.options import Options
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
-from sagan_bench.data.store import Split, Store
+from sagan_bench.data.store import Manifest, Split, SplitFacts, Store
 from sagan_bench.evaluation.metrics import chosen, extractor_of
 from sagan_bench.evaluation.protocol import Protocol
 
@@ -14,31 +14,42 @@ Weights = Literal["ema", "raw"]
 WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
 
 
-def check(config: RunConfig, store: Store) -> None:
-    """Refuse before training what could not be scored after it.
+def check(config: RunConfig, manifest: Manifest, *, look: bool = False) -> list[str]:
+    """Refuse before training what could not be scored after it, and return what is left open.
+
+    Args:
+        config: resolved.
+        manifest: of the real images.
+        look: fetch no weights; whether they can be fetched is what is left open.
 
     Raises:
         UserError: too few images for the metrics, no held-out images where they are the reference,
             or weights of an extractor that are missing or not the published ones.
     """
-    metrics = chosen(config, store.manifest.kind)
+    metrics = chosen(config, manifest.kind)
     if config.run.eval_metrics == "rule" and None not in metrics:
         raise UserError(
-            f"run.eval_metrics = rule: {store.manifest.kind} images follow no rule that could be "
+            f"run.eval_metrics = rule: {manifest.kind} images follow no rule that could be "
             "checked; use all"
         )
     sizes = [config.evaluation.n_fake, *([config.run.eval_images] if config.run.eval_every else [])]
     for n_fake in sizes:
-        protocol(config, store, "raw", 0, n_fake)
+        protocol(config, manifest, "raw", 0, n_fake)
     for metric in (metric for group in metrics.values() for metric in group):
         metric.check(config, sizes)
+    left = list[str]()
     for extractor in (EXTRACTORS[name] for name in metrics if name):
-        extractor.weights(extractor.file_of(config.run))
+        file = extractor.file_of(config.run)
+        if look:
+            left += extractor.foresee(file)
+        else:
+            extractor.weights(file)
+    return left
 
 
 def protocol(
     config: RunConfig,
-    store: Store,
+    manifest: Manifest,
     weights: Weights,
     seed: int,
     n_fake: int,
@@ -51,10 +62,10 @@ def protocol(
     """
     evaluation, training = config.evaluation, config.training
     extractor = extractor or evaluation.extractor
-    available = len(splits(config, store)[0])
+    available = _scored(config, manifest).images
     return Protocol.fitted(
         **EXTRACTORS[extractor].facts(),
-        data=store.manifest.fingerprint(),
+        data=manifest.fingerprint(),
         split=evaluation.split,
         n_real=min(evaluation.n_real or available, available),
         n_fake=n_fake,
@@ -91,8 +102,14 @@ def _options(config: RunConfig, extractor: str) -> Options:
 
 def splits(config: RunConfig, store: Store) -> tuple[Split, Split | None]:
     """Return the real images to compare with, and those held out for the floor."""
-    if config.evaluation.split == "train":
+    _scored(config, store.manifest)
+    if config.evaluation.split == "train" or store.test is None:
         return store.train, store.test
-    if store.test is None:
-        raise UserError("evaluation.split = test: these data have no held-out images; use train")
     return store.test, store.train
+
+
+def _scored(config: RunConfig, manifest: Manifest) -> SplitFacts:
+    """Return the split to compare with.  Raises `UserError` if there is none."""
+    if split := manifest.splits.get(config.evaluation.split):
+        return split
+    raise UserError("evaluation.split = test: these data have no held-out images; use train")

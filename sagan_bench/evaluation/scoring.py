@@ -154,7 +154,7 @@ class Scorer:
         for weights, sample in samples.items():
             for seed in seeds:
                 protocols = [
-                    protocol(self.config, self.store, weights, seed, n_fake, extractor)
+                    protocol(self.config, self.store.manifest, weights, seed, n_fake, extractor)
                     for extractor in self.by_features
                 ]
                 references = protocols if self.context.is_main_process and not by_rule else []

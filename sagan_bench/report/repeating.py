@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from sagan_bench.config.layers import assemble
+from sagan_bench.config.naming import shipped_part
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.config.variants import variant_settings
 from sagan_bench.core.errors import UserError
@@ -46,7 +47,7 @@ def _results(config: RunConfig) -> Iterator[tuple[str, Any]]:
 def _plain(preset: str, variant: str) -> dict[str, Any] | None:
     """Return the settings of a shipped variant on a shipped preset; null where one is not."""
     try:
-        changed = ("variant", variant_settings(variant))
+        changed = ("variant", variant_settings(shipped_part(variant)))
         config = assemble(preset, variant, changed).config
     except UserError:
         return None

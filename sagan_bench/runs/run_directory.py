@@ -1,5 +1,6 @@
 """The directory of one run: its lock, its files, its metrics, and its status as of now."""
 
+import errno
 import json
 import logging
 import os
@@ -12,8 +13,8 @@ from typing import Any, Self, TypeVar
 from filelock import BaseFileLock, Timeout
 
 from sagan_bench.config.diff import differences, listed
-from sagan_bench.core.errors import UserError
-from sagan_bench.core.files import atomic_write, json_bytes, sweep, sync
+from sagan_bench.core.errors import UserError, machine_error
+from sagan_bench.core.files import atomic_write, json_bytes, obstacle, sweep, sync
 from sagan_bench.core.locks import acquired, is_held
 from sagan_bench.core.stored import damaged, sealed
 from sagan_bench.runs.finding import find_runs
@@ -45,17 +46,19 @@ class RunDirectory:
 
     Args:
         path: The directory; made if it does not exist.
-        digest: Digest of the config's result fields.
+        digest: Digest of the config's result fields; None, before the images are known, fits every
+            run, and only looks.
         config: The resolved config, as JSON values.
         fresh: Move an existing directory to ``<name>.old-N`` first.
 
     Raises:
-        UserError: On entering, if another process holds it, if it holds a run of another digest,
-            or if it holds files that no run left. The directory is then as it was.
+        UserError: On entering, if it cannot be made or written to, if another process holds it, if
+            it holds a run of another digest, or if it holds files that no run left. The directory
+            is then as it was.
     """
 
     def __init__(
-        self, path: Path, *, digest: str, config: Mapping[str, Any], fresh: bool = False
+        self, path: Path, *, digest: str | None, config: Mapping[str, Any], fresh: bool = False
     ) -> None:
         self.path = path
         self.record_file = path / RECORD
@@ -71,7 +74,17 @@ class RunDirectory:
         self._fresh = fresh
         self._seals: dict[tuple[str, int], Seal] = {}
 
+    def look(self) -> None:
+        """Raise `UserError` where entering would, and touch nothing."""
+        self._refuse_place()
+        if self.path.exists():
+            if is_locked(self.path):
+                raise _in_use(self.path)
+            if not self._fresh:
+                self._refuse_other_run()
+
     def __enter__(self) -> Self:
+        self._refuse_place()
         if self._fresh and self.path.exists():
             move_aside(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -98,9 +111,18 @@ class RunDirectory:
         for folder in (self.checkpoints, self.samples):
             folder.mkdir(exist_ok=True)
 
+    def _refuse_place(self) -> None:
+        error = obstacle(self.path)
+        if self._fresh and self.path.is_dir():  # which is to be renamed
+            error = error or obstacle(self.path.absolute().parent)
+        if error and error.errno == errno.ENOTDIR:
+            raise UserError(f"{error.filename} is no folder; {self.path}; choose another --out")
+        if error:
+            raise machine_error(error)
+
     def _refuse_other_run(self) -> None:
         held = self._held()
-        if held is None or held[0] == self._digest:
+        if held is None or self._digest in (None, held[0]):
             return
         raise UserError(
             f"another run is here: {_difference(held[1], self._config)}; {self.path}; choose "
@@ -204,10 +226,14 @@ def _acquired(path: Path) -> BaseFileLock:
     try:
         return acquired(path / _LOCK, _LOCK_GRACE_SEC)
     except Timeout:
-        raise UserError(
-            f"the run directory is in use by {_holder(path)}; {path}; wait until that process "
-            "ends, or choose another --name or --out"
-        ) from None
+        raise _in_use(path) from None
+
+
+def _in_use(path: Path) -> UserError:
+    return UserError(
+        f"the run directory is in use by {_holder(path)}; {path}; wait until that process "
+        "ends, or choose another --name or --out"
+    )
 
 
 def _holder(path: Path) -> str:

@@ -12,7 +12,7 @@ from sagan_bench.session.events import Stop, Stopped, Watch
 from sagan_bench.session.failures import note_failure
 from sagan_bench.session.planning import dry_run, plan
 from sagan_bench.session.rescoring import evaluate
-from sagan_bench.session.resuming import is_complete
+from sagan_bench.session.resuming import TooShort, is_complete
 from sagan_bench.session.session import RunSession
 from sagan_bench.session.writer import Writer, opened
 
@@ -64,6 +64,8 @@ def _recorded(session: RunSession, writer: Writer) -> Record:
     """Return the record of a session; an error is recorded, and raised."""
     try:
         return session.run()
+    except TooShort:
+        raise
     except (OSError, MachineError) as error:
         failure = machine_error(error) if isinstance(error, OSError) else error
         writer.end_lost(str(failure))

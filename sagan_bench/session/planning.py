@@ -6,18 +6,19 @@ from typing import Any
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
-from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.checks import check
+from sagan_bench.data.foreseeing import foresee
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.data.store import Store, known_fingerprint
+from sagan_bench.data.store import Manifest, Store
 from sagan_bench.evaluation import conditions
 from sagan_bench.models.build import Layout, layout
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
-from sagan_bench.runs.run_directory import read_now
-from sagan_bench.session.capabilities import refuse_compiling
+from sagan_bench.runs.run_directory import RunDirectory, read_now
+from sagan_bench.session.capabilities import refuse_compiling, tensorboard
 from sagan_bench.session.events import Stop, Watch, followed
+from sagan_bench.session.resuming import is_complete, newest_checkpoint
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,10 @@ def plan(
         UserError: an impossible network, no compiler for it, or data that cannot be used.
         Stopped: ``stop`` asked for it while data was prepared.
     """
-    networks = layout(config)  # refuses an impossible network before any data is made
-    refuse_compiling(config)
+    networks = _possible(config)  # refuses before any data is made
     progress = followed("data", watch, stop)
     store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
-    classes = config.model.classes
-    check(
-        store.manifest,
-        batch_size=config.training.batch_size,
-        conditional=bool(classes),
-        classes=classes,
-    )
-    conditions.check(config, store)
+    _usable(config, store.manifest)
     digest = config.digest(store.manifest.fingerprint())
     return Plan(config, networks, store, digest, run_path(config, digest, out))
 
@@ -64,38 +57,69 @@ def plan(
 def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) -> dict[str, Any]:
     """Return what `run` would do, without touching anything.
 
-    The digest, and with it the folder, is null while the data's content is unknown.
+    The digest, and with it the folder, is null while the data's content is unknown; ``unchecked``,
+    where there is any, is what a run may still be refused for.
 
     Raises:
-        UserError: an impossible network, data that is not there, or another run in the folder.
+        UserError: as `run` before its first step, where that is known by now.
     """
-    networks = layout(config)
-    fingerprint = known_fingerprint(DataSpec.of(config.data))
-    digest = config.digest(fingerprint) if fingerprint else None
-    path = run_path(config, digest, out) if digest or out else None
-    there = path is not None and (path / records.RECORD).exists() and not fresh
-    earlier = read_now(path) if path and there else None
-    if earlier:
-        _refuse_other(earlier, config, fingerprint, path)
-    return {
-        "run": str(path) if path else None,
+    networks = _possible(config)
+    data = foresee(DataSpec.of(config.data), skip_bad=config.run.skip_bad)
+    unchecked = [*data.unchecked, *_usable(config, data.manifest, look=True)]
+    digest = config.digest(data.fingerprint) if data.fingerprint else None
+    path = run_path(config, digest, out)
+    earlier = _earlier(config, digest, path, fresh=fresh)
+    planned = {
+        "run": str(path) if digest or out else None,
         "digest": digest,
         "state": earlier.status if earlier else "new",
         "step": earlier.step if earlier else 0,
         "steps": config.run.steps,
-        "data_fingerprint": fingerprint,
+        "data_fingerprint": data.fingerprint,
         "device": str(system.device(config.run.device)),
         "precision": config.training.precision,
         "parameters": sum(layer.parameters for layer in networks.layers),
         "flops_per_step": networks.flops_per_step,
     }
+    return planned | ({"unchecked": unchecked} if unchecked else {})
 
 
-def _refuse_other(
-    earlier: Record, config: RunConfig, fingerprint: str | None, path: Path | None
-) -> None:
-    """Refuse a folder with another run; images of unknown content are taken for those it saw."""
-    seen = fingerprint or (earlier.data.fingerprint if earlier.data else None)
-    digest = config.digest(seen) if seen else earlier.config_digest
-    if earlier.config_digest != digest:
-        raise UserError(f"{path} holds another run ({earlier.config_digest}, not {digest})")
+def _possible(config: RunConfig) -> Layout:
+    """Return the networks, where this machine can train them.  Raises `UserError` if not."""
+    networks = layout(config)
+    system.device(config.run.device)
+    refuse_compiling(config)
+    if config.run.tensorboard:
+        tensorboard()
+    return networks
+
+
+def _usable(config: RunConfig, manifest: Manifest, *, look: bool = False) -> list[str]:
+    """Refuse data that cannot be trained on or scored; return as `conditions.check`."""
+    classes = config.model.classes
+    check(
+        manifest,
+        batch_size=config.training.batch_size,
+        conditional=bool(classes),
+        classes=classes,
+    )
+    return conditions.check(config, manifest, look=look)
+
+
+def _earlier(config: RunConfig, digest: str | None, path: Path, *, fresh: bool) -> Record | None:
+    """Return the record with which a run would go on, if there is any and it can.
+
+    Images of unknown content are taken for those that the run in the folder saw.
+    """
+
+    def look(digest: str | None) -> None:
+        dumped = config.model_dump(mode="json")
+        RunDirectory(path, digest=digest, config=dumped, fresh=fresh).look()
+
+    look(digest)
+    record = read_now(path) if (path / records.RECORD).exists() and not fresh else None
+    if digest is None and record and record.data:
+        look(config.digest(record.data.fingerprint))
+    if record and not is_complete(record, config.run.steps, path):
+        newest_checkpoint(path, config.run.steps)
+    return record

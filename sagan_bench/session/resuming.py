@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sagan_bench.core.distributed import DistributedContext
+from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import UserError
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.training.checkpoint import Checkpoints
@@ -33,12 +33,20 @@ def is_complete(earlier: Record, steps: int, path: Path) -> bool:
     return False
 
 
-def newest_checkpoint(folder: Path, context: DistributedContext) -> dict[str, Any] | None:
+class TooShort(UserError):
+    """A run is already beyond the steps asked for: a slip, after which it is as it was."""
+
+
+def newest_checkpoint(
+    path: Path, steps: int, context: DistributedContext = SINGLE_PROCESS
+) -> dict[str, Any] | None:
     """Return the newest whole checkpoint, the same on every process; None if there never was one.
 
     Raises:
-        UserError: all are damaged, or this process sees another one than the main process.
+        UserError: all are damaged, it is already beyond the steps asked for, or this process sees
+            another one than the main process.
     """
+    folder = path / "checkpoints"
     step, state = Checkpoints(folder).latest() or (0, None)
     main_step = context.broadcast(step)
     if main_step == 0:  # whatever lies in a folder of this machine is not of this run
@@ -47,5 +55,10 @@ def newest_checkpoint(folder: Path, context: DistributedContext) -> dict[str, An
         raise UserError(
             f"the checkpoint of step {main_step} is not in {folder} of this machine; all "
             "processes must see one folder of runs"
+        )
+    if step > steps:
+        raise TooShort(
+            f"{path} is already at step {step}, beyond the {steps} asked for; choose another "
+            "--name or --out"
         )
     return state

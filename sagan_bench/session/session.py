@@ -7,7 +7,7 @@ from torch import nn
 
 from sagan_bench.core import precision, system
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
-from sagan_bench.core.errors import MachineError, UserError
+from sagan_bench.core.errors import MachineError
 from sagan_bench.evaluation.conditions import Weights
 from sagan_bench.evaluation.sampling import NonFiniteImages
 from sagan_bench.runs.records import Cost, Record, Seal, Status
@@ -90,19 +90,14 @@ class RunSession:
         """Return the state of the newest checkpoint, with all that came after it taken back.
 
         Raises:
-            UserError: the run is already beyond the steps asked for.
+            UserError: as `newest_checkpoint`.
         """
         path, steps = self.planned.path, self.planned.config.run.steps
         state, seals = TrainState(self.planned.config, self.device, self.context), dict[str, Seal]()
-        if saved := newest_checkpoint(path / "checkpoints", self.context):
+        if saved := newest_checkpoint(path, steps, self.context):
             rows = saved.pop("rows", {})  # not before they were stored
             seals = {name: Seal.model_validate(seal) for name, seal in rows.items()}
             state.load_state_dict(saved)
-        if state.step > steps:
-            raise UserError(
-                f"{path} is already at step {state.step}, beyond the {steps} asked for; choose "
-                "another --name or --out"
-            )
         rates = self.writer.go_on_from(state.step, seals)
         self.keeper.go_on_from(state.step, rates)
         return state

@@ -20,6 +20,7 @@ from sagan_bench.runs import records
 from sagan_bench.runs.records import BlockReading, Record, Seal, Status
 from sagan_bench.runs.rows import ROWS
 from sagan_bench.runs.run_directory import RunDirectory
+from sagan_bench.session.capabilities import tensorboard
 from sagan_bench.session.events import Event, Watch
 from sagan_bench.session.failures import end_attempt, is_over
 from sagan_bench.session.planning import Plan
@@ -218,13 +219,7 @@ class _TensorBoard:
     """The rows of metrics.jsonl once more, for TensorBoard."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                "--tensorboard: TensorBoard is missing; pip install 'sagan-bench[tensorboard]'"
-            ) from error
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.writer = tensorboard()(str(folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():

@@ -278,7 +278,7 @@ def test_a_variant_is_shown_in_words_and_keys(capsys: Out) -> None:
     text = capsys.readouterr().out
     assert variants()["residual"]["says"] in text
     assert '"residual"' in text
-    asked = ["show", "variant", "wider+fp32", "--baseline", "no-attention", "--precision", "bf16"]
+    asked = ["show", "variant", "wider+bf16", "--baseline", "no-attention", "--precision", "bf16"]
     assert run(*asked, "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert ["model.attention.kind", "full", "wider"] in shown["differences"]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import layouts
 import pytest
 from example_runs import SMALL
 from pretended_card import card
@@ -23,6 +24,7 @@ from sagan_bench.session.events import Stopped
 
 ROOT = Path(cli.__file__).parents[2]
 TINY = [part for text in SMALL for part in ("--set", text)]
+SIDE_8 = ["--set", "model.attention.generator=[8]"]
 
 
 def run(*arguments: str) -> int:
@@ -105,6 +107,19 @@ def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
         (["ablate", "smoke", "--device", "mps"], "a Mac's GPU is not used"),
         (["train", "--config", "nowhere.toml"], "cannot read nowhere.toml"),
         (["train", "--image-size", "33"], "32, 64, 128 or 256"),
+        (["train", "--config", "study.toml"], "that is a study or a space, no configuration"),
+        (
+            ["train", "--config", "mine.toml"],
+            "mine.toml: variant = {'x': {'a': 1}}: expected a nam",
+        ),
+        (["train", "--out", "mine.toml", *TINY], "mine.toml is no folder; mine.toml; choose anoth"),
+        (["train", "--out", "/proc/foo/bar", *TINY], "/proc; choose a folder that you may use"),
+        (["train", "--variant", "no-attention", *SIDE_8], "does not go with"),
+        (["show", "config", "--variant", "no-attention", *SIDE_8], "(--set), which it sets to []"),
+        (
+            ["show", "model", "--variant", "wgan-gp", "--loss", "hinge"],
+            "(--loss), which it sets to",
+        ),
         (["train", "--loss", "wgan-gp"], "spectral_norm"),
         (["train", "--dry-run", "--set", "model.attention.generator=[5]"], "4, 8, 16"),
         (["show", "no-such-run"], "no run"),
@@ -114,10 +129,34 @@ def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_input_is_told_without_a_traceback(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("study.toml").write_text('question = "Which?"\nseeds = [0]')
+    Path("mine.toml").write_text("[variant.x]\na = 1")
     assert run(*arguments) == cli.USAGE
     error = capsys.readouterr().err
     assert told in error
     assert "Traceback" not in error
+
+
+def test_a_network_of_its_own_is_called_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    here = ("--set", "model.attention.generator=[8,16]")
+    assert run("train", "--dry-run", "--json", *here) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["run"].startswith("runs/sagan+own-s0-")
+    assert told.err == (
+        "this is called sagan+own: model.attention.generator is [8, 16], not [8] as sagan has it "
+        "on the preset quick\n"
+    )
+    assert run("show", "config", "--json", *here) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["variant"] == "sagan+own"
+    assert run("show", "variant", "sagan", "--baseline", "no-attention", "--json", *here[:0]) == 0
+    assert json.loads(capsys.readouterr().out)["says"][0].startswith("The network as the preset")
+
+
+def test_a_dry_run_says_what_it_cannot_know(capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.folder(Path("pictures"), 200)
+    asked = ("--data", "folder:pictures", "--batch-size", "4", "--dry-run")
+    assert run("train", *asked) == 0
+    assert "unchecked        what the pictures hold: damaged ones" in capsys.readouterr().out
 
 
 def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

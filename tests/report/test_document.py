@@ -156,6 +156,32 @@ def test_the_command_of_a_run_asks_for_its_configuration(tmp_path: Path) -> None
     assert again.run.steps == config.run.steps
 
 
+def test_the_command_of_a_run_with_blocks_of_its_own_asks_for_them(tmp_path: Path) -> None:
+    config = settings("sagan", 3, ["model.attention.generator=[8,16]"])
+    path = leave_run(tmp_path / "run", config, 0.3, pictures=False)
+    command = repeating.of_run(read_record(path))
+    assert command is not None
+    assert " --variant sagan+own --seed 3 " in command
+    assert " --set 'model.attention.generator=[8, 16]'" in command
+
+
+def test_no_run_is_described_by_a_sentence_that_its_settings_contradict(tmp_path: Path) -> None:
+    """As ``--variant no-attention --set model.attention.generator=[8] ...`` once left one."""
+    paths = [
+        leave_run(
+            tmp_path / f"{variant}-{seed}", settings("sagan", seed), 0.3 + seed / 10,
+            pictures=False, variant=variant,
+        )
+        for variant in ("no-attention", "sagan", "mine") for seed in (0, 1)
+    ]  # fmt: skip
+    says = collect.of_runs(paths, "runs", "sagan")[0].says
+    assert says == {
+        "sagan": "The network as the preset has it, with self-attention",
+        "no-attention": "Unlike no-attention on the preset brief: model.attention.generator is "
+        "[8], not [], model.attention.discriminator is [8], not []",
+    }
+
+
 def test_runs_that_may_not_be_compared_are_refused_with_the_difference(tmp_path: Path) -> None:
     paths = [
         leave_run(tmp_path / f"sagan-{n}", settings("sagan", n), 0.5, pictures=False,

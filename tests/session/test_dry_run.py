@@ -49,7 +49,7 @@ def test_a_run_whose_pictures_are_not_prepared_is_not_called_another(
 
 
 def test_another_run_is_told_by_its_settings_alone(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"run holds another run \(\w{12}, not \w{12}\)"):
+    with pytest.raises(UserError, match=r"another run is here: training\.lr_g"):
         experiment.dry_run(make(pictures, "training.lr_g=0.5"), tmp_path / "run")
 
 

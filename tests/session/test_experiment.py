@@ -494,7 +494,7 @@ def test_dry_run_touches_nothing(tmp_path: Path) -> None:
 def test_dry_run_tells_what_run_would_do(finished: Path) -> None:
     assert experiment.dry_run(make(), finished)["state"] == "finished"
     assert experiment.dry_run(make(), finished, fresh=True)["state"] == "new"
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match="another run is here: seed: 0 here, 1 asked"):
         experiment.dry_run(make("seed=1"), finished)
 
 

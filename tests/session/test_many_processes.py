@@ -238,14 +238,15 @@ def test_every_process_makes_the_same_exchanges_and_the_main_one_alone_writes(
 def test_a_checkpoint_that_the_others_do_not_see_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Checkpoints(tmp_path).save(4, {"step": 4})
+    (tmp_path / "checkpoints").mkdir()
+    Checkpoints(tmp_path / "checkpoints").save(4, {"step": 4})
     context = DistributedContext(rank=1)
     steps = iter([4, 6, 0])  # the main process's
     monkeypatch.setattr(DistributedContext, "broadcast", lambda self, value: next(steps))
-    assert newest_checkpoint(tmp_path, context) == {"step": 4}
+    assert newest_checkpoint(tmp_path, 6, context) == {"step": 4}
     with pytest.raises(UserError, match=r"checkpoint of step 6 is not in .* one folder of runs"):
-        newest_checkpoint(tmp_path, context)
-    assert newest_checkpoint(tmp_path, context) is None
+        newest_checkpoint(tmp_path, 6, context)
+    assert newest_checkpoint(tmp_path, 6, context) is None
 
 
 def command(count: int, out: Path, steps: int) -> list[str]:

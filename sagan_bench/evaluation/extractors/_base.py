@@ -101,6 +101,12 @@ class Extractor(ABC):
         """
 
     @classmethod
+    def foresee(cls, file: Path | None = None) -> list[str]:
+        """Return what of its weights shows only when a run fetches them.  Raises as `weights`."""
+        cls.weights(file)
+        return []
+
+    @classmethod
     def examined(cls) -> tuple[bool, str]:
         """Return whether it could be used, and in words why."""
         try:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import Request, urlopen
 
 from sagan_bench.config.schema import RunSection
 from sagan_bench.core.errors import UserError
@@ -10,6 +11,8 @@ from sagan_bench.evaluation.extractors._base import Extractor
 
 if TYPE_CHECKING:
     from torch import nn
+
+_PATIENCE_SEC = 10
 
 
 @EXTRACTORS.register("inception")
@@ -63,10 +66,25 @@ class Inception(Extractor):
         try:
             torch.hub.download_url_to_file(cls.url, str(path), cls.weights_sha256, progress=False)
         except (OSError, RuntimeError) as error:  # no network, no room; another hash
-            raise UserError(
-                f"cannot download Inception's weights ({error}); fetch {cls.url} and "
-                "give it as --inception-weights FILE, or use --extractor efficientnet-lite0"
-            ) from error
+            raise cls._unreachable(error) from error
+
+    @classmethod
+    def foresee(cls, file: Path | None = None) -> list[str]:
+        """Return that the weights are to be fetched, if they are and their server answers."""
+        if file or cls.at_hand():
+            return super().foresee(file)
+        try:
+            urlopen(Request(cls.url, method="HEAD"), timeout=_PATIENCE_SEC).close()
+        except OSError as error:
+            raise cls._unreachable(error) from error
+        return ["Inception's weights, which are to be downloaded"]
+
+    @classmethod
+    def _unreachable(cls, error: Exception) -> UserError:
+        return UserError(
+            f"cannot download Inception's weights ({error}); fetch {cls.url} and "
+            "give it as --inception-weights FILE, or use --extractor efficientnet-lite0"
+        )
 
     @classmethod
     def examined(cls) -> tuple[bool, str]:

@@ -1,9 +1,11 @@
 """What differs between each variant and its baseline."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-from sagan_bench.config.variants import variants
+from sagan_bench.config.naming import described
+from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report.document import Document
 from sagan_bench.report.formats import MISSING, shown
@@ -29,12 +31,13 @@ class Changes(Section):
     fields = True
 
     def collect(self, source: Any) -> dict[str, Any]:
-        """Return each variant in words, where its parts are shipped."""
-        known, says = variants(), {}
-        for variant in source.findings.variants:
-            parts = [variant.name] if variant.name in known else variant.name.split("+")
-            if all(part in known for part in parts):
-                says[variant.name] = "; ".join(known[part]["says"] for part in parts)
+        """Return each variant in words where it is shipped, or in what its runs are not that."""
+        says = {}
+        for name, runs in source.collection.variants.items():
+            config = runs[0].config  # in what they compute, those of a name are alike
+            if config.variant == name:
+                with suppress(UserError):
+                    says[name] = "; ".join(described(config))
         return {"says": says}
 
     def render(self, document: Document, theme: Theme) -> Iterator[Block]:

@@ -1,0 +1,140 @@
+"""What a configuration may be called: by a variant's name only while it is that variant."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from sagan_bench.config.diff import Difference, differences, listed
+from sagan_bench.config.schema import RunConfig, field_types
+from sagan_bench.config.variants import parts, presets, variant_settings, variants
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.trees import flatten
+
+OWN = "+own"
+"""What the name of a variant ends in where the networks' settings are neither its nor another's."""
+_BLOCKS = "model.attention"
+_ALWAYS = (_BLOCKS, "model")
+"""Sections of which every variant says something: attention, and what is planted."""
+
+
+class Named(NamedTuple):
+    """A configuration under its right name, and why that is not the one that was asked for."""
+
+    config: RunConfig
+    note: str
+
+
+def shipped_part(variant: str) -> str:
+    """Return the name without the word that settings are a run's own."""
+    return variant.removesuffix(OWN)
+
+
+def contradictions(config: RunConfig, beside: str | None = None) -> list[Difference]:
+    """Return the settings that differ from those of a run's variant: (key, its own, the variant's).
+
+    That is what the variant sets; and of what else makes variants of a network, what its preset has
+    of attention and planted differences, and in the sections in which the variant sets something.
+    A preset that is not shipped has nothing to differ from.
+
+    Args:
+        config: of the run.
+        beside: another variant, whose sections are looked at too.
+    """
+    variant = shipped_part(config.variant)
+    wanted = _wanted(config.preset, variant, beside or variant)
+    leaves = flatten(config.model_dump(mode="json"))
+    is_known = config.preset in presets()
+    own = {k: v for k, v in leaves if k in wanted or (is_known and k.startswith(f"{_BLOCKS}."))}
+    return differences(own, wanted)
+
+
+def described(config: RunConfig) -> list[str]:
+    """Return what a run's variant is in sentences, or in what the run is not that variant.
+
+    Raises:
+        UserError: its variant is not shipped.
+    """
+    name, table = shipped_part(config.variant), variants()
+    variant_settings(name)
+    if differ := contradictions(config):
+        differing = listed(differ, "{} is {}, not {}")
+        return [f"Unlike {name} on the preset {config.preset}: {differing}"]
+    return [table[part]["says"] for part in parts(name)]
+
+
+def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
+    """Return a configuration under the name of the variant that it is.
+
+    One whose networks are not its variant's has the name of the variant that they are, else that of
+    its own with `OWN` behind it.
+
+    Raises:
+        UserError: it changes what its variant sets, or is called by the name of another variant.
+    """
+    requested, variant = config.variant, shipped_part(config.variant)
+    differ = contradictions(config)
+    _refuse_overruled(variant, differ, origins)
+    label = variant
+    if differ:
+        fitting = [
+            name for name in variants() if not contradictions(_called(config, name), variant)
+        ]
+        label = max(fitting, key=lambda name: len(variant_settings(name)), default=variant + OWN)
+    name = label if config.name == requested else config.name
+    if name in variants() and contradictions(_called(config, name), variant):
+        raise UserError(
+            f"name = {name} ({origins['name']}): that is a variant, and this run is {label}; "
+            "choose another --name"
+        )
+    because = listed(differ, "{} is {}, not {}")
+    note = f"this is called {label}: {because} as {variant} has it on the preset {config.preset}"
+    renamed = config.model_copy(update={"variant": label, "name": name})
+    return Named(renamed, note if label != requested and differ else "")
+
+
+def _refuse_overruled(variant: str, differ: list[Difference], origins: Mapping[str, str]) -> None:
+    own = variant_settings(variant)
+    overruled = [
+        f"{key} = {json.dumps(here)} ({origins.get(key, 'default')}), which it sets to "
+        f"{json.dumps(there)}"
+        for key, here, there in differ
+        if key in own
+    ]
+    if overruled:
+        raise UserError(
+            f"variant {variant} does not go with {', nor with '.join(overruled)}; leave that out, "
+            "or choose --variant sagan and set what you want"
+        )
+
+
+def _called(config: RunConfig, variant: str) -> RunConfig:
+    return config.model_copy(update={"variant": variant})
+
+
+@cache
+def _wanted(preset: str, variant: str, beside: str) -> dict[str, Any]:
+    """Return what a variant on a preset has, see `contradictions`."""
+    own, laid = variant_settings(variant), dict[str, Any]()
+    if preset in presets():
+        plain = dict(flatten(RunConfig().model_dump())) | presets()[preset]
+        made = {key for name in variants() for key in variant_settings(name)}
+        said = {*_ALWAYS, *map(_section, own), *map(_section, variant_settings(beside))}
+        networks = (key for key in sorted(made) if key.startswith("model."))
+        laid = {key: plain[key] for key in networks if _section(key) in said}
+    return {key: _stored(key, value) for key, value in (laid | own).items()}
+
+
+def _section(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _stored(key: str, value: Any) -> Any:
+    """Return the value of a setting as a record has it."""
+    if key not in field_types():  # a component's own
+        return value
+    *path, leaf = key.split(".")
+    section: Any = RunConfig
+    for part in path:
+        section = section.model_fields[part].annotation
+    return section.model_validate({leaf: value}).model_dump(mode="json")[leaf]
