@@ -76,7 +76,7 @@ def exit_if_failed(findings: "Findings", confirm: bool) -> None:
     interrupted = [
         f"trial {trial.number} of {search.id} was interrupted; the same command goes on with it"
         for search, trial in begun
-        if trial.outcome == "running"
+        if trial.outcome == "interrupted"
     ]
     retried = ["what failed on fresh seeds is tried again with --retry-failed"] if lost else []
     lines = [*failed, *lost, *without, *interrupted, *retried]
