@@ -153,6 +153,15 @@ def test_watching_ends_with_the_study(
     assert "points only" in told.out
 
 
+def test_the_closest_may_be_a_study(capsys: pytest.CaptureFixture[str]) -> None:
+    few(Path("runs/quick"))
+    assert run("quic") == cli.USAGE
+    error = capsys.readouterr().err
+    assert "no study, tuning or run is at quic, nor in runs; did you mean 'quick'?" in error
+    assert run("zzz") == cli.USAGE
+    assert "known are: quick, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -84,7 +84,7 @@ def test_the_winner_is_exported_and_trained(space: str, tmp_path: Path, capsys: 
     file.write_text(text)
 
     assert "evaluation.n_fake =" not in text
-    assert "# Scored as the preset says, not by the search's " in text
+    assert "# Scored as the preset says: the search's n_real, n_fake, " in text
     scored = []
     for source in (["--config", str(file)], ["--preset", "quick"]):
         assert run("show", "config", *source, "--json") == 0

@@ -300,7 +300,8 @@ def exported(
     own = {"run.steps", *sizes, *variant_settings(variant)}
     settings = {key: value for key, value in {**lasting, **params}.items() if key not in own}
     if sizes:
-        remarks = [*remarks, f"Scored as the preset says, not by the search's {', '.join(sizes)}."]
+        names = ", ".join(key.rpartition(".")[2] for key in sizes)
+        remarks = [*remarks, f"Scored as the preset says: the search's {names} are left out."]
     lines = [f"# {remark}" for remark in remarks]
     lines += [f"preset = {json.dumps(tuning.preset)}", f"variant = {json.dumps(variant)}"]
     lines += [
