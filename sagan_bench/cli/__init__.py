@@ -18,6 +18,7 @@ from sagan_bench.cli.doctor import doctor
 from sagan_bench.cli.evaluate import evaluate
 from sagan_bench.cli.export import export
 from sagan_bench.cli.list import list_
+from sagan_bench.cli.options import Verb
 from sagan_bench.cli.report import report
 from sagan_bench.cli.sample import sample
 from sagan_bench.cli.show import show
@@ -37,8 +38,8 @@ app = typer.Typer(
 )
 
 for verb in (train, evaluate, ablate, compare, report, sample, export, show, doctor):
-    app.command()(verb)
-app.command("list")(list_)
+    app.command(cls=Verb)(verb)
+app.command("list", cls=Verb)(list_)
 app.add_typer(tune.app, name="tune")
 app.add_typer(data.app, name="data")
 

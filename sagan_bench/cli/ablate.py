@@ -78,7 +78,7 @@ def ablate(
         requested,
         ablation.folder_of(requested, runs, name),
         where.host,
-        seeds=parse_seeds(seeds) if seeds else (),
+        seeds=() if seeds is None else parse_seeds(seeds),
         only=tuple(only.split(",")) if only else (),
         retry=retry_failed,
         without_data=dry_run and measure,

@@ -76,7 +76,7 @@ def _findings(
 
 def place(name: str, runs: Path) -> Path:
     """Return the folder of a study, tuning or run.  Raises `UserError` with the closest name."""
-    from sagan_bench.cli.places import find_run
+    from sagan_bench.cli.places import experiments, find_run
     from sagan_bench.experiments import study
     from sagan_bench.experiments.tuning import definition
 
@@ -84,7 +84,7 @@ def place(name: str, runs: Path) -> Path:
         known = (path / file for file in (study.MEMORY, definition.MEMORY))
         if any(file.exists() for file in known) or _holds_runs(path):
             return path
-    return find_run(name, runs)
+    return find_run(name, runs, or_what=experiments(runs))
 
 
 def _holds_runs(path: Path) -> bool:

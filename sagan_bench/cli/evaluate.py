@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sagan_bench.cli.options import Device, Json, RunName, Runs, numbers
+from sagan_bench.cli.options import Device, Json, RunName, Runs
 from sagan_bench.cli.places import find_run
 from sagan_bench.cli.signals import stopping
 from sagan_bench.core.errors import UserError
@@ -23,7 +23,7 @@ def evaluate(
     extractor: Annotated[str | None, typer.Option(help=", ".join(EXTRACTORS))] = None,
     inception_weights: Annotated[str | None, typer.Option(help="Inception's weights")] = None,
     split: Annotated[str | None, typer.Option(help="Real images: train, test")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Sampling seeds, e.g. 0,1,2")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Sampling seeds, e.g. 0-2 or 0,5")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="evaluation.key=value")] = None,
     device: Device = "auto",
     runs: Runs = Path("runs"),
@@ -32,6 +32,7 @@ def evaluate(
     """Score a finished run again, and add the scores to its record."""
     from sagan_bench.cli.progress import View
     from sagan_bench.cli.record import print_record
+    from sagan_bench.experiments.study import parse_seeds
     from sagan_bench.runs import records
     from sagan_bench.runs.run import Run
     from sagan_bench.session import experiment
@@ -43,7 +44,7 @@ def evaluate(
         "run.device": ("--device", device),
         "evaluation.extractor": ("--extractor", extractor),
         "evaluation.split": ("--split", split),
-        "evaluation.sampling_seeds": ("--seeds", numbers("--seeds", seeds) if seeds else None),
+        "evaluation.sampling_seeds": ("--seeds", None if seeds is None else parse_seeds(seeds)),
         "run.inception_weights": ("--inception-weights", inception_weights),
     }
     config = _rescored(Run(path, records.read(path)).config, flags, sets or ())

@@ -22,7 +22,8 @@ class GridView(RunsView["GridPoint"]):
 
     def __init__(self, planned: "Plan") -> None:
         self.study = planned.manifest.study
-        super().__init__(self.study.measure.metric)
+        extractor = planned.points[0].config.evaluation.extractor
+        super().__init__(self.study.measure.metric, extractor)
         self.texts = {point.id: self._of_record(point) for point in planned.points}
         self.to_run = self.left = len(planned.missing)
         self.began = time.monotonic()
@@ -33,7 +34,7 @@ class GridView(RunsView["GridPoint"]):
         if self.on_terminal and what.status != "failed":
             return ""
         finished = what.status == "finished"
-        text = f"{self.metric} {self.texts[run.id]}" if finished else what.reason
+        text = f"{self.label} {self.texts[run.id]}" if finished else what.reason
         more = "" if text == what.status else f", {text}"
         return f"{self.to_run - self.left}/{self.to_run} {run.id}: {what.status}{more}"
 
@@ -52,7 +53,7 @@ class GridView(RunsView["GridPoint"]):
         """Return the table."""
         elapsed = timedelta(seconds=round(time.monotonic() - self.began))
         table = Table(
-            title=_safe(f"{self.study.name}: {self.metric} by variant and seed"),
+            title=_safe(f"{self.study.name}: {self.label} by variant and seed"),
             caption=f"{self.to_run - self.left}/{self.to_run} cells, {elapsed} elapsed",
             title_justify="left",
             caption_justify="left",

@@ -3,13 +3,16 @@
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from sagan_bench.cli.console import say
 from sagan_bench.core.errors import UserError
@@ -37,6 +40,9 @@ RetryFailed = Annotated[bool, typer.Option(help="Run again what failed")]
 Storage = Annotated[
     str | None, typer.Option(help="URL of a database [default: a journal in the folder]")
 ]
+
+MOST_SUGGESTED = 3
+"""Settings for an option that is none."""
 
 SEED_DATASETS = {
     "celeb": ("celeba64", "celeba:{}/CelebA"),
@@ -173,10 +179,19 @@ def _parameters() -> Iterator[inspect.Parameter]:
 def _parameter(
     option: str, kind: Any, text: str, *, name: str | None = None, hidden: bool = False
 ) -> inspect.Parameter:
-    annotation = Annotated[kind | None, typer.Option(option, help=text, hidden=hidden)]
+    how = {"parser": partial(whole, option), "metavar": "INTEGER"} if kind is int else {}
+    annotation = Annotated[kind | None, typer.Option(option, help=text, hidden=hidden, **how)]
     return inspect.Parameter(
         name or _name(option), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
+
+
+def whole(option: str, text: str) -> int:
+    """Return a whole number; typer's own reading makes -4 of 0-4.  Raises `UserError`."""
+    if not re.fullmatch(r"[-+]?[0-9]{1,30}", text.strip()):
+        more = "; for several seeds, use: ablate --seeds 0-4" if option == "--seed" else ""
+        raise UserError(f"{option} {text}: expected a whole number{more}")
+    return int(text)
 
 
 def _name(option: str) -> str:
@@ -206,10 +221,38 @@ def _seed_dataset(
     dataset: str, preset: str | None, image_path: Path | None
 ) -> tuple[str, tuple[str, str]]:
     if dataset not in SEED_DATASETS:
-        known = closest(dataset, list(SEED_DATASETS))
-        raise UserError(f"--dataset {dataset}: {known}; or use --data (twins, folder:PATH)")
+        known = closest(dataset, list(SEED_DATASETS), "use --data (twins, folder:PATH)")
+        raise UserError(f"--dataset {dataset}: {known}")
     seed_preset, source = SEED_DATASETS[dataset]
     return preset or seed_preset, ("--dataset", source.format(image_path or Path("data")))
+
+
+class Verb(TyperCommand):
+    """A verb that suggests its own options and settings for one it lacks, and nothing hidden."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as typer does, with suggestions that `--help` shows too."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if not hasattr(error, "possibilities"):
+                raise
+            hidden = {o for p in self.params if getattr(p, "hidden", False) for o in p.opts}
+            shown = [option for option in error.possibilities or () if option not in hidden]
+            if "--preset" in (option for p in self.params for option in p.opts):
+                shown += self._settings(str(getattr(error, "option_name", "")))
+            error.possibilities = shown
+            raise
+
+    @staticmethod
+    def _settings(option: str) -> list[str]:
+        """Return what sets a key whose last part is called as the option, or begins so."""
+        from sagan_bench.config.schema import field_types
+
+        name = option.lstrip("-").replace("-", "_")
+        last = ((key, key.rpartition(".")[2]) for key in field_types())
+        known = [key for key, own in last if name and (own == name or own.startswith(f"{name}_"))]
+        return [f"--set {key}=..." for key in known[:MOST_SUGGESTED]]
 
 
 def program() -> str:
@@ -222,11 +265,3 @@ def pick(option: str, value: str, known: Sequence[S]) -> S:
     if value not in known:
         raise UserError(f"{option} {value}: {closest(value, known)}")
     return known[known.index(value)]
-
-
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """Return whole numbers between commas.  Raises `UserError` if they are none."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UserError(f"{option} {text}: expected numbers such as 0,1,2") from error

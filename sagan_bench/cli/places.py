@@ -1,5 +1,6 @@
 """Runs and tunings by the names that users give them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sagan_bench.cli.options import pick, program
@@ -7,8 +8,13 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 
 
-def find_run(run: str, runs: Path) -> Path:
+def find_run(run: str, runs: Path, *, or_what: Sequence[str] = ()) -> Path:
     """Return the folder of a run given by path, name, or the beginning of only one name.
+
+    Args:
+        run: what the user gave.
+        runs: folder of runs.
+        or_what: names of studies and tunings there, where those would do too.
 
     Raises:
         UserError: there is none, or more than one; with the closest name.
@@ -23,9 +29,19 @@ def find_run(run: str, runs: Path) -> Path:
     begun = [path for path in paths if path.name.startswith(run)]
     if len(begun) == 1:
         return begun[0]
-    names = [path.name for path in begun or paths]
+    names = [*or_what, *(path.name for path in begun or paths)]
     hint = closest(run, names) if names else f"there are no runs in {runs}"
-    raise UserError(f"no run is at {run}, nor in {runs}; {hint}")
+    what = "study, tuning or run" if or_what else "run"
+    raise UserError(f"no {what} is at {run}, nor in {runs}; {hint}")
+
+
+def experiments(runs: Path) -> list[str]:
+    """Return the names of the studies and tunings in a folder of runs."""
+    from sagan_bench.experiments import study
+    from sagan_bench.experiments.tuning import definition
+
+    memories = (study.MEMORY, definition.MEMORY)
+    return sorted(file.parent.name for name in memories for file in runs.glob(f"*/{name}"))
 
 
 def find_tuning(name: str, runs: Path) -> Path:

@@ -14,6 +14,7 @@ from rich.table import Column
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.tables import number
 from sagan_bench.core.stops import Stopped
+from sagan_bench.evaluation.protocol import label
 
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Ended, Job
@@ -121,11 +122,12 @@ class RunsView(View, Generic[J]):
 
     Args:
         metric: of which a run's final score is shown.
+        extractor: of the runs, by which the metric is called.
     """
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, extractor: str) -> None:
         super().__init__()
-        self.metric = metric
+        self.metric, self.label = metric, label(metric, extractor)
         self.texts: dict[str, str] = {}
         """Run -> how far it is."""
         self.scores: dict[str, str] = {}
@@ -178,17 +180,18 @@ class TrialsView(RunsView["TrialRun"]):
 
     Args:
         metric: the first objective.
+        extractor: of the runs.
         trials: of each search, in all.
     """
 
-    def __init__(self, metric: str, trials: int) -> None:
-        super().__init__(metric)
+    def __init__(self, metric: str, extractor: str, trials: int) -> None:
+        super().__init__(metric, extractor)
         self.on_terminal = False
         self.trials = trials
 
     def ended(self, run: "TrialRun", what: "Ended") -> str:
         """Return which run has ended, and its value or why it has none."""
-        value = f"{self.metric} {self.scores.get(run.id, '—')}"
+        value = f"{self.label} {self.scores.get(run.id, '—')}"
         part = f"{run.number + 1}/{self.trials}" if run.of_trial else "fresh seed"
         return f"{run.id} ({part}): {value if what.status == 'finished' else what.reason}"
 

@@ -1,11 +1,16 @@
 """A run's record, for the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sagan_bench.cli.console import say
 from sagan_bench.cli.tables import duration, number, print_table
+from sagan_bench.core.errors import UserError
 from sagan_bench.runs.records import Record, Score
-from sagan_bench.runs.run import family
+from sagan_bench.runs.run import Run, by_protocol
+from sagan_bench.runs.table import latest
+
+LAST_POINTS, MOST_DIFFERENCES = 4, 8
+"""Of a curve and of settings, those that are shown."""
 
 
 def print_record(record: Record) -> None:
@@ -14,23 +19,56 @@ def print_record(record: Record) -> None:
     if record.reason:
         state += f" ({record.reason})"
     say(f"{record.run}: {state}; trained {duration(record.cost.train_sec or 0)}")
-    final = [score for score in record.scores if score.final]
-    step = max((score.step for score in final), default=None)
-    latest = [score for score in final if score.step == step] or list(record.scores[-1:])
-    for scores in _comparable(latest):
+    scored = latest(record)
+    for scores in by_protocol(scored):
         columns = [f"{score.weights} z{score.sampling_seed}" for score in scores]
         header = (f"step {scores[0].step}, n = {scores[0].n_fake}", *columns, "real v real")
         print_table("", header, _score_rows(scores))
-    for warning in dict.fromkeys(text for score in latest for text in score.warnings):
+    for warning in dict.fromkeys(text for score in scored for text in score.warnings):
         say(f"note: {warning}")
 
 
-def _comparable(scores: Sequence[Score]) -> list[list[Score]]:
-    """Group scores whose protocols differ in the weights or the sampling seed at most."""
-    groups: dict[tuple[int, str], list[Score]] = {}
-    for score in scores:
-        groups.setdefault((score.step, family(score.protocol)), []).append(score)
-    return list(groups.values())
+def print_run(run: Run) -> None:
+    """Print a run's record, what it was, and where its samples are."""
+    print_record(run.record)
+    for text in _curves(run):
+        say(f"on the way: {text}")
+    try:
+        _print_origin(run)
+    except UserError as error:  # a damaged configuration hides nothing else
+        say(f"note: {error}")
+    say(f"samples: {run.path / 'samples'}")
+
+
+def _print_origin(run: Run) -> None:
+    """Print what differs from the preset, and the command that repeats a run."""
+    from sagan_bench.cli.tables import changes
+    from sagan_bench.report.repeating import beyond_preset, of_run
+
+    preset, differs = run.config.preset, beyond_preset(run.config)
+    if differs is not None:
+        more = (
+            f" and {len(differs) - MOST_DIFFERENCES} more"
+            if len(differs) > MOST_DIFFERENCES
+            else ""
+        )
+        said = changes(differs[:MOST_DIFFERENCES]) or "nothing that changes results"
+        say(f"differs from preset {preset} in {said}{more}")
+    if command := of_run(run.record):
+        say(f"again:   {command}")
+
+
+def _curves(run: Run) -> Iterator[str]:
+    """Yield the last points of each metric that was measured on the way and is listed."""
+    from sagan_bench.evaluation.metrics import shown
+    from sagan_bench.evaluation.protocol import label
+
+    scores = [score for score in run.record.scores if not score.final]
+    for name, metric in shown().items():
+        if metric.column and (points := run.curve(name)[-LAST_POINTS:]):
+            title = label(name, str(scores[-1].protocol.get("extractor")))
+            texts = (f"{number(value)} at {step:,}" for step, value in points)
+            yield f"{title} of {scores[-1].n_fake:,} images {', '.join(texts)}"
 
 
 def _score_rows(scores: Sequence[Score]) -> Iterable[Sequence[str]]:

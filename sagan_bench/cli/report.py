@@ -45,6 +45,8 @@ def report(
     ] = False,
 ) -> None:
     """Render what the runs say as one HTML page, with its data beside it."""
+    if watch and any(name.endswith(".json") for name in what or ()):
+        raise UserError("--watch: a report.json does not change; name the study or tuning")
     jobs = _jobs(what or [str(_latest(runs))], runs, out, baseline, storage)
     for render in jobs:
         document, page = _watched(render) if watch else render()
@@ -67,13 +69,24 @@ def _jobs(
     studies = [folder for folder in places if (folder / study.MEMORY).exists()]
     tunings = [folder for folder in places if (folder / definition.MEMORY).exists()]
     loose = [folder for folder in places if folder not in (*studies, *tunings)]
+    if baseline and not loose:
+        _refuse_other(baseline, studies)
     if out and len(stored) + len(studies) + len(tunings) + bool(loose) > 1:
         raise UserError("--out names the folder of one page; leave it out for several")
     collected: list[Collect] = [partial(collect.of_study, folder) for folder in studies]
     collected += [partial(collect.of_tuning, folder, storage) for folder in tunings]
     collected += [partial(_loose, loose, baseline)] if loose else []
-    again = [partial(publish.again, file) for file in stored]
+    again = [partial(publish.again, file, out) for file in stored]
     return [*again, *(partial(_rendered, documents, out) for documents in collected)]
+
+
+def _refuse_other(baseline: str, studies: list[Path]) -> None:
+    """Refuse a baseline that the pages do not have: theirs is part of their question."""
+    from sagan_bench.experiments.study import StudyManifest
+
+    manifests = filter(None, map(StudyManifest.of, studies))
+    if {manifest.study.baseline for manifest in manifests} != {baseline}:
+        raise UserError(f"--baseline {baseline}: it is for runs that no study names; leave it out")
 
 
 def _rendered(collect: Collect, out: Path | None) -> tuple["AnyDocument", Path]:
@@ -141,11 +154,14 @@ def _changed(file: Path) -> float:
 
 def _tell(document: "AnyDocument", page: Path) -> None:
     from sagan_bench.report.answers import answer, sentences
+    from sagan_bench.report.formats import by_variant
 
     say(f"{document.name}: {document.question}")
     say(answer(document)[1])
     for sentence in sentences(document):
         say(f"  {sentence}")
+    if to_come := getattr(document, "to_come", None):
+        say(f"  still to come: {by_variant(to_come)}")
     for warning in document.warnings:
         say(f"  note: {warning}")
     say(f"report: {page}")

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Choice, Json, Runs, configured
+from sagan_bench.cli.options import Choice, Json, Runs, configured, program
 from sagan_bench.cli.places import find_run
+from sagan_bench.core.errors import UserError
 
 
 @configured
@@ -28,12 +29,35 @@ def show(
     elif what == "model":
         _show_model(choice, as_json)
     else:
-        _show_run(find_run(what, runs), as_json)
+        _show_run(_run_called(what, runs), as_json)
+
+
+def _run_called(name: str, runs: Path) -> Path:
+    """Return the folder of a run.  Raises `UserError` with the verb for what else is called so."""
+    from sagan_bench.config.variants import presets, variants
+    from sagan_bench.experiments import study
+    from sagan_bench.experiments.tuning import definition
+
+    try:
+        return find_run(name, runs)
+    except UserError as error:
+        place = next((place for place in (Path(name), runs / name) if place.is_dir()), Path(name))
+        others = {
+            f"compare {place}": (place / study.MEMORY).exists(),
+            f"tune show {place}": (place / definition.MEMORY).exists(),
+            f"show variant {name}": all(part in variants() for part in name.split("+")),
+            f"show config --preset {name}": name in presets(),
+            f"ablate {name} --dry-run": name in study.studies(),
+        }
+        verb = next((verb for verb, is_called_so in others.items() if is_called_so), None)
+        if verb is None:
+            raise
+        raise UserError(f"no run is called {name}; use: {program()} {verb}") from error
 
 
 def _show_run(path: Path, as_json: bool) -> None:
     from sagan_bench.analysis.collection import scored
-    from sagan_bench.cli.record import print_record
+    from sagan_bench.cli.record import print_run
     from sagan_bench.core.stored import fitting
     from sagan_bench.runs.records import RECORD
 
@@ -41,7 +65,7 @@ def _show_run(path: Path, as_json: bool) -> None:
     if as_json:
         print(fitting(run.record.to_json, run.path / RECORD).decode(), end="")
     else:
-        print_record(run.record)
+        print_run(run)
 
 
 def _show_config(choice: Choice, as_json: bool) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,24 +35,29 @@ BOX = _Box("┏━┳┓", "┡━╇┩", "└─┴┘", "┃", "│")
 ASCII = _Box("+-++", "|-+|", "+-++", "|", "|")
 
 
-def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table to stdout; columns after the first are numbers, to the right.
+def print_table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], left: Container[str] = ()
+) -> None:
+    """Print a table to stdout; what is too wide is folded.  Not by rich, which takes 3 ms a row.
 
-    What is too wide is folded.  Not by rich, which takes 3 ms a row.
+    Args:
+        title: stands above it, unless empty.
+        header: a title for each column.
+        rows: of cells.
+        left: titles of columns of words; the others but for the first are set to the right.
     """
     cells = [[shown(cell) for cell in row] for row in (header, *rows)]
-    on_terminal = sys.stdout.isatty()
-    columns = shutil.get_terminal_size().columns if on_terminal else PIPED_COLUMNS
-    widths = _widths(cells, columns)
+    widths = _widths(cells, _columns())
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     box = BOX if encoding.lower().startswith("utf") else ASCII
-    bold = on_terminal and os.environ.get("TERM") != "dumb"
+    bold = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     if title:
         say(title)
-    lines = [_rule(box.top, widths), *_lines(cells[0], widths, box.header, bold=bold)]
+    to_left = [not number or name in left for number, name in enumerate(header)]
+    lines = [_rule(box.top, widths), *_lines(cells[0], widths, to_left, box.header, bold=bold)]
     lines.append(_rule(box.under_header, widths))
     for row in cells[1:]:
-        lines += _lines(row, widths, box.row)
+        lines += _lines(row, widths, to_left, box.row)
     print("\n".join([*lines, _rule(box.bottom, widths)]))
 
 
@@ -60,15 +65,31 @@ def _widths(cells: Sequence[Sequence[str]], columns: int) -> list[int]:
     """Return the width of each column: of its widest cell, the widest columns less to fit."""
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     left = columns - 3 * len(widths) - 1
-    while sum(widths) > left:
-        # The first column is what a row is found by: it is folded last.
-        widest = max(range(len(widths)), key=lambda column: widths[column] if column else 0)
-        if widths[widest] <= LEAST_COLUMNS:
-            break
-        widths[widest] -= 1
+    words = [
+        max(cell_len(word) for cell in column for word in cell.split(" "))
+        for column in zip(*cells, strict=True)
+    ]
+    for least in (words, [LEAST_COLUMNS] * len(words)):  # words are broken last
+        while sum(widths) > left:
+            # The first column is what a row is found by: it is folded after all others.
+            foldable = [n for n in range(1, len(widths)) if widths[n] > least[n]]
+            if not foldable:
+                break
+            widths[max(foldable, key=widths.__getitem__)] -= 1
     if sum(widths) > left:
         widths[0] = min(widths[0], max(LEAST_COLUMNS, left - sum(widths[1:])))
     return widths
+
+
+def _columns() -> int:
+    """Return how many columns of text there are: a terminal's, or more where there is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_COLUMNS
+
+
+def fits(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
+    """Return whether a table would be printed without folding a cell."""
+    columns = zip(header, *rows, strict=True)
+    return sum(max(map(cell_len, map(shown, column))) + 3 for column in columns) < _columns()
 
 
 def _rule(parts: str, widths: Sequence[int]) -> str:
@@ -77,7 +98,12 @@ def _rule(parts: str, widths: Sequence[int]) -> str:
 
 
 def _lines(
-    row: Sequence[str], widths: Sequence[int], side: str, *, bold: bool = False
+    row: Sequence[str],
+    widths: Sequence[int],
+    to_left: Sequence[bool],
+    side: str,
+    *,
+    bold: bool = False,
 ) -> Iterable[str]:
     folded = [_folded(cell, width) for cell, width in zip(row, widths, strict=True)]
     for number in range(max(map(len, folded))):
@@ -85,7 +111,7 @@ def _lines(
         for index, (parts, width) in enumerate(zip(folded, widths, strict=True)):
             part = parts[number] if number < len(parts) else ""
             space = " " * (width - cell_len(part))
-            text = space + part if index else part + space
+            text = part + space if to_left[index] else space + part
             texts.append(f"\x1b[1m{text}\x1b[0m" if bold else text)
         yield f"{side} " + f" {side} ".join(texts) + f" {side}"
 

@@ -173,7 +173,8 @@ def _run(
     def run(ready: "TuningManifest", engine: "AnyEngine", stop: "Stop", jobs: int) -> None:
         text = f"{folder}: {total} trials of {tuning.steps} steps in all, {jobs} at a time"
         print(text, file=sys.stderr)
-        view = TrialsView(tuning.objectives[0], manifest.trials)
+        config = tuning.config(tuning.variants[0], 0, ready.auto)
+        view = TrialsView(tuning.objectives[0], config.evaluation.extractor, manifest.trials)
         planning.run(
             ready,
             folder,

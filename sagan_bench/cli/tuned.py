@@ -11,7 +11,7 @@ import typer
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import program
 from sagan_bench.cli.signals import SOME_FAILED
-from sagan_bench.cli.tables import number, print_table
+from sagan_bench.cli.tables import fits, number, print_table
 
 if TYPE_CHECKING:
     from sagan_bench.experiments.tuning.findings import Findings, FindingsOf, SearchFindings
@@ -76,7 +76,7 @@ def exit_if_failed(findings: "Findings", confirm: bool) -> None:
     interrupted = [
         f"trial {trial.number} of {search.id} was interrupted; the same command goes on with it"
         for search, trial in begun
-        if trial.outcome == "running"
+        if trial.outcome == "interrupted"
     ]
     retried = ["what failed on fresh seeds is tried again with --retry-failed"] if lost else []
     lines = [*failed, *lost, *without, *interrupted, *retried]
@@ -148,8 +148,14 @@ def _print_trials(findings: "FindingsOf[Any]", search: "SearchFindings") -> None
         ]
         for trial in order[:SHOWN]
     ]
-    names = (axis.key.rpartition(".")[2] for axis in search.axes)
-    print_table("", ("trial", "outcome", *findings.labels, "best so far", "steps", *names), rows)
+    names = [axis.key.rpartition(".")[2] for axis in search.axes]
+    header = ("trial", "outcome", *findings.labels, "best so far", "steps", *names)
+    if not fits(header, rows):  # the values together then, folded between them
+        first = len(header) - len(names)
+        texts = (", ".join(map(" ".join, zip(names, row[first:], strict=True))) for row in rows)
+        rows = [[*row[:first], text] for row, text in zip(rows, texts, strict=True)]
+        header = (*header[:first], "values")
+    print_table("", header, rows, left=("values",))
     if len(order) > SHOWN:
         say(f"{len(order) - SHOWN} more trials: --json has them all")
 

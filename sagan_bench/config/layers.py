@@ -21,6 +21,7 @@ from sagan_bench.config.schema import (
     field_types,
 )
 from sagan_bench.config.variants import pick, presets, variant_settings
+from sagan_bench.config.wording import in_words
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.stored import load_toml, parsed_toml, shortened
@@ -233,13 +234,18 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
     try:
         config = RunConfig.model_validate(_nested(values))
     except ValidationError as error:
-        lines = []
+        said: dict[str, list[str]] = {}  # of a union, what each of its branches says
         for problem in error.errors():
             key = _setting(problem["loc"])
             given = f"{key} = {shortened(problem['input'])}"
             where = f"{given} ({origins.get(key, 'default')}): " if key else ""
-            lines.append(where + problem["msg"].removeprefix("Value error, "))
+            said.setdefault(where, []).append(in_words(problem))
+        lines = (where + "; or ".join(texts) for where, texts in said.items())
         raise UserError("\n".join(lines)) from error
+    seeds = "evaluation.sampling_seeds"
+    if seeds in origins and min(config.evaluation.sampling_seeds) < 0:
+        given = shortened(list(config.evaluation.sampling_seeds))
+        raise UserError(f"{seeds} = {given} ({origins[seeds]}): expected numbers from 0")
     for key, value in flatten(config.model_dump()):
         if key in MOST and key in origins and value is not None and value > MOST[key]:
             raise UserError(f"{key} = {value:,} ({origins[key]}): at most {MOST[key]:,}")

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from sagan_bench.config.wording import in_words
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import Registry
 
@@ -59,7 +60,7 @@ def own_settings(component: Any, options: Any, what: str, at: tuple[str, ...] = 
         settings = component.Settings.model_validate({} if errors else options)
     except ValidationError as error:
         for wrong in error.errors(include_url=False):
-            message = PydanticCustomError("own_setting", wrong["msg"].replace("{", "{{"))
+            message = PydanticCustomError("own_setting", in_words(wrong).replace("{", "{{"))
             loc = (*at, *map(str, wrong["loc"]))
             errors.append(InitErrorDetails(type=message, loc=loc, input=wrong["input"]))
     if errors:

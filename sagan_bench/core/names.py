@@ -25,10 +25,23 @@ def kind_of(source: str) -> str:
     return source.partition(":")[0]
 
 
-def closest(word: str, known: Sequence[str]) -> str:
-    """Return a hint such as ``did you mean 'seed'?``, else the known words."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+def closest(word: str, known: Sequence[str], otherwise: str = "") -> str:
+    """Return a hint such as ``did you mean 'seed'?``, else the known words.
+
+    Args:
+        word: as it was given.
+        known: what it may be; of dotted keys the last part is enough.
+        otherwise: what else can be done, in words.
+    """
+    last = {key: key.rpartition(".")[2] for key in known if "." in key}
+    near = (
+        [key for key in last if last[key] == word]
+        or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+        or [key for key in last if difflib.get_close_matches(word, [last[key]], cutoff=0.8)]
+    )
     if near:
-        return f"did you mean '{near[0]}'?"
+        hint = f"did you mean {' or '.join(map(repr, near))}?"
+        return f"{hint} Or {otherwise}" if otherwise else hint
     more = f" and {len(known) - MOST_NAMED:,} more" if len(known) > MOST_NAMED else ""
-    return f"known are: {', '.join(known[:MOST_NAMED])}{more}"
+    hint = f"known are: {', '.join(known[:MOST_NAMED])}{more}"
+    return f"{hint}; or {otherwise}" if otherwise else hint

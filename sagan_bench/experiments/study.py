@@ -14,6 +14,7 @@ from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
 from sagan_bench.config.layers import Resolved, assemble, decide
 from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
 from sagan_bench.config.variants import presets, shipped, variant_settings
+from sagan_bench.config.wording import in_words
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.stored import load_toml, table_of
@@ -191,9 +192,8 @@ def file_of(what: str, name: str, known: Mapping[str, Path]) -> Path:
     """
     file = known.get(name) or Path(name)
     if name not in known and not file.is_file():
-        raise UserError(
-            f"no {what} is called '{name}'; {closest(name, list(known))}; or give a TOML file"
-        )
+        hint = closest(name, list(known), "give a TOML file")
+        raise UserError(f"no {what} is called '{name}'; {hint}")
     return file
 
 
@@ -223,7 +223,7 @@ def validated(kind: type[M], file: Path, fields: Mapping[str, Any]) -> M:
     except ValidationError as error:
         lines = [
             f"{'.'.join(map(str, problem['loc'])) or f'the {kind.__name__.lower()}'}: "
-            + problem["msg"].removeprefix("Value error, ")
+            + in_words(problem)
             for problem in error.errors()
         ]
         raise UserError(f"{file}: " + "\n".join(lines)) from error
@@ -241,11 +241,13 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         if not span:
             raise UserError(f"--seeds {text}: expected numbers and ranges, e.g. 0-4 or 0,2,5-7")
         first, last = int(span[1]), int(span[2] or span[1])
+        if last < first:
+            raise UserError(f"--seeds {text}: {part.strip()} goes down; give {last}-{first}")
         if last > MOST_WHOLE or len(seeds) + last - first >= MOST_SEEDS:
             raise UserError(
                 f"--seeds {text}: at most {MOST_SEEDS:,} seeds, each up to {MOST_WHOLE} (63 bits)"
             )
         seeds += range(first, last + 1)
-    if not seeds or len(set(seeds)) < len(seeds):
+    if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text}: expected different seeds, e.g. 0-4")
     return tuple(seeds)

@@ -117,7 +117,7 @@ def _of_tuning(document: TuningDocument) -> tuple[Tone, str]:
 
 def progress(searches: Sequence[SearchFindings]) -> str:
     """Return how far searches are, while they are not over."""
-    ended = sum(len(search.trials) - search.budget.trials[Outcome.RUNNING] for search in searches)
+    ended = sum(len(search.trials) - search.budget.unended for search in searches)
     planned = sum(search.budget.asked_for for search in searches)
     if ended < planned:
         return f"{ended} of {plural(planned, 'trial')} ended"

@@ -96,7 +96,9 @@ def _of_numbers(findings: Findings, runs: Sequence[Run]) -> Iterator[str]:
         yield f"A verdict needs {CONFIRMATORY_N} runs a variant: {counts}{more}."
     stopped = sum(run.record.status == Status.INTERRUPTED for run in runs)
     if stopped:
-        yield f"{stopped} interrupted runs are not counted; the same command finishes them."
+        are, them = ("is", "it") if stopped == 1 else ("are", "them")
+        counted = plural(stopped, "interrupted run")
+        yield f"{counted} {are} not counted; the same command finishes {them}."
 
 
 def _contraries(primary: Words, findings: Findings) -> Iterator[str]:

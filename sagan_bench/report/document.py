@@ -55,6 +55,9 @@ class RunRow(_Part):
     step: int
     steps: int
     metrics: dict[str, float | None] = Field(description="final, averaged weights, mean over seeds")
+    fingerprint: str | None = Field(
+        None, description="of the protocols of these metrics, with ; between those of the seeds"
+    )
     train_sec: float | None
     score_sec: float | None
     images_per_sec: float | None
@@ -121,7 +124,8 @@ class Report(_Part):
 
     def to_json(self) -> str:
         """Return it as JSON in a line, with its seal."""
-        value = self.model_dump(mode="json", exclude=None if self.sections else {"sections"})
+        empty = {name for name in ("sections", "to_come") if not getattr(self, name, None)}
+        value = self.model_dump(mode="json", exclude=empty)
         return json.dumps({SEAL: seal(value), **value}, ensure_ascii=False) + "\n"
 
 
@@ -139,6 +143,7 @@ class Document(Report):
     pictures: tuple[Picture, ...]
     paper: dict[str, Any] | None
     missing: int | None = Field(None, description="runs still to come; null if it was not stored")
+    to_come: dict[str, int] = Field({}, description="variant -> its runs that are still to come")
 
     @property
     def question(self) -> str:

@@ -1,7 +1,7 @@
 """Numbers, counts and settings as a reader of a page has them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MISSING = "—"
@@ -56,6 +56,11 @@ def duration(sec: float | None) -> str:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: 1 run, 2 runs."""
     return f"{count} {noun if count == 1 else many(noun)}"
+
+
+def by_variant(runs: Mapping[str, int]) -> str:
+    """Return how many runs each variant has: 2 runs of sagan, 1 run of wider."""
+    return ", ".join(f"{plural(count, 'run')} of {variant}" for variant, count in runs.items())
 
 
 def many(noun: str) -> str:

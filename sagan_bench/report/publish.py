@@ -46,15 +46,19 @@ def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     return folder / PAGE
 
 
-def again(file: Path) -> tuple[AnyDocument, Path]:
+def again(file: Path, folder: Path | None = None) -> tuple[AnyDocument, Path]:
     """Make the page again from a report's ``report.json``; return it with the page's path.
+
+    Args:
+        file: the ``report.json``, its pictures beside it.
+        folder: of the page; by default that in whose ``data`` the file is.
 
     Raises:
         UserError: the file is damaged or of a newer schema, or a picture is missing.
     """
     document, pictures = _whole(file)
     try:
-        return document, publish(document, pictures, file.resolve().parent.parent)
+        return document, publish(document, pictures, folder or file.resolve().parent.parent)
     except UNFIT as error:
         raise not_a_report(file, error) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
+from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.config.layers import assemble
 from sagan_bench.config.naming import shipped_part
 from sagan_bench.config.schema import RunConfig
@@ -33,6 +34,18 @@ def of_run(record: Record) -> str | None:
         return None
     words = ["train", "--preset", config.preset, "--variant", config.variant]
     return _line(words, "--seed", config.seed, *_sets(_results(config), before))
+
+
+def beyond_preset(config: RunConfig) -> list[Difference] | None:
+    """Return what differs in results from the preset alone, but for what each machine decides.
+
+    Null where the preset is not one that ships here.
+    """
+    try:
+        preset = assemble(config.preset, config.variant).config
+    except UserError:
+        return None
+    return [pair for pair in in_results(preset, config) if pair.here != "auto"]
 
 
 def _results(config: RunConfig) -> Iterator[tuple[str, Any]]:

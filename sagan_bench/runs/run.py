@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,14 @@ def family(protocol: Mapping[str, Any]) -> str:
     ignored = {"sampling_seed", "weights", "ema_decay"}
     kept = {key: value for key, value in protocol.items() if key not in ignored}
     return json.dumps({"intra_class": False, **kept}, sort_keys=True)
+
+
+def by_protocol(scores: Iterable[Score]) -> list[list[Score]]:
+    """Return scores that may stand together: of one step, protocols but for weights and seed."""
+    groups: dict[tuple[int, str], list[Score]] = {}
+    for score in scores:
+        groups.setdefault((score.step, family(score.protocol)), []).append(score)
+    return list(groups.values())
 
 
 def extractor_named(metric: str) -> str | None:

@@ -1,11 +1,13 @@
 """Records as a table: one row per run and score."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sagan_bench.core.trees import flatten
 from sagan_bench.runs.records import Record, Score
+from sagan_bench.runs.run import by_protocol
 from sagan_bench.runs.run_directory import read_all
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ _COLUMNS = {
     **_OF_RUN,
     "data_fingerprint": "string",
     "attempts": "Int64",
+    "ended": "string",
     **_OF_SCORE,
     "score_step": "Int64",
     "warnings": "string",
@@ -92,10 +95,25 @@ def frame(paths: Iterable[Path]) -> "pd.DataFrame":
     return pd.DataFrame({name: column(name) for name in (*_COLUMNS, *others)})
 
 
-def listed(record: Record) -> list[Score | None]:
-    """Return the scores by which a run is listed: the final ones, else its last, else None."""
-    finals = [score for score in record.scores if score.final]
-    return [*(finals or record.scores[-1:])] or [None]
+def latest(record: Record) -> list[Score]:
+    """Return the scores of the last step that has some: the final ones, else those on the way."""
+    step = max((score.step for score in record.scores), default=None)
+    scores = [score for score in record.scores if score.step == step]
+    return [score for score in scores if score.final] or scores
+
+
+def listed(record: Record) -> list[list[Score]]:
+    """Return the latest scores by which a run is listed, of averaged weights: a list a protocol.
+
+    A list is of all sampling seeds; a run without scores has one that is empty.
+    """
+    scores = latest(record)
+    return by_protocol([score for score in scores if score.weights == "ema"] or scores) or [[]]
+
+
+def ended(record: Record) -> datetime | None:
+    """Return when the last attempt ended; None of one that goes on, or was killed."""
+    return record.attempts[-1].ended if record.attempts else None
 
 
 def _is_long(value: Any) -> bool:
@@ -108,6 +126,7 @@ def _rows_of(path: Path, record: Record) -> Iterator[dict[str, Any]]:
         "path": str(path),
         "data_fingerprint": record.data.fingerprint if record.data else None,
         "attempts": len(record.attempts),
+        "ended": over.isoformat() if (over := ended(record)) else None,
         **record.cost.model_dump(include=set(_OF_COST)),
         **record.environment.model_dump(include=set(_OF_ENVIRONMENT)),
         **_factors("config", record.config),

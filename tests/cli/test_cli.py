@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from typing import Any
 
 import layouts
 import pytest
+from example_reports import leave_run, leave_study, score, settings
 from example_runs import SMALL
 from pretended_card import card
 
 from sagan_bench import cli
-from sagan_bench.cli import signals
+from sagan_bench.cli import signals, tables
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
@@ -223,7 +225,7 @@ def test_train_show_list_and_evaluate_a_run(capsys: pytest.CaptureFixture[str]) 
     }
     assert run("list") == 0
     assert "first-s0" in capsys.readouterr().out
-    assert run("evaluate", path.name, "--n-fake", "9", "--seeds", "1,2", "--json") == 0
+    assert run("evaluate", path.name, "--n-fake", "9", "--seeds", "1-2", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["scores"]) == 2 + 4
     assert run("evaluate", path.name, "--set", "training.lr_g=1") == cli.USAGE
     assert run("show", "first") == 0
@@ -252,7 +254,7 @@ def test_list_keeps_runs_without_a_final_score(capsys: pytest.CaptureFixture[str
     assert run("list") == 0
     text = capsys.readouterr().out
     assert text.count("lost-s0") == 1
-    assert text.count("done-s0") == 2
+    assert text.count("done-s0") == 1  # raw weights are in `show`
     assert "diverged" in text
 
 
@@ -424,3 +426,149 @@ def test_missing_numbers_are_dashes(missing: float | None) -> None:
     assert number(missing) == "—"
     assert number(0.123456) == "0.1235"
     assert number(1234) == "1234"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--seed", "0-4"], "expected a whole number; for several seeds, use: ablate"),
+        (["train", "--seed", "-4"], "seed = -4 (--seed): expected 0 or more"),
+        (["train", "--steps", "0-4"], "--steps 0-4: expected a whole number"),
+        (["train", "--imsize", "x"], "--imsize x: expected a whole number"),
+        (["ablate", "--seeds", ""], "expected numbers and ranges"),
+        (["ablate", "--seeds", "0,4-1"], "4-1 goes down; give 1-4"),
+        (
+            ["train", "--set", "lr_g=1"],
+            "no setting is called 'lr_g'; did you mean 'training.lr_g'?",
+        ),
+        (["train", "--set", "generator=[8]"], "'model.attention.generator' or 'model.spectral"),
+        (["train", "--set", "lrg=1"], "did you mean 'training.lr_g'?"),
+        (["ablate", "quik"], "did you mean 'quick'? Or give a TOML file"),
+        (["ablate", "nix"], "stabilisers; or give a TOML file"),
+        (["train", "--dataset", "cele"], "did you mean 'celeb'? Or use --data"),
+        (["show", "feat16"], "use: python cli.py show variant feat16"),
+        (["show", "feat16+residual"], "use: python cli.py show variant feat16+residual"),
+        (["show", "brief"], "use: python cli.py show config --preset brief"),
+        (["show", "smoke"], "use: python cli.py ablate smoke --dry-run"),
+    ],
+)
+def test_a_slip_is_answered_with_what_would_do(
+    arguments: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cli.py"])
+    assert run(*arguments, *(["--dry-run"] if arguments[0] != "show" else [])) == cli.USAGE
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("run.device=gpu", "expected auto, cpu, cuda or cuda:N"),
+        ("model.attention.generator=8", "expected a list such as [8] or [0, 1]"),
+        ("evaluation.sampling_seeds=0,1", "expected a list such as [8] or [0, 1]"),
+        ("evaluation.sampling_seeds=[0, -1]", "expected numbers from 0"),
+        ("model.attention.generator=[x]", "expected a list such as"),
+        ("data.crop=x", "expected 'auto'; or expected a whole number"),
+        ("training.lr_g=-1", "expected more than 0"),
+        ("training.lr_g=nan", "expected a finite number"),
+        ("data.flip=maybe", "expected true or false"),
+        ("name=a b", "expected letters, digits"),
+        ("model.spectral_norm.generator=x", "expected 'all', 'hidden' or 'none'"),
+    ],
+)
+def test_a_wrong_value_is_answered_in_words(
+    setting: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "--dry-run", "--set", setting) == cli.USAGE
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {setting.partition('=')[0]} = ")
+    assert says in error
+    assert not any(word in error for word in ("Input", "tuple", "pattern", "^"))
+    assert len(error.splitlines()) == 1
+
+
+def test_suggested_options_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--lr", "1") == cli.USAGE
+    error = capsys.readouterr().err
+    assert "--set training.lr_g=..." in error
+    assert "--g_lr" not in error
+    assert run("evaluate", "x", "--seed", "1") == cli.USAGE
+    error = capsys.readouterr().err
+    assert "--seeds" in error
+    assert "seed=..." not in error  # of a trained run only the evaluation can change
+
+
+def leave_runs() -> None:
+    """Leave a study, a run that was scored by two protocols, and one that was cut off."""
+    leave_study(Path("runs/quick"), {"sagan": [0.5], "no-attention": [0.3]}, pictures=False)
+    config = settings("sagan", 3)
+    steps = config.run.steps
+    scores = [score(0.4, steps), score(0.2, steps, sampling_seed=1), score(0.9, steps, n_fake=4096)]
+    scores += [score(0.8, steps, weights="raw", ema_decay=None)]
+    leave_run(Path("runs/again-s3"), config, 0.4, scores=scores, pictures=False)
+    leave_run(Path("runs/cut-s3"), config, 0.4, status="interrupted", pictures=False)
+
+
+def test_a_list_says_what_each_figure_is_of(capsys: pytest.CaptureFixture[str]) -> None:
+    leave_runs()
+    assert run("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "all: data twins"
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+    header, again, more, cut, *_ = [row for row in cells if len(row) > 1]
+    title = "FID[effnet-lite0]"
+    assert header == [
+        "run", "study", "variant", "status", "step", "ended", "n", title, "IS[effnet-lite0]",
+        "twin_rate",
+    ]  # fmt: skip
+    assert (again[0], again[6], again[7], again[9]) == ("again-s3", "2048", "215", "0.3")
+    assert (more[0], more[6], more[9]) == ("again-s3", "4096", "0.9")  # never the mean of both
+    assert (cut[3], cut[4], cut[9]) == ("interrupted", "300", "0.2 at 300")
+    assert {row[1] for row in cells if len(row) > 1 and "no-attention" in row[0]} == {"quick"}
+    assert again[5] == "2026-01-02"
+
+    assert run("list", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["study"] for row in rows} == {None, "quick"}
+    assert {row["ended"] for row in rows} == {"2026-01-02T03:08:00+00:00"}
+
+
+def test_a_narrow_list_breaks_no_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_runs()
+    monkeypatch.setattr(tables, "_columns", lambda: 90)
+    assert run("list") == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines()[1:-1])) <= 90
+    assert " n " in out
+    assert "FID[effnet-lite0] ┃" in out
+    assert (
+        "left out, because the terminal is narrow: IS[effnet-lite0], variant, ended, study" in out
+    )
+    leave_run(Path("runs/other-s3"), settings("sagan", 3), 0.4, pictures=False, scores=[
+        score(0.4, 600, split="test")])  # fmt: skip
+    monkeypatch.setattr(tables, "_columns", lambda: 140)
+    assert run("list") == 0
+    out = capsys.readouterr().out
+    assert " protocol " in out  # as many images, and no more the same
+    assert "left out, because the terminal is narrow: IS[effnet-lite0];" in out
+
+
+def test_a_run_is_shown_with_what_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    leave_runs()
+    assert run("show", "again") == 0
+    out = capsys.readouterr().out
+    assert "differs from preset brief in nothing that changes results" in out
+    assert "on the way: twin_rate of 512 images 0.2 at 300, 0.2667 at 400" in out
+    assert "samples: runs/again-s3/samples" in out
+    assert "again:   python cli.py train --preset brief --variant sagan --seed 3 --set" in out
+    assert run("show", "no-attention") == 0
+    assert "differs from preset brief in model.attention.generator [8] → []" in (
+        capsys.readouterr().out
+    )

@@ -1,5 +1,6 @@
 """The verb ``report``: what it renders, where, and what it says."""
 
+import csv
 import json
 import os
 import time
@@ -7,7 +8,7 @@ import webbrowser
 from pathlib import Path
 
 import pytest
-from example_reports import CLEAR, leave_run, leave_study, settings
+from example_reports import CLEAR, leave_run, leave_study, score, settings
 
 from sagan_bench import cli
 from sagan_bench.runs.records import Status, read
@@ -45,6 +46,66 @@ def test_the_latest_study_is_rendered_opened_and_listed(
     before = page.read_bytes()
     assert run("reports/newer/data/report.json") == 0  # without the runs
     assert page.read_bytes() == before
+
+
+def test_a_stored_report_is_rendered_elsewhere_and_left_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    few(Path("runs/quick"))
+    assert run("quick", "--out", "shared") == 0
+    before = {file: file.stat().st_mtime_ns for file in Path("shared").rglob("*")}
+    assert run("shared/data/report.json", "--out", "mine") == 0
+    assert capsys.readouterr().out.endswith("report: mine/index.html\n")
+    assert {file: file.stat().st_mtime_ns for file in Path("shared").rglob("*")} == before
+    shared, mine = ({file.relative_to(root): file.read_bytes() for file in root.rglob("*.*")}
+                    for root in (Path("shared"), Path("mine")))  # fmt: skip
+    assert shared == mine
+    assert run("quick", "shared/data/report.json", "--out", "mine") == cli.USAGE
+    assert "--out names the folder of one page" in capsys.readouterr().err
+    assert run("shared/data/report.json", "--watch") == cli.USAGE
+    assert "does not change" in capsys.readouterr().err
+
+
+def test_a_baseline_that_the_page_does_not_have_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    few(Path("runs/quick"))
+    assert run("quick", "--baseline", "no-attention") == 0  # the study's own
+    for what in ("quick", "reports/quick/data/report.json"):
+        assert run(what, "--baseline", "sagan") == cli.USAGE
+        assert "it is for runs that no study names" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("comparable", [True, False])
+def test_a_variant_without_a_run_yet_is_named(
+    comparable: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"no-attention": [0.3, 0.4], "sagan": [], "wider": [0.5]}
+    leave_study(Path("runs/quick"), values, changed={"comparable": comparable}, pictures=False)
+    assert run("quick") == 0
+    told = "2 runs of sagan, 1 run of wider"
+    assert f"still to come: {told}" in capsys.readouterr().out
+    assert f"Still to come: {told}." in Path("reports/quick/index.html").read_text()
+    stored = json.loads(Path("reports/quick/data/report.json").read_text())
+    assert stored["to_come"] == {"sagan": 2, "wider": 1}
+
+
+def test_runs_csv_has_the_fingerprint_of_the_figures_alone() -> None:
+    """A run that was scored again, by more images, has figures of two protocols."""
+    for variant in ("sagan", "no-attention"):
+        config = settings(variant, 0)
+        steps = config.run.steps
+        scores = [
+            score(0.4, steps),
+            score(0.2, steps, sampling_seed=1),
+            score(0.9, steps, n_fake=4096),
+        ]
+        leave_run(Path("runs") / variant, config, 0.4, scores=scores, pictures=False)
+    assert run("runs/sagan", "runs/no-attention", "--baseline", "sagan", "--out", "mine") == 0
+    first, again, _ = scores
+    for row in csv.DictReader(Path("mine/data/runs.csv").read_text().splitlines()):
+        assert row["fingerprint"] == f"{first.fingerprint};{again.fingerprint}"
+        assert float(row["twin_rate"]) == pytest.approx(0.3)
 
 
 def test_runs_without_a_study_share_one_page(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +151,15 @@ def test_watching_ends_with_the_study(
     assert "no run is finished yet" in told.err
     assert "reports/quick/index.html: 1 run over" in told.err
     assert "points only" in told.out
+
+
+def test_the_closest_may_be_a_study(capsys: pytest.CaptureFixture[str]) -> None:
+    few(Path("runs/quick"))
+    assert run("quic") == cli.USAGE
+    error = capsys.readouterr().err
+    assert "no study, tuning or run is at quic, nor in runs; did you mean 'quick'?" in error
+    assert run("zzz") == cli.USAGE
+    assert "known are: quick, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sagan_bench.cli.console import ShownFormatter, shown
-from sagan_bench.cli.tables import print_table
+from sagan_bench.cli.tables import fits, print_table
 
 Out = pytest.CaptureFixture[str]
 
@@ -72,3 +72,19 @@ def test_an_ascii_terminal_gets_an_ascii_table(monkeypatch: pytest.MonkeyPatch) 
     print_table("", ("a", "b"), [["1", "2"]])
     sys.stdout.flush()
     assert raw.getvalue().splitlines()[1] == b"| a | b |"
+
+
+def test_words_are_broken_last(capsys: Out) -> None:
+    rows = [["run-0", "word " * 30, "249.9", "word " * 30]]
+    print_table("", ("run", "a", "FID[effnet-lite0]", "b"), rows, left=("b",))
+    out = capsys.readouterr().out
+    assert "FID[effnet-lite0]" in out
+    assert {len(line) for line in out.splitlines()} == {160}
+    first = out.splitlines()[3].split("│")
+    assert first[2].endswith("word ")
+    assert first[4].startswith(" word")  # set to the left
+
+
+def test_a_table_fits_or_not() -> None:
+    assert fits(("a", "b"), [["x" * 150, "1"]])
+    assert not fits(("a", "b"), [["x" * 153, "1"]])

@@ -15,6 +15,7 @@ from example_tunings import FILE, SMALLER, Scripted
 from sagan_bench import cli
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.execution import engines
+from sagan_bench.experiments.driver import held
 from sagan_bench.experiments.tuning.findings import of_tuning
 from sagan_bench.runs import records
 from sagan_bench.runs.finding import find_runs
@@ -49,8 +50,8 @@ def test_a_tuning_runs_goes_on_and_says_what_its_winner_is_worth(space: str, cap
     assert run(*command, "--trials", "6") == 0
     shown = capsys.readouterr()
     assert "6 trials of 60 steps in all, 2 at a time" in shown.err
-    assert "sagan-0/t0000-s0 (1/6): fid" in shown.err
-    assert "(fresh seed): fid" in shown.err
+    assert "sagan-0/t0000-s0 (1/6): FID[effnet-lite0] 41" in shown.err
+    assert "(fresh seed): FID[effnet-lite0]" in shown.err
     assert "on fresh seeds 3, 4; its search said" in shown.out
     assert "importance (PED-ANOVA): not said: " in shown.out
     assert "optuna-dashboard runs/tune-sagan/optuna.journal.log" in shown.out
@@ -82,7 +83,15 @@ def test_the_winner_is_exported_and_trained(space: str, tmp_path: Path, capsys: 
     file = tmp_path / "best.toml"
     file.write_text(text)
 
-    steps = [part for text in SMALL if "steps" in text for part in ("--set", text)]
+    assert "evaluation.n_fake =" not in text
+    assert "# Scored as the preset says: the search's n_real, n_fake, " in text
+    scored = []
+    for source in (["--config", str(file)], ["--preset", "quick"]):
+        assert run("show", "config", *source, "--json") == 0
+        scored.append(json.loads(capsys.readouterr().out)["config"]["evaluation"])
+    assert scored[0] == scored[1]
+
+    steps = [part for text in SMALL for part in ("--set", text)]
     assert run("train", "--config", str(file), *steps, "--out", "a", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["status"] == "finished"
@@ -92,6 +101,23 @@ def test_the_winner_is_exported_and_trained(space: str, tmp_path: Path, capsys: 
     assert run("train", "--from-study", "mine", "--config", str(file)) == cli.USAGE
     assert "leave one out" in capsys.readouterr().err
     assert run("train", "--from-study", "mine", "--variant", "no-attention") == cli.USAGE
+
+
+def test_a_trial_that_nobody_goes_on_with_is_interrupted(
+    space: str, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    def cut(config: RunConfig, step: int) -> float | None:
+        return sys.exit(130) if config.training.lr_g != 4e-4 else by_rate(config, step)
+
+    monkeypatch.setattr(engines, "opened", lambda name, slots, stop: Scripted(cut, 1))
+    assert run("tune", "--space", space, *SETS, "--trials", "2", "--jobs", "1") == 130
+    assert run("tune", "show", "tune-sagan") == 0
+    assert "2 of 2 trials (1 complete, 1 interrupted)" in capsys.readouterr().out
+    assert run("report", "tune-sagan") == 0
+    assert "2 of 2: 1 complete, 1 interrupted" in Path("reports/tune-sagan/index.html").read_text()
+    with held(Path("runs/tune-sagan")):
+        assert run("tune", "show", "tune-sagan") == 0
+    assert "(1 complete, 1 running)" in capsys.readouterr().out
 
 
 def test_variants_are_tuned_equally(space: str, capsys: Out) -> None:

@@ -160,7 +160,10 @@ def test_own_settings_go_with_their_component() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model.attention.options.heads=x", r"options\.heads = 'x' \(--set\): Input should be"),
+        (
+            "model.attention.options.heads=x",
+            r"options\.heads = 'x' \(--set\): expected a whole number",
+        ),
         ("model.attention.options.head=4", "kind grouped is called 'head'; did you mean 'heads'"),
         (
             "training.options.weight=4",

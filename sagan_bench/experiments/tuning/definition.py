@@ -29,6 +29,13 @@ TOP = 3
 HYPERBAND_TRIALS = 10
 """Trials that each bracket of Hyperband needs before its sampler knows anything."""
 
+SCORED_SIZES = (
+    "evaluation.n_real", "evaluation.n_fake", "evaluation.n_floor", "evaluation.sampling_seeds",
+    "evaluation.bn_batches", "evaluation.isc_splits", "evaluation.kid_subsets",
+    "evaluation.kid_subset_size", "run.eval_images",
+)  # fmt: skip
+"""How much is scored: small in a search, and never that of the training which follows."""
+
 Pruner = Literal["percentile", "median", "hyperband", "none"]
 PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
 
@@ -281,16 +288,20 @@ def exported(
 ) -> str:
     """Return a TOML file for ``train --config``: the trial's values over the preset.
 
-    The budget of a trial is left out: a training has the preset's.  What the variant decides is
-    left to it, as in the trials.
+    The budget of a trial, and how much of it was scored, are left out: a training has the preset's.
+    What the variant decides is left to it, as in the trials.
     """
     lasting = {
         key: value
         for key, value in tuning.fixed.items()
         if key in tuning.settings or not key.startswith(("run.", "evaluation."))
     }
-    own = {"run.steps", *variant_settings(variant)}
+    sizes = [key for key in tuning.settings if key in SCORED_SIZES]
+    own = {"run.steps", *sizes, *variant_settings(variant)}
     settings = {key: value for key, value in {**lasting, **params}.items() if key not in own}
+    if sizes:
+        names = ", ".join(key.rpartition(".")[2] for key in sizes)
+        remarks = [*remarks, f"Scored as the preset says: the search's {names} are left out."]
     lines = [f"# {remark}" for remark in remarks]
     lines += [f"preset = {json.dumps(tuning.preset)}", f"variant = {json.dumps(variant)}"]
     lines += [

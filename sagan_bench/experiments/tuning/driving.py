@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stops import StopReason
+from sagan_bench.evaluation.protocol import label
 from sagan_bench.execution.engine import Ended, Engine
 from sagan_bench.experiments import driver
 from sagan_bench.experiments.driver import Watch, What
@@ -196,7 +197,8 @@ class Searcher:
         if record.status == Status.FINISHED:
             values = {name: value(record, name) for name in objectives}
             if lacking := [name for name, measured in values.items() if measured is None]:
-                self._fail(trial, f"the run has no {lacking[0]}")
+                extractor = run.config.evaluation.extractor
+                self._fail(trial, f"the run has no {label(lacking[0], extractor)}")
             else:
                 self._constrain(trial, 0.0)
                 self.study.tell(trial, [v for v in values.values() if v is not None])

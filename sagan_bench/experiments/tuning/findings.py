@@ -21,6 +21,7 @@ from sagan_bench.evaluation.protocol import label
 from sagan_bench.experiments.tuning import storage as kept
 from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest, better, masked
 from sagan_bench.experiments.tuning.trials import (
+    UNENDED,
     Candidate,
     Confirmation,
     Outcome,
@@ -33,6 +34,7 @@ from sagan_bench.experiments.tuning.trials import (
     trials,
 )
 from sagan_bench.runs.records import Record
+from sagan_bench.runs.run_directory import is_locked
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +64,11 @@ class Budget:
     steps_unpruned: int
     seconds: float
     """Training and scoring of all trials that ended."""
+
+    @property
+    def unended(self) -> int:
+        """Trials that go on, now or with the same command."""
+        return sum(self.trials.get(outcome, 0) for outcome in UNENDED)
 
 
 class Unweighed(StrEnum):
@@ -122,9 +129,7 @@ class SearchFindings:
     @property
     def is_over(self) -> bool:
         """Whether it will say no more: all its trials ended, or a timeout cut it, and confirmed."""
-        ended = (
-            len(self.trials) >= self.budget.asked_for and not self.budget.trials[Outcome.RUNNING]
-        )
+        ended = len(self.trials) >= self.budget.asked_for and not self.budget.unended
         return not self.missing and (ended or self.chosen is not None)
 
     @property
@@ -213,7 +218,10 @@ def _of_search(
     search: Search, opened: BaseStorage, record_of: Callable[[TrialRun], Record | None]
 ) -> SearchFindings:
     study = kept.read(opened, search.study_name)
-    known = kept.sound(lambda: trials(study, search.parameters), search.study_name) if study else []
+    driven = is_locked(search.folder)
+    known = kept.sound(
+        lambda: trials(study, search.parameters, driven=driven) if study else [], search.study_name
+    )
     stored = max((trial.number + 1 for trial in known), default=0)
     if stored < search.begun:
         storage = "its storage" if search.manifest.storage else kept.JOURNAL
@@ -280,7 +288,7 @@ def _budget(known: Sequence[Trial], manifest: TuningManifest) -> Budget:
     counted = Counter(trial.outcome for trial in known)
     ended = [trial for trial in known if trial.outcome in ("complete", "pruned", "diverged")]
     return Budget(
-        trials={outcome: counted[outcome] for outcome in Outcome},
+        trials={o: counted[o] for o in Outcome if counted[o] or o is not Outcome.INTERRUPTED},
         asked_for=manifest.trials,
         steps=sum(trial.steps for trial in ended),
         steps_unpruned=sum(

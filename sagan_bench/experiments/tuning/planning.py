@@ -12,7 +12,7 @@ from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
 from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest, exported, masked
 from sagan_bench.experiments.tuning.findings import Findings, looked, of_tuning
-from sagan_bench.experiments.tuning.trials import Outcome, TrialRun, searches
+from sagan_bench.experiments.tuning.trials import TrialRun, searches
 
 if TYPE_CHECKING:  # torch: what is finished is recognised without it
     from sagan_bench.execution.engine import Engine
@@ -105,7 +105,7 @@ def is_over(manifest: TuningManifest, findings: Findings) -> bool:
     expected = manifest.tuning.searches * len(manifest.tuning.variants)
     return len(findings.searches) == expected and all(
         len(search.trials) >= manifest.trials
-        and not search.budget.trials[Outcome.RUNNING]
+        and not search.budget.unended
         and not (manifest.confirm and search.missing)
         for search in findings.searches
     )

@@ -28,7 +28,7 @@ class Outcome(StrEnum):
     """How a trial ended, in the words of the storage and of reports.
 
     As the `Status` of its run where it can be; a finished trial is complete, and a pruned one was
-    interrupted for good.
+    interrupted for good.  To the storage an interrupted one is running.
     """
 
     COMPLETE = "complete"
@@ -36,8 +36,11 @@ class Outcome(StrEnum):
     DIVERGED = Status.DIVERGED.value
     FAILED = Status.FAILED.value
     RUNNING = Status.RUNNING.value
+    INTERRUPTED = Status.INTERRUPTED.value
 
 
+UNENDED = (Outcome.RUNNING, Outcome.INTERRUPTED)
+"""Of trials that go on: now, or with the same command."""
 STATES = {
     "COMPLETE": Outcome.COMPLETE,
     "PRUNED": Outcome.PRUNED,
@@ -171,15 +174,27 @@ class Trial:
     reason: str | None
 
 
-def trials(study: "optuna.Study", parameters: Mapping[str, Parameter]) -> list[Trial]:
-    """Return the trials of a search that have begun, by number."""
+def trials(
+    study: "optuna.Study", parameters: Mapping[str, Parameter], *, driven: bool = True
+) -> list[Trial]:
+    """Return the trials of a search that have begun, by number.
+
+    Args:
+        study: as it is stored.
+        parameters: what is searched.
+        driven: whether a process drives the search; without, what had not ended is interrupted.
+    """
     begun = (trial for trial in study.get_trials(deepcopy=False) if trial.state.name in STATES)
-    return [_trial(trial, parameters) for trial in begun]
+    return [_trial(trial, parameters, driven) for trial in begun]
 
 
-def _trial(frozen: "optuna.trial.FrozenTrial", parameters: Mapping[str, Parameter]) -> Trial:
+def _trial(
+    frozen: "optuna.trial.FrozenTrial", parameters: Mapping[str, Parameter], driven: bool
+) -> Trial:
     kept = frozen.user_attrs
     outcome = STATES[frozen.state.name]
+    if outcome is Outcome.RUNNING and not driven:
+        outcome = Outcome.INTERRUPTED
     if frozen.constraints.get(DIVERGED, 0) > 0 and outcome is Outcome.COMPLETE:
         outcome = Outcome.DIVERGED
     return Trial(

@@ -6,7 +6,7 @@ from typing import Any
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report import answers, claims
 from sagan_bench.report.document import AnyDocument, Document, TuningDocument
-from sagan_bench.report.formats import plural
+from sagan_bench.report.formats import by_variant, plural
 from sagan_bench.report.sections._base import Block, Section, Terms, Verdict
 from sagan_bench.report.svg import Theme
 
@@ -53,9 +53,14 @@ def _of_study(document: Document) -> list[tuple[str, str]]:
         ("Budget", numbers.budget),
         *_scored(numbers.primary.label, numbers.protocol),
     ]
-    if numbers.primary.min_effect:
+    margins = {comparison.min_effect for comparison in numbers.primary.comparisons}
+    if len(margins) > 1 and numbers.matters:
+        facts.append(("Would matter", f"{numbers.matters} of each baseline's mean or more"))
+    elif numbers.primary.min_effect:
         matters = f"a difference of {numbers.primary.min_effect:.3g} or more"
         facts.append(("Would matter", matters))
+    if document.to_come:
+        facts.append(("Still to come", by_variant(document.to_come)))
     return facts
 
 

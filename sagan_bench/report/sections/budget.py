@@ -94,8 +94,9 @@ def chart(curves: Sequence[BudgetCurve], label: str, looks: Mapping[str, Look]) 
     """Each difference against the budget with its band, over the band that does not matter."""
     unit = curves[0].unit
     with panel(2.6 if len(curves) <= FEW else 3.0) as (figure, axes):
-        margin = min(curve.margin for curve in curves)
-        axes.axhspan(-margin, margin, color=INK, alpha=0.08, lw=0)
+        margins = {curve.margin for curve in curves}
+        if len(margins) == 1:
+            axes.axhspan(-min(margins), min(margins), color=INK, alpha=0.08, lw=0)
         axes.axhline(0, color=INK, linewidth=0.8)
         for curve in curves:
             look, at = looks[curve.variant], [point.budget for point in curve.points]

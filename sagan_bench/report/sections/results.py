@@ -211,9 +211,11 @@ def _charts(document: Document, looks: Mapping[str, Look]) -> Iterator[Drawn]:
         yield _runs(document, values, looks)
     effects = [c for c in primary.comparisons if c.effect is not None]
     if effects:
+        margins = {c.min_effect for c in effects}
         matters = f"±{primary.min_effect:.3g}" if primary.min_effect else "not known"
+        matters = matters if len(margins) == 1 else "of each baseline its own"
         yield drawn(
-            forest(effects, f"difference in {primary.label}", primary.min_effect, looks),
+            forest(effects, f"difference in {primary.label}", looks),
             "forest",
             listed(claim(c, primary, document.status) for c in primary.comparisons),
             "Difference of means, variant minus baseline, with intervals that hold all at once "
@@ -266,16 +268,14 @@ def _points(axes: Axes, row: int, values: Sequence[float], look: Look) -> None:
         axes.plot([median(values)] * 2, [row - 0.34, row + 0.34], color=INK, linewidth=1.8)
 
 
-def forest(
-    rows: Sequence[Words], label: str, min_effect: float, looks: Mapping[str, Look]
-) -> Figure:
+def forest(rows: Sequence[Words], label: str, looks: Mapping[str, Look]) -> Figure:
     """Each difference with its simultaneous interval, over the band that does not matter."""
     names = [f"{c.variant} v {c.baseline}" for c in rows]
     with panel(_height(names)) as (figure, axes):
-        axes.axvspan(-min_effect, min_effect, color=INK, alpha=0.08, lw=0)
         axes.axvline(0, color=INK, linewidth=0.8)
         for row, c in enumerate(rows):
             look = looks[c.variant]
+            axes.barh(row, 2 * c.min_effect, 1, -c.min_effect, color=INK, alpha=0.08, lw=0)
             if c.interval:
                 axes.plot(c.interval, [row, row], color=look.colour, linewidth=2.4)
                 axes.plot(c.interval, [row, row], ls="none", marker="|", color=look.colour, ms=9)

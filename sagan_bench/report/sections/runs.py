@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.core.registry import SECTIONS
+from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.report import compared
 from sagan_bench.report.document import Document, RunRow
-from sagan_bench.report.formats import decimals, duration, plural
+from sagan_bench.report.formats import by_variant, decimals, duration, plural
 from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
 from sagan_bench.report.repeating import of_run
-from sagan_bench.report.sections._base import Block, Export, Section
+from sagan_bench.report.sections._base import Block, Export, Section, Text
 from sagan_bench.report.svg import Theme
 from sagan_bench.runs.run import Run
 
@@ -24,23 +27,38 @@ class Runs(Section):
     fields = True
 
     def collect(self, source: Any) -> dict[str, Any]:
-        """Return a row for each run, finished or not."""
-        return {"runs": tuple(_row(run, source.collection.values(run)) for run in source.runs)}
+        """Return a row for each run, finished or not, and how many are still to come."""
+        rows = tuple(_row(run, source.collection) for run in source.runs)
+        return {"runs": rows, "to_come": dict(_to_come(source))}
 
     def render(self, document: Document, theme: Theme) -> Iterator[Block]:
         """Yield every run."""
         frame = _frame(document)
         about = (Export({"runs.csv": frame.to_csv()}, "one row a run"),)
-        yield self.block(frame, id="all-runs", nav="Runs", exports=about)
+        still = (Text(f"Still to come: {by_variant(document.to_come)}."),)
+        parts = (*(still if document.to_come else ()), frame)
+        yield self.block(*parts, id="all-runs", nav="Runs", exports=about)
 
 
-def _row(run: Run, metrics: dict[str, float | None]) -> RunRow:
+def _to_come(source: Any) -> Iterator[tuple[str, int]]:
+    """Yield each variant of a study that has not all its runs, and how many it lacks."""
+    if not isinstance(source.memory, StudyManifest):
+        return
+    study = source.memory.study
+    over = {(run.variant, run.seed) for run in source.collection.attempted}
+    for variant in study.all_variants:
+        if lacking := sum((variant, seed) not in over for seed in study.seeds):
+            yield variant, lacking
+
+
+def _row(run: Run, collection: RunSet) -> RunRow:
     record = run.record
     costs = ("train_sec", "score_sec", "images_per_sec", "peak_memory_gib")
     return RunRow(
         id=record.run,
         variant=run.variant,
-        metrics=metrics,
+        metrics=collection.values(run),
+        fingerprint=_fingerprints(run, collection),
         attempts=len(record.attempts),
         device=record.environment.device_name or record.environment.device,
         threads=record.attempts[-1].threads if record.attempts else None,
@@ -49,6 +67,15 @@ def _row(run: Run, metrics: dict[str, float | None]) -> RunRow:
         **{key: getattr(record, key) for key in ("seed", "status", "reason", "step", "steps")},
         **{key: getattr(record.cost, key) for key in costs},
     )
+
+
+def _fingerprints(run: Run, collection: RunSet) -> str | None:
+    """Return the fingerprints of the scores that a run's figures are of: of each sampling seed."""
+    by_seed = (collection.protocols, *collection.other_protocols.values())
+    protocols = [protocol for of in by_seed for protocol in of.values()]
+    scores = run.final("ema") if collection.values(run) else []
+    kept = (s.fingerprint for s in scores if Protocol.model_validate(s.protocol) in protocols)
+    return ";".join(dict.fromkeys(kept)) or None
 
 
 def _frame(document: Document) -> Frame:
