@@ -117,12 +117,15 @@ def _effect(text: str | None) -> float | str | None:
 
 def print_findings(findings: "Findings") -> None:
     """Print what can be claimed first, then the figures behind it."""
+    from sagan_bench.report import caveats
     from sagan_bench.report.findings import of_curve
 
     say(f"{findings.name}: {findings.question}")
     say()
     for sentence in findings.headline:
         say(sentence)
+    for caveat in (*caveats.contraries(findings), *caveats.doubts(findings)):
+        say(f"  but: {caveat}")
     say()
     for variant, differs in findings.differences.items():
         say(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")

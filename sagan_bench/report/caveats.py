@@ -23,8 +23,7 @@ FEW = 6
 
 def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[str]:
     """Yield what is to be known of a study, or of runs that no study names: contraries first."""
-    for comparison in findings.primary.comparisons:
-        yield from _contraries(comparison, findings)
+    yield from contraries(findings)
     yield from _left_out(unread)
     if findings.unplanned:
         names = ", ".join(findings.unplanned[:FEW])
@@ -32,10 +31,13 @@ def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[s
         runs_that = plural(len(findings.unplanned), "run")
         yield f"{runs_that} that the study does not plan {are} left out: {names}."
     yield from _of_numbers(findings, runs)
-    yield from map(_doubt, findings.doubts)
+    yield from doubts(findings)
     yield from _settling(findings)
     if any(variant.shared_device for variant in findings.variants):
-        yield "Several runs shared a device: times and images a second are those of a busy one."
+        yield (
+            "Several runs shared a device: times and images a second are those of a busy one, and "
+            "of equal seconds nothing is said."
+        )
     yield from _of_place(findings.protocol, [run.record for run in runs])
     devices = {run.record.environment.device_name or run.record.environment.cpu for run in runs}
     if len(devices) > 1:
@@ -99,6 +101,17 @@ def _of_numbers(findings: Findings, runs: Sequence[Run]) -> Iterator[str]:
         are, them = ("is", "it") if stopped == 1 else ("are", "them")
         counted = plural(stopped, "interrupted run")
         yield f"{counted} {are} not counted; the same command finishes {them}."
+
+
+def contraries(findings: Findings) -> Iterator[str]:
+    """Yield what speaks against the verdicts of a study."""
+    for comparison in findings.primary.comparisons:
+        yield from _contraries(comparison, findings)
+
+
+def doubts(findings: Findings) -> Iterator[str]:
+    """Yield in which way the runs look unlike what the rule was measured on."""
+    yield from map(_doubt, findings.doubts)
 
 
 def _contraries(primary: Words, findings: Findings) -> Iterator[str]:
