@@ -1,0 +1,73 @@
+"""Runs that another program made, or a table tells of, in the shape of ours."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from sagan_bench.runs.environment import environment
+from sagan_bench.runs.records import Cost, Record, Score, Status
+
+PROGRAM = "program"
+"""The only key of such a run's configuration, with a `Program` behind it."""
+
+
+class Program(BaseModel):
+    """What made a run.
+
+    Attributes:
+        source: the template of its command, or the name of the table.
+        values: of the command's placeholders, without seed and folder.
+        better: which values are, of each metric that it gives.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    values: dict[str, JsonValue] = {}
+    better: dict[str, Literal["lower", "higher"]]
+
+    @property
+    def digest(self) -> str:
+        """What a run's folder is named by: 12 hexadecimal digits of all but the directions."""
+        content = json.dumps([self.source, self.values], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def score(self, step: int, metrics: Mapping[str, float | None], *, final: bool = True) -> Score:
+        """Return the figures that it gave at a step, as a score of its own protocol."""
+        protocol: dict[str, Any] = {"by": PROGRAM, "better": dict(self.better)}
+        text = json.dumps(protocol, sort_keys=True)
+        return Score(
+            step=step, weights="ema", sampling_seed=0, n_fake=0, protocol=protocol,
+            fingerprint=hashlib.sha256(text.encode()).hexdigest()[:12], metrics=dict(metrics),
+            final=final,
+        )  # fmt: skip
+
+    def record(
+        self,
+        run: str,
+        variant: str,
+        seed: int,
+        status: Status,
+        scores: Sequence[Score] = (),
+        *,
+        steps: int = 1,
+        cost: Cost | None = None,
+        **more: Any,
+    ) -> Record:
+        """Return the record of a run of it that took ``steps``, 1 where that is not known."""
+        step = max((score.step for score in scores), default=0)
+        more = {"environment": environment("cpu"), **more}
+        return Record(
+            run=run, name=variant, variant=variant, seed=seed, status=status, step=step,
+            steps=steps, config={PROGRAM: self.model_dump(mode="json")}, config_digest=self.digest,
+            scores=tuple(scores), cost=cost or Cost(), **more,
+        )  # fmt: skip
+
+
+def program_of(record: Record) -> Program | None:
+    """Return what made a run; None if we did."""
+    stored = record.config.get(PROGRAM)
+    return None if stored is None else Program.model_validate(stored)
