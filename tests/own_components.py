@@ -27,4 +27,4 @@ def loaded(*names: str) -> Iterator[list[set[str]]]:
     finally:
         for kind, of_kind in zip(KINDS, added, strict=True):
             for name in of_kind:
-                del kind._known[name]
+                kind.forget(name)

@@ -75,6 +75,16 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
         return known
 
+    @property
+    def own(self) -> list[str]:
+        """The names that no module of the package has."""
+        return [name for name in self._known if name not in self._modules]
+
+    def forget(self, name: str) -> None:
+        """Know a component no more that no module of the package is."""
+        if name not in self._modules:
+            del self._known[name]
+
     def check(self, name: str) -> str:
         """Return ``name`` if a component is called so, without reading its module.
 
