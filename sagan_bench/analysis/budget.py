@@ -37,6 +37,7 @@ class Withheld(StrEnum):
     NO_SCORES = "no scores on the way"
     NO_COST = "not recorded"
     SHARED_DEVICE = "shared device"
+    OTHER_DEVICES = "other devices"
     NO_COMMON_BUDGET = "no common budget"
     TOO_FEW = "too few runs"
 
@@ -75,7 +76,9 @@ class BudgetCurve:
             on the side where it ends; between two budgets by a straight line.  None: never.
         excludes_margin: the least of the budgets from which on the whole interval lies beyond it.
         margin: the smallest difference that matters, in units of the metric.
-        runs: of the variant and of the baseline.
+        runs: of the variant and of the baseline, that have a curve.
+        attempted: of these, all.
+        basis: how much may be said: the value of a `Basis`.
     """
 
     variant: str
@@ -87,6 +90,8 @@ class BudgetCurve:
     crosses: float | None = None
     excludes_margin: float | None = None
     withheld: Withheld | None = field(default=None)
+    attempted: tuple[int, int] = (0, 0)
+    basis: str = ""
 
 
 def by_budget(

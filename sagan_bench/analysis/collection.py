@@ -61,9 +61,15 @@ class RunSet:
         """Return whether runs of a variant shared a device, so that times tell of each other."""
         return any(run.config.run.cells_on_device > 1 for run in self.variants[variant])
 
+    def devices(self, variant: str) -> set[str]:
+        """Return the kinds of device that runs of a variant finished on."""
+        made_on = (run.record.environment for run in self.variants[variant] if not run.lost)
+        return {on.device_name or on.cpu or on.device for on in made_on}
+
     def flops_per_step(self, variant: str) -> int:
-        """Return what a step of a variant computes; 0 where that is not known."""
-        return self.variants[variant][0].record.cost.flops_per_step or 0
+        """Return what a step of a variant computes; 0 where no run of it knows."""
+        known = (run.record.cost.flops_per_step for run in self.variants[variant])
+        return next(filter(None, known), 0)
 
     def has_attention(self, variant: str) -> bool:
         """Return whether a variant has a block that attends."""

@@ -4,27 +4,25 @@ The endpoint is the last checkpoint's averaged weights; everything else is a sec
 says so.  docs/statistics.md states the rule.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sagan_bench.analysis import costs, paper, statistics
-from sagan_bench.analysis.budget import BudgetCurve
+from sagan_bench.analysis.budget import BudgetCurve, Unit
 from sagan_bench.analysis.collection import RunSet, gather
+from sagan_bench.analysis.costs import Absence
 from sagan_bench.analysis.limits import Doubt, doubts
 from sagan_bench.analysis.question import Measure, Question
-from sagan_bench.analysis.variants import Variant, idle, median_of, variant
+from sagan_bench.analysis.variants import Variant, idle, variant
 from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Pair, Standing
 from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.core.errors import NothingFinished, UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS
 from sagan_bench.evaluation.metrics import leading, shown
-from sagan_bench.runs.run import Run
 
 
 class Kind(StrEnum):
@@ -38,14 +36,6 @@ class Kind(StrEnum):
     BEST = "best"
 
 
-class Absence(StrEnum):
-    """Why there is nothing to read."""
-
-    NO_CURVES = "no curves"
-    NO_COSTS = "no costs"
-    SHARED_DEVICE = "shared device"
-
-
 @dataclass(frozen=True)
 class Reading:
     """Comparisons by one measure, or why there are none.
@@ -56,6 +46,7 @@ class Reading:
         how: what its values are.
         comparisons: in the order of the question's pairs.
         absent: why there are none.
+        without: the pairs that are not there for that reason; empty for all.
     """
 
     kind: Kind
@@ -63,6 +54,7 @@ class Reading:
     how: Metric
     comparisons: tuple[Comparison[Standing], ...] = ()
     absent: Absence | None = None
+    without: tuple[Pair, ...] = ()
 
     @property
     def min_effect(self) -> float:
@@ -191,7 +183,7 @@ def findings(runs: RunSet, question: Question) -> Findings:
     variants = tuple(variant(name, runs, question.measure) for name in dict.fromkeys(order))
     primary = _at_the_end(Kind.PRIMARY, metric, runs, question)
     secondary = tuple(_secondary(runs, question))
-    flops = next((r.comparisons for r in secondary if r.kind is Kind.EQUAL_FLOPS), ())
+    flops = [c for r in secondary if r.kind is Kind.EQUAL_FLOPS for c in r.comparisons]
     outcomes = runs.outcomes(runs.at_the_end(metric))
     return Findings(
         question=question,
@@ -224,13 +216,13 @@ def _secondary(runs: RunSet, question: Question) -> Iterator[Reading]:
         if metric != primary and metric in runs.metrics:
             yield _at_the_end(Kind.END, metric, runs, question)
     yield _at_the_end(Kind.RAW, primary, runs, question)
-    if not _has_curves(runs, primary):
+    if absent := costs.on_the_way(primary, runs):
         how = _how(question, runs, primary)
         for kind in (Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS, Kind.BEST):
-            yield Reading(kind, primary, how, absent=Absence.NO_CURVES)
+            yield Reading(kind, primary, how, absent=absent)
         return
-    yield _at_equal(Kind.EQUAL_FLOPS, lambda run: run.record.cost.flops_per_step, runs, question)
-    yield _at_equal(Kind.EQUAL_SECONDS, lambda run: run.record.cost.train_sec, runs, question)
+    for kind in (Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS):
+        yield from _at_equal(kind, runs, question)
     best = max if METRICS[primary].better == "higher" else min
     values = runs.outcomes(lambda run: best(value for _, value in run.curve(primary)))
     yield _reading(Kind.BEST, primary, values, runs, question)
@@ -241,36 +233,24 @@ def _at_the_end(kind: Kind, metric: str, runs: RunSet, question: Question) -> Re
     return _reading(kind, metric, runs.outcomes(values), runs, question)
 
 
-def _at_equal(
-    kind: Kind, cost: Callable[[Run], float | None], runs: RunSet, question: Question
-) -> Reading:
-    """Compare each pair where the costlier of the two had spent what the cheaper spent in all."""
-    metric, outcomes, pairs = question.measure.metric, {}, []
-    how = _how(question, runs, metric)
-    sides = dict.fromkeys(name for pair in question.pairs for name in pair)
-    if kind is Kind.EQUAL_SECONDS and any(map(runs.shared_device, sides)):
-        return Reading(kind, metric, how, absent=Absence.SHARED_DEVICE)
-    for compared, baseline in question.pairs:
-        spent = {
-            name: median_of(cost(run) for run in runs.variants[name] if not run.lost) or 0
-            for name in (compared, baseline)
-        }
-        least = min(spent.values())
-        if not least:
-            return Reading(kind, metric, how, absent=Absence.NO_COSTS)
-        at_budget = f"{baseline} (budget of {compared})"
-        for name, side in ((compared, compared), (at_budget, baseline)):
-            step = runs.steps * least / spent[side]
-            values = runs.outcomes(lambda run, step=step: _at(run.curve(metric), step))  # type: ignore[misc]
-            outcomes[name] = values[side]
-        pairs.append((compared, at_budget))
-    return _reading(kind, metric, outcomes, runs, question, pairs)
-
-
-def _at(curve: Sequence[tuple[int, float]], step: float) -> float:
-    """Return the value at a step, between the two scores around it."""
-    steps, values = zip(*curve, strict=True)
-    return float(np.interp(step, steps, values))
+def _at_equal(kind: Kind, runs: RunSet, question: Question) -> Iterator[Reading]:
+    """Yield the pairs compared where both had spent as much, and why others are not."""
+    metric, cost = question.measure.metric, kind.value.lower()
+    outcomes, absences = costs.at_equal(Unit(cost), question.pairs, metric, runs)
+    there = [pair for pair in question.pairs if pair not in absences]
+    if there:
+        keys = [(costs.of_pair(pair[0], pair), costs.of_pair(pair[1], pair)) for pair in there]
+        reading = _reading(kind, metric, outcomes, runs, question, there, keys)
+        named = (
+            replace(c, variant=compared, baseline=f"{baseline} (budget of {compared})")
+            for c, (compared, baseline) in zip(reading.comparisons, there, strict=True)
+        )
+        yield replace(reading, comparisons=tuple(named))
+    for absence in dict.fromkeys(absences.values()):
+        how = _how(question, runs, metric)
+        without = tuple(pair for pair in question.pairs if absences.get(pair) is absence)
+        some = without if len(without) < len(question.pairs) else ()
+        yield Reading(kind, metric, how, absent=absence, without=some)
 
 
 def _reading(
@@ -279,15 +259,18 @@ def _reading(
     outcomes: Mapping[str, Any],
     runs: RunSet,
     question: Question,
-    compared: Sequence[Pair] = (),
+    pairs: Sequence[Pair] = (),
+    keys: Sequence[Pair] = (),
 ) -> Reading:
-    """Compare ``outcomes`` by the question's pairs, or by as many whose keys say more."""
+    """Compare ``outcomes`` by the question's pairs, or by some, whose keys may say more."""
     how = _how(question, runs, metric)
-    by, missing = compared or question.pairs, missing_runs(question, runs)
-    comparisons = statistics.compare(outcomes, by, how, looks=question.looks, missing=missing)
+    pairs, missing = pairs or question.pairs, missing_runs(question, runs)
+    compared = statistics.compare(
+        outcomes, keys or pairs, how, looks=question.looks, missing=missing
+    )
     withheld = (
         _withheld(comparison, pair, question, runs)
-        for comparison, pair in zip(comparisons, question.pairs, strict=True)
+        for comparison, pair in zip(compared, pairs, strict=True)
     )
     return Reading(kind, metric, how, tuple(withheld))
 
@@ -333,7 +316,3 @@ def _withheld(
     else:
         return comparison
     return _without_verdict(comparison, standing)
-
-
-def _has_curves(runs: RunSet, metric: str) -> bool:
-    return all(run.lost or run.curve(metric) for run in runs.attempted)

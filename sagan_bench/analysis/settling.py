@@ -37,7 +37,10 @@ class Settling:
 
 
 def settled(
-    steps: Sequence[float], values: Sequence[float], least: float | None = None
+    steps: Sequence[float],
+    values: Sequence[float],
+    least: float | None = None,
+    share: float = SETTLED_CHANGE,
 ) -> Settling:
     """Return whether a curve had settled, by the least-squares slope over its last fifth of steps.
 
@@ -50,7 +53,8 @@ def settled(
     Args:
         steps: that rise.
         values: of the curve.
-        least: change that matters, in units of the curve; 5 % of the mean in the window if None.
+        least: change that matters, in units of the curve; None: a share of the mean in the window.
+        share: which.
 
     Raises:
         UserError: Steps do not rise, or are not as many as the values, or a value is not finite.
@@ -67,7 +71,7 @@ def settled(
     error = 0.0 if math.isnan(fit.stderr) else float(fit.stderr * width * math.sqrt(repeated))
     change = float(fit.slope * width)
     margin = stats.t.isf(ALPHA / 2, max(1, len(x) / repeated - 2)) * error
-    matters = SETTLED_CHANGE * abs(y.mean()) if least is None else least
+    matters = share * abs(y.mean()) if least is None else least
     if abs(change) + margin <= matters:
         return Settling(change, error, Ending.SETTLED)
     beyond = abs(change) - margin > matters

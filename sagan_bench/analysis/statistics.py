@@ -149,7 +149,7 @@ def _verdicts(welch: _Welch, metric: Metric) -> NDArray[np.str_]:
     least = metric.min_effect
     differs = (welch.low > 0) | (welch.high < 0)
     claimed = differs & (np.abs(welch.effect) > least)
-    beyond = claimed & ((welch.low > least) | (welch.high < -least))
+    beyond = claimed & (least > 0) & ((welch.low > least) | (welch.high < -least))
     improved = (welch.effect > 0) == (metric.better == "higher")
     rules = {
         Verdict.BETTER_AS_MATTERS: beyond & improved,
@@ -189,9 +189,10 @@ def _comparison(
     if standing.basis is Basis.POINTS:
         return points
     p_rank = ours.p_rank(theirs, metric)
+    p_divergence = min(p_rank, ours.p_all_or_none(theirs))
     verdict = Verdict(_verdicts(welch, metric).item())
     if ours.lost or theirs.lost:
-        verdict = _with_lost_runs(verdict, ours, theirs, metric, p_rank, alpha)
+        verdict = _with_lost_runs(verdict, ours, theirs, metric, p_rank, p_divergence <= alpha)
     tested, confirmatory = not math.isnan(welch.p), standing.basis is Basis.CONFIRMATORY
     sought = tested and confirmatory and verdict is Verdict.INCONCLUSIVE
     needed = seeds_needed(x, y, metric, alpha) if sought else None
@@ -204,6 +205,7 @@ def _comparison(
         p=_number(welch.p),
         p_bonferroni=_number(welch.p_bonferroni),
         p_rank=p_rank if ours.lost or theirs.lost else None,
+        p_divergence=p_divergence if verdict.is_by_divergence else None,
         hedges_g=_hedges_g(x, y) if tested else None,
         p_better=p_better,
         pairs=pairs or None,
@@ -226,7 +228,7 @@ def _standing(n: int, looks: int, missing: int) -> Standing:
 
 
 def _with_lost_runs(
-    verdict: Verdict, ours: Group, theirs: Group, metric: Metric, p_rank: float, alpha: float
+    verdict: Verdict, ours: Group, theirs: Group, metric: Metric, p_rank: float, diverges: bool
 ) -> Verdict:
     """Return what is left of a verdict, or what the diverged runs show alone.
 
@@ -244,7 +246,7 @@ def _with_lost_runs(
     more_diverged = excess > 0 if worse else excess < 0
     others = ours.lost + theirs.lost - ours.diverged - theirs.diverged
     if (
-        p_rank > alpha
+        not diverges
         or not more_diverged
         or others
         or not (few or _same_way(ours, theirs, metric, worse))

@@ -73,7 +73,7 @@ def variant(name: str, runs: RunSet, measure: Measure) -> Variant:
     outcomes = {run.seed: outcome(run, runs.at_the_end(metric)) for run in own}
     values = {seed: None if isinstance(x, Lost) else x for seed, x in outcomes.items()}
     least, relative = measure.least
-    endings = _endings(own, metric, None if relative else least)
+    endings = _endings(own, metric, least, relative)
     costs = [run.record.cost for run in own if run.record.status == Status.FINISHED]
     first = own[0].record.cost
     parameters = [n for n in (first.parameters_g, first.parameters_d) if n is not None]
@@ -113,17 +113,19 @@ def median_of(values: Iterable[float | None]) -> float | None:
     return float(median(known)) if known else None
 
 
-def _endings(runs: Sequence[Run], metric: str, least: float | None) -> list[Ending]:
+def _endings(runs: Sequence[Run], metric: str, least: float, relative: bool) -> list[Ending]:
     """Return for each curve that was recorded whether it had settled.
 
     Args:
         runs: of a variant.
         metric: whose curves.
-        least: change that matters in its units; None: a share of each curve's level.
+        least: change that matters in its units, or as a share of each curve's level.
+        relative: whether it is one.
     """
     curves = [curve for run in runs if not run.lost and len(curve := run.curve(metric)) > 2]
     axes = (zip(*curve, strict=True) for curve in curves)
-    return [settled(steps, values, least).state for steps, values in axes]
+    matters = {"share": least} if relative else {"least": least}
+    return [settled(steps, values, **matters).state for steps, values in axes]
 
 
 def _blocks(runs: Sequence[Run]) -> Iterator[Block]:

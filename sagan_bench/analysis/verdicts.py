@@ -188,6 +188,8 @@ class Comparison(Generic[S]):
         p: Welch's t test, two-sided; ``p_bonferroni`` is corrected over the family, as the interval
             is: below 0.05 where that excludes 0.
         p_rank: Mann-Whitney, two-sided, lost runs ranked worst; only where one diverged or failed.
+        p_divergence: p of a verdict by divergence: of the ranks, or, where all runs of a side
+            diverged and none of the other, of these counts.
         hedges_g: Effect in pooled standard deviations, corrected for small samples.
         p_better: Chance that a run of the variant beats one of the baseline: the share of the
             ``pairs`` in which it does.  Ties count half, and a diverged run loses to any other.
@@ -230,3 +232,4 @@ class Comparison(Generic[S]):
     n_failed: int | None = None
     n_baseline_diverged: int | None = None
     n_baseline_failed: int | None = None
+    p_divergence: float | None = None

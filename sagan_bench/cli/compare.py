@@ -68,6 +68,7 @@ def _findings(
         manifest = StudyManifest.of(studies[0])
         if manifest and is_own_question(manifest.study, baseline, metric, effect):
             return in_words(of_study(studies[0]))
+        baseline = baseline or (manifest.study.baseline if manifest else None)
     if baseline is None:
         raise UserError("compare: say with --baseline NAME which variant the others are held to")
     numbers = comparison.of_runs(_runs_in(places), baseline, metric, effect)
@@ -233,7 +234,7 @@ def frame(findings: "Findings") -> "Frame":
         "p_bonferroni", "hedges_g", "p_better", "pairs", "verdict", "shown_per_flop",
     )  # fmt: skip
     rows = [
-        {**row, mean: row["mean"], sd: row["sd"], "verdict": row["verdict"] or row["standing"]}
+        {**row, mean: row["mean"], sd: row["sd"], "verdict": row["says"] and row["says"].text}
         for row in compared.variants(findings)
     ]
     texts = ("variant", "baseline", "verdict")

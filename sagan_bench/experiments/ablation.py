@@ -191,7 +191,7 @@ def plan(
     ]
     known = manifest.data_fingerprint if manifest else _known(_spec(configs), without_data)
     points = _points(configs, known, folder)
-    manifest = _extended(manifest or StudyManifest.begun(study, auto, known), study, points)
+    manifest = _extended(manifest, StudyManifest.begun(study, auto, known), points)
     variants, chosen_seeds = set(only or study.all_variants), set(seeds or study.seeds)
     chosen = (c.id for c in points if c.variant in variants and c.seed in chosen_seeds)
     return Plan(folder, manifest, points, frozenset(chosen), retry)
@@ -223,10 +223,16 @@ def _with_seeds(
     return manifest.study.extended(requested, seeds)
 
 
-def _extended(manifest: StudyManifest, study: Study, points: Sequence[GridPoint]) -> StudyManifest:
-    """Return the manifest of a study that goes on: more runs once scores are there are a look."""
-    before = manifest.study
-    grown = {*study.seeds, *study.all_variants} - {*before.seeds, *before.all_variants}
+def _extended(
+    before: StudyManifest | None, begun: StudyManifest, points: Sequence[GridPoint]
+) -> StudyManifest:
+    """Return the manifest of a study that goes on, or begins.
+
+    More runs once scores are there are a look; so is a study that begins around runs with scores.
+    """
+    study, manifest = begun.study, before or begun
+    known = {*before.study.seeds, *before.study.all_variants} if before else set[int | str]()
+    grown = {*study.seeds, *study.all_variants} - known
     visible = any(point.record and point.record.scores for point in points)
     configs = {point.variant: point.config for point in points}
     facts = {name: manifest.facts.get(name) or counted(config) for name, config in configs.items()}

@@ -51,6 +51,8 @@ class Study(Experiment):
     def _complete(self) -> Self:
         if not self.pairs:
             raise ValueError("nothing is compared: give a baseline and variants, or [against]")
+        if len(set(self.variants)) < len(self.variants):
+            raise ValueError("variants must be different")
         if any(seed < 0 for seed in self.seeds) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds must be different numbers from 0")
         if self.preset not in presets():

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from sagan_bench.analysis.comparison import Kind
+from sagan_bench.analysis.costs import is_of
 from sagan_bench.analysis.limits import Doubt, Irregularity
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
 from sagan_bench.evaluation.protocol import suffix
@@ -122,11 +123,12 @@ def _contraries(primary: Words, findings: Findings) -> Iterator[str]:
         yield _at_cost(primary, Kind.EQUAL_FLOPS, "is shown per step, not per FLOP", findings)
     for reading in findings.secondary:
         of_cost = reading.kind == Kind.EQUAL_SECONDS
-        for c in reading.comparisons if reading.kind != Kind.EQUAL_FLOPS else ():
+        said = reading.kind == Kind.EQUAL_FLOPS and primary.shown_per_flop is False
+        for c in reading.comparisons if not said else ():
             same_way = (c.effect or 0) * (1 if reading.better == "higher" else -1) > 0
             contrary = c.effect and same_way != primary.verdict.is_better
             unshown = of_cost and not (excludes_0(c.interval) and abs(c.effect or 0) > c.min_effect)
-            if c.variant != primary.variant or not (contrary or unshown):
+            if not (is_of(c, primary) and (contrary or unshown)):
                 continue
             if of_cost:
                 yield _at_cost(primary, Kind.EQUAL_SECONDS, "is not shown per second", findings)
@@ -141,10 +143,9 @@ def _contraries(primary: Words, findings: Findings) -> Iterator[str]:
 def _at_cost(primary: Words, kind: Kind, said: str, findings: Findings) -> str:
     """Return that a verdict at equal steps says less at equal cost."""
     verdict = claimed(replace(primary, shown_per_flop=None))
-    reading = next((r for r in findings.secondary if r.kind == kind), None)
-    c = next(
-        (c for c in (reading.comparisons if reading else ()) if c.variant == primary.variant), None
-    )
+    readings = [reading for reading in findings.secondary if reading.kind == kind]
+    both = ((r, c) for r in readings for c in r.comparisons if is_of(c, primary))
+    reading, c = next(both, (readings[-1] if readings else None, None))
     if reading is None or c is None:
         why = f" ({reading.absent})" if reading and reading.absent else ""
         return f"That {verdict} {said}: the difference at equal {kind} is not known{why}."
@@ -160,17 +161,12 @@ def _with_interval(c: Words) -> str:
 def _settling(findings: Findings) -> Iterator[str]:
     curves = sum(variant.curves for variant in findings.variants)
     settled = sum(variant.settled for variant in findings.variants)
+    unsettled = sum(variant.unsettled for variant in findings.variants)
     if curves and 2 * settled < curves:
-        unsettled = sum(variant.unsettled for variant in findings.variants)
-        may = (
-            f" and {curves - settled - unsettled} may not have"
-            if curves > settled + unsettled
-            else ""
-        )
-        yield (
-            f"{unsettled} of {curves} runs had not settled at the end{may}: what is said holds at "
-            "this budget."
-        )
+        counts = {"had not settled at the end": unsettled,
+                  "may not have settled": curves - settled - unsettled}  # fmt: skip
+        said = " and ".join(f"{count} {ending}" for ending, count in counts.items() if count)
+        yield f"Of {plural(curves, 'run')} {said}: what is said holds at this budget."
 
 
 def _doubt(doubt: Doubt) -> str:

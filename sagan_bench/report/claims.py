@@ -123,7 +123,7 @@ def _figures(c: Words, reading: Reading, places: int, unit: str) -> tuple[tuple[
         ("95 % interval", span(c.interval, places)),
         (f"{many(unit)} with a figure", runs),
     ]
-    for name, p in (("Bonferroni", c.p_bonferroni), ("ranks", c.p_rank)):
+    for name, p in (("Bonferroni", c.p_bonferroni), ("divergence", c.p_divergence)):
         if p is not None:
             figures.append((f"p ({name})", p_value(p).removeprefix("p ").removeprefix("= ")))
     if c.pairs is not None:
@@ -142,8 +142,8 @@ def sureness(reading: Reading, status: str, unit: str = "run") -> str | None:
         return None
     (c,) = reading.comparisons
     without = "; ".join(lost(c, unit))
-    if c.verdict and c.verdict.is_by_divergence and c.p_rank is not None:
-        return f"{without}. By ranks, diverged {many(unit)} worst: {p_value(c.p_rank)}."
+    if c.p_divergence is not None:
+        return f"{without}. That this is chance: {p_value(c.p_divergence)}."
     runs = f"{plural(c.n_ok, unit)} against {c.n_baseline_ok}"
     counted = f"{runs} with a figure ({without})" if without else runs
     if c.interval is None:

@@ -32,9 +32,9 @@ EFFECT = (
 FILED = (
     "reading", "metric", "better", "min_effect", "variant", "baseline", "n", "n_ok", "n_baseline",
     "n_baseline_ok", "n_diverged", "n_failed", "n_baseline_diverged", "n_baseline_failed", "effect",
-    "standing", "p", "p_bonferroni", "p_rank", "hedges_g", "p_better", "pairs", "verdict",
-    "shown_per_flop", "seeds_needed", "interval_low", "interval_high", "interval_alone_low",
-    "interval_alone_high", "p_better_interval_low", "p_better_interval_high",
+    "standing", "p", "p_bonferroni", "p_rank", "p_divergence", "hedges_g", "p_better", "pairs",
+    "verdict", "shown_per_flop", "seeds_needed", "interval_low", "interval_high",
+    "interval_alone_low", "interval_alone_high", "p_better_interval_low", "p_better_interval_high",
 )  # fmt: skip
 """Values of a comparison in a file."""
 SUMMARY = (

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from sagan_bench.analysis.verdicts import Basis
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
 from sagan_bench.experiments.tuning import findings as tuning
@@ -22,7 +23,7 @@ SCHEMA_VERSION = 3
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda stored: {k: v for k, v in stored.items() if k != "tuning"} | {"kind": "study"},
-    2: lambda stored: _with_bonferroni(stored),
+    2: lambda stored: _of_older_rule(_with_bonferroni(stored)),
 }
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
@@ -202,6 +203,24 @@ def read(file: Path) -> AnyDocument:
 def not_a_report(file: Path, error: Exception) -> UserError:
     """Return the error that says that a page cannot be made of a file."""
     return UserError(f"{file} is not a report ({first_trouble(error)}); render it again from runs")
+
+
+OLDER_RULE = (
+    "This report was made under an older rule, which judged steps alone and secondary readings "
+    "too: render it again from its runs for what can be said today."
+)
+
+
+def _of_older_rule(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a report without verdicts on secondary readings, and with a warning of the others."""
+    findings = stored["findings"]
+    for reading in findings.get("secondary") or ():
+        reading["sentences"] = []
+        for comparison in reading["comparisons"]:
+            comparison |= {"verdict": None, "seeds_needed": None}
+            if comparison["standing"] == Basis.CONFIRMATORY:
+                comparison["standing"] = Basis.SECONDARY.value
+    return {**stored, "warnings": [OLDER_RULE, *stored["warnings"]]}
 
 
 def _with_bonferroni(stored: Any) -> Any:

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from sagan_bench.analysis.budget import BudgetCurve, Unit, Withheld
-from sagan_bench.analysis.comparison import Absence, Findings, Kind
+from sagan_bench.analysis.comparison import Findings, Kind
 from sagan_bench.analysis.comparison import Reading as Numbers
+from sagan_bench.analysis.costs import Absence
 from sagan_bench.analysis.variants import Variant
-from sagan_bench.analysis.verdicts import Verdict
+from sagan_bench.analysis.verdicts import Basis, Verdict
 from sagan_bench.report import readings
 from sagan_bench.report.formats import compact, duration
 from sagan_bench.report.readings import Reading
@@ -25,10 +26,19 @@ WITHOUT_CURVES = {
     Kind.EQUAL_SECONDS: "at equal seconds (secondary)",
     Kind.BEST: "the best on the way (secondary)",
 }
+ABSENT = {
+    Absence.NO_CURVES: "no scores on the way were taken (run.eval_every)",
+    Absence.OTHER_PROTOCOLS: "scores on the way were taken under different protocols",
+    Absence.NO_COSTS: "{} were not recorded",
+    Absence.SHARED_DEVICE: "withheld: runs shared a device, so their seconds tell of each other",
+    Absence.OTHER_DEVICES: "withheld: runs were made on different devices",
+    Absence.NO_COMMON_BUDGET: "no budget at which both have a score",
+}
 WITHHELD = {
     Withheld.NO_SCORES: "not every run was scored on the way (run.eval_every)",
     Withheld.NO_COST: "not recorded",
     Withheld.SHARED_DEVICE: "withheld: runs shared a device, so their seconds tell of each other",
+    Withheld.OTHER_DEVICES: "withheld: runs were made on different devices",
     Withheld.NO_COMMON_BUDGET: "no budget at which both have a score",
     Withheld.TOO_FEW: "fewer than 5 runs with a figure in a group",
 }
@@ -74,12 +84,11 @@ def reading(numbers: Numbers) -> Reading:
     """Return a reading in words: title, a sentence for each comparison, or why there is none."""
     kind, comparisons = numbers.kind, tuple(map(in_words, numbers.comparisons))
     title, absent = TITLES[kind], None
-    if numbers.absent is Absence.NO_CURVES:
-        title, absent = WITHOUT_CURVES[kind], "no scores on the way were taken (run.eval_every)"
-    elif numbers.absent is Absence.SHARED_DEVICE:
-        absent = WITHHELD[Withheld.SHARED_DEVICE]
-    elif numbers.absent:
-        absent = f"{kind} were not recorded"
+    if numbers.absent:
+        absent = ABSENT[numbers.absent].format(kind)
+        title = WITHOUT_CURVES[kind] if numbers.absent is Absence.NO_CURVES else title
+        pairs = ", ".join(f"{compared} v {baseline}" for compared, baseline in numbers.without)
+        absent = f"{pairs}: {absent}" if pairs else absent
     return Reading(
         kind=kind,
         title=title,
@@ -135,18 +144,28 @@ def _endings(variant: Variant) -> str:
 
 def of_curve(curve: BudgetCurve) -> str:
     """Return from which budget on a difference is beyond the smallest that matters."""
-    of = f"{curve.variant} against {curve.baseline}, by {UNITS[curve.unit]}"
+    of = f"{curve.variant} against {curve.baseline}, by {UNITS[curve.unit]}{_limits(curve)}"
     if curve.withheld:
         return f"{of}: {WITHHELD[curve.withheld]}"
-    matters = f"the {curve.margin:.3g} that matters"
+    matters = f"more than the {curve.margin:.3g} that matters"
     last = spent(curve.points[-1].budget, curve.unit)
+    way = "higher" if curve.points[-1].effect > 0 else "lower"
     if curve.crosses is None:
-        return f"{of}: at {last} the difference is not beyond {matters}"
-    way = "above" if curve.points[-1].effect > 0 else "below"
-    text = f"{of}: {way} {matters} from {spent(curve.crosses, curve.unit)} on"
+        return f"{of}: at {last} not {way} by {matters}"
+    text = f"{of}: {way} by {matters} from {spent(curve.crosses, curve.unit)} on"
     if curve.excludes_margin is None:
         return f"{text}, its interval not wholly up to {last}"
     return f"{text}, its whole interval from {spent(curve.excludes_margin, curve.unit)} on"
+
+
+def _limits(curve: BudgetCurve) -> str:
+    """Return what limits a curve: how much may be said, and that runs are missing from it."""
+    standing = "" if curve.basis in ("", Basis.CONFIRMATORY) else curve.basis
+    sides = zip(curve.runs, curve.attempted, strict=True)
+    lost = any(n < attempted for n, attempted in sides)
+    those = f"of the {' and '.join(map(str, curve.runs))} runs that finished" if lost else ""
+    parts = ", ".join(filter(None, (standing, those)))
+    return f" ({parts})" if parts else ""
 
 
 UNITS = {Unit.STEPS: "steps", Unit.FLOPS: "FLOPs", Unit.SECONDS: "time"}

@@ -149,8 +149,8 @@ def _in_figures(c: Words, metric: Metric) -> str:
     figures = [f"{metric.label} {effect}{interval}", f"n = {c.n} v {c.n_baseline}"]
     if c.verdict and c.p_bonferroni is not None:
         figures.append(f"Bonferroni {p_value(c.p_bonferroni)}")
-    if c.verdict and c.verdict.is_by_divergence and c.p_rank is not None:
-        figures.append(f"by ranks {p_value(c.p_rank)}")
+    if c.p_divergence is not None:
+        figures.append(f"by divergence {p_value(c.p_divergence)}")
     figures += filter(None, [ahead(c)])
     if c.verdict is None and c.effect:
         favours = c.variant if (c.effect > 0) == (metric.better == "higher") else c.baseline

@@ -656,8 +656,8 @@ def test_each_difference_is_told_by_budget(tmp_path: Path) -> None:
     assert 90 < steps.crosses < 100
     lines = [of_curve(curve) for curve in known.by_budget]
     assert lines[0] == (
-        "sagan against no-attention, by steps: above the 0.05 that matters from 94 steps on, its "
-        "whole interval from 100 steps on"
+        "sagan against no-attention, by steps: higher by more than the 0.05 that matters from 94 "
+        "steps on, its whole interval from 100 steps on"
     )
     again = json.loads(json.dumps(asdict(in_words(known)), allow_nan=False))
     assert len(again["by_budget"]) == 3
@@ -758,3 +758,132 @@ def test_no_verdict_of_runs_that_no_study_names(tmp_path: Path) -> None:
         assert {c.standing for c in reading.comparisons} <= {Standing(Basis.POST_HOC)}
     assert "post hoc" in sentence(known)
     assert known.question.text == "How does sagan differ from no-attention?"
+
+
+# --- What a sceptic found ----------------------------------------------------------------------
+
+
+def test_at_equal_flops_both_are_read_where_both_were_scored(tmp_path: Path) -> None:
+    """A last score before the end is not taken for one at the end."""
+    early = [(25, 0.2), (50, 0.6)]
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, early), "sagan": (GOOD, 200, early)})
+    known = findings(gather(paths), question())
+    (flops,) = secondary(known, "at equal FLOPs").comparisons
+    # both had spent 50 * 100: no-attention at 50, sagan at 25
+    assert flops.effect == pytest.approx(0.2 * np.mean(GOOD) - 0.6 * np.mean(BAD))
+    none = priced(
+        tmp_path / "none",
+        {"no-attention": (BAD, 100, [(100, 1.0)]), "sagan": (GOOD, 200, [(100, 1.0)])},
+    )
+    known = findings(gather(none), question())
+    absent = secondary(known, "at equal FLOPs").absent
+    assert absent == "no budget at which both have a score"
+    assert known.primary.comparisons[0].shown_per_flop is False
+
+
+def test_a_variant_with_two_baselines_is_read_at_each_ones_budget(tmp_path: Path) -> None:
+    line = [(10, 0.1), (100, 1.0)]
+    paths = priced(tmp_path, {
+        "no-attention": (BAD, 50, line), "g-only": (BAD, 80, line), "sagan": (GOOD, 100, line),
+    })  # fmt: skip
+    pairs = (("sagan", "no-attention"), ("sagan", "g-only"))
+    known = findings(gather(paths), question(pairs=pairs))
+    first, second = secondary(known, "at equal FLOPs").comparisons
+    assert first.effect == pytest.approx(0.5 * np.mean(GOOD) - np.mean(BAD))
+    assert second.effect == pytest.approx(0.8 * np.mean(GOOD) - np.mean(BAD))
+    assert (second.variant, second.baseline) == ("sagan", "g-only (budget of sagan)")
+
+
+def test_flops_are_those_of_any_run_that_knows_them(tmp_path: Path) -> None:
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, LATE), "sagan": (GOOD[1:], 200, LATE)})
+    for path in paths[5:]:
+        path.rename(path.with_name(path.name.replace("-s", "-t")))
+    failed = run(tmp_path, "sagan", 9, None, status="failed", cost={"flops_per_step": None})
+    more = [run(tmp_path / "more", "sagan", 8, 0.5, curve=LATE, cost={"flops_per_step": 200})]
+    paths = [*paths[:5], *sorted(tmp_path.glob("sagan-t*")), failed, *more]
+    known = findings(gather(paths), question())
+    assert known.runs.flops_per_step("sagan") == 200
+
+
+def test_flops_that_one_side_alone_knows_show_nothing(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD, cost={"flops_per_step": None})
+    paths += group(tmp_path, "no-attention", BAD)
+    known = findings(gather(paths), question())
+    assert known.primary.comparisons[0].shown_per_flop is False
+
+
+def test_one_pair_without_costs_leaves_the_others(tmp_path: Path) -> None:
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, EARLY), "sagan": (GOOD, 120, EARLY)})
+    paths += group(tmp_path, "g-only", GOOD, curve=EARLY, cost={"flops_per_step": None})
+    paths += group(tmp_path, "feat4", [None] * 5)
+    pairs = tuple((name, "no-attention") for name in ("sagan", "g-only", "feat4"))
+    known = findings(gather(paths), question(pairs=pairs))
+    there, absent = (r for r in known.secondary if r.kind == "FLOPs")
+    assert [c.variant for c in there.comparisons] == ["sagan", "feat4"]
+    assert absent.without == (("g-only", "no-attention"),)
+    assert known.primary.comparisons[0].shown_per_flop is True
+
+
+def test_equal_flops_that_point_the_other_way_are_told_beside_a_control(tmp_path: Path) -> None:
+    far = [(50, 0.2), (83, 0.2), (100, 1.0)]
+    paths = priced(tmp_path, {
+        "no-attention": (BAD, 100, EARLY), "sagan": (GOOD, 120, far), "wider": (BAD, 120, EARLY),
+    })  # fmt: skip
+    known = findings(gather(paths), question(pairs=(("sagan", "no-attention"), ("sagan", "wider"))))
+    assert known.primary.comparisons[0].shown_per_flop is True
+    told = list(caveats.contraries(in_words(known)))
+    assert any("at equal FLOPs" in text and "points the other way" in text for text in told)
+
+
+def test_a_loser_of_another_recipe_is_no_control(tmp_path: Path) -> None:
+    paths = priced(tmp_path, {"no-attention": (BAD, 100, LATE), "sagan": (GOOD, 120, LATE)})
+    slow = ["training.lr_g=0.001"]
+    paths += group(tmp_path, "wider", BAD, curve=LATE, cost={"flops_per_step": 120}, sets=slow)
+    known = findings(gather(paths), question(pairs=(("sagan", "no-attention"), ("sagan", "wider"))))
+    assert known.primary.comparisons[0].shown_per_flop is False
+
+
+def test_a_curve_by_budget_says_what_it_rests_on(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", [*GOOD, None, None], curve=RISING)
+    paths += group(tmp_path, "no-attention", BAD, curve=RISING)
+    (steps, *_) = findings(gather(paths), question(looks=1)).by_budget
+    assert of_curve(steps).startswith(
+        "sagan against no-attention, by steps (exploratory, of the 5 and 5 runs that finished): "
+    )
+    small = findings(gather(paths), question(comparable=False))
+    assert small.by_budget == ()
+
+
+def test_scores_on_the_way_of_two_protocols_are_not_put_together(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD, curve=RISING) + group(tmp_path, "no-attention", BAD)
+    curves = [score(v, step, final=False, n_fake=64) for step, v in RISING]
+    for path in paths[5:]:
+        record = json.loads((path / "record.json").read_text())
+        record["scores"] = [*(s.model_dump(mode="json") for s in curves), *record["scores"]]
+        record.pop("sha256", None)
+        (path / "record.json").write_text(json.dumps(record))
+    known = findings(gather(paths), question())
+    assert secondary(known, "the best on the way").absent == (
+        "scores on the way were taken under different protocols"
+    )
+    assert known.by_budget == ()
+
+
+def test_seconds_on_different_devices_are_not_put_together(tmp_path: Path) -> None:
+    paths = group(tmp_path, "sagan", GOOD, curve=RISING)
+    paths += group(tmp_path, "no-attention", BAD, curve=RISING)
+    for path in paths[5:]:
+        record = json.loads((path / "record.json").read_text())
+        record["environment"]["device_name"] = "a card"
+        record.pop("sha256", None)
+        (path / "record.json").write_text(json.dumps(record))
+    known = findings(gather(paths), question())
+    assert secondary(known, "at equal seconds").absent == (
+        "withheld: runs were made on different devices"
+    )
+    assert known.by_budget[2].withheld == "other devices"
+
+
+def test_a_margin_of_nothing_is_no_margin_to_be_beyond(tmp_path: Path) -> None:
+    known = found(tmp_path, GOOD, BAD, measure=Measure(metric="twin_rate", min_effect=0.0))
+    assert known.primary.comparisons[0].verdict == "better"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import example_records
 import pytest
 import torch
 from example_studies import FILE, here, small_study
@@ -490,3 +491,15 @@ def test_folders_tell_the_data_apart(tmp_path: Path) -> None:
     cifar = study.load("presence", set={"data.source": "cifar10:x"})
     assert ablation.folder_of(cifar, tmp_path, None) == tmp_path / "presence-cifar10"
     assert ablation.folder_of(cifar, tmp_path, "mine") == tmp_path / "mine"
+
+
+def test_a_study_that_begins_around_runs_with_scores_has_looked(tmp_path: Path) -> None:
+    study = small_study(tmp_path)
+    first = ablation.plan(study, tmp_path / "runs" / "small", here)
+    assert first.manifest.looks == 0
+    ready = ablation.with_data(first)
+    assert ablation.plan(study, ready.folder, here).manifest.looks == 0
+    path = ready.points[0].path
+    config = ready.points[0].config.model_dump(mode="json")
+    example_records.stored(path, config=config, scores=(example_records.score(),))
+    assert ablation.plan(study, ready.folder, here).manifest.looks == 1

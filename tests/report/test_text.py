@@ -103,9 +103,9 @@ def test_what_is_provisional_says_so_in_its_sentence() -> None:
         (
             [None] * 5,
             FID,
-            "other is worse than sagan by divergence: FID not to be compared, n = 5 v 5, by ranks "
-            "p = 0.0075, ahead in 0 of 25 pairs [0, 0.36]; 5 of 5 runs of other diverged; "
-            "no t test: too few values, or no spread in either group",
+            "other is worse than sagan by divergence: FID not to be compared, n = 5 v 5, by "
+            "divergence p = 0.002, ahead in 0 of 25 pairs [0, 0.36]; 5 of 5 runs of other "
+            "diverged; no t test: too few values, or no spread in either group",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal
 import optuna
 from optuna.storages import BaseStorage
 
-from sagan_bench.analysis import statistics
+from sagan_bench.analysis import costs, statistics
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
 from sagan_bench.analysis.verdicts import Basis, Comparison, Lost, Metric, S, Standing
 from sagan_bench.core.errors import UserError
@@ -108,6 +108,7 @@ class SearchFindings:
         reported: its mean on set B; null while that is to come, or if a run of it was lost.
         optimism: by how much ``searched`` looks better than ``reported``, in units of the metric.
         missing: runs on fresh seeds that are to come, as far as is known.
+        flops_per_step: what a step of the winner computes.
     """
 
     id: str
@@ -125,6 +126,7 @@ class SearchFindings:
     reported: float | None
     optimism: float | None
     missing: int
+    flops_per_step: int | None = None
 
     @property
     def is_over(self) -> bool:
@@ -274,6 +276,7 @@ def search_findings(
         reported=reported,
         optimism=optimism,
         missing=len(again.missing),
+        flops_per_step=again.flops_per_step,
     )
 
 
@@ -371,6 +374,19 @@ def _compared(
     elif least < CONFIRMATORY_N:
         standing = Standing(Basis.FEW_SEARCHES, searches=least)
     else:
-        return compared[0].standing, compared
+        return compared[0].standing, tuple(_per_step(c, over) for c in compared)
     plain = (replace(c, standing=standing, verdict=None, seeds_needed=None) for c in compared)
     return standing, tuple(plain)
+
+
+def _per_step(
+    comparison: Comparison[Standing], searched: Sequence[SearchFindings]
+) -> Comparison[Standing]:
+    """Return a comparison that says where it holds per step alone: trials have equal steps."""
+
+    def flops_per_step(variant: str) -> int:
+        known = (search.flops_per_step for search in searched if search.variant == variant)
+        return max((flops for flops in known if flops), default=0)
+
+    costlier = costs.prefers_costlier(comparison, flops_per_step)
+    return replace(comparison, shown_per_flop=False if costlier else None)

@@ -260,6 +260,8 @@ class Confirmation:
     chosen: Candidate | None
     missing: tuple[TrialRun, ...]
     """Runs that are still to be made, as far as is known."""
+    flops_per_step: int | None = None
+    """What a step of such a run computes, if one says so."""
 
     @property
     def reported(self) -> float | None:
@@ -281,6 +283,7 @@ def confirmation(
     """
     objectives = search.manifest.tuning.objectives
     missing: list[TrialRun] = []
+    flops: list[int | None] = []
 
     def outcomes(trial: Trial, seeds: Iterable[int]) -> dict[int, float | None]:
         over = dict[int, float | None]()
@@ -290,6 +293,7 @@ def confirmation(
             if record is None or not record.status.is_over:
                 missing.append(run)
             else:
+                flops.append(record.cost.flops_per_step)
                 over[seed] = None if record.status.is_lost else value(record, objectives[0])
         return over
 
@@ -308,7 +312,8 @@ def confirmation(
     index = min(range(len(best)), key=lambda index: _rank(candidates[index], objectives))
     on_b = outcomes(best[index], search.seeds.reported_on)
     candidates[index] = replace(candidates[index], on_b=on_b)
-    return Confirmation(tuple(candidates), candidates[index], tuple(missing))
+    of_step = next(filter(None, flops), None)
+    return Confirmation(tuple(candidates), candidates[index], tuple(missing), of_step)
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:

@@ -44,9 +44,14 @@ class Cost(Section):
             cost(points, f"training, {unit}", primary.label, theme.looks),
             "cost",
             f"Medians of training time and {primary.label}: {medians}",
-            f"Every finished run is a point; {way} is better.",
+            f"Every finished run is a point; {way} is better.{_shared(document)}",
         )
         yield self.block(Charts((chart,)))
+
+
+def _shared(document: Document) -> str:
+    shared = any(variant.shared_device for variant in document.findings.variants)
+    return " Runs shared a device: their times tell of each other too." if shared else ""
 
 
 def cost(
