@@ -35,6 +35,8 @@ def in_results(here: RunConfig, there: RunConfig) -> list[Difference]:
 
 
 def _changes_results(key: str) -> bool:
+    if key.startswith("own."):
+        return key.endswith(".sha256")
     return not key.startswith("run.") and key not in LABELS
 
 
