@@ -21,6 +21,8 @@ from sagan_bench.cli.options import (
     RetryFailed,
     Runs,
     Sets,
+    With,
+    load_own,
     program,
 )
 from sagan_bench.cli.running import Where, carry_out
@@ -51,6 +53,7 @@ def ablate(
     steps: Annotated[int | None, typer.Option(min=1, help="Generator updates of each cell")] = None,
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
     sets: Sets = None,
+    with_: With = None,
     name: Annotated[
         str | None, typer.Option(help="Folder below --runs [default: the study's]")
     ] = None,
@@ -72,6 +75,7 @@ def ablate(
 
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
+    load_own(with_)
     where = Where.of(jobs, device, engine, in_process)
     requested = _requested(study, data, steps, preset, sets or [])
     planned = ablation.plan(

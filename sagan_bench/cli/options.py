@@ -28,6 +28,8 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs")]
 RunName = Annotated[str, typer.Argument(help="A run's folder, or its name")]
 Weights = Annotated[str, typer.Option(help="ema or raw")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value")]
+WITH = "Python file of components of your own, repeatable"
+With = Annotated[list[Path] | None, typer.Option("--with", help=WITH)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run; do nothing")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda")]
 Devices = Annotated[str, typer.Option("--device", help="auto (every GPU), cpu, cuda:N")]
@@ -108,6 +110,7 @@ class Choice:
     variant: str | None
     file: Path | None
     sets: tuple[str, ...]
+    own: tuple[Path, ...]
     flags: dict[str, tuple[str, Any]]
 
     def of_variant(self, variant: str) -> "Choice":
@@ -123,6 +126,8 @@ class Choice:
     def resolve(self) -> "Resolved":
         """Return the configuration for this machine, under its right name.  Raises `UserError`."""
         from sagan_bench.config.layers import decide, read
+
+        load_own(self.own)
         from sagan_bench.session.capabilities import capabilities
 
         requested = read(
@@ -164,6 +169,7 @@ def _parameters() -> Iterator[inspect.Parameter]:
     yield _parameter("--variant", str, "What to change: sagan, no-attention")
     yield _parameter("--config", Path, "TOML file of settings")
     yield _parameter("--set", list[str], "section.key=value, repeatable; see: show config")
+    yield _parameter("--with", list[Path], WITH)
     for flag in FLAGS:
         kind = flag.kind
         declared = (f"{flag.option}/--no-{flag.option[2:]}",) if kind is bool else (flag.option,)
@@ -213,6 +219,7 @@ def _choice(values: dict[str, Any]) -> Choice:
         variant=values[_name("--variant")],
         file=values[_name("--config")],
         sets=tuple(values[_name("--set")] or ()),
+        own=tuple(values[_name("--with")] or ()),
         flags=flags,
     )
 
@@ -253,6 +260,14 @@ class Verb(TyperCommand):
         last = ((key, key.rpartition(".")[2]) for key in field_types())
         known = [key for key, own in last if name and (own == name or own.startswith(f"{name}_"))]
         return [f"--set {key}=..." for key in known[:MOST_SUGGESTED]]
+
+
+def load_own(files: Iterable[Path] | None) -> None:
+    """Have the components in files known.  Raises `UserError` with the line that is wrong."""
+    from sagan_bench.core import extensions
+
+    for file in files or ():
+        extensions.load(file)
 
 
 def program() -> str:

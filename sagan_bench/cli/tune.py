@@ -20,7 +20,9 @@ from sagan_bench.cli.options import (
     Runs,
     Sets,
     Storage,
+    With,
     either,
+    load_own,
     pick,
     program,
 )
@@ -75,6 +77,7 @@ def tune(
     data: Annotated[str | None, typer.Option(help="Tune on other images")] = None,
     steps: Steps = None,
     sets: Sets = None,
+    with_: With = None,
     confirm: Confirm = True,
     retry_failed: RetryFailed = False,
     jobs: Jobs = None,
@@ -94,6 +97,7 @@ def tune(
         return
     from sagan_bench.experiments.tuning import definition, planning
 
+    load_own(with_)
     names = (variants or variant).split(",")
     settings = _settings(data, sets or [])
     tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)

@@ -31,11 +31,13 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Diffe
 def in_results(here: RunConfig, there: RunConfig) -> list[Difference]:
     """Return (key, here, there) of all but the seed that changes what a run computes."""
     dumped = (config.model_dump(mode="json") for config in (here, there))
-    return [pair for pair in differences(*dumped) if _changes_results(pair.key)]
+    return [pair for pair in differences(*dumped) if _changes_results(pair)]
 
 
-def _changes_results(key: str) -> bool:
-    return not key.startswith("run.") and key not in LABELS
+def _changes_results(pair: Difference) -> bool:
+    if pair.key.startswith("own."):  # where only one has it, the component's name says so
+        return pair.key.endswith(".sha256") and ABSENT not in (pair.here, pair.there)
+    return not pair.key.startswith("run.") and pair.key not in LABELS
 
 
 def listed(pairs: Iterable[Difference], form: str = "{}: {} here, {} asked") -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sagan_bench.config.naming import rightly_named, shipped_part
+from sagan_bench.config.options import Options
 from sagan_bench.config.schema import (
     COMPONENTS,
     LABELS,
@@ -22,6 +23,7 @@ from sagan_bench.config.schema import (
 )
 from sagan_bench.config.variants import pick, presets, variant_settings
 from sagan_bench.config.wording import in_words
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.stored import load_toml, parsed_toml, shortened
@@ -122,7 +124,9 @@ def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) 
             origins[key] = origin
     config = _validate(values, origins)
     there = dict(flatten(config.model_dump()))
-    return Resolved(config, {key: origin for key, origin in origins.items() if key in there})
+    known = {key: origin for key, origin in origins.items() if key in there}
+    known |= {key: "its file" for key in there if key.startswith("own.")}
+    return Resolved(config, known)
 
 
 def decide(requested: Resolved, host: Host) -> Resolved:
@@ -249,7 +253,20 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
     for key, value in flatten(config.model_dump()):
         if key in MOST and key in origins and value is not None and value > MOST[key]:
             raise UserError(f"{key} = {value:,} ({origins[key]}): at most {MOST[key]:,}")
-    return config
+    return _with_own(config)
+
+
+def _with_own(config: RunConfig) -> RunConfig:
+    """Return a configuration that says which files its components come from, if not from here."""
+    own = {}
+    for kind, name in config.components:
+        if extension := extensions.that_has(kind, name):
+            own[extension.name] = extension.described
+        else:
+            own |= {
+                stem: of for stem, of in config.own.items() if f"{kind}/{name}" in of["components"]
+            }
+    return config if own == config.own else config.model_copy(update={"own": Options(own)})
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:

@@ -48,6 +48,8 @@ def own_settings(component: Any, options: Any, what: str, at: tuple[str, ...] = 
     Raises:
         ValidationError: of one that it does not have, with the closest, or of a wrong value.
     """
+    if component.Settings is None:  # of a component whose code is not loaded
+        return Options(options)
     known = component.Settings.model_fields
     given = options if isinstance(options, dict) else {}
     errors = []

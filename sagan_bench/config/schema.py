@@ -309,6 +309,25 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunSection = RunSection()
+    own: Options = Options()
+    """Files of components of one's own that it names: stem -> `Extension.described`."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_own(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """``own`` is younger than records, and absent where there is none."""
+        return {key: value for key, value in handler(self).items() if key != "own" or value}
+
+    @property
+    def components(self) -> list[tuple[str, str]]:
+        """What it names of each kind: (name of the registry, name of the component)."""
+        named = [
+            ("ATTENTION", self.model.attention.kind),
+            ("FAMILIES", self.model.architecture),
+            ("LOSSES", self.training.loss),
+            ("EXTRACTORS", self.evaluation.extractor),
+            ("SOURCES", kind_of(self.data.source)),
+        ]
+        return named + [("METRICS", metric) for metric in self.evaluation.metrics]
 
     @model_validator(mode="after")
     def _loss_goes_with_the_rest(self) -> "RunConfig":
@@ -362,6 +381,8 @@ LABELS = ("preset", "variant", "name")
 
 
 def _changes_results(key: str) -> bool:
+    if key.startswith("own."):
+        return key.endswith(".sha256")  # all else follows from it
     return key not in LABELS and key != "data.source" and not key.startswith("run.")
 
 

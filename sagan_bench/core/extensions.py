@@ -6,21 +6,27 @@ process that makes runs loads it.
 """
 
 import hashlib
+import json
 import re
 import sys
 import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sagan_bench.core import registry
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.files import atomic_write
 from sagan_bench.core.registry import Registry
 
 MODULE = "sagan_bench_own_"
 """What the name of such a module begins with; the stem of its file follows."""
 STEM = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,60}")
-KINDS: dict[str, Registry[object]] = {
+FOLDER = "own"
+"""Of copies, in the folder of a run."""
+KINDS: dict[str, Registry[Any]] = {
     name: kind for name, kind in vars(registry).items() if isinstance(kind, Registry)
 }
 """The registries by the names under which a file imports them."""
@@ -32,11 +38,13 @@ class Extension:
 
     Attributes:
         file: where it was read.
+        content: that of the file.
         sha256: of its content.
         components: (name of the registry, name of the component), in the order registered.
     """
 
     file: Path
+    content: bytes
     sha256: str
     components: tuple[tuple[str, str], ...]
 
@@ -44,6 +52,33 @@ class Extension:
     def name(self) -> str:
         """The stem of the file."""
         return self.file.stem
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a configuration keeps of it: the hash, and what must be known of its components."""
+        facts = {f"{kind}/{name}": _facts(KINDS[kind][name]) for kind, name in self.components}
+        return {"sha256": self.sha256, "components": facts}
+
+
+def _facts(component: Any) -> dict[str, Any]:
+    """Return what a class says of itself in class variables, as far as JSON can hold it."""
+    names = {
+        name
+        for base in component.__mro__
+        for name, kind in vars(base).get("__annotations__", {}).items()
+        if str(kind).startswith(("typing.ClassVar", "ClassVar"))
+    }
+    facts = {name: getattr(component, name, None) for name in sorted(names - {"name", "Settings"})}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in facts.items()
+            if _is_json(v)}  # fmt: skip
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return value is not None
 
 
 _known: dict[str, Extension] = {}
@@ -60,9 +95,13 @@ def load(file: Path) -> Extension:
     if file.suffix != ".py" or not STEM.fullmatch(file.stem):
         raise UserError(f"{file}: expected a Python file such as my_block.py")
     try:
-        content = file.read_bytes()
+        return load_content(file, file.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
+
+
+def load_content(file: Path, content: bytes) -> Extension:
+    """Run what a file held, and return what it registered.  Raises as `load`."""
     sha256 = hashlib.sha256(content).hexdigest()
     earlier = _known.get(file.stem)
     if earlier and earlier.sha256 == sha256:
@@ -79,7 +118,7 @@ def load(file: Path) -> Extension:
     except BaseException:
         _forget(file.stem, _added(before))
         raise
-    _known[file.stem] = Extension(file, sha256, components)
+    _known[file.stem] = Extension(file, content, sha256, components)
     return _known[file.stem]
 
 
@@ -87,6 +126,66 @@ def forget(name: str) -> None:
     """Know the components of a file no more; nothing if none was loaded under that stem."""
     if earlier := _known.pop(name, None):
         _forget(name, earlier.components)
+
+
+def that_has(kind: str, name: str) -> Extension | None:
+    """Return the file that registered a component; None if none did."""
+    having = (known for known in _known.values() if (kind, name) in known.components)
+    return next(having, None)
+
+
+def recall(own: Any) -> None:
+    """Have components known by what a configuration keeps of them, until their code is loaded.
+
+    So records are read without running anybody's code; networks are not made of such components.
+    """
+    for described in own.values() if isinstance(own, dict) else ():
+        components = described.get("components") if isinstance(described, dict) else None
+        for key, facts in components.items() if isinstance(components, dict) else ():
+            kind, _, name = key.partition("/")
+            if kind in KINDS and isinstance(facts, dict):
+                KINDS[kind].recall(name, facts)
+
+
+def require(own: Mapping[str, Any], folder: Path | None = None) -> list[Extension]:
+    """Return the files that a configuration was made with, run here from ``folder`` if need be.
+
+    Args:
+        own: name -> what the configuration keeps of a file.
+        folder: of a run, with copies in `FOLDER`.
+
+    Raises:
+        UserError: a file is not here, or is another than then.
+    """
+    needed = []
+    for name, described in own.items():
+        sha256 = described["sha256"]
+        copy = folder / FOLDER / f"{name}.py" if folder else None
+        known = _known.get(name)
+        if (known is None or known.sha256 != sha256) and copy and copy.is_file():
+            content = copy.read_bytes()
+            if hashlib.sha256(content).hexdigest() == sha256:
+                known = load_content(copy, content)
+        if known is None:
+            raise UserError(
+                f"what {name}.py registers is needed (SHA-256 {sha256[:12]}...): add --with FILE"
+            )
+        if known.sha256 != sha256:
+            raise UserError(
+                f"{known.file} has SHA-256 {known.sha256[:12]}..., and the run began with "
+                f"{sha256[:12]}...: another source is another run; restore it, or begin a new run"
+            )
+        needed.append(known)
+    return needed
+
+
+def leave(needed: Iterable[Extension], folder: Path) -> None:
+    """Leave copies of files in a run's folder."""
+    for extension in needed:
+        copy = folder / FOLDER / extension.file.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():
+            atomic_write(copy, extension.content)
 
 
 def _added(before: dict[str, set[str]]) -> tuple[tuple[str, str], ...]:

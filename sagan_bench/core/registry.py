@@ -31,6 +31,21 @@ class Unknown(ValueError):
     """A name that no component has here; the message names the closest."""
 
 
+class Recalled:
+    """A component of which only the facts are known, because its code is not loaded."""
+
+    name: str
+    what: str
+    Settings = None
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise UserError(f"the code of the {self.what} {self.name!r} is not loaded: add --with FILE")
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Accept whatever its own class accepted."""
+
+
 class Registry(Mapping[str, type[T]], Generic[T]):
     """The components of one kind by name, those of the package in alphabetical order first.
 
@@ -47,6 +62,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         names = (path.stem for path in folder.glob("[!_]*.py"))
         self._modules = {name.replace("_", separator): name for name in sorted(names)}
         self._known: dict[str, type[T]] = {}
+        self._recalled: dict[str, type[Any]] = {}
 
     def register(self, name: str) -> Callable[[type[C]], type[C]]:
         """Return the decorator that makes a class known under ``name``.
@@ -85,6 +101,12 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if name not in self._modules:
             del self._known[name]
 
+    def recall(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Have a component known by its facts alone, until its class is registered."""
+        if NAME.fullmatch(name) and name not in self._modules:
+            known = {**facts, "name": name, "what": self.what}
+            self._recalled[name] = type("Recalled", (Recalled,), known)
+
     def check(self, name: str) -> str:
         """Return ``name`` if a component is called so, without reading its module.
 
@@ -101,6 +123,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             self.check(name)
         except ValueError as error:
             raise UserError(str(error)) from None
+        if name not in self._known and name in self._recalled:
+            return self._recalled[name]
         if name not in self._known:
             module = f"sagan_bench.{self.package}.{self._modules[name]}"
             importlib.import_module(module)
@@ -109,10 +133,10 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._modules or name in self._known
+        return name in self._modules or name in self._known or name in self._recalled
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self._modules, *self._known]))
+        return iter(dict.fromkeys([*self._modules, *self._known, *self._recalled]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))

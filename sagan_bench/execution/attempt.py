@@ -6,6 +6,7 @@ import traceback
 import torch
 
 from sagan_bench.config.layers import override
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import MachineError, UserError, machine_error
 from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.execution.slots import Slot
@@ -23,12 +24,15 @@ def placed(job: Job, slot: Slot) -> Job:
     if experiment.threads_of(job.path) is None:
         settings["run.threads"] = job.config.run.threads or slot.threads
     config = override(job.config, {key: ("engine", value) for key, value in settings.items()})
-    return Job(job.id, config, job.path, job.digest)
+    own = tuple(extensions.require(config.own, job.path))
+    return Job(job.id, config, job.path, job.digest, own=own)
 
 
 def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
     """Make a run to its end; all ends but the interpreter's own are recorded."""
     try:
+        for extension in job.own:
+            extensions.load_content(extension.file, extension.content)
         record = experiment.run(job.config, out=job.path, watch=watch, stop=stop)
         return Ended(record.status, record.reason)
     except Stopped as stopped:

@@ -1,10 +1,11 @@
 """A run to be made, what happens in it, and what an engine does; none of it needs torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.extensions import Extension
 from sagan_bench.runs.records import Status
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ class Job:
     config: RunConfig
     path: Path
     digest: str
+    own: tuple[Extension, ...] = field(default=(), kw_only=True)
+    """Files of components that it needs, for a process that has not loaded them."""
 
     @property
     def variant(self) -> str:

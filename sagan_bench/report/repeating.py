@@ -11,6 +11,7 @@ from sagan_bench.config.layers import assemble
 from sagan_bench.config.naming import shipped_part
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.config.variants import variant_settings
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
 from sagan_bench.experiments import study
@@ -28,12 +29,14 @@ def of_run(record: Record) -> str | None:
 
     Null where the preset or the variant is not one that ships here.
     """
+    extensions.recall(record.config.get("own"))
     config = RunConfig.model_validate(record.config)
     before = _plain(config.preset, config.variant)
     if before is None:
         return None
     words = ["train", "--preset", config.preset, "--variant", config.variant]
-    return _line(words, "--seed", config.seed, *_sets(_results(config), before))
+    files = [word for name in config.own for word in ("--with", f"{name}.py")]
+    return _line(words, "--seed", config.seed, *files, *_sets(_results(config), before))
 
 
 def beyond_preset(config: RunConfig) -> list[Difference] | None:
@@ -51,7 +54,7 @@ def beyond_preset(config: RunConfig) -> list[Difference] | None:
 def _results(config: RunConfig) -> Iterator[tuple[str, Any]]:
     """Yield the settings of a run but for labels, and for how it was run."""
     for key, value in flatten(config.model_dump(mode="json")):
-        is_label = key in ("preset", "variant", "name", "seed")
+        is_label = key in ("preset", "variant", "name", "seed") or key.startswith("own.")
         if not is_label and (not key.startswith("run.") or key in RUN_SETTINGS):
             yield key, value
 

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import extensions
 from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.core.stored import fitting
 from sagan_bench.runs.records import RECORD, Record, Score
@@ -69,6 +70,7 @@ class Run:
     @cached_property
     def config(self) -> RunConfig:
         """Its configuration.  Raises `UserError` if its record is damaged there."""
+        extensions.recall(self.record.config.get("own"))
         return fitting(lambda: RunConfig.model_validate(self.record.config), self.path / RECORD)
 
     def final(self, weights: Weights) -> list[Score]:

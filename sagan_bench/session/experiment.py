@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import extensions
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext, is_lost_peer
 from sagan_bench.core.errors import MachineError, machine_error
 from sagan_bench.runs import records
@@ -46,11 +47,14 @@ def run(
         Stopped: ``stop`` asked for it.
     """
     began = time.perf_counter()
+    own = extensions.require(config.own, out)
     with context.main_process_first():  # the others open what it prepared
         planned = plan(config, out, watch=watch, stop=stop)
     data_sec = time.perf_counter() - began
     with opened(planned, watch, context, fresh=fresh) as writer:
         earlier = writer.earlier
+        if writer.path:
+            extensions.leave(own, writer.path)
         complete = earlier is not None and is_complete(earlier, config.run.steps, planned.path)
         if context.broadcast(complete):
             record = earlier or records.read(planned.path)

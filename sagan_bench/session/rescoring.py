@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sagan_bench.config.schema import RunConfig
-from sagan_bench.core import cpu, system
+from sagan_bench.core import cpu, extensions, system
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.progress import OnProgress
 from sagan_bench.data.building import prepare
@@ -41,6 +41,7 @@ def evaluate(
         Stopped: ``stop`` asked for it; the scores made so far are kept.
     """
     record = records.read(path)
+    extensions.require(config.own, path)
     device = system.open_device(config.run.device)
     _refuse_other_statistics(config, path, record)
     store = _prepared(config, path, record, followed("data", watch, stop, path))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sagan_bench.config.schema import RunConfig
-from sagan_bench.core import system
+from sagan_bench.core import extensions, system
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.data.pixels import quantise
@@ -132,6 +132,7 @@ def load(path: Path, weights: str, device: str = "auto") -> TrainedGenerator:
     if not file.exists():
         raise UserError(f"{path} has no exported weights; finish the run first")
     config = Run(path, record).config
+    extensions.require(config.own, path)
     state = checkpoint.load(file)
     chosen = system.open_device(device)
     with system.memory_for("loading the generator", chosen):
