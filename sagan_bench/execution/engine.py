@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.runs.command import Command
 from sagan_bench.runs.records import Status
 
 if TYPE_CHECKING:
@@ -13,12 +14,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be made; ``digest`` is empty while the data's content is not known."""
+    """A run to be made, ours or that of a command.
+
+    Its ``digest`` is empty while the data's content is not known.
+    """
 
     id: str
-    config: RunConfig
+    config: RunConfig | Command
     path: Path
     digest: str
+
+    @property
+    def ours(self) -> RunConfig:
+        """Its configuration, where this package makes the run.  Raises `TypeError` elsewhere."""
+        if isinstance(self.config, Command):
+            raise TypeError(f"{self.id} is the run of a command")
+        return self.config
 
     @property
     def variant(self) -> str:
