@@ -55,7 +55,7 @@ def _over_controls(
     """Yield the verdicts that prefer a variant to one without attention of as many FLOPs."""
     for comparison in primary:
         sides = _sides(comparison.verdict, comparison.variant, comparison.baseline)
-        if sides and sides[0] == preferred and not runs.has_attention(sides[1]):
+        if sides and sides[0] == preferred and runs.lacks_attention(sides[1]):
             as_many = runs.flops_per_step(sides[1]) >= (1 - AS_MANY) * cost
             yield comparison.verdict if as_many else None
 

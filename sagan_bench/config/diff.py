@@ -30,12 +30,13 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Diffe
 
 def in_results(here: RunConfig, there: RunConfig) -> list[Difference]:
     """Return (key, here, there) of all but the seed that changes what a run computes."""
-    dumped = (config.model_dump(mode="json") for config in (here, there))
-    return [pair for pair in differences(*dumped) if _changes_results(pair.key)]
+    return differences(results(here), results(there))
 
 
-def _changes_results(key: str) -> bool:
-    return not key.startswith("run.") and key not in LABELS
+def results(config: RunConfig) -> dict[str, Any]:
+    """Return by dotted key all but the seed that changes what a run computes."""
+    leaves = flatten(config.model_dump(mode="json"))
+    return {k: v for k, v in leaves if not k.startswith("run.") and k not in LABELS}
 
 
 def listed(pairs: Iterable[Difference], form: str = "{}: {} here, {} asked") -> str:
