@@ -22,7 +22,8 @@ for step in range(start + 1, args.steps + 1):
     slope, offset = slope - args.lr * (error * x).mean(), offset - args.lr * error.mean()
     if step % 50 == 0:
         curve.append([step, (error**2).mean()])
-        saved.write_text(json.dumps([step, slope, offset, curve]))
+        saved.with_suffix(".new").write_text(json.dumps([step, slope, offset, curve]))
+        saved.with_suffix(".new").replace(saved)  # whole, whenever it is killed
         with (args.out / "progress.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "steps": args.steps}) + "\n")
 result = {"metrics": {"loss": curve[-1][1]}, "curve": {"loss": curve}, "steps": args.steps}

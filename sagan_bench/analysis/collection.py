@@ -57,7 +57,7 @@ class RunSet:
     @property
     def steps(self) -> int:
         """The budget in generator updates; 1 where another program did not say it."""
-        return self.attempted[0].record.steps
+        return (_of_known_length(self.attempted) or self.attempted)[0].record.steps
 
     @property
     def learning_rates(self) -> list[tuple[float, float]]:
@@ -290,7 +290,16 @@ def _refuse_other_makers(runs: Sequence[Run]) -> None:
         )
 
 
+def _of_known_length(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs whose steps are those that they were to take.
+
+    Another program says in the end how many it took, and of a lost run that is fewer.
+    """
+    return [run for run in runs if not (run.program and run.lost)]
+
+
 def _refuse_other_budgets(runs: Sequence[Run]) -> None:
+    runs = _of_known_length(runs)
     for run in runs:
         if run.record.steps != runs[0].record.steps:
             raise UserError(

@@ -1,5 +1,6 @@
 """How far things are, on stderr: drawn on a terminal, a line now and then elsewhere."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 J = TypeVar("J", bound="Job")
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_LINES_OF_RUNS = 30.0
+_IN_STEPS = re.compile(r"%|^step ")
+"""What is in a text that says how far a run is."""
 PHASES = {"data": "data", "score": "scoring", "program": "training"}
 
 
@@ -169,7 +172,8 @@ class RunsView(View, Generic[J]):
             self._say_under_way()
 
     def _say_under_way(self) -> None:
-        under_way = [f"{name} {text}" for name, text in self.texts.items() if "%" in text]
+        told = {name: text for name, text in self.texts.items() if _IN_STEPS.search(text)}
+        under_way = [f"{name} {text}" for name, text in told.items()]
         if under_way:
             say(f"{self.heading()}: {', '.join(under_way)}", error=True)
 

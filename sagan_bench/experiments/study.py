@@ -159,9 +159,10 @@ class Study(Experiment):
         """What decides on this study's data."""
         measure = self.on.get(self.data_kind) or self.on.get("other")
         if measure is None:
+            data = f" for data of kind '{self.data_kind}': add [on.{self.data_kind}] or"
             raise ValueError(
-                f"no measure for data of kind '{self.data_kind}': add [on.{self.data_kind}] or "
-                "[on.other] with metric and min_effect"
+                f"no measure{': add' if self.command is not None else data} [on.other] with metric "
+                "and min_effect"
             )
         return measure
 
@@ -187,21 +188,25 @@ class Study(Experiment):
 
     def run_of(self, variant: str, seed: int) -> Command:
         """Return the command of a cell.  Raises `UserError` if that is none."""
+        values = dict(self._template.of(variant))
+        program = Program(source=self.command or "", values=values, better=self._directions)
+        return Command(program, variant, seed)
+
+    @property
+    def _directions(self) -> dict[str, Better]:
+        """Which values are better, of each metric that a command is to give."""
         measure = self.measure
         better = measure.better or METRICS[measure.metric].better
-        program = Program(
-            source=self.command or "",
-            values=dict(self._template.of(variant)),
-            better={measure.metric: better, **self.better},
-        )
-        return Command(program, variant, seed)
+        return {**self.better, measure.metric: better}
 
     @property
     def definition(self) -> dict[str, Any]:
         """What it computes and decides by; seeds and variants may be added."""
-        own = set(OF_COMMANDS) if self.command is not None else {"preset"}
+        own = {"preset"} if self.command is None else {"command", "variant"}
         include = own | {"against", "baseline", "comparable"}
         fixed = self.model_dump(mode="json", include=include)
+        if self.command is not None:
+            fixed["better"] = self._directions
         decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
         leaves = dict(flatten(fixed | decides)) | self.settings
         return {key: value for key, value in leaves.items() if key != "data.source"}

@@ -147,15 +147,16 @@ class Template:
             if name not in self.names:
                 raise UserError(f"the command has no {{{name}}}, of which it is to make its run")
         for variant, values in self.values.items():
-            for name in (name for name in self.names if name not in (*OURS, *values)):
-                hint = closest(name, [*OURS, *values])
+            for name in values:
+                self._check_used(variant, name)
+            known = [*OURS, *values]
+            for name in (name for name in self.names if name not in known):
+                hint = closest(name, known)
                 raise UserError(
                     f"the command has {{{name}}}, and [variant.{variant}] no {name}; {hint}"
                 )
-            for name, value in values.items():
-                self._check_value(variant, name, value)
 
-    def _check_value(self, variant: str, name: str, value: Value) -> None:
+    def _check_used(self, variant: str, name: str) -> None:
         where = f"[variant.{variant}] {name}"
         if name in OURS:
             raise UserError(f"{where}: {{{name}}} has a value in every run; choose another name")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sagan_bench.config.diff import results
 from sagan_bench.config.schema import AttentionConfig, RunConfig
+from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.core.stored import fitting
 from sagan_bench.runs.program import Program, program_of
@@ -75,7 +76,16 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        """Its configuration, if we made it.  Raises `UserError` if its record is damaged there."""
+        """Its configuration.
+
+        Raises:
+            UserError: its record is damaged there, or another program made it.
+        """
+        if self.program:
+            raise UserError(
+                f"{self.path} was made by another program ({self.program.source}), which alone can "
+                "go on with it; its figures are compared by `compare`"
+            )
         return fitting(lambda: RunConfig.model_validate(self.record.config), self.path / RECORD)
 
     @cached_property
