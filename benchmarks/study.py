@@ -21,6 +21,7 @@ from sagan_bench.core import cpu
 from sagan_bench.execution.engines.inline import Inline
 from sagan_bench.execution.slots import Slot
 from sagan_bench.experiments import ablation, study
+from sagan_bench.experiments.grid import Plan
 from sagan_bench.experiments.study import Study
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"
@@ -36,7 +37,7 @@ def asked(seeds: int) -> Study:
     return study.load("quick", set=dict(map(parse_set, SETS)), seeds=tuple(range(seeds)))
 
 
-def run(folder: Path, seeds: int) -> ablation.Plan:
+def run(folder: Path, seeds: int) -> Plan:
     """Run the study in this process, and return what it left."""
     here = Host(bf16=False, extractor="efficientnet-lite0")
     planned = ablation.with_data(ablation.plan(asked(seeds), folder, lambda config: here))

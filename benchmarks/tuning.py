@@ -141,7 +141,7 @@ class Invented(Replayed):
 
 def invented(job: Job) -> Record:
     """Return a record such as the run would leave, with scores that depend on its values."""
-    rate, worth = job.config.run, 1e4 * job.config.training.lr_g
+    rate, worth = job.ours.run, 1e4 * job.ours.training.lr_g
     ways = range(rate.eval_every, rate.steps, rate.eval_every) if rate.eval_every else ()
 
     def score(step: int, *, final: bool) -> Score:
@@ -152,13 +152,13 @@ def invented(job: Job) -> Record:
 
     return Record(
         run=job.path.name,
-        name=job.config.name,
-        variant=job.config.variant,
-        seed=job.config.seed,
+        name=job.ours.name,
+        variant=job.ours.variant,
+        seed=job.ours.seed,
         status="finished",
         step=rate.steps,
         steps=rate.steps,
-        config=job.config.model_dump(mode="json"),
+        config=job.ours.model_dump(mode="json"),
         config_digest=job.digest,
         scores=(*(score(step, final=False) for step in ways), score(rate.steps, final=True)),
         cost={"train_sec": 60.0, "score_sec": 20.0, "images_per_sec": 200.0},

@@ -137,13 +137,13 @@ class Scripted:
         self.running.clear()
 
     def _events(self, job: Job) -> Iterator[Event]:
-        rate, scores = job.config.run, list[Score]()
+        rate, scores = job.ours.run, list[Score]()
         steps = range(rate.eval_every, rate.steps, rate.eval_every) if rate.eval_every else ()
         for step in [*steps, rate.steps]:
             if why := self.cancelled.get(job.id):
                 yield self._end(job, Status.INTERRUPTED, step - 1, scores, why)
             try:
-                value = self.outcome(job.config, step)
+                value = self.outcome(job.ours, step)
             except RuntimeError as error:
                 yield self._end(job, Status.FAILED, step - 1, scores, str(error))
                 return
@@ -172,16 +172,16 @@ def write_record(
     job.path.mkdir(parents=True, exist_ok=True)
     left = record(
         run=job.path.name,
-        variant=job.config.variant,
-        seed=job.config.seed,
+        variant=job.ours.variant,
+        seed=job.ours.seed,
         status=status,
         reason=reason,
         step=step,
-        steps=job.config.run.steps,
-        config=job.config.model_dump(mode="json"),
+        steps=job.ours.run.steps,
+        config=job.ours.model_dump(mode="json"),
         config_digest=job.digest,
         scores=tuple(scores),
-        cost={"train_sec": 2.0, "score_sec": 1.0, "images_per_sec": 100.0 / job.config.model.width},
+        cost={"train_sec": 2.0, "score_sec": 1.0, "images_per_sec": 100.0 / job.ours.model.width},
     )
     (job.path / "record.json").write_bytes(left.to_json())
 

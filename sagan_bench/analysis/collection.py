@@ -7,16 +7,18 @@ from pathlib import Path
 
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.analysis.verdicts import Lost
-from sagan_bench.config.diff import differences, in_results, listed
+from sagan_bench.config.diff import Difference, differences, listed
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.registry import ATTENTION
+from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.core.stored import fitting
 from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.runs.program import PROGRAM, Better, Program, ProgramProtocol
 from sagan_bench.runs.records import RECORD, Score, Status
 from sagan_bench.runs.run import Run, Weights, extractor_named, family
 from sagan_bench.runs.run_directory import read_now, readable
 
 BOTH = "{}: {} and {}"
+AnyProtocol = Protocol | ProgramProtocol
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class RunSet:
     attempted: tuple[Run, ...]
     begun: tuple[Run, ...]
     unread: int
-    protocols: Mapping[int, Protocol]
-    other_protocols: Mapping[str, Mapping[int, Protocol]] = field(default_factory=dict)
+    protocols: Mapping[int, AnyProtocol]
+    other_protocols: Mapping[str, Mapping[int, AnyProtocol]] = field(default_factory=dict)
     unplanned: tuple[Path, ...] = ()
 
     @property
@@ -54,12 +56,17 @@ class RunSet:
 
     @property
     def steps(self) -> int:
-        """The budget in generator updates."""
-        return self.attempted[0].record.steps
+        """The budget in generator updates; 1 where another program did not say it."""
+        return (_of_known_length(self.attempted) or self.attempted)[0].record.steps
+
+    @property
+    def learning_rates(self) -> list[tuple[float, float]]:
+        """The distinct ones, of G and of D; none where they are not known."""
+        return list(dict.fromkeys(filter(None, (run.learning_rates for run in self.attempted))))
 
     def shared_device(self, variant: str) -> bool:
         """Return whether runs of a variant shared a device, so that times tell of each other."""
-        return any(run.config.run.cells_on_device > 1 for run in self.variants[variant])
+        return any(run.shared_device for run in self.variants[variant])
 
     def devices(self, variant: str) -> set[str]:
         """Return the kinds of device that runs of a variant finished on."""
@@ -71,11 +78,23 @@ class RunSet:
         known = (run.record.cost.flops_per_step for run in self.variants[variant])
         return next(filter(None, known), 0)
 
-    def has_attention(self, variant: str) -> bool:
-        """Return whether a variant has a block that attends."""
-        attention = self.variants[variant][0].config.model.attention
+    @property
+    def program(self) -> Program | None:
+        """What made the runs, with the values of the first; None if we did."""
+        return self.attempted[0].program if self.attempted else None
+
+    def lacks_attention(self, variant: str) -> bool:
+        """Return whether a variant is known to have no block that attends."""
+        attention = self.variants[variant][0].attention
+        if attention is None:
+            return False
         placed = attention.generator or attention.discriminator
-        return bool(placed) and ATTENTION[attention.kind].is_attention
+        return not (placed and ATTENTION[attention.kind].is_attention)
+
+    def differences(self, baseline: str, variant: str) -> list[Difference]:
+        """Return (key, in the baseline, in the variant) of all that changes results."""
+        here, there = (self.variants[name][0].settings for name in (baseline, variant))
+        return differences(here, there)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -88,12 +107,18 @@ class RunSet:
         protocols = self._protocols(self._owner(metric))
         return next(iter(protocols.values())).label(metric) if protocols else metric
 
+    @cached_property
+    def better(self) -> dict[str, Better]:
+        """Which values are, of every metric of which that is known: ours keep their own."""
+        theirs = self.program.better if self.program else {}
+        return {**theirs, **{name: metric.better for name, metric in METRICS.items()}}
+
     def _owner(self, metric: str) -> str | None:
         """Return the extractor that a metric names, if it names another than the main one."""
         own = extractor_named(metric)
         return own if own in self.other_protocols else None
 
-    def _protocols(self, owner: str | None) -> Mapping[int, Protocol]:
+    def _protocols(self, owner: str | None) -> Mapping[int, AnyProtocol]:
         return self.protocols if owner is None else self.other_protocols[owner]
 
     def outcomes(self, value: Callable[[Run], float | None]) -> dict[str, dict[int, float | Lost]]:
@@ -154,7 +179,7 @@ def whole(path: Path) -> Run:
         UserError: See :func:`sagan_bench.runs.records.read`.
     """
     run = scored(path)
-    run.config  # noqa: B018  # refuses a damaged one
+    run.settings  # noqa: B018  # refuses a damaged one
     return run
 
 
@@ -167,9 +192,15 @@ def scored(path: Path) -> Run:
     return run
 
 
-def protocol_of(score: Score, path: Path) -> Protocol:
+def protocol_of(score: Score, path: Path) -> AnyProtocol:
     """Return the protocol of a score in the record of ``path``.  Raises `UserError` if damaged."""
-    return fitting(lambda: Protocol.model_validate(score.protocol), path / RECORD)
+    return fitting(lambda: stored_protocol(score), path / RECORD)
+
+
+def stored_protocol(score: Score) -> AnyProtocol:
+    """Return the protocol of a score, of ours or of another program."""
+    is_program = score.protocol.get("by") == PROGRAM
+    return (ProgramProtocol if is_program else Protocol).model_validate(score.protocol)
 
 
 def gather(
@@ -204,6 +235,7 @@ def gather(
     over.sort(key=lambda run: run.seed)
     if loose:
         over = _disambiguated(over)
+    _refuse_other_makers(over)
     _refuse_clashes(over)
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
@@ -247,14 +279,33 @@ def _refuse_other_configs(runs: Sequence[Run]) -> None:
     first: dict[str, Run] = {}
     for run in runs:
         other = first.setdefault(run.variant, run)
-        if differs := listed(in_results(other.config, run.config), BOTH):
+        if differs := listed(differences(other.settings, run.settings), BOTH):
             raise UserError(
                 f"runs of {run.variant} that are not alike: {differs}; {other.path} and "
                 f"{run.path}; compare runs of one configuration"
             )
 
 
+def _refuse_other_makers(runs: Sequence[Run]) -> None:
+    ours = [run.path for run in runs if run.program is None]
+    theirs = [run.path for run in runs if run.program]
+    if ours and theirs:
+        raise UserError(
+            f"figures of different protocols are never compared: {theirs[0]} was made by another "
+            f"program, and {ours[0]} was not; compare runs of one program"
+        )
+
+
+def _of_known_length(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs whose steps are those that they were to take.
+
+    Another program says in the end how many it took, and of a lost run that is fewer.
+    """
+    return [run for run in runs if not (run.program and run.lost)]
+
+
 def _refuse_other_budgets(runs: Sequence[Run]) -> None:
+    runs = _of_known_length(runs)
     for run in runs:
         if run.record.steps != runs[0].record.steps:
             raise UserError(
@@ -265,7 +316,7 @@ def _refuse_other_budgets(runs: Sequence[Run]) -> None:
 
 def _common_protocols(
     runs: Sequence[Run],
-) -> tuple[dict[int, Protocol], dict[str, dict[int, Protocol]]]:
+) -> tuple[dict[int, AnyProtocol], dict[str, dict[int, AnyProtocol]]]:
     """Return the protocol by sampling seed under which every finished run was scored.
 
     Where there are several, it is the one that the first run was scored by first; by each of the
@@ -274,14 +325,14 @@ def _common_protocols(
     scored = [run for run in runs if not run.lost]
     if not scored:
         return {}, {}
-    by_run = [{s.fingerprint: _protocol(s) for s in run.final("ema")} for run in scored]
+    by_run = [{s.fingerprint: stored_protocol(s) for s in run.final("ema")} for run in scored]
     common = [p for fingerprint, p in by_run[0].items() if all(fingerprint in of for of in by_run)]
     if not common:
         for run, of in zip(scored, by_run, strict=True):
             if not of.keys() & by_run[0].keys():
                 _refuse_protocols(scored[0], run)
         raise UserError("the runs share no protocol; score them alike with `evaluate`")
-    by_extractor: dict[str, dict[int, Protocol]] = {}
+    by_extractor: dict[str, dict[int, AnyProtocol]] = {}
     first: dict[str, str] = {}
     for protocol in common:
         its_family = family(protocol.model_dump(mode="json"))
@@ -301,7 +352,3 @@ def _refuse_protocols(first: Run, other: Run) -> None:
         f"figures of different protocols are never compared: {differs}; {first.path} and "
         f"{other.path}; score them alike with `evaluate`"
     )
-
-
-def _protocol(score: Score) -> Protocol:
-    return Protocol.model_validate(score.protocol)

@@ -18,11 +18,14 @@ from sagan_bench.analysis.limits import Doubt, doubts
 from sagan_bench.analysis.question import Measure, Question
 from sagan_bench.analysis.variants import Variant, idle, variant
 from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Pair, Standing
-from sagan_bench.config.diff import Difference, in_results
+from sagan_bench.config.diff import Difference
 from sagan_bench.core.errors import NothingFinished, UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS
-from sagan_bench.evaluation.metrics import leading, shown
+from sagan_bench.evaluation.metrics import leading, ordered, shown
+
+SECONDARY = 0.05
+"""Smallest difference that matters in what does not decide: a share of the baseline's mean."""
 
 
 class Kind(StrEnum):
@@ -131,16 +134,31 @@ def about(
     """
     if baseline is not None:
         baseline = _named(baseline, runs)
-    first = next((name for name in leading() if name in runs.metrics), leading()[-1])
-    metric = metric or first
-    if metric not in METRICS:
-        raise UserError(f"--metric {metric}: {closest(metric, list(shown()))}")
-    measure = Measure(metric=metric, min_effect="5%" if min_effect is None else min_effect)
+    measure = _measure(runs, metric, min_effect)
     others = [name for name in runs.variants if name != baseline]
     pairs = tuple((name, baseline) for name in others if baseline)
     do = "does" if len(others) == 1 else "do"
     text = f"How {do} {', '.join(others)} differ from {baseline}?" if pairs else "What was run?"
     return findings(runs, Question("runs", text, measure, pairs, declared=False))
+
+
+def _measure(runs: RunSet, metric: str | None, min_effect: float | str | None) -> Measure:
+    """Return the measure that is meant: by default the first of ours, else the only one.
+
+    Raises:
+        UserError: there is no such metric, or several of which none is ours.
+    """
+    ours = [name for name in leading() if name in runs.metrics]
+    if metric is None and not ours and runs.program and len(runs.metrics) > 1:
+        raise UserError(f"say with --metric NAME which decides: {', '.join(runs.metrics)}")
+    theirs = runs.metrics or list(runs.program.better) if runs.program else []
+    metric = metric or next(iter((*ours, *theirs)), leading()[-1])
+    if metric not in METRICS and metric not in theirs:
+        raise UserError(f"--metric {metric}: {closest(metric, theirs or list(shown()))}")
+    if metric not in runs.better:
+        raise UserError(f"{metric}: say which values are better, lower or higher")
+    better = None if metric in METRICS else runs.better[metric]
+    return Measure(metric=metric, min_effect=min_effect or "5%", better=better)
 
 
 def _named(baseline: str, runs: RunSet) -> str:
@@ -175,8 +193,8 @@ def findings(runs: RunSet, question: Question) -> Findings:
         )
     metric = question.measure.metric
     if runs.metrics and metric not in runs.metrics:
-        known = ", ".join(name for name in shown() if name in runs.metrics)
-        raise UserError(f"these runs have no {metric}; they have {known}")
+        known = ordered(runs.metrics, theirs=runs.program is not None)
+        raise UserError(f"these runs have no {metric}; they have {', '.join(known)}")
     pairs = tuple(pair for pair in question.pairs if all(name in runs.variants for name in pair))
     question = replace(question, pairs=pairs)
     order = [*(name for compared, base in pairs for name in (base, compared)), *runs.variants]
@@ -194,12 +212,7 @@ def findings(runs: RunSet, question: Question) -> Findings:
         by_budget=costs.by_budget(primary.comparisons, metric, runs),
         doubts=tuple(dict.fromkeys(doubt for pair in pairs for doubt in doubts(outcomes, pair))),
         paper=tuple(paper.lines(question, variants, runs)),
-        differences={
-            compared: in_results(
-                runs.variants[baseline][0].config, runs.variants[compared][0].config
-            )
-            for compared, baseline in pairs
-        },
+        differences={pair[0]: runs.differences(*pair[::-1]) for pair in pairs},
     )
 
 
@@ -212,18 +225,22 @@ def missing_runs(question: Question, runs: RunSet) -> int:
 
 def _secondary(runs: RunSet, question: Question) -> Iterator[Reading]:
     primary = question.measure.metric
-    for metric in leading():
+    theirs = runs.program.better if runs.program else {}
+    for metric in dict.fromkeys((*leading(), *theirs)):
         if metric != primary and metric in runs.metrics:
             yield _at_the_end(Kind.END, metric, runs, question)
-    yield _at_the_end(Kind.RAW, primary, runs, question)
+    if runs.program is None:
+        yield _at_the_end(Kind.RAW, primary, runs, question)
     if absent := costs.on_the_way(primary, runs):
+        if runs.program:
+            return
         how = _how(question, runs, primary)
         for kind in (Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS, Kind.BEST):
             yield Reading(kind, primary, how, absent=absent)
         return
     for kind in (Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS):
         yield from _at_equal(kind, runs, question)
-    best = max if METRICS[primary].better == "higher" else min
+    best = max if _how(question, runs, primary).better == "higher" else min
     values = runs.outcomes(lambda run: best(value for _, value in run.curve(primary)))
     yield _reading(Kind.BEST, primary, values, runs, question)
 
@@ -292,14 +309,13 @@ def _without_verdict(comparison: Comparison[Standing], standing: Standing) -> Co
 
 def _how(question: Question, runs: RunSet, metric: str) -> Metric:
     primary = metric == question.measure.metric
-    measure = question.measure if primary else Measure(metric=metric, min_effect="5%")
-    least, relative = measure.least
+    least, relative = question.measure.least if primary else (SECONDARY, True)
     return Metric(
         label=runs.label(metric),
-        better=METRICS[metric].better,
+        better=(primary and question.measure.better) or runs.better[metric],
         min_effect=least,
         relative=relative,
-        blind_to=METRICS[metric].blind_to,
+        blind_to=METRICS[metric].blind_to if metric in METRICS else "",
     )
 
 

@@ -12,7 +12,7 @@ from sagan_bench.analysis.budget import BudgetCurve, Spent, Unit, Withheld
 from sagan_bench.analysis.collection import RunSet, outcome
 from sagan_bench.analysis.variants import median_of
 from sagan_bench.analysis.verdicts import Basis, Comparison, Pair, Runs, Standing, Verdict
-from sagan_bench.config.diff import in_results
+from sagan_bench.config.diff import differences
 from sagan_bench.runs.run import Curve, family
 
 
@@ -83,10 +83,10 @@ def _over_controls(
     """Yield the verdicts that prefer a variant to itself without attention at as many FLOPs."""
     for comparison in primary:
         sides = _sides(comparison.verdict, comparison.variant, comparison.baseline)
-        if sides and sides[0] == preferred and not runs.has_attention(sides[1]):
+        if sides and sides[0] == preferred and runs.lacks_attention(sides[1]):
             as_many = abs(runs.flops_per_step(sides[1]) - cost) <= AS_MANY * cost
-            configs = [runs.variants[name][0].config for name in sides]
-            differing = (pair.key for pair in in_results(*configs))
+            settings = [runs.variants[name][0].settings for name in sides]
+            differing = (pair.key for pair in differences(*settings))
             if as_many and all(key.startswith("model.attention.") for key in differing):
                 yield comparison.verdict
 

@@ -5,7 +5,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from sagan_bench.analysis.verdicts import Pair
 from sagan_bench.config.schema import Section
@@ -13,6 +20,7 @@ from sagan_bench.core.names import closest
 from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.evaluation.metrics import shown
 from sagan_bench.models.placed import Placed
+from sagan_bench.runs.program import Better
 
 Cell = tuple[str, int]
 """A variant and a training seed."""
@@ -29,13 +37,27 @@ class Measure(Section):
         "the baseline's mean"
     )
     set: Settings = Field(default={}, description="settings that go with this kind of data")
+    better: Better | None = Field(
+        None, description="which values are, of a metric that another program gives"
+    )
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
         self.least  # noqa: B018  # refuses what is neither
-        if self.metric not in METRICS:
-            raise ValueError(f"metric = '{self.metric}'; {closest(self.metric, list(shown()))}")
+        ours = METRICS.get(self.metric)
+        if ours is None and self.better is None:
+            hint = "of a metric of your own, say with better = 'lower' or 'higher' which values are"
+            known = closest(self.metric, list(shown()))
+            raise ValueError(f"metric = '{self.metric}'; {known}; {hint}")
+        if ours and self.better not in (None, ours.better):
+            raise ValueError(f"better = '{self.better}': of {self.metric} {ours.better} is better")
         return self
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``better`` is younger than measures, and left out where it is the metric's own."""
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if key != "better" or value}
 
     @property
     def least(self) -> tuple[float, bool]:

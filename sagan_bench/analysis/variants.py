@@ -96,7 +96,7 @@ def variant(name: str, runs: RunSet, measure: Measure) -> Variant:
 
 def idle(pair: Pair, runs: RunSet) -> Idle | None:
     """Return the blocks that did nothing where two variants are compared that differ in them."""
-    attention = [runs.variants[name][0].config.model.attention for name in pair]
+    attention = [runs.variants[name][0].attention for name in pair]
     if attention[0] == attention[1]:
         return None
     for name in pair:
@@ -142,9 +142,11 @@ def _blocks(runs: Sequence[Run]) -> Iterator[Block]:
 
 def _engagement(runs: Sequence[Run]) -> Engagement | None:
     """Count the runs in which some block did something; None where there is no block."""
-    attention = runs[0].config.model.attention
+    attention = runs[0].attention
+    if attention is None or not (attention.generator or attention.discriminator):
+        return None
     kind = ATTENTION[attention.kind]
-    if not (attention.generator or attention.discriminator) or not kind.has_block:
+    if not kind.has_block:
         return None
     known = ([b.ratio for b in run.record.blocks if b.ratio is not None and not run.lost]
              for run in runs)  # fmt: skip

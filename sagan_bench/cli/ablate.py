@@ -1,6 +1,7 @@
 """The verb ``ablate``: run a study's missing runs, and say what can be claimed."""
 
 import json
+import shlex
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -33,7 +34,7 @@ from sagan_bench.core.errors import UserError
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Engine as AnyEngine
     from sagan_bench.execution.slots import Slot
-    from sagan_bench.experiments.ablation import GridPoint, Plan
+    from sagan_bench.experiments.grid import GridPoint, Plan
     from sagan_bench.experiments.study import Study
     from sagan_bench.session.events import Stop
 
@@ -57,6 +58,9 @@ def ablate(
     name: Annotated[
         str | None, typer.Option(help="Folder below --runs [default: the study's]")
     ] = None,
+    command: Annotated[
+        str | None, typer.Option(help="Makes a cell, with {seed}, {out}, {variant} and the study's")
+    ] = None,
     runs: Runs = Path("runs"),
     device: Devices = "auto",
     engine: Engine = "processes",
@@ -77,7 +81,9 @@ def ablate(
         raise UserError("--measure says what a study would cost; add --dry-run")
     load_own(with_)
     where = Where.of(jobs, device, engine, in_process)
-    requested = _requested(study, data, steps, preset, sets or [])
+    requested = _requested(study, data, steps, sets or [], preset=preset, command=command)
+    if measure and requested.command is not None:
+        raise UserError("--measure times a step of runs that this package makes; leave it out")
     planned = ablation.plan(
         requested,
         ablation.folder_of(requested, runs, name),
@@ -94,7 +100,7 @@ def ablate(
 
 
 def _requested(
-    study: str, data: str | None, steps: int | None, preset: str | None, sets: list[str]
+    study: str, data: str | None, steps: int | None, sets: list[str], **fields: str | None
 ) -> "Study":
     from sagan_bench.config.layers import parse_set
     from sagan_bench.experiments.study import load
@@ -104,7 +110,8 @@ def _requested(
         settings["data.source"] = data
     if steps:
         settings["run.steps"] = steps
-    return load(study, set=settings, **({"preset": preset} if preset else {}))
+    given = {key: value for key, value in fields.items() if value is not None}
+    return load(study, set=settings, **given)
 
 
 def _run(planned: "Plan", where: Where) -> "Plan":
@@ -145,7 +152,7 @@ def _seconds_per_flop(planned: "Plan", slot: "Slot") -> float:
     from sagan_bench.core import precision, system
     from sagan_bench.training.timing import seconds_per_flop
 
-    config = planned.points[0].config
+    config = planned.points[0].ours
     precision.use(config.training.precision)
     torch.set_num_threads(slot.threads)
     device = system.open_device(slot.device)
@@ -187,7 +194,18 @@ def _print_plan(planned: "Plan", where: Where, measure: bool, as_json: bool) -> 
         time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
     say(f"cells:  {len(missing)} of {len(planned.points)} to run, in {planned.folder}")
     print(f"time:   {time_left} (with {len(shared)} at a time)")
-    print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
+    if study.command is None:
+        print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
+    for point in missing if study.command is not None else ():
+        say(_command_line(point))
+
+
+def _command_line(point: "GridPoint") -> str:
+    """Return the command of a run that another program makes, as a shell takes it."""
+    from sagan_bench.runs.command import Command
+
+    words = point.config.words(point.path) if isinstance(point.config, Command) else []
+    return shlex.join(words)
 
 
 def _print_table(planned: "Plan") -> None:
@@ -213,6 +231,7 @@ def _print_json(planned: "Plan", jobs: int, per_flop: float | None) -> None:
         "folder": str(planned.folder),
         "cells": [
             {"id": point.id, "state": STATES[point.status], "to_run": point.id in to_run}
+            | ({"command": _command_line(point)} if study.command is not None else {})
             for point in planned.points
         ],
         "differences": planned.differences(),

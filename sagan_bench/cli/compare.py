@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sagan_bench.report.frames import Frame
     from sagan_bench.report.readings import Findings
 
+NOT_SCORED = {"n_fake": 0, "n_real": 0}
+"""Where no run has a score."""
+
 
 def compare(
     what: Annotated[list[str], typer.Argument(help="Studies or runs: folders, or names in --runs")],
@@ -200,11 +203,10 @@ def _frames(findings: "Findings") -> Iterator["Frame"]:
 
 def _print_notes(findings: "Findings") -> None:
     protocol = findings.protocol
-    say(
-        f"Budget: {findings.budget}. Scored with {protocol.get('n_fake', 0):,} generated and "
-        f"{protocol.get('n_real', 0):,} real images; smallest difference that matters: "
-        f"{findings.matters}."
-    )
+    images = "Scored with {n_fake:,} generated and {n_real:,} real images"
+    scored = "Scored elsewhere" if "better" in protocol else images.format(**NOT_SCORED | protocol)
+    matters = f"smallest difference that matters: {findings.matters}"
+    say(f"Budget: {findings.budget}. {scored}; {matters}.")
     if not findings.declared:
         say("Post hoc: metric and smallest difference were chosen now, not before the runs.")
     if any(variant.shared_device for variant in findings.variants):

@@ -14,7 +14,7 @@ from sagan_bench.cli.tables import number
 
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Ended
-    from sagan_bench.experiments.ablation import GridPoint, Plan
+    from sagan_bench.experiments.grid import GridPoint, Plan
 
 
 class GridView(RunsView["GridPoint"]):
@@ -22,7 +22,8 @@ class GridView(RunsView["GridPoint"]):
 
     def __init__(self, planned: "Plan") -> None:
         self.study = planned.manifest.study
-        extractor = planned.points[0].config.evaluation.extractor
+        is_ours = self.study.command is None
+        extractor = planned.points[0].ours.evaluation.extractor if is_ours else None
         super().__init__(self.study.measure.metric, extractor)
         self.texts = {point.id: self._of_record(point) for point in planned.points}
         self.to_run = self.left = len(planned.missing)

@@ -141,17 +141,21 @@ def _protocol(scores: "list[Score]", families: dict[str, int]) -> str:
 def _figures(scores: "list[Score]", step: int) -> Iterator[tuple[str, str]]:
     """Yield the metrics of a list, by their names for readers, and their means over the seeds."""
     from sagan_bench.cli.tables import number
-    from sagan_bench.evaluation.metrics import shown
-    from sagan_bench.evaluation.protocol import label
+    from sagan_bench.core.registry import METRICS
+    from sagan_bench.evaluation.metrics import ordered
+    from sagan_bench.evaluation.protocol import label_in
+    from sagan_bench.runs.program import PROGRAM
 
-    for name, metric in shown().items() if scores else ():
+    theirs = any(score.protocol.get("by") == PROGRAM for score in scores)
+    measured = dict.fromkeys(name for score in scores for name in score.metrics)
+    for name in ordered(measured, theirs=theirs):
         values = [score.metrics.get(name) for score in scores]
-        if metric.column and any(name in score.metrics for score in scores):
+        if name not in METRICS or METRICS[name].column:
             known = [value for value in values if value is not None]
             text = number(fmean(known) if len(known) == len(values) else None)
             is_last = scores[0].final and scores[0].step == step
             before = "" if is_last else f" at {scores[0].step}"
-            yield label(name, str(scores[0].protocol.get("extractor"))), text + before
+            yield label_in(name, scores[0].protocol), text + before
 
 
 def _print_runs(rows: Iterable[dict[str, str]]) -> None:

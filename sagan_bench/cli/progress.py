@@ -1,5 +1,6 @@
 """How far things are, on stderr: drawn on a terminal, a line now and then elsewhere."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 J = TypeVar("J", bound="Job")
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_LINES_OF_RUNS = 30.0
-PHASES = {"data": "data", "score": "scoring"}
+_IN_STEPS = re.compile(r"%|^step ")
+"""What is in a text that says how far a run is."""
+PHASES = {"data": "data", "score": "scoring", "program": "training"}
 
 
 class View:
@@ -122,12 +125,14 @@ class RunsView(View, Generic[J]):
 
     Args:
         metric: of which a run's final score is shown.
-        extractor: of the runs, by which the metric is called.
+        extractor: of the runs, by which the metric is called; None where another program makes
+            them.
     """
 
-    def __init__(self, metric: str, extractor: str) -> None:
+    def __init__(self, metric: str, extractor: str | None) -> None:
         super().__init__()
-        self.metric, self.label = metric, label(metric, extractor)
+        self.metric = metric
+        self.label = metric if extractor is None else label(metric, extractor)
         self.texts: dict[str, str] = {}
         """Run -> how far it is."""
         self.scores: dict[str, str] = {}
@@ -142,16 +147,17 @@ class RunsView(View, Generic[J]):
 
     def follow(self, run: J, what: "What | None") -> None:
         """Take notice of what happened in a run; None: it begins."""
+        from sagan_bench.config.schema import RunConfig
         from sagan_bench.execution.engine import Ended
         from sagan_bench.session.events import Progress, Scored
         from sagan_bench.training.loop import Diverged, Step
 
         if what is None:
             self.texts[run.id] = "starting"
-        elif isinstance(what, Step):
+        elif isinstance(what, Step) and isinstance(run.config, RunConfig):
             self.texts[run.id] = f"{what.step / run.config.run.steps:.0%}"
-        elif isinstance(what, Progress) and what.phase == "score":
-            self.texts[run.id] = f"scoring {what.done / max(what.total, 1):.0%}"
+        elif isinstance(what, Progress) and what.phase != "data":
+            self.texts[run.id] = _how_far(*what)
         elif isinstance(what, Diverged):
             self.texts[run.id] = "diverged"
         elif isinstance(what, Scored):
@@ -166,13 +172,20 @@ class RunsView(View, Generic[J]):
             self._say_under_way()
 
     def _say_under_way(self) -> None:
-        under_way = [f"{name} {text}" for name, text in self.texts.items() if "%" in text]
+        told = {name: text for name, text in self.texts.items() if _IN_STEPS.search(text)}
+        under_way = [f"{name} {text}" for name, text in told.items()]
         if under_way:
             say(f"{self.heading()}: {', '.join(under_way)}", error=True)
 
     def _scored(self, run: J, metrics: Mapping[str, float | None]) -> None:
         if self.metric in metrics:  # each extractor has a score of its own
             self.scores[run.id] = number(metrics[self.metric])
+
+
+def _how_far(phase: str, done: int, total: int) -> str:
+    if phase == "program" and not total:
+        return f"step {done:,}"
+    return f"{'scoring ' if phase == 'score' else ''}{done / max(total, 1):.0%}"
 
 
 class TrialsView(RunsView["TrialRun"]):

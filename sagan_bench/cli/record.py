@@ -1,10 +1,12 @@
 """A run's record, for the terminal."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from sagan_bench.cli.console import say
 from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.core.errors import UserError
+from sagan_bench.runs.program import program_of
 from sagan_bench.runs.records import Record, Score
 from sagan_bench.runs.run import Run, by_protocol
 from sagan_bench.runs.table import latest
@@ -23,6 +25,8 @@ def print_record(record: Record) -> None:
     for scores in by_protocol(scored):
         columns = [f"{score.weights} z{score.sampling_seed}" for score in scores]
         header = (f"step {scores[0].step}, n = {scores[0].n_fake}", *columns, "real v real")
+        if program_of(record):
+            header = (f"step {scores[0].step}", "value", "")
         print_table("", header, _score_rows(scores))
     for warning in dict.fromkeys(text for score in scored for text in score.warnings):
         say(f"note: {warning}")
@@ -45,6 +49,11 @@ def _print_origin(run: Run) -> None:
     from sagan_bench.cli.tables import changes
     from sagan_bench.report.repeating import beyond_preset, of_run
 
+    if run.program:
+        say(f"made by: {run.program.source}")
+        for key, value in run.program.values.items():
+            say(f"  {key} = {json.dumps(value)}")
+        return
     preset, differs = run.config.preset, beyond_preset(run.config)
     if differs is not None:
         more = (
@@ -60,21 +69,24 @@ def _print_origin(run: Run) -> None:
 
 def _curves(run: Run) -> Iterator[str]:
     """Yield the last points of each metric that was measured on the way and is listed."""
-    from sagan_bench.evaluation.metrics import shown
-    from sagan_bench.evaluation.protocol import label
+    from sagan_bench.core.registry import METRICS
+    from sagan_bench.evaluation.metrics import ordered
+    from sagan_bench.evaluation.protocol import label_in
 
     scores = [score for score in run.record.scores if not score.final]
-    for name, metric in shown().items():
-        if metric.column and (points := run.curve(name)[-LAST_POINTS:]):
-            title = label(name, str(scores[-1].protocol.get("extractor")))
+    known = dict.fromkeys(name for score in scores for name in score.metrics)
+    for name in ordered(known, theirs=run.program is not None):
+        is_listed = name not in METRICS or METRICS[name].column
+        if is_listed and (points := run.curve(name)[-LAST_POINTS:]):
+            title = label_in(name, scores[-1].protocol)
+            of = "" if run.program else f" of {scores[-1].n_fake:,} images"
             texts = (f"{number(value)} at {step:,}" for step, value in points)
-            yield f"{title} of {scores[-1].n_fake:,} images {', '.join(texts)}"
+            yield f"{title}{of} {', '.join(texts)}"
 
 
 def _score_rows(scores: Sequence[Score]) -> Iterable[Sequence[str]]:
-    from sagan_bench.evaluation.protocol import label
+    from sagan_bench.evaluation.protocol import label_in
 
-    extractor = str(scores[0].protocol.get("extractor"))
     for metric in scores[0].metrics:
         values = [number(score.metrics.get(metric)) for score in scores]
-        yield label(metric, extractor), *values, number(scores[0].floor.get(metric))
+        yield label_in(metric, scores[0].protocol), *values, number(scores[0].floor.get(metric))

@@ -25,19 +25,30 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Diffe
     """Return what differs between two mappings, nested or flat, by dotted key."""
     old, new = dict(flatten(here)), dict(flatten(there))
     pairs = (Difference(key, old.get(key, ABSENT), new.get(key, ABSENT)) for key in {**old, **new})
-    return [pair for pair in pairs if _text(pair.here) != _text(pair.there)]
+    differing = (pair for pair in pairs if _text(pair.here) != _text(pair.there))
+    return [pair for pair in differing if not _is_told(pair)]
+
+
+def _is_told(pair: Difference) -> bool:
+    """Return whether a file of own components is one side's alone: what names them says so."""
+    return pair.key.startswith("own.") and ABSENT in (pair.here, pair.there)
 
 
 def in_results(here: RunConfig, there: RunConfig) -> list[Difference]:
     """Return (key, here, there) of all but the seed that changes what a run computes."""
-    dumped = (config.model_dump(mode="json") for config in (here, there))
-    return [pair for pair in differences(*dumped) if _changes_results(pair)]
+    return differences(results(here), results(there))
 
 
-def _changes_results(pair: Difference) -> bool:
-    if pair.key.startswith("own."):  # where only one has it, the component's name says so
-        return pair.key.endswith(".sha256") and ABSENT not in (pair.here, pair.there)
-    return not pair.key.startswith("run.") and pair.key not in LABELS
+def results(config: RunConfig) -> dict[str, Any]:
+    """Return by dotted key all but the seed that changes what a run computes."""
+    leaves = flatten(config.model_dump(mode="json"))
+    return {key: value for key, value in leaves if _changes_results(key)}
+
+
+def _changes_results(key: str) -> bool:
+    if key.startswith("own."):
+        return key.endswith(".sha256")  # all else follows from it
+    return not key.startswith("run.") and key not in LABELS
 
 
 def listed(pairs: Iterable[Difference], form: str = "{}: {} here, {} asked") -> str:

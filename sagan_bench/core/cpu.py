@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Variables of the environment that say how many threads a process may use."""
+
 
 def cores() -> int:
     """Return how many CPU cores this process may use."""

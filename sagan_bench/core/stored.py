@@ -70,37 +70,41 @@ def _unsealed(value: Any) -> Any:
     return value
 
 
-def json_value(file: Path, *, of_any_depth: bool = False) -> Any:
+def json_value(file: Path, *, of_any_depth: bool = False, with_nan: bool = False) -> Any:
     """Return what a file of JSON holds, without its seal.
 
     Args:
         file: its path.
         of_any_depth: whoever takes the value looks at how deeply it is nested.
+        with_nan: take NaN and Infinity, which other programs write, for numbers.
 
     Raises:
         FileNotFoundError: There is none.
         UserError: It cannot be read, is not JSON, or not what was written.
     """
     try:
-        value = parsed(_content(file))
+        value = parsed(_content(file), with_nan=with_nan)
         return _unsealed(value if of_any_depth else _not_deep(value))
     except ValueError as error:
         raise damaged(file, str(error)) from error
 
 
-def json_object(file: Path, *, of_any_depth: bool = False) -> dict[str, Any]:
+def json_object(
+    file: Path, *, of_any_depth: bool = False, with_nan: bool = False
+) -> dict[str, Any]:
     """Return the JSON object in a file.  Raises as `json_value`, and if it is something else."""
-    value = json_value(file, of_any_depth=of_any_depth)
+    value = json_value(file, of_any_depth=of_any_depth, with_nan=with_nan)
     if not isinstance(value, dict):
         raise damaged(file, "not a JSON object")
     return value
 
 
-def parsed(content: bytes) -> Any:
+def parsed(content: bytes, *, with_nan: bool = False) -> Any:
     """Return the value of JSON.  Raises ValueError, for whatever reason it is none."""
     whole = _short_int if _has_long_number(content) else None  # a hook that costs time
+    constant = float if with_nan else _refuse_constant
     try:
-        return json.loads(content, parse_int=whole, parse_constant=_refuse_constant)
+        return json.loads(content, parse_int=whole, parse_constant=constant)
     except (RecursionError, MemoryError):
         raise ValueError("nested too deeply") from None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self
 
@@ -159,8 +160,13 @@ def _refuse_too_few(n_real: int, n_fake: int, neighbours: int) -> None:
         )
 
 
-def label(key: str, extractor: str) -> str:
-    """Return what `Protocol.label` returns, of an extractor."""
+def label_in(key: str, protocol: Mapping[str, Any]) -> str:
+    """Return a metric's name for readers by a stored protocol, of ours or of another program."""
+    return label(key, protocol.get("extractor"))
+
+
+def label(key: str, extractor: str | None) -> str:
+    """Return what `Protocol.label` returns, of an extractor; None is one that is not known."""
     metric = of_key(key)
     if metric is None:
         return key

@@ -6,12 +6,14 @@ import traceback
 import torch
 
 from sagan_bench.config.layers import override
+from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import MachineError, UserError, machine_error
 from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.execution.slots import Slot
-from sagan_bench.runs.records import Status
-from sagan_bench.session import experiment
+from sagan_bench.runs.command import Command
+from sagan_bench.runs.records import Record, Status
+from sagan_bench.session import command, experiment, failures
 from sagan_bench.session.events import Stop, Stopped, Watch
 
 
@@ -20,6 +22,10 @@ def placed(job: Job, slot: Slot) -> Job:
 
     A run that was interrupted keeps the threads that it had: their number changes last bits.
     """
+    threads = experiment.threads_of(job.path) or slot.threads
+    if isinstance(job.config, Command):
+        placed_config = job.config.placed(slot.device, threads, slot.shared_by)
+        return Job(job.id, placed_config, job.path, job.digest)
     settings = {"run.device": slot.device, "run.cells_on_device": slot.shared_by}
     if experiment.threads_of(job.path) is None:
         settings["run.threads"] = job.config.run.threads or slot.threads
@@ -33,7 +39,7 @@ def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
     try:
         for extension in job.own:
             extensions.load_content(extension.file, extension.content)
-        record = experiment.run(job.config, out=job.path, watch=watch, stop=stop)
+        record = _made(job, watch, stop)
         return Ended(record.status, record.reason)
     except Stopped as stopped:
         return Ended(Status.INTERRUPTED, str(stopped))
@@ -44,14 +50,25 @@ def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
         trace = "" if isinstance(error, UserError) else traceback.format_exc()
         return note_failure(job, f"{type(error).__name__}: {error}", trace)
     finally:
-        if job.config.training.compile:
+        if isinstance(job.config, RunConfig) and job.config.training.compile:
             torch.compiler.reset()  # the next run's networks are others
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
 
+def _made(job: Job, watch: Watch, stop: Stop) -> Record:
+    """Return the record of a run once that is made.  Raises as what makes it."""
+    if isinstance(job.config, Command):
+        return command.run(job.config, out=job.path, watch=watch, stop=stop)
+    return experiment.run(job.config, out=job.path, watch=watch, stop=stop)
+
+
 def note_failure(job: Job, reason: str, trace: str = "", *, lost: bool = False) -> Ended:
     """Record that a run failed, or was ``lost`` to the machine, and return how it ended."""
-    status = experiment.note_failure(job.config, job.digest, job.path, reason, trace, lost=lost)
+    if isinstance(job.config, Command):
+        blank = job.config.record(job.path)
+    else:
+        blank = failures.unstarted(job.config, job.digest, job.path)
+    status = failures.note_failure(blank, job.path, reason, trace, lost=lost)
     return Ended(status, reason)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.extensions import Extension
+from sagan_bench.runs.command import Command
 from sagan_bench.runs.records import Status
 
 if TYPE_CHECKING:
@@ -14,14 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be made; ``digest`` is empty while the data's content is not known."""
+    """A run to be made, ours or that of a command.
+
+    Its ``digest`` is empty while the data's content is not known.
+    """
 
     id: str
-    config: RunConfig
+    config: RunConfig | Command
     path: Path
     digest: str
     own: tuple[Extension, ...] = field(default=(), kw_only=True)
     """Files of components that it needs, for a process that has not loaded them."""
+
+    @property
+    def ours(self) -> RunConfig:
+        """Its configuration, where this package makes the run.  Raises `TypeError` elsewhere."""
+        if isinstance(self.config, Command):
+            raise TypeError(f"{self.id} is the run of a command")
+        return self.config
 
     @property
     def variant(self) -> str:

@@ -2,29 +2,25 @@
 
 import logging
 import shutil
-import statistics
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagan_bench.analysis.question import Facts
-from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.core.cpu import cores
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.progress import OnProgress, unwatched
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
-from sagan_bench.execution.engine import Job
+from sagan_bench.experiments.grid import GridPoint, Plan, point_at
 from sagan_bench.experiments.manifest import below
 from sagan_bench.experiments.study import Study, StudyManifest
-from sagan_bench.runs.records import RECORD, Record, Status
-from sagan_bench.runs.run_directory import move_aside, read_now
+from sagan_bench.runs.command import Command
+from sagan_bench.runs.run_directory import move_aside
 
 if TYPE_CHECKING:  # torch: a finished study is recognised without it
     from sagan_bench.execution.engine import Engine
@@ -32,119 +28,6 @@ if TYPE_CHECKING:  # torch: a finished study is recognised without it
     from sagan_bench.session.events import Stop
 
 _log = logging.getLogger(__name__)
-
-BYTES_A_WEIGHT = 4
-CHECKPOINTS_KEPT = 2
-
-
-@dataclass(frozen=True)
-class GridPoint(Job):
-    """A variant at a training seed: where its run is, and how far it has come."""
-
-    record: Record | None
-    trouble: str | None
-    """Why its record cannot be read."""
-
-    @property
-    def status(self) -> Status | None:
-        """How far it has come; None if it was never begun.  What failed can be tried again."""
-        if self.record:
-            return self.record.status
-        return Status.FAILED if self.trouble else None
-
-    @property
-    def reason(self) -> str | None:
-        """Why it has no result."""
-        return self.record.reason if self.record else self.trouble
-
-    @property
-    def share_left(self) -> float:
-        """The share of its generator updates that it still has to take."""
-        steps = self.config.run.steps
-        return (steps - (self.record.step if self.record else 0)) / steps
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The points of a study in the order they run: all variants at one seed, then the next seed.
-
-    Attributes:
-        folder: of the study.
-        manifest: what the folder keeps, or will.
-        points: of all variants and seeds.
-        chosen: of these, the ids that are to be run now.
-        retry: also run what failed before.
-    """
-
-    folder: Path
-    manifest: StudyManifest
-    points: tuple[GridPoint, ...]
-    chosen: frozenset[str]
-    retry: bool = False
-
-    @cached_property
-    def missing(self) -> list[GridPoint]:
-        """What will be run."""
-        return [
-            point for point in self.points if point.id in self.chosen and self._is_missing(point)
-        ]
-
-    def _is_missing(self, point: GridPoint) -> bool:
-        lost = point.status is Status.FAILED
-        return self.retry if lost else point.status is None or not point.status.is_over
-
-    def refreshed(self) -> "Plan":
-        """Return the plan with its points as they now are on the disk."""
-        points = (GridPoint(c.id, c.config, c.path, c.digest, *_read(c.path)) for c in self.points)
-        return replace(self, points=tuple(points))
-
-    def differences(self) -> dict[str, list[Difference]]:
-        """Return, for each compared variant, (key, in its baseline, in the variant)."""
-        first = {point.variant: point.config for point in reversed(self.points)}
-        return {
-            variant: in_results(first[baseline], first[variant])
-            for variant, baseline in self.manifest.study.pairs
-        }
-
-    def seconds_left(self, jobs: int, per_flop: float | None = None) -> float | None:
-        """Estimate the wall time from finished runs, by FLOPs where a variant has none yet.
-
-        Where nothing is finished, ``per_flop`` says what training takes, without scoring.
-        """
-        finished = [
-            (point, point.record.cost)
-            for point in self.points
-            if point.record and point.status is Status.FINISHED
-        ]
-        if not (finished or per_flop):
-            return None
-        rates: dict[str, list[float]] = defaultdict(list)
-        for point, cost in finished:
-            rates[point.variant].append((cost.train_sec or 0) / self._flops(point))
-        every = [rate for alike in rates.values() for rate in alike] or [per_flop or 0.0]
-        usual, by_variant = (
-            statistics.median(every),
-            {k: statistics.median(v) for k, v in rates.items()},
-        )
-        scoring = statistics.median([cost.score_sec or 0 for _, cost in finished] or [0.0])
-        seconds = (
-            by_variant.get(point.variant, usual) * self._flops(point) * point.share_left + scoring
-            for point in self.missing
-        )
-        return sum(seconds) / jobs
-
-    def _flops(self, point: GridPoint) -> int:
-        return self.manifest.facts[point.variant].flops_per_step * point.config.run.steps
-
-    def disk_bytes(self) -> int:
-        """Estimate what the missing runs will take: their weights, and checkpoints under way.
-
-        Kept are G and its average; a checkpoint has two moments of G more, and D with two.
-        """
-        of = [self.manifest.facts[point.variant] for point in self.missing]
-        kept = sum(2 * facts.parameters_g for facts in of)
-        largest = max((4 * facts.parameters_g + 3 * facts.parameters_d for facts in of), default=0)
-        return (kept + cores() * CHECKPOINTS_KEPT * largest) * BYTES_A_WEIGHT
 
 
 def folder_of(study: Study, runs: Path, name: str | None) -> Path:
@@ -183,18 +66,21 @@ def plan(
     manifest = StudyManifest.of(folder)
     study = _with_seeds(requested, manifest, folder, seeds)
     _refuse_unknown(only, study)
-    auto = manifest.auto if manifest else host(study.requested(study.all_variants[0], 0).config)
-    configs = [
-        study.config(variant, seed, auto).config
-        for seed in study.seeds
-        for variant in study.all_variants
-    ]
-    known = manifest.data_fingerprint if manifest else _known(_spec(configs), without_data)
-    points = _points(configs, known, folder)
-    manifest = _extended(manifest, StudyManifest.begun(study, auto, known), points)
+    if study.command is None:
+        auto = manifest.auto if manifest else host(study.requested(study.all_variants[0], 0).config)
+        configs = [study.config(variant, seed, auto).config for variant, seed in study.in_turn]
+        known = manifest.data_fingerprint if manifest else _known(_spec(configs), without_data)
+        begun = StudyManifest.begun(study, auto, known)
+        points = _points(configs, known, folder)
+    else:
+        begun = StudyManifest.of_command(study)
+        points = _points([study.run_of(*cell) for cell in study.in_turn], "", folder)
+    manifest = _extended(manifest, begun, points)
     variants, chosen_seeds = set(only or study.all_variants), set(seeds or study.seeds)
     chosen = (c.id for c in points if c.variant in variants and c.seed in chosen_seeds)
-    return Plan(folder, manifest, points, frozenset(chosen), retry)
+    planned = Plan(folder, manifest, points, frozenset(chosen), retry)
+    _refuse_unknown_program(planned)
+    return planned
 
 
 def with_data(planned: Plan, progress: OnProgress = unwatched) -> Plan:
@@ -203,7 +89,9 @@ def with_data(planned: Plan, progress: OnProgress = unwatched) -> Plan:
     Raises:
         UserError: the data cannot be used, or is not what the study was begun with.
     """
-    configs = [point.config for point in planned.points]
+    if planned.manifest.study.command is not None:
+        return planned
+    configs = [point.ours for point in planned.points]
     manifest = planned.manifest.with_data(configs[0], planned.folder, progress)
     points = _points(configs, manifest.data_fingerprint, planned.folder)
     return replace(planned, manifest=manifest, points=points)
@@ -235,7 +123,11 @@ def _extended(
     grown = {*study.seeds, *study.all_variants} - known
     visible = any(point.record and point.record.scores for point in points)
     configs = {point.variant: point.config for point in points}
-    facts = {name: manifest.facts.get(name) or counted(config) for name, config in configs.items()}
+    facts = {
+        name: manifest.facts.get(name) or counted(config)
+        for name, config in configs.items()
+        if not isinstance(config, Command)
+    }
     looks = manifest.looks + bool(visible and grown)
     return manifest.model_copy(update={"study": study, "looks": looks, "facts": facts})
 
@@ -247,6 +139,18 @@ def _refuse_unknown(only: Collection[str], study: Study) -> None:
                 f"--only {variant}: study {study.name} has no such variant; "
                 f"{closest(variant, study.all_variants)}"
             )
+
+
+def _refuse_unknown_program(planned: Plan) -> None:
+    """Refuse commands that cannot be, or whose program is not here, before any is run."""
+    for point in planned.missing:
+        if isinstance(point.config, Command):
+            program = point.config.words(point.path)[0]
+            if shutil.which(program) is None:
+                raise UserError(
+                    f"the command of {point.id}: no program {program!r} is here that may be run; "
+                    "give its path, or put what runs it first"
+                )
 
 
 def _known(spec: DataSpec, without_data: bool) -> str:
@@ -266,7 +170,9 @@ def _spec(configs: Sequence[RunConfig]) -> DataSpec:
     return next(iter(specs))
 
 
-def _points(configs: Sequence[RunConfig], fingerprint: str, folder: Path) -> tuple[GridPoint, ...]:
+def _points(
+    configs: Sequence[RunConfig | Command], fingerprint: str, folder: Path
+) -> tuple[GridPoint, ...]:
     """Return the points of a grid with what is on the disk of them.
 
     Raises:
@@ -275,25 +181,27 @@ def _points(configs: Sequence[RunConfig], fingerprint: str, folder: Path) -> tup
     points, seen = [], dict[str, str]()
     for config in configs:
         variant, name = config.variant, f"{config.variant}-s{config.seed}"
-        digest = config.digest(fingerprint) if fingerprint else ""
+        digest = _digest(config, fingerprint)
         path = folder / f"{name}-{digest or 'unknown'}"
         if digest and seen.setdefault(digest, variant) != variant:
             raise UserError(
-                f"with preset {config.preset}, variants {seen[digest]} and {variant} are the same "
-                "network and recipe; leave one out"
+                f"variants {seen[digest]} and {variant} are the same {_what(config)}; leave one out"
             )
-        points.append(GridPoint(name, config, path, digest, *_read(path)))
+        points.append(point_at(path, name, config, digest))
     return tuple(points)
 
 
-def _read(path: Path) -> tuple[Record | None, str | None]:
-    """Return the record of a run, and why there is none although it was begun."""
-    if not (path / RECORD).exists():
-        return None, None
-    try:
-        return read_now(path), None
-    except UserError as error:  # its own trouble: the others go on
-        return None, str(error)
+def _digest(config: RunConfig | Command, fingerprint: str) -> str:
+    """Return a run's digest; empty while the content of its images is not known."""
+    if isinstance(config, Command):
+        return config.digest
+    return config.digest(fingerprint) if fingerprint else ""
+
+
+def _what(config: RunConfig | Command) -> str:
+    if isinstance(config, Command):
+        return "command"
+    return f"network and recipe with preset {config.preset}"
 
 
 def counted(config: RunConfig) -> Facts:

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
 from sagan_bench.config.layers import Resolved, assemble, decide
@@ -17,11 +24,16 @@ from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.config.wording import in_words
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
+from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
 from sagan_bench.experiments.manifest import Experiment, Manifest
+from sagan_bench.runs.command import Command, Template, Value
+from sagan_bench.runs.program import Better, Program
 
 MEMORY = "study.json"
+OF_COMMANDS = ("command", "variant", "better")
+"""Fields of studies whose runs another program makes."""
 MOST_SEEDS = 10_000
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,7 +45,7 @@ class Study(Experiment):
     ``baseline``.
     """
 
-    GROWS: ClassVar[tuple[str, ...]] = ("against.",)
+    GROWS: ClassVar[tuple[str, ...]] = ("against.", "variant.")
 
     name: str = Field(pattern=NAME)
     question: str
@@ -46,6 +58,19 @@ class Study(Experiment):
     set: Settings = Field(default={}, description="settings of every cell")
     comparable: bool = Field(True, description="false: too small to conclude anything from")
     paper: Paper | None = None
+    command: str | None = Field(None, description="makes a cell, where another program does")
+    variant: dict[str, dict[str, Value]] = Field(
+        default={}, description="variant -> the values of its command's placeholders"
+    )
+    better: dict[str, Better] = Field(
+        default={}, description="of further metrics that a command gives: which values are"
+    )
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What only studies of commands have is younger than studies, and left out elsewhere."""
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if key not in OF_COMMANDS or value}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -55,6 +80,12 @@ class Study(Experiment):
             raise ValueError("variants must be different")
         if any(seed < 0 for seed in self.seeds) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds must be different numbers from 0")
+        if self.command is not None:
+            self._refuse_settings()
+            self._template.check()
+            return self
+        for key in (key for key in OF_COMMANDS if getattr(self, key)):
+            raise ValueError(f"{key} is for studies of a command; give one, or leave it out")
         if self.preset not in presets():
             raise ValueError(
                 f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
@@ -63,6 +94,26 @@ class Study(Experiment):
             variant_settings(variant)
         self.measure  # noqa: B018  # refuses data that it has no measure for
         return self
+
+    def _refuse_settings(self) -> None:
+        """Refuse what means nothing to the runs of a command."""
+        usual = type(self).model_fields["preset"].default
+        given = {"set": self.set, "preset": self.preset != usual, "paper": self.paper}
+        given["on.*.set"] = self.measure.set
+        for key in (key for key, value in given.items() if value):
+            raise ValueError(
+                f"{key} is for runs that this package makes; what a command is to know stands in "
+                "the command, and in [variant.NAME]"
+            )
+        for name in self.all_variants:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"variant {name!r}: expected letters, digits, '_', '.', '+', '-'")
+        for name in self.variant.keys() - set(self.all_variants):
+            raise ValueError(f"[variant.{name}]: {closest(name, self.all_variants)}")
+
+    @property
+    def _template(self) -> Template:
+        return Template(self.command or "", {v: self.variant.get(v, {}) for v in self.all_variants})
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -85,7 +136,12 @@ class Study(Experiment):
     @property
     def cells(self) -> frozenset[tuple[str, int]]:
         """What is to be run: (variant, seed)."""
-        return frozenset((name, seed) for name in self.all_variants for seed in self.seeds)
+        return frozenset(self.in_turn)
+
+    @property
+    def in_turn(self) -> tuple[tuple[str, int], ...]:
+        """The cells in the order they run: all variants at one seed, then the next seed."""
+        return tuple((name, seed) for seed in self.seeds for name in self.all_variants)
 
     @property
     def settings(self) -> Settings:
@@ -94,7 +150,9 @@ class Study(Experiment):
 
     @property
     def data_kind(self) -> str:
-        """The kind of the data: what stands before the colon."""
+        """The kind of the data: what stands before the colon; ``other`` is another program's."""
+        if self.command is not None:
+            return "other"
         source = self.set.get("data.source") or dict(flatten(presets()[self.preset]))["data.source"]
         return kind_of(str(source))
 
@@ -103,9 +161,10 @@ class Study(Experiment):
         """What decides on this study's data."""
         measure = self.on.get(self.data_kind) or self.on.get("other")
         if measure is None:
+            data = f" for data of kind '{self.data_kind}': add [on.{self.data_kind}] or"
             raise ValueError(
-                f"no measure for data of kind '{self.data_kind}': add [on.{self.data_kind}] or "
-                "[on.other] with metric and min_effect"
+                f"no measure{': add' if self.command is not None else data} [on.other] with metric "
+                "and min_effect"
             )
         return measure
 
@@ -129,12 +188,27 @@ class Study(Experiment):
         """Return the configuration of a cell, no ``auto`` left.  Raises as `requested`."""
         return decide(self.requested(variant, seed), host)
 
+    def run_of(self, variant: str, seed: int) -> Command:
+        """Return the command of a cell.  Raises `UserError` if that is none."""
+        values = dict(self._template.of(variant))
+        program = Program(source=self.command or "", values=values, better=self._directions)
+        return Command(program, variant, seed)
+
+    @property
+    def _directions(self) -> dict[str, Better]:
+        """Which values are better, of each metric that a command is to give."""
+        measure = self.measure
+        better = measure.better or METRICS[measure.metric].better
+        return {**self.better, measure.metric: better}
+
     @property
     def definition(self) -> dict[str, Any]:
         """What it computes and decides by; seeds and variants may be added."""
-        fixed = self.model_dump(
-            mode="json", include={"preset", "against", "baseline", "comparable"}
-        )
+        own = {"preset"} if self.command is None else {"command", "variant"}
+        include = own | {"against", "baseline", "comparable"}
+        fixed = self.model_dump(mode="json", include=include)
+        if self.command is not None:
+            fixed["better"] = self._directions
         decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
         leaves = dict(flatten(fixed | decides)) | self.settings
         return {key: value for key, value in leaves.items() if key != "data.source"}
@@ -150,6 +224,7 @@ class Study(Experiment):
             "variants": joined(self.variants, requested.variants),
             "against": self.against | requested.against,
             "set": self.set | requested.set,  # a path may have moved
+            "variant": self.variant | requested.variant,
         }
         return self.model_copy(update=grown)
 
@@ -162,6 +237,11 @@ class StudyManifest(Manifest):
 
     study: Study
     facts: dict[str, Facts] = Field(default={})
+
+    @classmethod
+    def of_command(cls, study: Study) -> Self:
+        """Return the manifest of a study of a command, which has neither data nor ``auto``."""
+        return cls(study=study, host={}, data_fingerprint="")
 
 
 def studies() -> dict[str, Path]:

@@ -39,6 +39,7 @@ def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[s
             "Several runs shared a device: times and images a second are those of a busy one, and "
             "of equal seconds nothing is said."
         )
+    yield from _of_program(runs)
     yield from _of_place(findings.protocol, [run.record for run in runs])
     devices = {run.record.environment.device_name or run.record.environment.cpu for run in runs}
     if len(devices) > 1:
@@ -47,6 +48,12 @@ def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[s
         yield "Post hoc: metric and smallest difference that matters were chosen after the runs."
     scores = (score for run in runs for score in run.final("ema"))
     yield from dict.fromkeys(f"{text}." for score in scores for text in score.warnings)
+
+
+def _of_program(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield what is not known of figures that another program gave."""
+    for source in dict.fromkeys(run.program.source for run in runs if run.program):
+        yield f"Figures are as {source} gives them: how they were measured is not known here."
 
 
 def of_tuning(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from sagan_bench.analysis.budget import BudgetCurve, Unit, Withheld
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.comparison import Findings, Kind
 from sagan_bench.analysis.comparison import Reading as Numbers
 from sagan_bench.analysis.costs import Absence
@@ -47,7 +48,8 @@ WITHHELD = {
 def findings(numbers: Findings) -> readings.Findings:
     """Return what can be said of runs, in words beside the figures."""
     runs, question = numbers.runs, numbers.question
-    primary = reading(numbers.primary)
+    theirs = runs.program is not None
+    primary = reading(numbers.primary, theirs=theirs)
     variants = {variant.name: variant for variant in numbers.variants}
     primary = replace(
         primary,
@@ -56,9 +58,7 @@ def findings(numbers: Findings) -> readings.Findings:
             for c, text in zip(primary.comparisons, primary.sentences, strict=True)
         ),
     )
-    rates = dict.fromkeys(run.config.training.learning_rates for run in runs.attempted)
-    shown = " or ".join(f"{g:.3g}/{d:.3g}" for g, d in rates)
-    budget = f"{runs.steps:,} steps, learning rates of G/D {shown}"
+    budget = _budget(runs)
     return readings.Findings(
         name=question.name,
         question=question.text,
@@ -68,7 +68,7 @@ def findings(numbers: Findings) -> readings.Findings:
         protocol=numbers.protocol,
         variants=numbers.variants,
         primary=primary,
-        secondary=tuple(map(reading, numbers.secondary)),
+        secondary=tuple(reading(each, theirs=theirs) for each in numbers.secondary),
         by_budget=numbers.by_budget,
         doubts=numbers.doubts,
         matters=f"{question.measure.min_effect}",
@@ -80,8 +80,20 @@ def findings(numbers: Findings) -> readings.Findings:
     )
 
 
-def reading(numbers: Numbers) -> Reading:
-    """Return a reading in words: title, a sentence for each comparison, or why there is none."""
+def _budget(runs: RunSet) -> str:
+    if runs.program:
+        return f"{runs.steps:,} steps" if runs.steps > 1 else "a budget that was not recorded"
+    shown = " or ".join(f"{g:.3g}/{d:.3g}" for g, d in runs.learning_rates)
+    return f"{runs.steps:,} steps, learning rates of G/D {shown}"
+
+
+def reading(numbers: Numbers, *, theirs: bool = False) -> Reading:
+    """Return a reading in words: title, a sentence for each comparison, or why there is none.
+
+    Args:
+        numbers: the reading in figures.
+        theirs: another program gave them, and only it knows of which weights they are.
+    """
     kind, comparisons = numbers.kind, tuple(map(in_words, numbers.comparisons))
     title, absent = TITLES[kind], None
     if numbers.absent:
@@ -89,6 +101,7 @@ def reading(numbers: Numbers) -> Reading:
         title = WITHOUT_CURVES[kind] if numbers.absent is Absence.NO_CURVES else title
         pairs = ", ".join(f"{compared} v {baseline}" for compared, baseline in numbers.without)
         absent = f"{pairs}: {absent}" if pairs else absent
+    title = title.replace(", averaged weights", "") if theirs else title
     return Reading(
         kind=kind,
         title=title,

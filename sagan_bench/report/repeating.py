@@ -18,6 +18,7 @@ from sagan_bench.experiments import study
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import space
 from sagan_bench.experiments.tuning.definition import TuningManifest
+from sagan_bench.runs.program import program_of
 from sagan_bench.runs.records import Record
 
 RUN_SETTINGS = ("run.steps", "run.threads", "run.eval_every", "run.eval_images", "run.eval_metrics")
@@ -27,8 +28,10 @@ RUN_SETTINGS = ("run.steps", "run.threads", "run.eval_every", "run.eval_images",
 def of_run(record: Record) -> str | None:
     """Return the command line that repeats a run: what differs from its preset and variant.
 
-    Null where the preset or the variant is not one that ships here.
+    Null where the preset or the variant is not one that ships here, or another program made it.
     """
+    if program_of(record):
+        return None
     extensions.recall(record.config.get("own"))
     config = RunConfig.model_validate(record.config)
     before = _plain(config.preset, config.variant)

@@ -108,10 +108,11 @@ def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
 
     Args:
         figure: what is drawn, within `STYLE`.
-        name: unique in the page.
+        name: unique in the page; what no id may have becomes a dash.
         title: the finding.
         caption: how it is read.
     """
+    name = re.sub(r"[^A-Za-z0-9-]+", "-", name)
     return Drawn(name, svg(figure, f"fig-{name}", title, caption), title, caption)
 
 

@@ -3,15 +3,35 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from sagan_bench.core.registry import METRICS
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import Cost, Record, Score, Status
 
 PROGRAM = "program"
 """The only key of such a run's configuration, with a `Program` behind it."""
+
+
+Better = Literal["lower", "higher"]
+
+
+class ProgramProtocol(BaseModel):
+    """How another program made its figures: only which values are better is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    extractor: ClassVar[str] = PROGRAM
+    sampling_seed: ClassVar[int] = 0
+
+    by: Literal["program"] = "program"
+    better: dict[str, Better]
+
+    def label(self, metric: str) -> str:
+        """Return a metric's name for readers; by which features it was made is not known."""
+        return (METRICS[metric].title if metric in METRICS else "") or metric
 
 
 class Program(BaseModel):
@@ -21,23 +41,30 @@ class Program(BaseModel):
         source: the template of its command, or the name of the table.
         values: of the command's placeholders, without seed and folder.
         better: which values are, of each metric that it gives.
+        cells_on_device: runs that shared a device, so that their seconds tell of each other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     values: dict[str, JsonValue] = {}
-    better: dict[str, Literal["lower", "higher"]]
+    better: dict[str, Better]
+    cells_on_device: int = Field(default=1, ge=1)
 
     @property
     def digest(self) -> str:
-        """What a run's folder is named by: 12 hexadecimal digits of all but the directions."""
+        """What a run's folder is named by: 12 hexadecimal digits of source and values."""
         content = json.dumps([self.source, self.values], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that changes what a run computes, but for the seed."""
+        return {PROGRAM: self.source, **self.values}
+
     def score(self, step: int, metrics: Mapping[str, float | None], *, final: bool = True) -> Score:
         """Return the figures that it gave at a step, as a score of its own protocol."""
-        protocol: dict[str, Any] = {"by": PROGRAM, "better": dict(self.better)}
+        protocol = ProgramProtocol(better=self.better).model_dump(mode="json")
         text = json.dumps(protocol, sort_keys=True)
         return Score(
             step=step, weights="ema", sampling_seed=0, n_fake=0, protocol=protocol,

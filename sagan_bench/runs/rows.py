@@ -75,7 +75,7 @@ def content_of(file: Path) -> bytes:
     try:
         refuse_special(file)
         return file.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # of a table, runs have no folder
         return b""
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error

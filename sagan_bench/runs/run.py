@@ -9,10 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.diff import results
+from sagan_bench.config.schema import AttentionConfig, RunConfig
 from sagan_bench.core import extensions
+from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.core.stored import fitting
+from sagan_bench.runs.program import Program, program_of
 from sagan_bench.runs.records import RECORD, Record, Score
 
 Weights = Literal["ema", "raw"]
@@ -68,10 +71,44 @@ class Run:
         return self.record.status.is_lost
 
     @cached_property
+    def program(self) -> Program | None:
+        """What made it; None if we did.  Raises `UserError` if its record is damaged there."""
+        return fitting(lambda: program_of(self.record), self.path / RECORD)
+
+    @cached_property
     def config(self) -> RunConfig:
-        """Its configuration.  Raises `UserError` if its record is damaged there."""
+        """Its configuration.
+
+        Raises:
+            UserError: its record is damaged there, or another program made it.
+        """
+        if self.program:
+            raise UserError(
+                f"{self.path} was made by another program ({self.program.source}), which alone can "
+                "go on with it; its figures are compared by `compare`"
+            )
         extensions.recall(self.record.config.get("own"))
         return fitting(lambda: RunConfig.model_validate(self.record.config), self.path / RECORD)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """By dotted key all but the seed that changes what it computes.  Raises as `config`."""
+        return self.program.settings if self.program else results(self.config)
+
+    @property
+    def attention(self) -> AttentionConfig | None:
+        """What stands where in its networks; None if another program made it."""
+        return None if self.program else self.config.model.attention
+
+    @property
+    def learning_rates(self) -> tuple[float, float] | None:
+        """Of G and of D; None if another program made it."""
+        return None if self.program else self.config.training.learning_rates
+
+    @property
+    def shared_device(self) -> bool:
+        """Whether runs shared its device, so that their seconds tell of each other."""
+        return (self.program or self.config.run).cells_on_device > 1
 
     def final(self, weights: Weights) -> list[Score]:
         """Return the scores of its end."""

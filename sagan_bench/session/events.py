@@ -11,9 +11,9 @@ from sagan_bench.training.loop import Diverged, Step
 
 
 class Progress(NamedTuple):
-    """How far a phase outside training has come."""
+    """How far a phase has come that has no steps of its own; ``total`` is 0 if nobody knows it."""
 
-    phase: Literal["data", "score"]
+    phase: Literal["data", "score", "program"]
     done: int
     total: int
 

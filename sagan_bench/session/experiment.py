@@ -10,14 +10,13 @@ from sagan_bench.core.errors import MachineError, machine_error
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.session.events import Stop, Stopped, Watch
-from sagan_bench.session.failures import note_failure
 from sagan_bench.session.planning import dry_run, plan
 from sagan_bench.session.rescoring import evaluate
 from sagan_bench.session.resuming import TooShort, is_complete
 from sagan_bench.session.session import RunSession
 from sagan_bench.session.writer import Writer, opened
 
-__all__ = ["dry_run", "evaluate", "note_failure", "run", "threads_of"]
+__all__ = ["dry_run", "evaluate", "run", "threads_of"]
 
 
 def run(

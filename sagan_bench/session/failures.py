@@ -17,19 +17,20 @@ _log = logging.getLogger(__name__)
 
 
 def note_failure(
-    config: RunConfig, digest: str, path: Path, reason: str, trace: str = "", *, lost: bool = False
+    blank: Record, path: Path, reason: str, trace: str = "", *, lost: bool = False
 ) -> Status:
     """Record that a run failed, if it could not do so itself; ``trace`` goes to ``failure.txt``.
+
+    ``blank`` is its record before its first step (`unstarted`).
 
     One that was ``lost`` to a failure of the machine is interrupted, and failed once that has
     happened `LOSSES` times without a step gained.  A run that another process holds, or a folder
     that holds another run, is left alone; so is one that was over before what failed.  Returns the
     status that the run has.
     """
-    dumped = config.model_dump(mode="json")
     try:
-        with RunDirectory(path, digest=digest, config=dumped) as directory:
-            status = end_attempt(directory, config, digest, reason, lost=lost)
+        with RunDirectory(path, digest=blank.config_digest, config=blank.config) as directory:
+            status = end_attempt(directory, blank, reason, lost=lost)
             if trace and status == Status.FAILED:
                 atomic_write(path / "failure.txt", trace.encode())
             return status
@@ -42,16 +43,14 @@ LOSSES = 3
 """Attempts in a row that the machine may break off without a step gained."""
 
 
-def end_attempt(
-    directory: RunDirectory, config: RunConfig, digest: str, reason: str, *, lost: bool
-) -> Status:
+def end_attempt(directory: RunDirectory, blank: Record, reason: str, *, lost: bool) -> Status:
     """Record in a held directory how an attempt ended, unless the run was over before."""
     path = directory.path
     earlier = records.read(path) if directory.record_file.exists() else None
     if earlier and is_over(directory):
         _log.warning("%s: %s, after it was over", path, reason)
         return earlier.status
-    record = earlier or _unstarted(config, digest, path)
+    record = earlier or blank
     if lost and (times := _losses(record)) < LOSSES:
         ended = record.model_copy(update={"status": Status.INTERRUPTED, "reason": reason})
     else:
@@ -86,7 +85,7 @@ def _failed(record: Record, reason: str) -> Record:
     )
 
 
-def _unstarted(config: RunConfig, digest: str, path: Path) -> Record:
+def unstarted(config: RunConfig, digest: str, path: Path) -> Record:
     """Return the record of a run that never came to its first step."""
     return Record(
         run=path.resolve().name,

@@ -128,10 +128,9 @@ def load(path: Path, weights: str, device: str = "auto") -> TrainedGenerator:
     record = records.read(path)
     if record.status.is_lost:
         raise UserError(f"{path} {record.status} ({record.reason}); it has no generator to use")
-    file = path / "weights.pt"
+    config, file = Run(path, record).config, path / "weights.pt"
     if not file.exists():
         raise UserError(f"{path} has no exported weights; finish the run first")
-    config = Run(path, record).config
     extensions.require(config.own, path)
     state = checkpoint.load(file)
     chosen = system.open_device(device)

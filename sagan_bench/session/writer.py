@@ -22,7 +22,7 @@ from sagan_bench.runs.rows import ROWS
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session.capabilities import tensorboard
 from sagan_bench.session.events import Event, Watch
-from sagan_bench.session.failures import end_attempt, is_over
+from sagan_bench.session.failures import end_attempt, is_over, unstarted
 from sagan_bench.session.planning import Plan
 from sagan_bench.session.probes import Probes
 from sagan_bench.training import checkpoint
@@ -106,7 +106,9 @@ class DirectoryWriter(Writer):
 
     def __init__(self, planned: Plan, directory: RunDirectory, watch: Watch) -> None:
         self.planned, self.directory, self._watch = planned, directory, watch
-        self.path = directory.path
+        self.path: Path = directory.path
+        for folder in (directory.checkpoints, directory.samples):
+            folder.mkdir(exist_ok=True)
         self.earlier = records.read(self.path) if directory.record_file.exists() else None
         self.checkpoints = Checkpoints(directory.checkpoints)
         self.probes = Probes(planned.config, planned.store, directory)
@@ -190,8 +192,8 @@ class DirectoryWriter(Writer):
     def end_lost(self, reason: str) -> None:
         """Record it as `end_attempt` does."""
         with suppress(OSError, UserError):  # where that cannot be written, it reads as killed
-            planned = self.planned
-            end_attempt(self.directory, planned.config, planned.digest, reason, lost=True)
+            blank = unstarted(self.planned.config, self.planned.digest, self.path)
+            end_attempt(self.directory, blank, reason, lost=True)
 
     def is_over(self) -> bool:
         """Return whether the record on the disk is of a run that is over."""

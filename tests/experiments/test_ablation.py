@@ -21,8 +21,8 @@ from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.execution.engines.inline import Inline
 from sagan_bench.execution.engines.processes import Processes
 from sagan_bench.execution.slots import Slot
-from sagan_bench.experiments import ablation, driver, study
-from sagan_bench.experiments.ablation import GridPoint, Plan
+from sagan_bench.experiments import ablation, driver, grid, study
+from sagan_bench.experiments.grid import GridPoint, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Status
@@ -207,10 +207,10 @@ def test_the_disk_that_is_asked_for_is_what_weights_and_checkpoints_take(
     (one,) = plan.missing
 
     def estimate(cores: int) -> int:
-        monkeypatch.setattr(ablation, "cores", lambda: cores)
+        monkeypatch.setattr(grid, "cores", lambda: cores)
         return plan.disk_bytes()
 
-    experiment.run(one.config, out=one.path)
+    experiment.run(one.ours, out=one.path)
     saved = [file.stat().st_size for file in (one.path / "checkpoints").iterdir()]
     kept = (one.path / "weights.pt").stat().st_size
     assert estimate(0) == pytest.approx(kept, rel=0.1)

@@ -1,15 +1,31 @@
 """The metrics, one class a file: what each is called, which way is better, how it is measured."""
 
+from collections.abc import Iterable
+
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.registry import METRICS
 from sagan_bench.evaluation.metrics._base import RUNS, Evidence, Metric
 
-__all__ = ["RUNS", "Evidence", "Metric", "chosen", "extractor_of", "leading", "of_key", "shown"]
+__all__ = [
+    "RUNS", "Evidence", "Metric", "chosen", "extractor_of", "leading", "of_key", "ordered", "shown",
+]  # fmt: skip
 
 
 def shown() -> dict[str, type[Metric]]:
     """Return all metrics by name, in the order in which they are shown."""
     return dict(sorted(METRICS.items(), key=lambda item: item[1].order))
+
+
+def ordered(keys: Iterable[str], *, theirs: bool) -> list[str]:
+    """Return the metrics among keys of scores in the order in which they are shown, ours first.
+
+    Args:
+        keys: of scores.
+        theirs: another program gave them, so that every key is a metric.
+    """
+    known = list(keys)
+    others = [key for key in known if key not in METRICS] if theirs else []
+    return [*(name for name in shown() if name in known), *others]
 
 
 def leading() -> list[str]:
@@ -25,7 +41,7 @@ def of_key(key: str) -> type[Metric] | None:
     return next((metric for metric in METRICS.values() if metric.spread == key), None)
 
 
-def extractor_of(metric: type[Metric], main: str) -> str | None:
+def extractor_of(metric: type[Metric], main: str | None) -> str | None:
     """Return the extractor that a metric needs, where a run has ``main``; None: it needs none."""
     return main if metric.extractor == RUNS else metric.extractor
 

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from sagan_bench.core.cpu import THREADS
 from sagan_bench.core.stops import StopReason
 from sagan_bench.execution.attempt import attempt, note_failure
 from sagan_bench.execution.engine import Ended, Event, Job
@@ -27,7 +28,6 @@ SECONDS_FOR_A_LOCK = 60.0
 """A worker whose driver was killed holds its run until its checkpoint is written."""
 SECONDS_TO_END = 30.0
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Worker:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagan_bench.analysis.question import Settings
 from sagan_bench.analysis.statistics import mean_of_all
+from sagan_bench.config.schema import RunConfig
 from sagan_bench.execution.engine import Job
 from sagan_bench.experiments.tuning.definition import TOP, Seeds, TuningManifest, better
 from sagan_bench.experiments.tuning.space import Parameter
@@ -55,6 +56,7 @@ DIVERGED = "diverged"
 class TrialRun(Job):
     """The run of a trial, or of its values at another seed."""
 
+    config: RunConfig
     number: int
     of_trial: bool
     """Whether it is that of the trial itself."""

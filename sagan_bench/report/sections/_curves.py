@@ -50,8 +50,9 @@ def series(primary: str, runs: Sequence[Run]) -> Iterator[Series]:
     """Yield the curves of runs, thinned: scores on the way, losses, and readings of blocks."""
     least, most = POINTS
     points = max(least, min(most, POINTS_IN_ALL // len(runs)))
-    metrics = dict.fromkeys((primary, *leading()))
     for run in runs:
+        theirs = run.program.better if run.program else {}
+        metrics = dict.fromkeys((primary, *leading(), *theirs))
         for name, curve in _curves(run, metrics):
             steps, values = zip(*_thinned(curve, points), strict=True)
             yield Series(
@@ -137,7 +138,7 @@ def charts(
         level = decimals(ends.values())
         finding = listed(f"{of} {number(value, level)}" for of, value in ends.items())
         title = f"{label}, at the end: {finding}"
-        yield drawn(curves(lines, label, looks), name.replace("_", "-"), title, caption)
+        yield drawn(curves(lines, label, looks), name, title, caption)
 
 
 def _lines(series: Sequence[Series], variant: str, look: Look) -> Iterator[Line]:

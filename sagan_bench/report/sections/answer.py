@@ -9,6 +9,7 @@ from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 from sagan_bench.report.formats import by_variant, plural
 from sagan_bench.report.sections._base import Block, Section, Terms, Verdict
 from sagan_bench.report.svg import Theme
+from sagan_bench.runs.program import PROGRAM
 
 
 @SECTIONS.register("answer")
@@ -44,12 +45,10 @@ class Answer(Section):
 def _of_study(document: Document) -> list[tuple[str, str]]:
     numbers, runs = document.findings, document.runs
     seeds = {run.seed for run in runs}
-    size = document.config.get("data", {}).get("image_size", "?")
-    kind = document.data.get("kind") or document.config.get("data", {}).get("source", "?")
     counts = f"{plural(len(numbers.variants), 'variant')}, {plural(len(seeds), 'seed')}"
     facts = [
         ("Runs", f"{plural(len(runs), 'run')}: {counts}"),
-        ("Data", f"{kind}, {size} px"),
+        *_data(document),
         ("Budget", numbers.budget),
         *_scored(numbers.primary.label, numbers.protocol),
     ]
@@ -62,6 +61,14 @@ def _of_study(document: Document) -> list[tuple[str, str]]:
     if document.to_come:
         facts.append(("Still to come", by_variant(document.to_come)))
     return facts
+
+
+def _data(document: Document) -> Iterator[tuple[str, str]]:
+    """Yield which images a study is of, unless only the program that made its runs knows."""
+    data = document.config.get("data", {})
+    if PROGRAM not in document.config:
+        kind = document.data.get("kind") or data.get("source", "?")
+        yield "Data", f"{kind}, {data.get('image_size', '?')} px"
 
 
 def _of_tuning(document: TuningDocument) -> list[tuple[str, str]]:
@@ -79,6 +86,6 @@ def _of_tuning(document: TuningDocument) -> list[tuple[str, str]]:
 
 
 def _scored(label: str, protocol: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if protocol:
+    if "n_fake" in protocol:
         images = f"{protocol['n_fake']:,} generated against {protocol['n_real']:,} real images"
         yield "Scored by", f"{label}; {images}"

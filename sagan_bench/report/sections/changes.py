@@ -12,7 +12,9 @@ from sagan_bench.report.formats import MISSING, shown
 from sagan_bench.report.frames import Cell, Column, Frame, Row
 from sagan_bench.report.sections._base import Block, Section, Terms
 from sagan_bench.report.svg import Theme
+from sagan_bench.runs.program import PROGRAM
 
+EQUAL = "everything else is equal"
 COLUMNS = (
     Column("pair", "Variant v baseline", lambda row: Cell(row["pair"], look=row["variant"]), False),
     Column("setting", "Setting", numeric=False),
@@ -34,10 +36,10 @@ class Changes(Section):
         """Return each variant in words where it is shipped, or in what its runs are not that."""
         says = {}
         for name, runs in source.collection.variants.items():
-            config = runs[0].config  # in what they compute, those of a name are alike
-            if config.variant == name:
+            first = runs[0]  # in what they compute, those of a name are alike
+            if not first.program and first.config.variant == name:
                 with suppress(UserError):
-                    says[name] = "; ".join(described(config))
+                    says[name] = "; ".join(described(first.config))
         return {"says": says}
 
     def render(self, document: Document, theme: Theme) -> Iterator[Block]:
@@ -52,7 +54,8 @@ class Changes(Section):
                 rows.append(Row({"variant": variant, **values}, variant=variant))
         if rows:
             says = [(name, f"{text}.") for name, text in document.says.items()]
-            caption = "All settings that differ from the baseline; everything else is equal"
+            equal = "as far as is known" if PROGRAM in document.config else EQUAL
+            caption = f"All settings that differ from the baseline; {equal}"
             yield self.block(
                 Terms(says, "says", marked=True), Frame("changes", caption, COLUMNS, rows)
             )

@@ -9,6 +9,7 @@ from sagan_bench.report.document import Document
 from sagan_bench.report.sections import _curves
 from sagan_bench.report.sections._base import Block, Charts, Section
 from sagan_bench.report.svg import Drawn, Theme
+from sagan_bench.runs.program import PROGRAM
 
 LOSSES = {"loss_d": "loss of D", "loss_g": "loss of G"}
 
@@ -34,8 +35,10 @@ class Curves(Section):
 
 def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
     images = document.config.get("run", {}).get("eval_images", "fewer")
-    way = f"Scores on the way, of {images} images each: not the final ones."
-    for metric in dict.fromkeys((document.findings.primary.metric, *leading())):
+    of = "" if PROGRAM in document.config else f", of {images} images each"
+    way, theirs = f"Scores on the way{of}: not the final ones.", document.findings.protocol
+    primary = document.findings.primary.metric
+    for metric in dict.fromkeys((primary, *leading(), *theirs.get("better", ()))):
         label = document.labels.get(metric, metric)
         yield from _curves.charts(document, metric, label, theme.looks, way)
     for name, label in LOSSES.items():

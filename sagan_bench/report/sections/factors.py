@@ -28,12 +28,12 @@ class Factors(Section):
         """Return where each variant has what, and the published table."""
         placed = {}
         for run in source.runs:
-            attention = run.config.model.attention
-            placed[run.variant] = Placed(
-                kind=attention.kind,
-                generator=attention.generator,
-                discriminator=attention.discriminator,
-            )
+            if attention := run.attention:
+                placed[run.variant] = Placed(
+                    kind=attention.kind,
+                    generator=attention.generator,
+                    discriminator=attention.discriminator,
+                )
         paper = source.memory.study.paper if source.memory else None
         return {"placed": placed, "paper": paper.model_dump(mode="json") if paper else None}
 

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sagan_bench.core.registry import METRICS, SECTIONS
-from sagan_bench.evaluation.metrics import shown
-from sagan_bench.evaluation.protocol import Protocol
+from sagan_bench.evaluation.metrics import ordered
 from sagan_bench.report import compared
 from sagan_bench.report.answers import answer
 from sagan_bench.report.claims import claim
@@ -31,6 +30,7 @@ from sagan_bench.report.frames import (
 from sagan_bench.report.sections._base import Block, Charts, Export, Fold, Section, Text
 from sagan_bench.report.svg import EDGE, INK, Drawn, Look, Theme, drawn, panel, wrapped
 from sagan_bench.report.text import ARROWS, Words
+from sagan_bench.runs.program import PROGRAM
 from sagan_bench.runs.records import Status
 
 NOTE = (
@@ -58,10 +58,7 @@ class Results(Section):
         """Return the names of metrics for readers, and the metrics of real against real images."""
         scores = [score for run in source.runs for score in run.record.scores]
         names = dict.fromkeys(name for score in scores for name in score.metrics)
-        labels = {name: name for name in names}
-        if source.findings.protocol:
-            protocol = Protocol.model_validate({**source.findings.protocol, "sampling_seed": 0})
-            labels = {name: protocol.label(name) for name in names}
+        labels = {name: source.collection.label(name) for name in names}
         scores = [score for run in source.runs for score in run.final("ema") if score.floor]
         floor = {name: value for score in reversed(scores) for name, value in score.floor.items()}
         return {"labels": labels, "floor": floor}
@@ -87,8 +84,15 @@ class Results(Section):
 
 def _others(document: Document) -> list[str]:
     """Return the metrics of the table beside the primary one."""
-    known = {name for run in document.runs for name in run.metrics}
-    return [name for name in shown() if name in known and name != document.findings.primary.metric]
+    known = dict.fromkeys(name for run in document.runs for name in run.metrics)
+    known.pop(document.findings.primary.metric, None)
+    return ordered(known, theirs=PROGRAM in document.config)
+
+
+def _better(document: Document, metric: str) -> str | None:
+    """Return which values of a metric are; None where that is not known."""
+    theirs: dict[str, str] = document.findings.protocol.get("better", {})
+    return METRICS[metric].better if metric in METRICS else theirs.get(metric)
 
 
 def _means(document: Document, variant: str) -> dict[str, float | None]:
@@ -118,7 +122,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
                help="with a figure, of those attempted"),
         Column("mean", f"{primary.label}, mean ± sd", _mean, better=primary.better),
         *compared.EFFECT,
-        *(Column(name, labels.get(name, name), better=METRICS[name].better, places=places[name])
+        *(Column(name, labels.get(name, name), better=_better(document, name), places=places[name])
           for name in others),
         Column("train_sec", "Training",
                lambda row: duration(row["train_sec"]) + "*" * row["shared_device"],

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sagan_bench.analysis.collection import RunSet
+from sagan_bench.analysis.collection import RunSet, stored_protocol
 from sagan_bench.core.registry import SECTIONS
-from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.report import compared
 from sagan_bench.report.document import Document, RunRow
@@ -14,6 +13,7 @@ from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
 from sagan_bench.report.repeating import of_run
 from sagan_bench.report.sections._base import Block, Export, Section, Text
 from sagan_bench.report.svg import Theme
+from sagan_bench.runs.program import PROGRAM
 from sagan_bench.runs.run import Run
 
 
@@ -74,13 +74,15 @@ def _fingerprints(run: Run, collection: RunSet) -> str | None:
     by_seed = (collection.protocols, *collection.other_protocols.values())
     protocols = [protocol for of in by_seed for protocol in of.values()]
     scores = run.final("ema") if collection.values(run) else []
-    kept = (s.fingerprint for s in scores if Protocol.model_validate(s.protocol) in protocols)
+    kept = (s.fingerprint for s in scores if stored_protocol(s) in protocols)
     return ";".join(dict.fromkeys(kept)) or None
 
 
 def _frame(document: Document) -> Frame:
     primary = document.findings.primary
     level = decimals(run.metrics.get(primary.metric) for run in document.runs)
+    theirs = PROGRAM in document.config
+    commands = () if theirs else (Column("command", "Repeat it", _command, numeric=False),)
     columns = (
         Column("id", "Run", numeric=False),
         compared.VARIANT,
@@ -92,7 +94,7 @@ def _frame(document: Document) -> Frame:
         Column("images_per_sec", "Images/s", better="higher", places=0),
         Column("peak_memory_gib", "Memory, GiB", places=2),
         Column("attempts", "Attempts"),
-        Column("command", "Repeat it", _command, numeric=False),
+        *commands,
         Column("device", "Device", _device, numeric=False),
     )  # fmt: skip
     rows, keys = [], dict[str, None]()

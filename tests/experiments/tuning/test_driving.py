@@ -92,7 +92,7 @@ def test_without_a_pruner_no_trial_is_scored_on_the_way(tmp_path: Path) -> None:
     memory = planned(small_tuning(tmp_path, pruner="none"), tmp_path / "t", trials=3)
     engine = Scripted(by_rate)
     tune(memory, tmp_path / "t", engine)
-    assert all(job.config.run.eval_every is None for job in engine.submitted)
+    assert all(job.ours.run.eval_every is None for job in engine.submitted)
 
 
 def test_a_diverged_trial_is_an_outcome_that_the_sampler_learns_from(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_the_winner_is_chosen_on_set_a_and_reported_on_set_b(tmp_path: Path) -> 
     assert all(c.on_b == {} for c in one.candidates if c is not winner)
     fresh = [job for job in engine.submitted if job.config.seed]
     assert len(fresh) == 3 * 2 + 2
-    assert all(job.config.run.steps == 60 for job in fresh)
+    assert all(job.ours.run.steps == 60 for job in fresh)
 
 
 def test_a_winner_that_loses_a_run_on_set_b_has_no_figure(tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_a_run_that_ended_while_nobody_was_told_is_told_without_another_run(
     second = Scripted(by_rate)
     (one,) = tune(memory, folder, second).searches
     assert running.number not in trial_runs(second)
-    assert one.trials[running.number].values == (by_rate(first.submitted[0].config, 60),)
+    assert one.trials[running.number].values == (by_rate(first.submitted[0].ours, 60),)
 
 
 def test_what_was_scored_but_not_reported_is_reported_when_picked_up(
