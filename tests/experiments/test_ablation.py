@@ -500,6 +500,6 @@ def test_a_study_that_begins_around_runs_with_scores_has_looked(tmp_path: Path) 
     ready = ablation.with_data(first)
     assert ablation.plan(study, ready.folder, here).manifest.looks == 0
     path = ready.points[0].path
-    config = ready.points[0].config.model_dump(mode="json")
+    config = ready.points[0].ours.model_dump(mode="json")
     example_records.stored(path, config=config, scores=(example_records.score(),))
     assert ablation.plan(study, ready.folder, here).manifest.looks == 1
