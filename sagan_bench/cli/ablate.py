@@ -39,14 +39,17 @@ if TYPE_CHECKING:
     from sagan_bench.session.events import Stop
 
 
-StudyName = Annotated[str, typer.Argument(help="A study's name or TOML file; see: list studies")]
+StudyName = Annotated[
+    str | None,
+    typer.Argument(help="A study's name or TOML file; see: list studies [default: quick]"),
+]
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
 ]
 
 
 def ablate(
-    study: StudyName = "quick",
+    study: StudyName = None,
     data: Annotated[str | None, typer.Option(help="Put the question to other images")] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds to run, e.g. 0-4")] = None,
     only: Annotated[str | None, typer.Option(help="Variants to run, e.g. sagan,wider")] = None,
@@ -79,9 +82,9 @@ def ablate(
 
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
-    load_own(with_)
+    own = {file.name: file.described for file in load_own(with_)}
     where = Where.of(jobs, device, engine, in_process)
-    requested = _requested(study, data, steps, sets or [], preset=preset, command=command)
+    requested = _requested(study, data, steps, sets or [], own, preset=preset, command=command)
     if measure and requested.command is not None:
         raise UserError("--measure times a step of runs that this package makes; leave it out")
     planned = ablation.plan(
@@ -100,10 +103,16 @@ def ablate(
 
 
 def _requested(
-    study: str, data: str | None, steps: int | None, sets: list[str], **fields: str | None
+    study: str | None,
+    data: str | None,
+    steps: int | None,
+    sets: list[str],
+    own: dict[str, Any],
+    **fields: str | None,
 ) -> "Study":
+    """Return the study that is asked for; blocks of one's own join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.study import load
+    from sagan_bench.experiments.study import blocks_in, load, of_blocks
 
     settings: dict[str, Any] = dict(map(parse_set, sets))
     if data:
@@ -111,7 +120,12 @@ def _requested(
     if steps:
         settings["run.steps"] = steps
     given = {key: value for key, value in fields.items() if value is not None}
-    return load(study, set=settings, **given)
+    if own and study is None:
+        return of_blocks(own, set=settings, **given)
+    requested = load(study or "quick", set=settings, own=own, **given)
+    theirs = requested.all_variants
+    joining = (block for block in blocks_in(own) if block not in theirs)
+    return requested.model_copy(update={"variants": (*requested.variants, *joining)})
 
 
 def _run(planned: "Plan", where: Where) -> "Plan":

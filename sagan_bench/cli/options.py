@@ -21,6 +21,7 @@ from sagan_bench.core.registry import EXTRACTORS, LOSSES
 
 if TYPE_CHECKING:
     from sagan_bench.config.layers import Resolved
+    from sagan_bench.core.extensions import Extension
 
 S = TypeVar("S", bound=str)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
@@ -262,12 +263,11 @@ class Verb(TyperCommand):
         return [f"--set {key}=..." for key in known[:MOST_SUGGESTED]]
 
 
-def load_own(files: Iterable[Path] | None) -> None:
+def load_own(files: Iterable[Path] | None) -> "list[Extension]":
     """Have the components in files known.  Raises `UserError` with the line that is wrong."""
     from sagan_bench.core import extensions
 
-    for file in files or ():
-        extensions.load(file)
+    return [extensions.load(file) for file in files or ()]
 
 
 def program() -> str:

@@ -9,8 +9,8 @@ from sagan_bench.core.trees import flatten
 
 LABELS = ("preset", "variant", "name", "seed", "data.source")
 """Keys by which two runs of one configuration may differ."""
-ABSENT: Final = object()
-"""The value of a key that one of the two lacks."""
+ABSENT: Final = type("Absent", (str,), {})("absent")
+"""The value of a key that one of the two lacks; told by identity, shown as the word."""
 
 
 class Difference(NamedTuple):
@@ -31,7 +31,7 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Diffe
 
 def _is_told(pair: Difference) -> bool:
     """Return whether a file of own components is one side's alone: what names them says so."""
-    return pair.key.startswith("own.") and ABSENT in (pair.here, pair.there)
+    return pair.key.startswith("own.") and any(side is ABSENT for side in (pair.here, pair.there))
 
 
 def in_results(here: RunConfig, there: RunConfig) -> list[Difference]:

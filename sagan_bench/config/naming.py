@@ -121,7 +121,7 @@ def _wanted(preset: str, variant: str, beside: str) -> dict[str, Any]:
         made = {key for name in variants() for key in variant_settings(name)}
         said = {*_ALWAYS, *map(_section, own), *map(_section, variant_settings(beside))}
         networks = (key for key in sorted(made) if key.startswith("model."))
-        laid = {key: plain[key] for key in networks if _section(key) in said}
+        laid = {key: plain[key] for key in networks if _section(key) in said and key in plain}
     return {key: _stored(key, value) for key, value in (laid | own).items()}
 
 

@@ -327,6 +327,8 @@ class RunConfig(Section):
             ("EXTRACTORS", self.evaluation.extractor),
             ("SOURCES", kind_of(self.data.source)),
         ]
+        # A control names the block that it is like.
+        named += [("ATTENTION", v) for v in self.model.attention.options.values() if v in ATTENTION]
         return named + [("METRICS", metric) for metric in self.evaluation.metrics]
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Any
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
+from sagan_bench.core.registry import ATTENTION
 from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
 
@@ -31,9 +32,35 @@ def presets() -> dict[str, dict[str, Any]]:
     return {name: whole(name) for name in table}
 
 
-@cache
 def variants() -> dict[str, dict[str, Any]]:
-    """Return the shipped variants by name; ``says`` is each one's description in words."""
+    """Return the variants by name; ``says`` is each one's description in words.
+
+    They are those that are shipped, and three of each block of one's own: with it, and controls of
+    as many parameters and of as many FLOPs.
+    """
+    own: dict[str, dict[str, Any]] = {}
+    for name in ATTENTION.not_shipped:
+        own |= _of_block(name)
+    return own | _shipped()
+
+
+def _of_block(name: str) -> dict[str, dict[str, Any]]:
+    kind, like = "model.attention.kind", "model.attention.options.like"
+    return {
+        name: {"says": f"The block {name} of one's own in attention's place", kind: name},
+        f"residual-like-{name}": {
+            "says": f"As many parameters as {name} without context: a bottleneck in its place",
+            kind: "residual", like: name,
+        },
+        f"wider-like-{name}": {
+            "says": f"As much computation as {name}: no block, wider layers of the same FLOPs",
+            kind: "wider", like: name,
+        },
+    }  # fmt: skip
+
+
+@cache
+def _shipped() -> dict[str, dict[str, Any]]:
     file = shipped("ablations") / "variants.toml"
     table = load_toml(file)
     for name, settings in table.items():

@@ -96,6 +96,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         """The names that no module of the package has."""
         return [name for name in self._known if name not in self._modules]
 
+    @property
+    def not_shipped(self) -> list[str]:
+        """Likewise, with those that are known by their facts alone."""
+        return [name for name in self if name not in self._modules]
+
     def forget(self, name: str) -> None:
         """Know a component no more that no module of the package is."""
         if name not in self._modules:

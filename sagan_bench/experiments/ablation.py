@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sagan_bench.analysis.question import Facts
 from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.progress import OnProgress, unwatched
@@ -66,6 +67,7 @@ def plan(
     manifest = StudyManifest.of(folder)
     study = _with_seeds(requested, manifest, folder, seeds)
     _refuse_unknown(only, study)
+    extensions.require(study.own, folder)
     if study.command is None:
         auto = manifest.auto if manifest else host(study.requested(study.all_variants[0], 0).config)
         configs = [study.config(variant, seed, auto).config for variant, seed in study.in_turn]
@@ -243,6 +245,7 @@ def run(planned: Plan, engine: "Engine", watch: "Watch[GridPoint]", stop: "Stop"
             f"free at {planned.folder}; free some, or choose another --runs"
         )
     planned.manifest.write(planned.folder)
+    extensions.leave(extensions.require(planned.manifest.study.own), planned.folder)
     drive(_Grid(planned.missing), engine, watch, stop, planned.folder)
 
 

@@ -22,6 +22,7 @@ from sagan_bench.config.layers import Resolved, assemble, decide
 from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.config.wording import in_words
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS
@@ -34,6 +35,8 @@ from sagan_bench.runs.program import Better, Program
 MEMORY = "study.json"
 OF_COMMANDS = ("command", "variant", "better")
 """Fields of studies whose runs another program makes."""
+YOUNG = (*OF_COMMANDS, "own")
+"""Fields that are younger than studies, and left out where they say nothing."""
 MOST_SEEDS = 10_000
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,7 +48,7 @@ class Study(Experiment):
     ``baseline``.
     """
 
-    GROWS: ClassVar[tuple[str, ...]] = ("against.", "variant.")
+    GROWS: ClassVar[tuple[str, ...]] = ("against.", "variant.", "own.")
 
     name: str = Field(pattern=NAME)
     question: str
@@ -65,12 +68,21 @@ class Study(Experiment):
     better: dict[str, Better] = Field(
         default={}, description="of further metrics that a command gives: which values are"
     )
+    own: dict[str, dict[str, Any]] = Field(
+        default={}, description="file of one's own components -> its hash, and what it has"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recalled(cls, given: Any) -> Any:
+        """Know the components of its files by their facts: it is read without their code."""
+        extensions.recall(given.get("own") if isinstance(given, dict) else None)
+        return given
 
     @model_serializer(mode="wrap")
     def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What only studies of commands have is younger than studies, and left out elsewhere."""
         fields: dict[str, Any] = handler(self)
-        return {key: value for key, value in fields.items() if key not in OF_COMMANDS or value}
+        return {key: value for key, value in fields.items() if key not in YOUNG or value}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -211,6 +223,7 @@ class Study(Experiment):
             fixed["better"] = self._directions
         decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
         leaves = dict(flatten(fixed | decides)) | self.settings
+        leaves |= {f"own.{name}": described["sha256"] for name, described in self.own.items()}
         return {key: value for key, value in leaves.items() if key != "data.source"}
 
     def extended(self, requested: "Study", seeds: Iterable[int]) -> "Study":
@@ -225,6 +238,7 @@ class Study(Experiment):
             "against": self.against | requested.against,
             "set": self.set | requested.set,  # a path may have moved
             "variant": self.variant | requested.variant,
+            "own": self.own | requested.own,
         }
         return self.model_copy(update=grown)
 
@@ -264,6 +278,40 @@ def load(study: str, **changed: Any) -> Study:
     written = flattened(load_toml(file), file, "set")
     settings = written["set"] | changed.pop("set", {})
     return validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
+
+
+def of_blocks(own: Mapping[str, Any], **changed: Any) -> Study:
+    """Return the study of a file's blocks: each beside none, SAGAN's, and controls like it.
+
+    Args:
+        own: the file -> its hash, and what it has.
+        changed: fields that replace the study's; ``set`` is merged into it.
+
+    Raises:
+        UserError: there is no block, or not just one.
+    """
+    (stem,) = own
+    blocks = blocks_in(own)
+    if len(blocks) != 1:
+        named = f"blocks {', '.join(blocks)}" if blocks else "no block"
+        raise UserError(f"{stem}.py has {named}: name a study for it to join, e.g. ablate quick")
+    (block,) = blocks
+    quick = load("quick")
+    fields = quick.model_dump() | {
+        "name": f"with-{stem}",
+        "question": f"Does {block} help on twins at 32 px, beside SAGAN's block and its own cost?",
+        "baseline": block,
+        "variants": ("no-attention", "sagan", f"residual-like-{block}", f"wider-like-{block}"),
+        "own": dict(own),
+    }
+    settings = quick.set | changed.pop("set", {})
+    return validated(Study, Path(f"{stem}.py"), {**fields, **changed, "set": settings})
+
+
+def blocks_in(own: Mapping[str, Any]) -> list[str]:
+    """Return the blocks among the components of files."""
+    named = (key.partition("/") for described in own.values() for key in described["components"])
+    return [name for kind, _, name in named if kind == "ATTENTION"]
 
 
 def file_of(what: str, name: str, known: Mapping[str, Path]) -> Path:

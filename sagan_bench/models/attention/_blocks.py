@@ -133,15 +133,17 @@ class UniformAttention(Block):
 class Residual(Block):
     """A bottleneck in attention's place: 1x1 convolution, ReLU, 1x1 convolution; no context.
 
-    Its hidden width gives the number of parameters nearest to that of ``full`` attention on as
-    many channels: at most 4 % off, and 1 % from 64 channels on.  With gamma constant at 1 it is
-    the control of SAGAN, table 1, as far as known: the paper does not give its layers.
+    Its hidden width gives the number of parameters nearest to that of another block on as many
+    channels, with ``full`` attention at most 4 % off, and 1 % from 64 channels on.  With gamma
+    constant at 1 it is the control of SAGAN, table 1, as far as known: the paper does not give its
+    layers.
     """
 
-    def __init__(self, channels: int, config: AttentionConfig, *, bias: bool = True) -> None:
+    def __init__(
+        self, channels: int, config: AttentionConfig, *, parameters: int, bias: bool = True
+    ) -> None:
         super().__init__(config)
-        attention = (channels // 8 * 2 + channels) * (channels + bias)
-        hidden = round((attention - bias * channels) / (2 * channels + bias))
+        hidden = max(1, round((parameters - bias * channels) / (2 * channels + bias)))
         self.squeeze = nn.Conv2d(channels, hidden, kernel_size=1, bias=bias)
         self.expand = nn.Conv2d(hidden, channels, kernel_size=1, bias=bias)
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from sagan_bench.config.options import Options
+from sagan_bench.config.schema import Section
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 
@@ -11,13 +13,24 @@ if TYPE_CHECKING:
 
 @ATTENTION.register("residual")
 class ResidualInPlace(Attention):
-    """A bottleneck of 1x1 convolutions with as many parameters as ``full``."""
+    """A bottleneck of 1x1 convolutions with as many parameters as ``full``, or another kind."""
 
     title = "residual"
     is_attention = False
 
+    class Settings(Section):
+        """Which kind it is to have as many parameters as."""
+
+        like: str = "full"
+
     def block(self, channels: int, *, bias: bool = True, **_: bool) -> "Block":
         """Return the block for maps of C channels."""
+        import torch
+
         from sagan_bench.models.attention._blocks import Residual
 
-        return Residual(channels, self.config, bias=bias)
+        like = self.config.model_copy(update={"kind": self.settings.like, "options": Options()})
+        with torch.device("meta"):
+            block = ATTENTION[like.kind](like).block(channels, bias=bias)
+        parameters = sum(p.numel() for name, p in block.named_parameters() if name != "gamma")
+        return Residual(channels, self.config, parameters=parameters, bias=bias)
