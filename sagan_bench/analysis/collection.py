@@ -85,6 +85,11 @@ class RunSet:
         placed = attention.generator or attention.discriminator
         return not (placed and ATTENTION[attention.kind].is_attention)
 
+    @property
+    def has_settings(self) -> bool:
+        """Whether it is known in what variants differ; a table does not say."""
+        return any(run.program is None or run.program.values for run in self.attempted)
+
     def differences(self, baseline: str, variant: str) -> list[Difference]:
         """Return (key, in the baseline, in the variant) of all that changes results."""
         here, there = (self.variants[name][0].settings for name in (baseline, variant))
@@ -219,6 +224,17 @@ def gather(
     """
     places = dict.fromkeys(paths)
     read = [run for _, run in readable(places, whole)]
+    runs = together(read, loose=loose, planned=planned)
+    return replace(runs, unread=len(places) - len(read))
+
+
+def together(
+    read: Iterable[Run],
+    *,
+    loose: bool = False,
+    planned: Collection[tuple[str, int]] | None = None,
+) -> RunSet:
+    """Check that runs may be compared.  Arguments and errors as of `gather`."""
     runs, unplanned = list[Run](), list[Path]()
     for run in read:
         if planned is None or (run.variant, run.seed) in planned:
@@ -234,7 +250,7 @@ def gather(
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
     main, others = _common_protocols(over)
-    return RunSet(tuple(over), begun, len(places) - len(read), main, others, tuple(unplanned))
+    return RunSet(tuple(over), begun, 0, main, others, tuple(unplanned))
 
 
 def _disambiguated(runs: Sequence[Run]) -> list[Run]:

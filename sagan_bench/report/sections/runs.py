@@ -97,6 +97,9 @@ def _frame(document: Document) -> Frame:
         *commands,
         Column("device", "Device", _device, numeric=False),
     )  # fmt: skip
+    if theirs:  # of which there may be a table alone
+        known = {key for run in document.runs for key, value in run if value}
+        columns = tuple(c for c in columns if c.key in {*known, primary.metric})
     rows, keys = [], dict[str, None]()
     for run in document.runs:
         values = run.model_dump(exclude={"metrics", "command"})
