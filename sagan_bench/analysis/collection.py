@@ -11,14 +11,13 @@ from sagan_bench.config.diff import Difference, differences, listed
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.core.stored import fitting
-from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.runs.program import PROGRAM, Better, Program, ProgramProtocol
+from sagan_bench.evaluation.protocol import AnyProtocol, stored
+from sagan_bench.runs.program import Better, Program
 from sagan_bench.runs.records import RECORD, Score, Status
 from sagan_bench.runs.run import Run, Weights, extractor_named, family
 from sagan_bench.runs.run_directory import read_now, readable
 
 BOTH = "{}: {} and {}"
-AnyProtocol = Protocol | ProgramProtocol
 
 
 @dataclass(frozen=True)
@@ -193,13 +192,7 @@ def scored(path: Path) -> Run:
 
 def protocol_of(score: Score, path: Path) -> AnyProtocol:
     """Return the protocol of a score in the record of ``path``.  Raises `UserError` if damaged."""
-    return fitting(lambda: stored_protocol(score), path / RECORD)
-
-
-def stored_protocol(score: Score) -> AnyProtocol:
-    """Return the protocol of a score, of ours or of another program."""
-    is_program = score.protocol.get("by") == PROGRAM
-    return (ProgramProtocol if is_program else Protocol).model_validate(score.protocol)
+    return fitting(lambda: stored(score.protocol), path / RECORD)
 
 
 def gather(
@@ -335,7 +328,7 @@ def _common_protocols(
     scored = [run for run in runs if not run.lost]
     if not scored:
         return {}, {}
-    by_run = [{s.fingerprint: stored_protocol(s) for s in run.final("ema")} for run in scored]
+    by_run = [{s.fingerprint: stored(s.protocol) for s in run.final("ema")} for run in scored]
     common = [p for fingerprint, p in by_run[0].items() if all(fingerprint in of for of in by_run)]
     if not common:
         for run, of in zip(scored, by_run, strict=True):

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from sagan_bench import __version__
 from sagan_bench.analysis.asking import about
 from sagan_bench.analysis.collection import RunSet, together
 from sagan_bench.analysis.comparison import Findings
@@ -20,6 +19,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_text
+from sagan_bench.runs.environment import installed
 from sagan_bench.runs.program import Better, Program, why_no_metric
 from sagan_bench.runs.records import Environment, Record, Status
 from sagan_bench.runs.run import Run
@@ -27,11 +27,13 @@ from sagan_bench.runs.run import Run
 VARIANT, SEED = "variant", "seed"
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+MOST = 1e100
+"""Of a figure: beyond it, squares are beyond what a number holds."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 WHOLE = re.compile(r"-?\d{1,18}(\.0*)?")
 NOWHERE = Environment(
     python="not recorded", platform="not recorded", device="not recorded", command="",
-    sagan_bench=__version__,
+    sagan_bench=installed(),
 )  # fmt: skip
 """Of runs of which only a table tells."""
 
@@ -257,8 +259,9 @@ def _figure(table: Table, at: str, column: str) -> float | None:
         why = f"{cell!r} is no number; leave the cell empty if the run was lost"
         raise _error(table, at, column, why)
     value = float(cell) if _is_number(cell) else math.nan
-    if math.isinf(value):
-        raise _error(table, at, column, f"{cell!r} is not finite; leave it empty if it was lost")
+    if abs(value) > MOST:
+        why = f"{cell!r} is beyond {MOST:g}; leave the cell empty if the run was lost"
+        raise _error(table, at, column, why)
     return None if math.isnan(value) else value
 
 

@@ -5,11 +5,12 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sagan_bench.cli.console import say, shown
+from sagan_bench.cli.options import Json, Runs, pick
 from sagan_bench.cli.tables import changes, number, print_frame
 from sagan_bench.core.errors import UserError
 
@@ -17,35 +18,37 @@ if TYPE_CHECKING:
     from sagan_bench.analysis.comparison import Findings as Numbers
     from sagan_bench.report.frames import Frame
     from sagan_bench.report.readings import Findings
-    from sagan_bench.runs.program import Better
 
+What = Annotated[
+    list[str],
+    typer.Argument(help="Studies or runs: folders, or names in --runs; or a table: scores.csv"),
+]
+Baseline = Annotated[str | None, typer.Option(help="Variant, or one of the arguments")]
+Metric = Annotated[str | None, typer.Option(help="twin_rate, fid, isc_mean, kid_mean, ...")]
+MinEffect = Annotated[str | None, typer.Option(help="Smallest difference that matters: 2 or 5%")]
+Better = Annotated[
+    str | None, typer.Option(help="Of a table's metric: which values are, lower or higher")
+]
+Looks = Annotated[
+    int, typer.Option(min=0, help="Of a table: how often results were looked at before")
+]
+WithPage = Annotated[
+    bool, typer.Option("--report", help="Of a table: write its page and exports to reports/")
+]
 NOT_SCORED = {"n_fake": 0, "n_real": 0}
 """Where no run has a score."""
 
 
 def compare(
-    what: Annotated[
-        list[str],
-        typer.Argument(help="Studies or runs: folders, or names in --runs; or a table: scores.csv"),
-    ],
-    baseline: Annotated[str | None, typer.Option(help="Variant, or one of the arguments")] = None,
-    metric: Annotated[str | None, typer.Option(help="twin_rate, fid, isc_mean, kid_mean, ...")] = (
-        None
-    ),
-    min_effect: Annotated[
-        str | None, typer.Option(help="Smallest difference that matters: 2 or 5%")
-    ] = None,
-    better: Annotated[
-        str | None, typer.Option(help="Of a table's metric: which values are, lower or higher")
-    ] = None,
-    looks: Annotated[
-        int, typer.Option(min=0, help="Of a table: how often results were looked at before")
-    ] = 0,
-    with_page: Annotated[
-        bool, typer.Option("--report", help="Of a table: write its page and exports to reports/")
-    ] = False,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON")] = False,
+    what: What,
+    baseline: Baseline = None,
+    metric: Metric = None,
+    min_effect: MinEffect = None,
+    better: Better = None,
+    looks: Looks = 0,
+    with_page: WithPage = False,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="... as Markdown")] = False,
@@ -110,11 +113,10 @@ def _of_table(
     looks: int,
 ) -> "Numbers":
     from sagan_bench.analysis import scores
-    from sagan_bench.cli.options import pick
 
     if len(what) > 1:
         raise UserError("compare: a table is compared alone; put its runs into one file")
-    ways: tuple[Better, ...] = ("lower", "higher")
+    ways: tuple[Literal["lower", "higher"], ...] = ("lower", "higher")
     way = pick("--better", better, ways) if better else None
     where = "on the command line"
     asked = scores.Asked(baseline, metric, way, _effect(min_effect), looks, where)
@@ -209,24 +211,9 @@ def _frames(findings: "Findings") -> Iterator["Frame"]:
     """Yield what a terminal has of the variants, their comparisons, blocks, and the paper's."""
     from sagan_bench.report import compared
     from sagan_bench.report.frames import Column, table
-    from sagan_bench.report.text import ARROWS
 
     primary = findings.primary
-    columns = [
-        Column("variant"),
-        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
-        Column("mean", f"{primary.label} {ARROWS[primary.better]}"),
-        Column("sd"),
-        Column("from to", show=lambda row: f"{number(row['min'])} to {number(row['max'])}"),
-    ]
-    costs = [
-        Column("parameters", show=lambda row: f"{row['parameters'] or 0:,}"),
-        Column("GFLOPs a step", show=lambda row: number((row["flops_per_step"] or 0) / 1e9)),
-        Column("seconds", show=lambda row: number(row["train_sec"]) + "*" * row["shared_device"]),
-    ]
-    rows = compared.variants(findings)
-    columns += costs if compared.has_costs(rows) else []
-    yield table("variants", "", columns, rows)
+    yield _variants(findings)
     columns = [
         Column("pair", "against the baseline"),
         Column("effect", f"Δ {primary.label}"),
@@ -261,6 +248,30 @@ def _frames(findings: "Findings") -> Iterator["Frame"]:
         *(Column(key, f"paper's {key}") for key in published),
     ]
     yield table("paper", "", columns, rows)
+
+
+def _variants(findings: "Findings") -> "Frame":
+    """Return the variants; what they cost, where that is known of any."""
+    from sagan_bench.report import compared
+    from sagan_bench.report.frames import Column, table
+    from sagan_bench.report.text import ARROWS
+
+    primary = findings.primary
+    columns = [
+        Column("variant"),
+        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
+        Column("mean", f"{primary.label} {ARROWS[primary.better]}"),
+        Column("sd"),
+        Column("from to", show=lambda row: f"{number(row['min'])} to {number(row['max'])}"),
+    ]
+    costs = [
+        Column("parameters", show=lambda row: f"{row['parameters'] or 0:,}"),
+        Column("GFLOPs a step", show=lambda row: number((row["flops_per_step"] or 0) / 1e9)),
+        Column("seconds", show=lambda row: number(row["train_sec"]) + "*" * row["shared_device"]),
+    ]
+    rows = compared.variants(findings)
+    columns += costs if compared.has_costs(rows) else []
+    return table("variants", "", columns, rows)
 
 
 def _print_notes(findings: "Findings") -> None:

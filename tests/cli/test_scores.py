@@ -163,7 +163,7 @@ WRONG: dict[str, tuple[Callable[[str], str | bytes], str]] = {
     "no seed": (lambda text: text.replace("seed", "run"), "has no column 'seed'; it has variant"),
     "no variant": (lambda text: text.replace("variant", "name"), "no column 'variant'"),
     "a text": (lambda text: text.replace("31.4", "n/a"), "line 3, column fid: 'n/a' is no number"),
-    "infinity": (lambda text: text.replace("31.4", "1e999"), "line 3, column fid: '1e999' is not"),
+    "infinity": (lambda text: text.replace("31.4", "1e999"),  "fid: '1e999' is beyond 1e+100"),
     "a word for it": (lambda text: text.replace("31.4", "inf"), "line 3, column fid: 'inf' is no"),
     "underscores": (lambda text: text.replace("31.4", "3_1"), "line 3, column fid: '3_1'"),
     "a seed of text": (lambda text: text.replace("plain,1,", "plain,b,"), "line 3, column seed"),
