@@ -1,3 +1,42 @@
 """sagan_bench: does self-attention help this GAN, where, and how sure are we?"""
 
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sagan_bench.report.verdict import Verdict
+
 __version__ = "0.1.0"
+
+
+def verdict(
+    frame: "pd.DataFrame",
+    *,
+    baseline: str,
+    metric: str | None = None,
+    better: Literal["lower", "higher"] | None = None,
+    min_effect: float | str | None = None,
+    looks: int = 0,
+) -> "Verdict":
+    """Return what can be claimed of scores: one row a run, its variant, seed and figures.
+
+    It is a verdict where metric and smallest difference that matters are given, and were so before
+    the runs; else the runs are described (docs/own.md).
+
+    Args:
+        frame: with columns ``variant``, ``seed`` and metrics; a missing value is a lost run.
+        baseline: the variant that all others are held to.
+        metric: the column that decides; by default the only one.
+        better: which of its values are; needed where the metric is not one of ours.
+        min_effect: smallest difference that matters, in units of the metric, or as in ``"5%"``.
+        looks: how often results were looked at before more runs were added.
+
+    Raises:
+        sagan_bench.core.errors.UserError: what is wrong, in which row and column.
+    """
+    from sagan_bench.report.verdict import of_frame
+
+    return of_frame(
+        frame, baseline=baseline, metric=metric, better=better, min_effect=min_effect, looks=looks
+    )

@@ -11,14 +11,13 @@ from sagan_bench.config.diff import Difference, differences, listed
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.core.stored import fitting
-from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.runs.program import PROGRAM, Better, Program, ProgramProtocol
+from sagan_bench.evaluation.protocol import AnyProtocol, stored
+from sagan_bench.runs.program import Better, Program
 from sagan_bench.runs.records import RECORD, Score, Status
 from sagan_bench.runs.run import Run, Weights, extractor_named, family
 from sagan_bench.runs.run_directory import read_now, readable
 
 BOTH = "{}: {} and {}"
-AnyProtocol = Protocol | ProgramProtocol
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,11 @@ class RunSet:
             return False
         placed = attention.generator or attention.discriminator
         return not (placed and ATTENTION[attention.kind].is_attention)
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether it is known in what variants differ; a table does not say."""
+        return any(run.program is None or run.program.values for run in self.attempted)
 
     def differences(self, baseline: str, variant: str) -> list[Difference]:
         """Return (key, in the baseline, in the variant) of all that changes results."""
@@ -194,13 +198,7 @@ def scored(path: Path) -> Run:
 
 def protocol_of(score: Score, path: Path) -> AnyProtocol:
     """Return the protocol of a score in the record of ``path``.  Raises `UserError` if damaged."""
-    return fitting(lambda: stored_protocol(score), path / RECORD)
-
-
-def stored_protocol(score: Score) -> AnyProtocol:
-    """Return the protocol of a score, of ours or of another program."""
-    is_program = score.protocol.get("by") == PROGRAM
-    return (ProgramProtocol if is_program else Protocol).model_validate(score.protocol)
+    return fitting(lambda: stored(score.protocol), path / RECORD)
 
 
 def gather(
@@ -225,6 +223,17 @@ def gather(
     """
     places = dict.fromkeys(paths)
     read = [run for _, run in readable(places, whole)]
+    runs = together(read, loose=loose, planned=planned)
+    return replace(runs, unread=len(places) - len(read))
+
+
+def together(
+    read: Iterable[Run],
+    *,
+    loose: bool = False,
+    planned: Collection[tuple[str, int]] | None = None,
+) -> RunSet:
+    """Check that runs may be compared.  Arguments and errors as of `gather`."""
     runs, unplanned = list[Run](), list[Path]()
     for run in read:
         if planned is None or (run.variant, run.seed) in planned:
@@ -240,7 +249,7 @@ def gather(
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
     main, others = _common_protocols(over)
-    return RunSet(tuple(over), begun, len(places) - len(read), main, others, tuple(unplanned))
+    return RunSet(tuple(over), begun, 0, main, others, tuple(unplanned))
 
 
 def _disambiguated(runs: Sequence[Run]) -> list[Run]:
@@ -325,7 +334,7 @@ def _common_protocols(
     scored = [run for run in runs if not run.lost]
     if not scored:
         return {}, {}
-    by_run = [{s.fingerprint: stored_protocol(s) for s in run.final("ema")} for run in scored]
+    by_run = [{s.fingerprint: stored(s.protocol) for s in run.final("ema")} for run in scored]
     common = [p for fingerprint, p in by_run[0].items() if all(fingerprint in of for of in by_run)]
     if not common:
         for run, of in zip(scored, by_run, strict=True):

@@ -4,25 +4,23 @@ The endpoint is the last checkpoint's averaged weights; everything else is a sec
 says so.  docs/statistics.md states the rule.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from sagan_bench.analysis import costs, paper, statistics
 from sagan_bench.analysis.budget import BudgetCurve, Unit
-from sagan_bench.analysis.collection import RunSet, gather
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.costs import Absence
 from sagan_bench.analysis.limits import Doubt, doubts
-from sagan_bench.analysis.question import Measure, Question
+from sagan_bench.analysis.question import Question
 from sagan_bench.analysis.variants import Variant, idle, variant
 from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Pair, Standing
 from sagan_bench.config.diff import Difference
 from sagan_bench.core.errors import NothingFinished, UserError
-from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS
-from sagan_bench.evaluation.metrics import leading, ordered, shown
+from sagan_bench.evaluation.metrics import leading, ordered
 
 SECONDARY = 0.05
 """Smallest difference that matters in what does not decide: a share of the baseline's mean."""
@@ -106,81 +104,6 @@ class Findings:
         return {**protocols[0].model_dump(mode="json"), "sampling_seed": seeds}
 
 
-# --- What is asked -----------------------------------------------------------------------------
-
-
-def of_runs(
-    paths: Iterable[Path],
-    baseline: str | None,
-    metric: str | None,
-    min_effect: float | str | None,
-) -> Findings:
-    """Return what can be said of runs that no study names.  Raises `UserError` as `about`."""
-    return about(gather(paths, loose=True), baseline, metric, min_effect)
-
-
-def about(
-    runs: RunSet,
-    baseline: str | None,
-    metric: str | None = None,
-    min_effect: float | str | None = None,
-) -> Findings:
-    """Return what can be said of runs that no study names: each variant against ``baseline``.
-
-    Without a baseline nothing is compared.
-
-    Raises:
-        UserError: no finished run, or runs that may not be compared.
-    """
-    if baseline is not None:
-        baseline = _named(baseline, runs)
-    measure = _measure(runs, metric, min_effect)
-    others = [name for name in runs.variants if name != baseline]
-    pairs = tuple((name, baseline) for name in others if baseline)
-    do = "does" if len(others) == 1 else "do"
-    text = f"How {do} {', '.join(others)} differ from {baseline}?" if pairs else "What was run?"
-    return findings(runs, Question("runs", text, measure, pairs, declared=False))
-
-
-def _measure(runs: RunSet, metric: str | None, min_effect: float | str | None) -> Measure:
-    """Return the measure that is meant: by default the first of ours, else the only one.
-
-    Raises:
-        UserError: there is no such metric, or several of which none is ours.
-    """
-    ours = [name for name in leading() if name in runs.metrics]
-    if metric is None and not ours and runs.program and len(runs.metrics) > 1:
-        raise UserError(f"say with --metric NAME which decides: {', '.join(runs.metrics)}")
-    theirs = runs.metrics or list(runs.program.better) if runs.program else []
-    metric = metric or next(iter((*ours, *theirs)), leading()[-1])
-    if metric not in METRICS and metric not in theirs:
-        raise UserError(f"--metric {metric}: {closest(metric, theirs or list(shown()))}")
-    if metric not in runs.better:
-        raise UserError(f"{metric}: say which values are better, lower or higher")
-    better = None if metric in METRICS else runs.better[metric]
-    return Measure(metric=metric, min_effect=min_effect or "5%", better=better)
-
-
-def _named(baseline: str, runs: RunSet) -> str:
-    """Return the variant that is meant: by its name, by one of its runs, or by its folder."""
-    folder = Path(baseline)
-    for is_meant in (
-        lambda run: baseline == run.variant,
-        lambda run: folder.resolve() == run.path.resolve(),
-        lambda run: folder.name in (run.path.name, run.variant.partition("/")[0]),
-    ):
-        named = {run.variant for run in runs.attempted if is_meant(run)}
-        if len(named) == 1:
-            return named.pop()
-    which = f"it could be {' or '.join(sorted(named))}" if named else "there is no run of it"
-    raise UserError(
-        f"--baseline {baseline}: {which}; the variants are {', '.join(runs.variants) or 'none'}"
-    )
-
-
-# --- What is found -----------------------------------------------------------------------------
-
-
 def findings(runs: RunSet, question: Question) -> Findings:
     """Return what can be said.
 
@@ -212,7 +135,11 @@ def findings(runs: RunSet, question: Question) -> Findings:
         by_budget=costs.by_budget(primary.comparisons, metric, runs),
         doubts=tuple(dict.fromkeys(doubt for pair in pairs for doubt in doubts(outcomes, pair))),
         paper=tuple(paper.lines(question, variants, runs)),
-        differences={pair[0]: runs.differences(*pair[::-1]) for pair in pairs},
+        differences={
+            compared: runs.differences(baseline, compared)
+            for compared, baseline in pairs
+            if runs.has_settings
+        },
     )
 
 

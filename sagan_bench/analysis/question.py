@@ -44,13 +44,13 @@ class Measure(Section):
     @model_validator(mode="after")
     def _readable(self) -> Self:
         self.least  # noqa: B018  # refuses what is neither
-        ours = METRICS.get(self.metric)
-        if ours is None and self.better is None:
+        own = METRICS[self.metric].better if self.metric in METRICS else None
+        if own is None and self.better is None:
             hint = "of a metric of your own, say with better = 'lower' or 'higher' which values are"
             known = closest(self.metric, list(shown()))
             raise ValueError(f"metric = '{self.metric}'; {known}; {hint}")
-        if ours and self.better not in (None, ours.better):
-            raise ValueError(f"better = '{self.better}': of {self.metric} {ours.better} is better")
+        if own and self.better not in (None, own):
+            raise ValueError(f"better = '{self.better}': of {self.metric} {own} is better")
         return self
 
     @model_serializer(mode="wrap")
@@ -107,13 +107,19 @@ class Facts(BaseModel):
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be compared, and by what; ``declared`` says that it was fixed before any run."""
+    """What is to be compared, and by what.
+
+    Attributes:
+        declared: it was fixed before any run, so that there are verdicts.
+        where: the user says so, here, and no study shows it; empty where a study does.
+    """
 
     name: str
     text: str
     measure: Measure
     pairs: tuple[Pair, ...]
     declared: bool
+    where: str = ""
     comparable: bool = True
     looks: int = 0
     planned: Collection[Cell] | None = None

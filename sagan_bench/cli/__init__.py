@@ -21,6 +21,7 @@ from sagan_bench.cli.list import list_
 from sagan_bench.cli.options import Verb
 from sagan_bench.cli.report import report
 from sagan_bench.cli.sample import sample
+from sagan_bench.cli.score import score
 from sagan_bench.cli.show import show
 from sagan_bench.cli.signals import INTERNAL, SOME_FAILED, USAGE
 from sagan_bench.cli.train import train
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (train, evaluate, ablate, compare, report, sample, export, show, doctor):
+for verb in (train, evaluate, score, ablate, compare, report, sample, export, show, doctor):
     app.command(cls=Verb)(verb)
 app.command("list", cls=Verb)(list_)
 app.add_typer(tune.app, name="tune")

@@ -3,48 +3,77 @@
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sagan_bench.cli.console import say, shown
+from sagan_bench.cli.options import Json, Runs, pick
 from sagan_bench.cli.tables import changes, number, print_frame
 from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
+    from sagan_bench.analysis.comparison import Findings as Numbers
     from sagan_bench.report.frames import Frame
     from sagan_bench.report.readings import Findings
 
+What = Annotated[
+    list[str],
+    typer.Argument(help="Studies or runs: folders, or names in --runs; or a table: scores.csv"),
+]
+Baseline = Annotated[str | None, typer.Option(help="Variant, or one of the arguments")]
+Metric = Annotated[str | None, typer.Option(help="twin_rate, fid, isc_mean, kid_mean, ...")]
+MinEffect = Annotated[str | None, typer.Option(help="Smallest difference that matters: 2 or 5%")]
+Better = Annotated[
+    str | None, typer.Option(help="Of a table's metric: which values are, lower or higher")
+]
+Looks = Annotated[
+    int, typer.Option(min=0, help="Of a table: how often results were looked at before")
+]
+WithPage = Annotated[
+    bool, typer.Option("--report", help="Of a table: write its page and exports to reports/")
+]
 NOT_SCORED = {"n_fake": 0, "n_real": 0}
 """Where no run has a score."""
 
 
 def compare(
-    what: Annotated[list[str], typer.Argument(help="Studies or runs: folders, or names in --runs")],
-    baseline: Annotated[str | None, typer.Option(help="Variant, or one of the arguments")] = None,
-    metric: Annotated[str | None, typer.Option(help="twin_rate, fid, isc_mean, kid_mean, ...")] = (
-        None
-    ),
-    min_effect: Annotated[
-        str | None, typer.Option(help="Smallest difference that matters: 2 or 5%")
-    ] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON")] = False,
+    what: What,
+    baseline: Baseline = None,
+    metric: Metric = None,
+    min_effect: MinEffect = None,
+    better: Better = None,
+    looks: Looks = 0,
+    with_page: WithPage = False,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="... as Markdown")] = False,
 ) -> None:
     """Compare runs or studies: figures, intervals, and in words what can be claimed.
 
-    A study alone brings its own question; anything else needs --baseline.
+    A study alone brings its own question; anything else needs --baseline. Of a table, who gives
+    --metric and --min-effect declares them: a verdict; else it is post hoc.
     """
+    from sagan_bench.analysis.scores import is_table
+    from sagan_bench.report.findings import findings as in_words
     from sagan_bench.report.frames import to_latex, to_markdown
 
-    findings = _findings(what, baseline, metric, min_effect, runs)
+    numbers = (
+        _of_table(what, baseline, metric, min_effect, better, looks)
+        if any(map(is_table, what))
+        else _of_runs(what, baseline, metric, min_effect, runs)
+    )
+    if not is_table(what[0]) and (better or looks or with_page):
+        raise UserError("--better, --looks and --report are for a table; of runs use `report`")
+    findings = in_words(numbers)
+    if with_page:
+        _write_page(numbers)
     if as_json:
-        print(json.dumps(asdict(findings), indent=2))
+        print(json.dumps(findings.plain(), indent=2))
     elif as_csv:
         print(shown(frame(findings).to_csv(), lines=True), end="")
     elif as_latex:
@@ -56,13 +85,12 @@ def compare(
         print_findings(findings)
 
 
-def _findings(
+def _of_runs(
     what: list[str], baseline: str | None, metric: str | None, min_effect: str | None, runs: Path
-) -> "Findings":
-    from sagan_bench.analysis import comparison
+) -> "Numbers":
+    from sagan_bench.analysis import asking
     from sagan_bench.experiments.findings import is_own_question, of_study
     from sagan_bench.experiments.study import MEMORY, StudyManifest
-    from sagan_bench.report.findings import findings as in_words
 
     places = [place(name, runs) for name in what]
     studies = [place for place in places if (place / MEMORY).exists()]
@@ -70,12 +98,38 @@ def _findings(
     if len(places) == len(studies) == 1:
         manifest = StudyManifest.of(studies[0])
         if manifest and is_own_question(manifest.study, baseline, metric, effect):
-            return in_words(of_study(studies[0]))
+            return of_study(studies[0])
         baseline = baseline or (manifest.study.baseline if manifest else None)
     if baseline is None:
         raise UserError("compare: say with --baseline NAME which variant the others are held to")
-    numbers = comparison.of_runs(_runs_in(places), baseline, metric, effect)
-    return in_words(numbers)
+    return asking.of_runs(_runs_in(places), baseline, metric, effect)
+
+
+def _of_table(
+    what: list[str],
+    baseline: str | None,
+    metric: str | None,
+    min_effect: str | None,
+    better: str | None,
+    looks: int,
+) -> "Numbers":
+    from sagan_bench.analysis import scores
+
+    if len(what) > 1:
+        raise UserError("compare: a table is compared alone; put its runs into one file")
+    ways: tuple[Literal["lower", "higher"], ...] = ("lower", "higher")
+    way = pick("--better", better, ways) if better else None
+    where = "on the command line"
+    asked = scores.Asked(baseline, metric, way, _effect(min_effect), looks, where)
+    return scores.findings_of(scores.read(Path(what[0])), asked)
+
+
+def _write_page(numbers: "Numbers") -> None:
+    from sagan_bench.cli.report import rendered
+    from sagan_bench.report import collect
+
+    _, page = rendered(partial(collect.of_findings, numbers.question.name, numbers), None)
+    say(f"report: {page}", error=True)
 
 
 def place(name: str, runs: Path) -> Path:
@@ -130,16 +184,14 @@ def print_findings(findings: "Findings") -> None:
         say(sentence)
     for caveat in (*caveats.contraries(findings), *caveats.doubts(findings)):
         say(f"  but: {caveat}")
+    for caveat in caveats.declaration(findings):
+        say(f"  note: {caveat}")
     say()
     for variant, differs in findings.differences.items():
         say(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")
     for frame in _frames(findings):
         print_frame(frame)
-    say("Secondary readings:")
-    for reading in findings.secondary:
-        say(f"  {reading.title}: {reading.absent or ''}".rstrip())
-        for sentence in reading.sentences:
-            say(f"    {sentence}")
+    _print_secondary(findings)
     if findings.by_budget:
         say("By budget, from scores on the way (intervals hold at all budgets of a unit at once):")
     for curve in findings.by_budget:
@@ -147,24 +199,22 @@ def print_findings(findings: "Findings") -> None:
     _print_notes(findings)
 
 
+def _print_secondary(findings: "Findings") -> None:
+    if findings.secondary:
+        say("Secondary readings:")
+    for reading in findings.secondary:
+        say(f"  {reading.title}: {reading.absent or ''}".rstrip())
+        for sentence in reading.sentences:
+            say(f"    {sentence}")
+
+
 def _frames(findings: "Findings") -> Iterator["Frame"]:
     """Yield what a terminal has of the variants, their comparisons, blocks, and the paper's."""
     from sagan_bench.report import compared
     from sagan_bench.report.frames import Column, table
-    from sagan_bench.report.text import ARROWS
 
     primary = findings.primary
-    columns = [
-        Column("variant"),
-        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
-        Column("mean", f"{primary.label} {ARROWS[primary.better]}"),
-        Column("sd"),
-        Column("from to", show=lambda row: f"{number(row['min'])} to {number(row['max'])}"),
-        Column("parameters", show=lambda row: f"{row['parameters'] or 0:,}"),
-        Column("GFLOPs a step", show=lambda row: number((row["flops_per_step"] or 0) / 1e9)),
-        Column("seconds", show=lambda row: number(row["train_sec"]) + "*" * row["shared_device"]),
-    ]
-    yield table("variants", "", columns, compared.variants(findings))
+    yield _variants(findings)
     columns = [
         Column("pair", "against the baseline"),
         Column("effect", f"Δ {primary.label}"),
@@ -199,6 +249,30 @@ def _frames(findings: "Findings") -> Iterator["Frame"]:
         *(Column(key, f"paper's {key}") for key in published),
     ]
     yield table("paper", "", columns, rows)
+
+
+def _variants(findings: "Findings") -> "Frame":
+    """Return the variants; what they cost, where that is known of any."""
+    from sagan_bench.report import compared
+    from sagan_bench.report.frames import Column, table
+    from sagan_bench.report.text import ARROWS
+
+    primary = findings.primary
+    columns = [
+        Column("variant"),
+        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
+        Column("mean", f"{primary.label} {ARROWS[primary.better]}"),
+        Column("sd"),
+        Column("from to", show=lambda row: f"{number(row['min'])} to {number(row['max'])}"),
+    ]
+    costs = [
+        Column("parameters", show=lambda row: f"{row['parameters'] or 0:,}"),
+        Column("GFLOPs a step", show=lambda row: number((row["flops_per_step"] or 0) / 1e9)),
+        Column("seconds", show=lambda row: number(row["train_sec"]) + "*" * row["shared_device"]),
+    ]
+    rows = compared.variants(findings)
+    columns += costs if compared.has_costs(rows) else []
+    return table("variants", "", columns, rows)
 
 
 def _print_notes(findings: "Findings") -> None:

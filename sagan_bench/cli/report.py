@@ -77,7 +77,7 @@ def _jobs(
     collected += [partial(collect.of_tuning, folder, storage) for folder in tunings]
     collected += [partial(_loose, loose, baseline)] if loose else []
     again = [partial(publish.again, file, out) for file in stored]
-    return [*again, *(partial(_rendered, documents, out) for documents in collected)]
+    return [*again, *(partial(rendered, documents, out) for documents in collected)]
 
 
 def _refuse_other(baseline: str, studies: list[Path]) -> None:
@@ -89,7 +89,7 @@ def _refuse_other(baseline: str, studies: list[Path]) -> None:
         raise UserError(f"--baseline {baseline}: it is for runs that no study names; leave it out")
 
 
-def _rendered(collect: Collect, out: Path | None) -> tuple["AnyDocument", Path]:
+def rendered(collect: Collect, out: Path | None) -> tuple["AnyDocument", Path]:
     """Collect and render a page, which the list of reports holds unless ``out``."""
     from sagan_bench.report import publish
 

@@ -109,6 +109,20 @@ def parsed(content: bytes, *, with_nan: bool = False) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def load_text(file: Path) -> str:
+    """Return the text of a file, without a byte-order mark.
+
+    Raises:
+        UserError: there is none, it cannot be read, or is not UTF-8.
+    """
+    try:
+        return _text(_content(file, piped=True))
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"cannot read {file}: {error}") from error
+
+
 def load_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file.  Raises `UserError` that names the file and the line."""
     try:

@@ -213,6 +213,24 @@ def looks_like_a_picture(path: Path) -> bool:
     return head.startswith(_SHORT_BEGINNINGS) and _opens(path)
 
 
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Return width and height as a picture's header has them; None if it cannot be read.
+
+    Raises:
+        MachineError: It cannot be read just now.
+    """
+    tga = path.name.lower().endswith(_TGA)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("TGA", *_FORMATS) if tga else _FORMATS) as image:
+                return image.size
+    except Exception as error:  # damaged files make decoders raise anything
+        if failed := failure(error, path):
+            raise failed from error
+        return None
+
+
 def _opens(path: Path) -> bool:
     try:
         with warnings.catch_warnings():

@@ -20,8 +20,11 @@ from sagan_bench.config.options import Options
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.evaluation.metrics import extractor_of, of_key
+from sagan_bench.runs.program import PROGRAM, ProgramProtocol
 
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+PICTURES = "pictures of a folder"
+"""In place of a law of z."""
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -53,8 +56,9 @@ class Protocol(BaseModel):
     sampling_seed: int = Field(description="of z and labels")
     z_law: str = Field(
         "normal by (seed, index)",
-        pattern=r"^normal by \(seed, index\)(, \|z\| < \d+(\.\d+)?)?$",
-        description="image i depends on seed and i alone; where noise is truncated",
+        pattern=rf"^({PICTURES}|normal by \(seed, index\)(, \|z\| < \d+(\.\d+)?)?)$",
+        description="image i depends on seed and i alone; where noise is truncated; or that the "
+        "images are pictures of a folder",
     )
     label_law: Literal["none", "uniform", "balanced"] = Field(
         description="how labels are drawn; balanced: image i has class i mod their number"
@@ -144,6 +148,15 @@ class Protocol(BaseModel):
         A metric that needs no extractor keeps its key.
         """
         return label(metric, self.extractor)
+
+
+AnyProtocol = Protocol | ProgramProtocol
+
+
+def stored(protocol: Mapping[str, Any]) -> AnyProtocol:
+    """Return a protocol of a record: one of ours, or of another program."""
+    is_ours = protocol.get("by") != PROGRAM
+    return (Protocol if is_ours else ProgramProtocol).model_validate(protocol)
 
 
 def _least_images(neighbours: int) -> int:

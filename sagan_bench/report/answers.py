@@ -21,11 +21,15 @@ def answer(document: AnyDocument) -> tuple[Tone, str]:
     """Return what the whole page says, in one sentence, and its colour."""
     if isinstance(document, TuningDocument):
         return _of_tuning(document)
-    primary = document.findings.primary
     if document.status == "smoke":
         return "open", "Nothing can be claimed: these runs are too small to compare."
     if document.status == "partial":
         return "open", _progress(document)
+    return of_reading(document.findings.primary)
+
+
+def of_reading(primary: Reading) -> tuple[Tone, str]:
+    """Return what the reading that decides says, in one sentence, and its colour."""
     if not primary.comparisons:
         return "open", "Nothing is compared here: no baseline was named."
     if len(primary.comparisons) > 1:

@@ -25,6 +25,7 @@ FEW = 6
 def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[str]:
     """Yield what is to be known of a study, or of runs that no study names: contraries first."""
     yield from contraries(findings)
+    yield from declaration(findings)
     yield from _left_out(unread)
     if findings.unplanned:
         names = ", ".join(findings.unplanned[:FEW])
@@ -115,6 +116,16 @@ def contraries(findings: Findings) -> Iterator[str]:
     """Yield what speaks against the verdicts of a study."""
     for comparison in findings.primary.comparisons:
         yield from _contraries(comparison, findings)
+
+
+def declaration(findings: Findings) -> Iterator[str]:
+    """Yield whose word it is that the question was fixed before the runs."""
+    if findings.where:
+        yield (
+            "Metric, direction, baseline and smallest difference that matters are as declared "
+            f"{findings.where}: no study shows that they were fixed before the runs, nor how "
+            "often results were looked at."
+        )
 
 
 def doubts(findings: Findings) -> Iterator[str]:

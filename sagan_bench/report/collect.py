@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sagan_bench.analysis import comparison
+from sagan_bench.analysis import asking, comparison
 from sagan_bench.analysis.collection import RunSet, gather
 from sagan_bench.experiments import findings as studies
 from sagan_bench.experiments.study import StudyManifest
@@ -59,17 +59,18 @@ def of_study(folder: Path) -> tuple[Document, Files]:
     """
     memory, runs = studies.collected(folder)
     numbers = comparison.findings(runs, studies.question(memory))
-    return _of_runs(folder.resolve().name, numbers, memory)
+    return of_findings(folder.resolve().name, numbers, memory)
 
 
 def of_runs(paths: Sequence[Path], name: str, baseline: str | None) -> tuple[Document, Files]:
     """Return the document of runs that no study names.  Raises `UserError` as `of_study`."""
-    return _of_runs(name, comparison.about(gather(paths, loose=True), baseline))
+    return of_findings(name, asking.about(gather(paths, loose=True), baseline))
 
 
-def _of_runs(
+def of_findings(
     name: str, numbers: comparison.Findings, memory: StudyManifest | None = None
 ) -> tuple[Document, Files]:
+    """Return the document of what can be said of runs, and its pictures."""
     collection = numbers.runs
     findings = _named(words.findings(numbers))
     source = Source(findings, _ordered(findings, collection), collection, memory)

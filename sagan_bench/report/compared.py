@@ -1,5 +1,6 @@
 """What is compared as rows of values, and the columns that pages, terminals and files share."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -90,6 +91,14 @@ def variants(findings: Findings) -> list[dict[str, Any]]:
             "shared_device": variant.shared_device,
         })  # fmt: skip
     return rows
+
+
+COSTS = ("train_sec", "images_per_sec", "parameters", "flops_per_step")
+
+
+def has_costs(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether it is known of any variant what its runs cost."""
+    return any(row[key] is not None for row in rows for key in COSTS)
 
 
 def blocks(findings: Findings) -> list[dict[str, Any]]:

@@ -125,8 +125,11 @@ class Report(_Part):
 
     def to_json(self) -> str:
         """Return it as JSON in a line, with its seal."""
-        empty = {name for name in ("sections", "to_come") if not getattr(self, name, None)}
-        value = self.model_dump(mode="json", exclude=empty)
+        value = self.model_dump(mode="json")
+        for part, names in ((value, ("sections", "to_come")), (value["findings"], ("where",))):
+            for name in names:
+                if not part.get(name):
+                    part.pop(name, None)
         return json.dumps({SEAL: seal(value), **value}, ensure_ascii=False) + "\n"
 
 

@@ -72,6 +72,7 @@ def findings(numbers: Findings) -> readings.Findings:
         by_budget=numbers.by_budget,
         doubts=numbers.doubts,
         matters=f"{question.measure.min_effect}",
+        where=question.where,
         unplanned=tuple(map(str, runs.unplanned)),
         paper=numbers.paper,
         differences=numbers.differences,
@@ -126,7 +127,9 @@ def _headlines(numbers: Findings, primary: Reading, budget: str) -> tuple[str, .
         is_open = comparison.verdict in (None, Verdict.INCONCLUSIVE)
         (others if is_open else claims).append(f"{text}.")
     first, *rest = claims or ["nothing can be claimed."]
-    return (f"At {budget}: {first}", *rest, *others)
+    where = numbers.question.where
+    at = f"As declared {where}, at {budget}" if where else f"At {budget}"
+    return (f"{at}: {first}", *rest, *others)
 
 
 def still_to_come(over: int, missing: int) -> str:

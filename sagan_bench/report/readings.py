@@ -1,6 +1,6 @@
 """What can be said of runs, in words beside the figures, as reports keep it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sagan_bench.analysis.budget import BudgetCurve
@@ -52,3 +52,9 @@ class Findings:
     """Runs that the study does not name, left out."""
     matters: str = ""
     """The smallest difference that matters, as it was declared: in units, or as a share."""
+    where: str = ""
+    """Where the user declared it, if no study shows that it was before the runs."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data; ``where`` is younger, and left out while empty."""
+        return {key: value for key, value in asdict(self).items() if key != "where" or value}

@@ -26,7 +26,7 @@ def environment(
     command = shlex.join(words).encode(errors="backslashreplace").decode()
     return Environment(
         python=platform.python_version(),
-        sagan_bench=_version("sagan-bench"),
+        sagan_bench=installed(),
         torch=_version("torch"),
         torchvision=_version("torchvision"),
         torch_fidelity=_version("torch-fidelity"),
@@ -56,6 +56,11 @@ def without_secrets(word: str) -> str:
     user, colon, _ = who.partition(":")
     masked = (f"{user}:***@" if colon else "***@") if at else ""
     return f"{before}{scheme}{masked}{place}{'?***' if options else ''}" if scheme else word
+
+
+def installed() -> str | None:
+    """Return the version of this package; None if it is not installed."""
+    return _version("sagan-bench")
 
 
 def _version(distribution: str) -> str | None:

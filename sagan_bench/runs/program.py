@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import METRICS
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import Cost, Record, Score, Status
@@ -16,6 +17,21 @@ PROGRAM = "program"
 
 
 Better = Literal["lower", "higher"]
+RESERVED = frozenset({
+    "ahead", "attempts", "baseline", "better", "command", "data", "device", "digest",
+    "distance_px", "divergence_high", "divergence_low", "divergence_rate", "effect", "ended",
+    "entropy", "fingerprint", "flops_per_step", "gamma", "hedges_g", "id", "images_per_sec",
+    "interval", "interval_alone", "interval_alone_high", "interval_alone_low", "interval_high",
+    "interval_low", "label", "level", "max", "mean", "median", "metric", "metrics", "min",
+    "min_effect", "n", "n_baseline", "n_baseline_diverged", "n_baseline_failed",
+    "n_baseline_ok", "n_diverged", "n_failed", "n_ok", "p", "p_better", "p_better_interval",
+    "p_better_interval_high", "p_better_interval_low", "p_bonferroni", "p_rank", "pair",
+    "pairs", "parameters", "peak_memory_gib", "places", "protocol", "ratio", "reading",
+    "reason", "run", "says", "score_sec", "sd", "seed", "seeds_needed", "seeds_range",
+    "shared_device", "shown_per_flop", "standing", "status", "step", "steps", "study",
+    "threads", "train_sec", "variant", "verdict",
+})  # fmt: skip
+"""Names of what else stands in tables of runs and of comparisons; no metric is called so."""
 
 
 class ProgramProtocol(BaseModel):
@@ -63,7 +79,14 @@ class Program(BaseModel):
         return {PROGRAM: self.source, **self.values}
 
     def score(self, step: int, metrics: Mapping[str, float | None], *, final: bool = True) -> Score:
-        """Return the figures that it gave at a step, as a score of its own protocol."""
+        """Return the figures that it gave at a step, as a score of its own protocol.
+
+        Raises:
+            UserError: a metric cannot be called so.
+        """
+        for name in metrics:
+            if why := why_no_metric(name):
+                raise UserError(f"metric {name}: {why}; call it otherwise")
         protocol = ProgramProtocol(better=self.better).model_dump(mode="json")
         text = json.dumps(protocol, sort_keys=True)
         return Score(
@@ -92,6 +115,13 @@ class Program(BaseModel):
             steps=steps, config={PROGRAM: self.model_dump(mode="json")}, config_digest=self.digest,
             scores=tuple(scores), cost=cost or Cost(), **more,
         )  # fmt: skip
+
+
+def why_no_metric(name: str) -> str | None:
+    """Return why a metric cannot be called so; None if it can."""
+    if name in RESERVED:
+        return f"{name!r} is the name of something else in reports"
+    return None if name.isprintable() and name.strip() else f"{name!r} is no name"
 
 
 def program_of(record: Record) -> Program | None:

@@ -106,8 +106,10 @@ class RunDirectory:
         holder = {"pid": os.getpid(), "host": socket.gethostname()}
         atomic_write(self.path / _HOLDER, json_bytes(holder))
         sweep(self.path)
-        # Before all else: files without it would be refused, had a kill come between.
+        # Before the folders: files without it would be refused, had a kill come between.
         atomic_write(self.config_file, sealed({"digest": self._digest, "config": self._config}))
+        for folder in (self.checkpoints, self.samples):
+            folder.mkdir(exist_ok=True)
 
     def _refuse_place(self) -> None:
         error = obstacle(self.path)

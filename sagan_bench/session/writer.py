@@ -107,8 +107,6 @@ class DirectoryWriter(Writer):
     def __init__(self, planned: Plan, directory: RunDirectory, watch: Watch) -> None:
         self.planned, self.directory, self._watch = planned, directory, watch
         self.path: Path = directory.path
-        for folder in (directory.checkpoints, directory.samples):
-            folder.mkdir(exist_ok=True)
         self.earlier = records.read(self.path) if directory.record_file.exists() else None
         self.checkpoints = Checkpoints(directory.checkpoints)
         self.probes = Probes(planned.config, planned.store, directory)

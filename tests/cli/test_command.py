@@ -357,3 +357,32 @@ except SystemExit as end:
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_variant_may_be_no_more_than_its_name_and_values_have_forms(study: Path) -> None:
+    plain = STUDY.replace("variant.slow.lr = 0.01\nvariant.fast.lr = 0.1\n", "")
+    study.write_text(plain)
+    script = study.parent / "named.py"
+    script.write_text(QUICK.replace("float(sys.argv[2])", "len(sys.argv[2])") + FIGURES)
+    command = f"{sys.executable} -S {script} {{seed:04d}} {{variant}} {{out}}"
+    assert ablate(study, "--seeds", "3", command=command) == 0
+    assert f"{script} 0003 slow " in (cells(study)["slow-s3"] / "log.txt").read_text()
+
+    flags = "variant.slow.amp = false\nvariant.fast.amp = true\n[on.other]"
+    study.write_text(plain.replace("[on.other]", flags))
+    command = command.replace("{variant}", "{amp}")
+    assert ablate(study, "--seeds", "3", "--name", "b", "--dry-run", command=command) == 0
+
+
+def test_further_metrics_are_read_beside_the_one_that_decides(study: Path, capsys: Out) -> None:
+    study.write_text(STUDY.replace("[on.other]", '[better]\nshare = "higher"\n[on.other]'))
+    script = study.parent / "two.py"
+    figures = '{"metrics": {"loss": lr, "share": seed, "unknown": 3}}'
+    script.write_text(f'{QUICK}(out / "result.json").write_text(json.dumps({figures}))\n')
+    command = f"{sys.executable} -S {script} {{seed}} {{lr}} {{out}}"
+    assert ablate(study, command=command) == 0
+    assert records.read(cells(study)["fast-s1"]).scores[-1].metrics == {"loss": 0.1, "share": 1.0}
+    assert "share" in capsys.readouterr().out
+    study.write_text(STUDY)
+    assert ablate(study, command=command) == cli.USAGE
+    assert "better.share" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from example_scores import registered
 from example_tunings import small_tuning
 from torch import Tensor, nn
 
-from sagan_bench.analysis.comparison import of_runs
+from sagan_bench.analysis.asking import of_runs
 from sagan_bench.config.layers import override, resolve
 from sagan_bench.config.schema import Host, RunConfig, Section
 from sagan_bench.core.errors import UserError

@@ -8,8 +8,9 @@ from example_programs import SOURCE, VALUES, leave_programs
 from example_reports import leave_study
 
 from sagan_bench import cli
+from sagan_bench.analysis.asking import about
 from sagan_bench.analysis.collection import gather
-from sagan_bench.analysis.comparison import Kind, about, findings
+from sagan_bench.analysis.comparison import Kind, findings
 from sagan_bench.analysis.question import Measure, Question
 from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.core.errors import UserError
@@ -48,7 +49,7 @@ def test_a_study_of_another_program_has_a_verdict_and_a_page(tmp_path: Path, cur
     ways = [Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS, Kind.BEST] if curve else []
     assert kinds == [Kind.END, *ways]
     assert bool(numbers.by_budget) == curve
-    document, pictures = collect._of_runs("mine", numbers)
+    document, pictures = collect.of_findings("mine", numbers)
     page = publish.publish(document, pictures, tmp_path / "page").read_text()
     for text in ("attn8 is better than plain by as much as matters", "sharpness ", SOURCE[:20]):
         assert text in page
@@ -120,7 +121,7 @@ def test_runs_that_all_diverged_have_a_page(tmp_path: Path) -> None:
     question = Question("mine", "?", FID, PAIRS, declared=True)
     numbers = findings(gather(find_runs(folder)), question)
     assert numbers.primary.comparisons[0].verdict is Verdict.WORSE_BY_DIVERGENCE
-    document, pictures = collect._of_runs("mine", numbers)
+    document, pictures = collect.of_findings("mine", numbers)
     publish.publish(document, pictures, tmp_path / "page")
 
 

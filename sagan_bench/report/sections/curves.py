@@ -41,6 +41,7 @@ def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
     for metric in dict.fromkeys((primary, *leading(), *theirs.get("better", ()))):
         label = document.labels.get(metric, metric)
         yield from _curves.charts(document, metric, label, theme.looks, way)
-    for name, label in LOSSES.items():
+    losses = {} if PROGRAM in document.config else LOSSES
+    for name, label in losses.items():
         caption = "One thin line a seed; thick: the median."
         yield from _curves.charts(document, name, label, theme.looks, caption)

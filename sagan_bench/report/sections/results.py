@@ -124,12 +124,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
         *compared.EFFECT,
         *(Column(name, labels.get(name, name), better=_better(document, name), places=places[name])
           for name in others),
-        Column("train_sec", "Training",
-               lambda row: duration(row["train_sec"]) + "*" * row["shared_device"],
-               help="median time of a run"),
-        Column("images_per_sec", "Images/s", better="higher", places=0),
-        Column("parameters", "Parameters", lambda row: compact(row["parameters"]),
-               help="of G and D together"),
+        *(_costs() if compared.has_costs(rows) else ()),
     )  # fmt: skip
     baselines = {comparison.baseline for comparison in primary.comparisons}
     lines = []
@@ -141,6 +136,17 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     caption = f"Every variant: {primary.title}"
     floor = tuple(_floor(document, columns, others))
     return Frame("results", caption, columns, lines, foot=floor)
+
+
+def _costs() -> tuple[Column, ...]:
+    return (
+        Column("train_sec", "Training",
+               lambda row: duration(row["train_sec"]) + "*" * row["shared_device"],
+               help="median time of a run"),
+        Column("images_per_sec", "Images/s", better="higher", places=0),
+        Column("parameters", "Parameters", lambda row: compact(row["parameters"]),
+               help="of G and D together"),
+    )  # fmt: skip
 
 
 def _floor(document: Document, columns: Iterable[Column], others: Iterable[str]) -> Iterator[Row]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sagan_bench.analysis.collection import RunSet, stored_protocol
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.core.registry import SECTIONS
+from sagan_bench.evaluation.protocol import stored
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.report import compared
 from sagan_bench.report.document import Document, RunRow
@@ -74,7 +75,7 @@ def _fingerprints(run: Run, collection: RunSet) -> str | None:
     by_seed = (collection.protocols, *collection.other_protocols.values())
     protocols = [protocol for of in by_seed for protocol in of.values()]
     scores = run.final("ema") if collection.values(run) else []
-    kept = (s.fingerprint for s in scores if stored_protocol(s) in protocols)
+    kept = (s.fingerprint for s in scores if stored(s.protocol) in protocols)
     return ";".join(dict.fromkeys(kept)) or None
 
 
@@ -97,6 +98,9 @@ def _frame(document: Document) -> Frame:
         *commands,
         Column("device", "Device", _device, numeric=False),
     )  # fmt: skip
+    if theirs:  # of which there may be a table alone
+        known = {key for run in document.runs for key, value in run if value}
+        columns = tuple(c for c in columns if c.key in {*known, primary.metric})
     rows, keys = [], dict[str, None]()
     for run in document.runs:
         values = run.model_dump(exclude={"metrics", "command"})

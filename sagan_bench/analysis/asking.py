@@ -1,0 +1,96 @@
+"""What is asked of runs that no study names: by whoever compares them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sagan_bench.analysis.collection import RunSet, gather
+from sagan_bench.analysis.comparison import Findings, findings
+from sagan_bench.analysis.question import Measure, Question
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
+from sagan_bench.core.registry import METRICS
+from sagan_bench.evaluation.metrics import leading, shown
+
+
+def of_runs(
+    paths: Iterable[Path],
+    baseline: str | None,
+    metric: str | None,
+    min_effect: float | str | None,
+) -> Findings:
+    """Return what can be said of runs that no study names.  Raises `UserError` as `about`."""
+    return about(gather(paths, loose=True), baseline, metric, min_effect)
+
+
+def about(
+    runs: RunSet,
+    baseline: str | None,
+    metric: str | None = None,
+    min_effect: float | str | None = None,
+    *,
+    name: str = "runs",
+    where: str = "",
+    looks: int = 0,
+) -> Findings:
+    """Return what can be said of runs that no study names: each variant against ``baseline``.
+
+    Without a baseline nothing is compared.
+
+    Args:
+        runs: that may be compared.
+        baseline: variant, or a run or folder of it.
+        metric: by which; by default the first of ours, else the only one.
+        min_effect: smallest difference that matters; by default a share.
+        name: of what is asked.
+        where: the user declares all of it there as fixed before the runs; empty where it is not.
+        looks: how often results were looked at before more runs were added, as the user says.
+
+    Raises:
+        UserError: no finished run, or runs that may not be compared.
+    """
+    if baseline is not None:
+        baseline = _named(baseline, runs)
+    measure = _measure(runs, metric, min_effect)
+    others = [name for name in runs.variants if name != baseline]
+    pairs = tuple((name, baseline) for name in others if baseline)
+    do = "does" if len(others) == 1 else "do"
+    text = f"How {do} {', '.join(others)} differ from {baseline}?" if pairs else "What was run?"
+    question = Question(name, text, measure, pairs, bool(where), where=where, looks=looks)
+    return findings(runs, question)
+
+
+def _measure(runs: RunSet, metric: str | None, min_effect: float | str | None) -> Measure:
+    """Return the measure that is meant: by default the first of ours, else the only one.
+
+    Raises:
+        UserError: there is no such metric, or several of which none is ours.
+    """
+    ours = [name for name in leading() if name in runs.metrics]
+    if metric is None and not ours and runs.program and len(runs.metrics) > 1:
+        raise UserError(f"say with --metric NAME which decides: {', '.join(runs.metrics)}")
+    theirs = runs.metrics or list(runs.program.better) if runs.program else []
+    metric = metric or next(iter((*ours, *theirs)), leading()[-1])
+    if metric not in METRICS and metric not in theirs:
+        raise UserError(f"--metric {metric}: {closest(metric, theirs or list(shown()))}")
+    if metric not in runs.better:
+        raise UserError(f"{metric}: say which values are better, lower or higher")
+    better = None if metric in METRICS else runs.better[metric]
+    least = "5%" if min_effect is None else min_effect
+    return Measure(metric=metric, min_effect=least, better=better)
+
+
+def _named(baseline: str, runs: RunSet) -> str:
+    """Return the variant that is meant: by its name, by one of its runs, or by its folder."""
+    folder = Path(baseline)
+    for is_meant in (
+        lambda run: baseline == run.variant,
+        lambda run: folder.resolve() == run.path.resolve(),
+        lambda run: folder.name in (run.path.name, run.variant.partition("/")[0]),
+    ):
+        named = {run.variant for run in runs.attempted if is_meant(run)}
+        if len(named) == 1:
+            return named.pop()
+    which = f"it could be {' or '.join(sorted(named))}" if named else "there is no run of it"
+    raise UserError(
+        f"--baseline {baseline}: {which}; the variants are {', '.join(runs.variants) or 'none'}"
+    )

@@ -1,0 +1,69 @@
+"""A table of scores in memory -> its verdict, for notebooks and scripts."""
+
+from dataclasses import dataclass
+from html import escape
+
+import pandas as pd
+
+from sagan_bench.analysis import scores
+from sagan_bench.report import answers, caveats, compared
+from sagan_bench.report.findings import findings as in_words
+from sagan_bench.report.readings import Findings
+from sagan_bench.runs.program import Better
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """What can be claimed of the runs in a table.
+
+    Attributes:
+        findings: everything that can be said, figures and words.
+    """
+
+    findings: Findings
+
+    @property
+    def headline(self) -> str:
+        """What all comparisons say together, in one sentence."""
+        return answers.of_reading(self.findings.primary)[1]
+
+    @property
+    def sentence(self) -> str:
+        """What can be claimed, in full: a sentence a comparison, each in a line."""
+        return "\n".join(self.findings.headline)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What speaks against it, and whose word it is."""
+        of = caveats.contraries, caveats.doubts, caveats.declaration
+        return tuple(text for caution in of for text in caution(self.findings))
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """One row a variant that is compared, with the columns of ``comparisons.csv``."""
+        rows = compared.comparisons(self.findings.primary)
+        return pd.DataFrame([{key: row[key] for key in compared.FILED} for row in rows])
+
+    def __str__(self) -> str:
+        return "\n".join([self.sentence, *(f"  but: {text}" for text in self.cautions)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<p>{escape(text)}</p>" for text in self.findings.headline)
+        cautions = "".join(f"<li>{escape(text)}</li>" for text in self.cautions)
+        return f"<p><strong>{escape(self.headline)}</strong></p>{said}<ul>{cautions}</ul>"
+
+
+def of_frame(
+    frame: pd.DataFrame,
+    *,
+    baseline: str,
+    metric: str | None,
+    better: Better | None,
+    min_effect: float | str | None,
+    looks: int,
+) -> Verdict:
+    """Return the verdict on the runs in a frame.  Raises `UserError` as `scores.findings_of`."""
+    asked = scores.Asked(baseline, metric, better, min_effect, looks, "in the call")
+    return Verdict(in_words(scores.findings_of(scores.of_frame(frame), asked)))
