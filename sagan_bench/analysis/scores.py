@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -174,6 +174,8 @@ def findings_of(table: Table, asked: Asked) -> Findings:
         given = "" if asked.baseline is None else f" {asked.baseline}: there is no run of it;"
         which = f"say which variant the others are held to: {', '.join(variants)}"
         raise UserError(f"--baseline{given} {which}")
+    if asked.looks < 0:
+        raise UserError(f"--looks {asked.looks}: it is a count, from 0")
     metric = _metric(table, asked.metric)
     better = _better(metric, asked.better)
     is_declared = asked.metric is not None and asked.min_effect is not None
@@ -237,11 +239,13 @@ def _metric(table: Table, metric: str | None) -> str:
 
 
 def _better(metric: str, better: Better | None) -> Better:
+    if better not in (None, *get_args(Better)):
+        raise UserError(f"--better {better}: say lower or higher")
     own = METRICS[metric].better if metric in METRICS else None
     if own and better not in (None, own):
         raise UserError(f"--better {better}: of {metric} {own} is better; leave it out")
-    if own or better:
-        return own or better  # type: ignore[return-value]
+    if known := own or better:
+        return known
     raise UserError(f"--better: say which values of {metric} are, lower or higher")
 
 

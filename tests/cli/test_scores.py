@@ -289,6 +289,10 @@ def test_what_is_wrong_in_a_frame_is_said() -> None:
     table.loc[3, "fid"] = True
     with pytest.raises(UserError, match="row 3, column fid: True is no number"):
         sb.verdict(table, metric="fid", baseline="plain", min_effect=1)
+    for wrong in ({"better": "best"}, {"min_effect": "much"}, {"looks": -1}, {"min_effect": -1}):
+        options: dict[str, Any] = {"metric": "fid", "baseline": "plain", "min_effect": 1} | wrong
+        with pytest.raises(UserError):
+            sb.verdict(frame(), **options)
     with pytest.raises(UserError, match="no column 'seed'"):
         sb.verdict(frame().drop(columns="seed"), baseline="plain")
 

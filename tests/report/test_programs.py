@@ -53,7 +53,7 @@ def test_a_study_of_another_program_has_a_verdict_and_a_page(tmp_path: Path, cur
     page = publish.publish(document, pictures, tmp_path / "page").read_text()
     for text in ("attn8 is better than plain by as much as matters", "sharpness ", SOURCE[:20]):
         assert text in page
-    assert "averaged weights (primary)" not in page
+    assert "averaged weights" not in page
     assert "? px" not in page
     assert ("By budget" in page) == curve
     assert publish.again(tmp_path / "page" / "data" / "report.json")[0].name == "mine"
