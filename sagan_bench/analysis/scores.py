@@ -39,7 +39,7 @@ NOWHERE = Environment(
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What is asked of a table.
 
     Attributes:
@@ -158,7 +158,7 @@ def _is_number(cell: Any) -> bool:
 # --- A table -> runs ---------------------------------------------------------------------------
 
 
-def findings_of(table: Table, asked: Asked) -> Findings:
+def findings_of(table: Table, request: Request) -> Findings:
     """Return what can be said of the runs in a table.
 
     It is a verdict where metric and smallest difference that matters are given: then the user
@@ -170,23 +170,23 @@ def findings_of(table: Table, asked: Asked) -> Findings:
     variants = list(dict.fromkeys(_variant(table, at) for at in table.rows))
     if len(variants) == 1:
         raise UserError(f"{table.source} has one variant alone, {variants[0]}: compare two or more")
-    if asked.baseline not in variants:
-        given = "" if asked.baseline is None else f" {asked.baseline}: there is no run of it;"
+    if request.baseline not in variants:
+        given = "" if request.baseline is None else f" {request.baseline}: there is no run of it;"
         which = f"say which variant the others are held to: {', '.join(variants)}"
         raise UserError(f"--baseline{given} {which}")
-    if asked.looks < 0:
-        raise UserError(f"--looks {asked.looks}: it is a count, from 0")
-    metric = _metric(table, asked.metric)
-    better = _better(metric, asked.better)
-    is_declared = asked.metric is not None and asked.min_effect is not None
+    if request.looks < 0:
+        raise UserError(f"--looks {request.looks}: it is a count, from 0")
+    metric = _metric(table, request.metric)
+    better = _better(metric, request.better)
+    is_declared = request.metric is not None and request.min_effect is not None
     return about(
         runs_of(table, metric, better),
-        asked.baseline,
+        request.baseline,
         metric,
-        asked.min_effect,
+        request.min_effect,
         name=Path(table.source).stem.strip(".") or "scores",
-        where=asked.where if is_declared else "",
-        looks=asked.looks,
+        where=request.where if is_declared else "",
+        looks=request.looks,
     )
 
 
