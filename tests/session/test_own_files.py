@@ -105,14 +105,13 @@ def test_runs_without_it_are_as_before(capsys: Out) -> None:
 
 def test_workers_know_it_and_what_is_wrong_in_it_is_told(tmp_path: Path, capsys: Out) -> None:
     study = (
-        'question = "?"\nbaseline = "no-attention"\nvariants = ["sagan"]\nseeds = [0]\n'
-        '[set]\nmodel.attention.kind = "mean-context"\n'
+        'question = "?"\nbaseline = "no-attention"\nvariants = ["mean-context"]\nseeds = [0]\n'
         '[on.twins]\nmetric = "twin_rate"\nmin_effect = 0.05\n'
     )
     Path("study.toml").write_text(study)
     command = ["ablate", "study.toml", "--with", "mine.py", *SETS, "--jobs", "1"]
     assert run(*command) == 0
-    (path,) = Path("runs/study").glob("sagan-s0-*")
+    (path,) = Path("runs/study").glob("mean-context-s0-*")
     assert record(str(path))["status"] == "finished"
     assert (path / "own" / "mine.py").exists()
     _forget()
