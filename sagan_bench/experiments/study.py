@@ -27,12 +27,13 @@ from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
+from sagan_bench.evaluation.metrics import RUNS
 from sagan_bench.experiments.manifest import Experiment, Manifest
 from sagan_bench.runs.command import Command, Template, Value
-from sagan_bench.runs.program import Better, Program
+from sagan_bench.runs.program import Better, Program, why_no_metric
 
 MEMORY = "study.json"
-OF_COMMANDS = ("command", "variant", "better")
+OF_COMMANDS = ("command", "variant", "better", "real")
 """Fields of studies whose runs another program makes."""
 MOST_SEEDS = 10_000
 M = TypeVar("M", bound=BaseModel)
@@ -64,6 +65,10 @@ class Study(Experiment):
     )
     better: dict[str, Better] = Field(
         default={}, description="of further metrics that a command gives: which values are"
+    )
+
+    real: str | None = Field(
+        None, description="folder of real pictures, against which those of a command are scored"
     )
 
     @model_serializer(mode="wrap")
@@ -108,6 +113,10 @@ class Study(Experiment):
                 raise ValueError(f"variant {name!r}: expected letters, digits, '_', '.', '+', '-'")
         for name in self.variant.keys() - set(self.all_variants):
             raise ValueError(f"[variant.{name}]: {closest(name, self.all_variants)}")
+        for why in filter(None, map(why_no_metric, self._directions)):
+            raise ValueError(f"a metric cannot be called so: {why}")
+        if self.real is not None and not self._measured:
+            raise ValueError("real: no metric is made from pictures; leave it out, or name one")
 
     @property
     def _template(self) -> Template:
@@ -190,7 +199,13 @@ class Study(Experiment):
         """Return the command of a cell.  Raises `UserError` if that is none."""
         values = dict(self._template.of(variant))
         program = Program(source=self.command or "", values=values, better=self._directions)
-        return Command(program, variant, seed)
+        return Command(program, variant, seed, real=self.real, measured=self._measured)
+
+    @property
+    def _measured(self) -> tuple[str, ...]:
+        """The metrics that are made from pictures that a command leaves: ours."""
+        ours = (name for name in self._directions if name in METRICS) if self.real else ()
+        return tuple(name for name in ours if METRICS[name].extractor == RUNS)
 
     @property
     def _directions(self) -> dict[str, Better]:
@@ -206,7 +221,7 @@ class Study(Experiment):
         include = own | {"against", "baseline", "comparable"}
         fixed = self.model_dump(mode="json", include=include)
         if self.command is not None:
-            fixed["better"] = self._directions
+            fixed |= {"better": self._directions, "measured": list(self._measured)}
         decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
         leaves = dict(flatten(fixed | decides)) | self.settings
         return {key: value for key, value in leaves.items() if key != "data.source"}
@@ -222,6 +237,7 @@ class Study(Experiment):
             "variants": joined(self.variants, requested.variants),
             "against": self.against | requested.against,
             "set": self.set | requested.set,  # a path may have moved
+            "real": requested.real,
             "variant": self.variant | requested.variant,
         }
         return self.model_copy(update=grown)
