@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from sagan_bench.core import system
 from sagan_bench.core.cpu import THREADS
 from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.groups import ProcessGroup
@@ -144,7 +145,8 @@ class _Session:
         drawn, real = self.folder / figures.pictures, Path(self.command.real or "")
         names, device = self.command.measured, self.command.device
         folders = Folders(drawn, real, metrics=names, device=device)
-        made = score_folders(folders, followed("score", self.watch, self.stop, self.path))
+        with system.memory_for("scoring", torch.device(device)):
+            made = score_folders(folders, followed("score", self.watch, self.stop, self.path))
         at_the_end = {"step": figures.last_step, "weights": "ema"}  # as `Program.score`
         return made.model_copy(update=at_the_end)
 
