@@ -11,8 +11,9 @@ from sagan_bench.config.diff import Difference, differences, listed
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.core.stored import fitting
+from sagan_bench.evaluation.metrics import of_key
 from sagan_bench.evaluation.protocol import AnyProtocol, stored
-from sagan_bench.runs.program import Better, Program
+from sagan_bench.runs.program import PROGRAM, Better, Program
 from sagan_bench.runs.records import RECORD, Score, Status
 from sagan_bench.runs.run import Run, Weights, extractor_named, family
 from sagan_bench.runs.run_directory import read_now, readable
@@ -118,8 +119,11 @@ class RunSet:
         return {**theirs, **{name: metric.better for name, metric in METRICS.items()}}
 
     def _owner(self, metric: str) -> str | None:
-        """Return the extractor that a metric names, if it names another than the main one."""
-        own = extractor_named(metric)
+        """Return the extractor that a metric names, if it names another than the main one.
+
+        What is no metric of ours was given by another program, whose pictures we may have scored.
+        """
+        own = extractor_named(metric) if of_key(metric) else PROGRAM
         return own if own in self.other_protocols else None
 
     def _protocols(self, owner: str | None) -> Mapping[int, AnyProtocol]:

@@ -148,6 +148,8 @@ def _refuse_unknown_program(planned: Plan) -> None:
     for point in planned.missing:
         if isinstance(point.config, Command):
             program = point.config.words(point.path)[0]
+            if point.config.real is not None and not Path(point.config.real).is_dir():
+                raise UserError(f"real: there is no folder {point.config.real}; check the path")
             if shutil.which(program) is None:
                 raise UserError(
                     f"the command of {point.id}: no program {program!r} is here that may be run; "

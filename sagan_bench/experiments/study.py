@@ -28,12 +28,13 @@ from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
+from sagan_bench.evaluation.metrics import RUNS
 from sagan_bench.experiments.manifest import Experiment, Manifest
 from sagan_bench.runs.command import Command, Template, Value
-from sagan_bench.runs.program import Better, Program
+from sagan_bench.runs.program import Better, Program, why_no_metric
 
 MEMORY = "study.json"
-OF_COMMANDS = ("command", "variant", "better")
+OF_COMMANDS = ("command", "variant", "better", "real")
 """Fields of studies whose runs another program makes."""
 YOUNG = (*OF_COMMANDS, "own")
 """Fields that are younger than studies, and left out where they say nothing."""
@@ -79,6 +80,10 @@ class Study(Experiment):
         extensions.recall(given.get("own") if isinstance(given, dict) else None)
         return given
 
+    real: str | None = Field(
+        None, description="folder of real pictures, against which those of a command are scored"
+    )
+
     @model_serializer(mode="wrap")
     def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = handler(self)
@@ -122,6 +127,10 @@ class Study(Experiment):
                 raise ValueError(f"variant {name!r}: expected letters, digits, '_', '.', '+', '-'")
         for name in self.variant.keys() - set(self.all_variants):
             raise ValueError(f"[variant.{name}]: {closest(name, self.all_variants)}")
+        for why in filter(None, map(why_no_metric, self._directions)):
+            raise ValueError(f"a metric cannot be called so: {why}")
+        if self.real is not None and not self._measured:
+            raise ValueError("real: no metric is made from pictures; leave it out, or name one")
 
     @property
     def _template(self) -> Template:
@@ -204,7 +213,13 @@ class Study(Experiment):
         """Return the command of a cell.  Raises `UserError` if that is none."""
         values = dict(self._template.of(variant))
         program = Program(source=self.command or "", values=values, better=self._directions)
-        return Command(program, variant, seed)
+        return Command(program, variant, seed, real=self.real, measured=self._measured)
+
+    @property
+    def _measured(self) -> tuple[str, ...]:
+        """The metrics that are made from pictures that a command leaves: ours."""
+        ours = (name for name in self._directions if name in METRICS) if self.real else ()
+        return tuple(name for name in ours if METRICS[name].extractor == RUNS)
 
     @property
     def _directions(self) -> dict[str, Better]:
@@ -220,7 +235,7 @@ class Study(Experiment):
         include = own | {"against", "baseline", "comparable"}
         fixed = self.model_dump(mode="json", include=include)
         if self.command is not None:
-            fixed["better"] = self._directions
+            fixed |= {"better": self._directions, "measured": list(self._measured)}
         decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
         leaves = dict(flatten(fixed | decides)) | self.settings
         leaves |= {f"own.{name}": described["sha256"] for name, described in self.own.items()}
@@ -237,6 +252,7 @@ class Study(Experiment):
             "variants": joined(self.variants, requested.variants),
             "against": self.against | requested.against,
             "set": self.set | requested.set,  # a path may have moved
+            "real": requested.real,
             "variant": self.variant | requested.variant,
             "own": self.own | requested.own,
         }

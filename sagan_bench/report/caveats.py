@@ -15,6 +15,7 @@ from sagan_bench.report.document import TuningFindings
 from sagan_bench.report.formats import plural
 from sagan_bench.report.readings import Findings
 from sagan_bench.report.text import Words, claimed, excludes_0, without_figure
+from sagan_bench.runs.program import PROGRAM
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
 
@@ -53,6 +54,9 @@ def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[s
 
 def _of_program(runs: Sequence[Run]) -> Iterator[str]:
     """Yield what is not known of figures that another program gave."""
+    scores = (score for run in runs if run.program for score in run.final("ema"))
+    if any(score.protocol.get("by") != PROGRAM for score in scores):  # of its pictures, by us
+        return
     for source in dict.fromkeys(run.program.source for run in runs if run.program):
         yield f"Figures are as {source} gives them: how they were measured is not known here."
 

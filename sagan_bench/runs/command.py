@@ -47,6 +47,8 @@ class Command:
         seed: of its training.
         device: where it runs.
         threads: of the CPU that it may use; None leaves that to it.
+        real: folder of real pictures, against which those that it draws are scored.
+        measured: the metrics that this makes; the others it gives itself.
     """
 
     program: Program
@@ -54,6 +56,13 @@ class Command:
     seed: int
     device: str = "cpu"
     threads: int | None = None
+    real: str | None = None
+    measured: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> list[str]:
+        """The metrics that it gives itself."""
+        return [name for name in self.program.better if name not in self.measured]
 
     @property
     def digest(self) -> str:

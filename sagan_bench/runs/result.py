@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -33,6 +33,7 @@ class Result(BaseModel):
         flops_per_step: that a step computes.
         status: whether it came to a result, or diverged.
         reason: why it diverged.
+        pictures: folder of what it drew in the end, in its own, where the study scores that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class Result(BaseModel):
     flops_per_step: Annotated[Whole, Field(ge=1)] | None = None
     status: Literal["finished", "diverged"] = "finished"
     reason: str | None = None
+    pictures: Annotated[str, Field(pattern=r"^[^\x00]+$")] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -76,8 +78,8 @@ class Result(BaseModel):
         lost = [f"{name} is {v}" for name, v in self.metrics.items() if v is not None and _lost(v)]
         return ", ".join(lost) or None
 
-    def scores(self, program: Program) -> Iterator[Score]:
-        """Yield the figures that the study knows: those on the way, then those of the end."""
+    def scores(self, program: Program, given: Collection[str]) -> Iterator[Score]:
+        """Yield the figures that the study knows: those on the way, then those ``given``."""
         on_the_way: dict[int, dict[str, float | None]] = defaultdict(dict)
         for metric, points in self.curve.items():
             for step, value in points:
@@ -85,21 +87,19 @@ class Result(BaseModel):
         for step, metrics in sorted(on_the_way.items()):
             if known := {name: value for name, value in metrics.items() if name in program.better}:
                 yield program.score(step, known, final=False)
-        if self.why_diverged() is None:
-            known = {name: self.metrics[name] for name in program.better}
-            yield program.score(self.last_step, known)
+        if given and self.why_diverged() is None:
+            yield program.score(self.last_step, {name: self.metrics[name] for name in given})
 
 
 def _lost(value: float) -> bool:
     return value != value or value in (float("inf"), float("-inf"))
 
 
-def read(folder: Path, program: Program) -> Result:
-    """Return what a program left in its folder.
+def read(folder: Path, needed: Collection[str]) -> Result:
+    """Return what a program left in its folder, with the metrics that are ``needed`` of it.
 
     Raises:
-        UserError: nothing, or what is no result: at which key, and why; or a metric is missing
-            whose direction the study gives.
+        UserError: nothing, or what is no result: at which key, and why; or a metric is missing.
     """
     file = folder / RESULT
     try:
@@ -110,7 +110,7 @@ def read(folder: Path, program: Program) -> Result:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{file}: {where}{': ' if where else ''}{in_words(first)}") from error
-    missing = [name for name in program.better if name not in result.metrics]
+    missing = [name for name in needed if name not in result.metrics]
     if missing and result.why_diverged() is None:
         hint = closest(missing[0], list(result.metrics)) if result.metrics else "it is empty"
         raise UserError(f"{file}: metrics has no '{missing[0]}', which the study needs; {hint}")

@@ -5,21 +5,24 @@ import re
 import shlex
 import signal
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
+from sagan_bench.core import system
 from sagan_bench.core.cpu import THREADS
-from sagan_bench.core.errors import UserError
+from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.groups import ProcessGroup
 from sagan_bench.core.stops import StopReason
+from sagan_bench.evaluation.pictures import Folders, score_folders
 from sagan_bench.runs import records, result
-from sagan_bench.runs.command import LOG, Command, folder_of
-from sagan_bench.runs.records import Attempt, Record, Status
+from sagan_bench.runs.command import LOG, RESULT, Command, folder_of
+from sagan_bench.runs.records import Attempt, Record, Score, Status
 from sagan_bench.runs.result import Result
 from sagan_bench.runs.run_directory import RunDirectory
-from sagan_bench.session.events import Progress, Scored, Stop, Stopped, Watch
+from sagan_bench.session.events import Progress, Scored, Stop, Stopped, Watch, followed
 from sagan_bench.session.failures import end_attempt
 
 BY_A_SHELL = 128
@@ -70,7 +73,7 @@ class _Session:
         self.progress = result.progress(self.folder)
         self.earlier = earlier.attempts if earlier else ()
         self.seconds_before = (earlier.cost.train_sec if earlier else None) or 0.0
-        self.began = time.perf_counter()
+        self.began, self.sec = time.perf_counter(), 0.0
         self.attempt = Attempt(
             started=datetime.now(UTC), from_step=self.progress.step, threads=command.threads
         )
@@ -80,6 +83,7 @@ class _Session:
         words = self.command.words(self.path)
         self._write(Status.RUNNING)
         code, stopping, printed = self._program(words)
+        self.sec = time.perf_counter() - self.began
         if stopping:
             self._write(Status.INTERRUPTED, stopping)
             raise Stopped(stopping, self.path)
@@ -113,14 +117,38 @@ class _Session:
 
     def _ended_well(self) -> Record:
         try:
-            figures = result.read(self.folder, self.command.program)
+            figures = result.read(self.folder, self.command.given)
+            diverged = figures.why_diverged()
+            scores = [*figures.scores(self.command.program, self.command.given)]
+            if self.command.measured and not diverged:
+                scores.insert(0, self._measured(figures))  # its protocol is the main one
+        except MachineError:
+            raise
         except UserError as error:
             return self._end(str(error), lost=False)
-        diverged = figures.why_diverged()
-        record = self._write(Status.DIVERGED if diverged else Status.FINISHED, diverged, figures)
+        except Stopped as stopped:
+            self._write(Status.INTERRUPTED, str(stopped))
+            raise
+        status = Status.DIVERGED if diverged else Status.FINISHED
+        record = self._write(status, diverged, figures, scores)
         for score in record.scores:
             self.watch(Scored(score))
         return record
+
+    def _measured(self, figures: Result) -> Score:
+        """Return the score of the pictures that the program drew in the end."""
+        if figures.pictures is None:
+            raise UserError(
+                f"{self.folder / RESULT} has no 'pictures': the study scores a folder of them "
+                f"against {self.command.real}"
+            )
+        drawn, real = self.folder / figures.pictures, Path(self.command.real or "")
+        names, device = self.command.measured, self.command.device
+        folders = Folders(drawn, real, metrics=names, device=device)
+        with system.memory_for("scoring", torch.device(device)):
+            made = score_folders(folders, followed("score", self.watch, self.stop, self.path))
+        at_the_end = {"step": figures.last_step, "weights": "ema"}  # as `Program.score`
+        return made.model_copy(update=at_the_end)
 
     def _failed(self, code: int, printed: str) -> Record:
         told = f"; {LOG} ends: {printed}" if printed else f"; {LOG} is empty"
@@ -139,7 +167,11 @@ class _Session:
         return records.read(self.path)
 
     def _write(
-        self, status: Status, reason: str | None = None, figures: Result | None = None
+        self,
+        status: Status,
+        reason: str | None = None,
+        figures: Result | None = None,
+        scores: Sequence[Score] = (),
     ) -> Record:
         """Return the record as of now, stored."""
         progress, attempt = self.progress, self.attempt
@@ -147,10 +179,12 @@ class _Session:
         if status != Status.RUNNING:
             ended = {"ended": datetime.now(UTC), "to_step": step, "outcome": status}
             attempt = attempt.model_copy(update=ended)
-        seconds = self.seconds_before + time.perf_counter() - self.began
-        told = figures.seconds if figures else None
+        told, scoring = figures.seconds if figures else None, None
+        if self.command.measured and scores:
+            scoring = time.perf_counter() - self.began - self.sec
         cost = {
-            "train_sec": seconds if told is None else told,
+            "train_sec": self.seconds_before + self.sec if told is None else told,
+            "score_sec": scoring,
             "flops_per_step": figures.flops_per_step if figures else None,
         }
         record = self.blank.model_copy(
@@ -159,7 +193,7 @@ class _Session:
                 "reason": reason,
                 "step": step,
                 "steps": max(step if figures else progress.steps, step, 1),
-                "scores": tuple(figures.scores(self.command.program)) if figures else (),
+                "scores": tuple(scores),
                 "cost": self.blank.cost.model_copy(update=cost),
                 "attempts": (*self.earlier, attempt),
             }

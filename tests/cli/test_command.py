@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sagan_bench import cli
 from sagan_bench.cli import signals
@@ -386,3 +388,102 @@ def test_further_metrics_are_read_beside_the_one_that_decides(study: Path, capsy
     study.write_text(STUDY)
     assert ablate(study, command=command) == cli.USAGE
     assert "better.share" in capsys.readouterr().err
+
+
+# --- Pictures that it leaves -------------------------------------------------------------------
+
+DRAWS = """
+import numpy as np
+from PIL import Image
+random = np.random.default_rng(seed)
+(out / "samples").mkdir(exist_ok=True)
+for number in range(24):
+    image = random.integers(0, 256, (32, 32, 3)) * (1 - lr)
+    Image.fromarray(image.astype(np.uint8)).save(out / "samples" / f"{number}.png")
+"""
+
+
+@pytest.fixture
+def pictured(study: Path) -> Path:
+    """A study that scores pictures against 30 real ones."""
+    real = study.parent / "real"
+    real.mkdir()
+    random = np.random.default_rng(7)
+    for number in range(30):
+        image = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(image).save(real / f"{number}.png")
+    text = STUDY.replace("[on.other]", "[better]\nloss = 'lower'\n[on.other]").replace(
+        'metric = "loss"\nbetter = "lower"', 'metric = "fid"'
+    )
+    study.write_text(f"real = {json.dumps(str(real))}\n{text}")
+    return study
+
+
+def drawing(folder: Path, figures: str) -> str:
+    script = folder / "draws.py"
+    left = f'(out / "result.json").write_text(json.dumps({figures}))\n'
+    script.write_text(QUICK + DRAWS + left)
+    return f"{sys.executable} {script} {{seed}} {{lr}} {{out}}"
+
+
+def test_pictures_are_scored_under_a_protocol_of_ours(pictured: Path, capsys: Out) -> None:
+    figures = '{"metrics": {"loss": lr}, "pictures": "samples", "steps": 7}'
+    assert ablate(pictured, command=drawing(pictured.parent, figures)) == 0
+    shown = capsys.readouterr()
+    assert "FID" in shown.out
+    assert "fast against slow" in shown.out
+    record = records.read(cells(pictured)["fast-s1"])
+    made, own = record.scores
+    assert own.metrics == {"loss": 0.1}
+    assert (made.step, made.weights, made.final) == (7, "ema", True)
+    assert list(made.metrics) == ["fid"]
+    assert made.n_fake == 24
+    assert record.cost.score_sec
+    folders = ["--fake", str(cells(pictured)["fast-s1"] / "out" / "samples")]
+    folders += ["--real", str(pictured.parent / "real"), "--metrics", "fid", "--json"]
+    assert run("score", *folders) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["metrics"] == made.metrics
+    assert again["fingerprint"] == made.fingerprint
+
+    assert run("compare", str(pictured.parent / "runs" / "tiny"), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["primary"]["metric"] == "fid"
+    assert "loss" in [reading["metric"] for reading in found["secondary"]]
+    assert run("report", str(pictured.parent / "runs" / "tiny")) == 0
+    assert "how they were measured is not known" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("figures", "reason"),
+    [
+        ('{"metrics": {"loss": lr}}', "has no 'pictures'"),
+        ('{"metrics": {"loss": lr}, "pictures": "sampels"}', "sampels"),
+        ('{"pictures": "samples"}', "metrics has no 'loss'"),
+        ('{"metrics": {"loss": lr}, "pictures": 3}', "pictures: expected a text"),
+    ],
+)
+def test_pictures_that_cannot_be_scored_fail_the_cell(
+    pictured: Path, figures: str, reason: str
+) -> None:
+    code = ablate(pictured, "--seeds", "0", command=drawing(pictured.parent, figures))
+    record = records.read(cells(pictured)["slow-s0"])
+    assert code != 0
+    assert record.status == Status.FAILED
+    assert reason in (record.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("/real", "/rael", "real: there is no folder"),
+        ('metric = "fid"', 'metric = "loss"\nbetter = "lower"', "no metric is made from pictures"),
+    ],
+)
+def test_real_pictures_that_cannot_be_are_refused(
+    pictured: Path, capsys: Out, before: str, after: str, message: str
+) -> None:
+    pictured.write_text(pictured.read_text().replace(before, after, 1))
+    assert ablate(pictured, command=GOOD) == cli.USAGE
+    assert message in capsys.readouterr().err
+    assert not (pictured.parent / "runs").exists()
