@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from sagan_bench.cli.tables import changes, number, print_frame
 from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
+    from sagan_bench.analysis.comparison import Findings as Numbers
     from sagan_bench.report.frames import Frame
     from sagan_bench.report.readings import Findings
 
@@ -37,9 +39,11 @@ def compare(
 
     A study alone brings its own question; anything else needs --baseline.
     """
+    from sagan_bench.report.findings import findings as in_words
     from sagan_bench.report.frames import to_latex, to_markdown
 
-    findings = _findings(what, baseline, metric, min_effect, runs)
+    numbers = _findings(what, baseline, metric, min_effect, runs)
+    findings = in_words(numbers)
     if as_json:
         print(json.dumps(asdict(findings), indent=2))
     elif as_csv:
@@ -50,16 +54,15 @@ def compare(
     elif as_markdown:
         print(shown(to_markdown(frame(findings), number), lines=True))
     else:
-        print_findings(findings)
+        print_findings(findings, numbers)
 
 
 def _findings(
     what: list[str], baseline: str | None, metric: str | None, min_effect: str | None, runs: Path
-) -> "Findings":
+) -> "Numbers":
     from sagan_bench.analysis import comparison
     from sagan_bench.experiments.findings import is_own_question, of_study
     from sagan_bench.experiments.study import MEMORY, StudyManifest
-    from sagan_bench.report.findings import findings as in_words
 
     places = [place(name, runs) for name in what]
     studies = [place for place in places if (place / MEMORY).exists()]
@@ -67,12 +70,11 @@ def _findings(
     if len(places) == len(studies) == 1:
         manifest = StudyManifest.of(studies[0])
         if manifest and is_own_question(manifest.study, baseline, metric, effect):
-            return in_words(of_study(studies[0]))
+            return of_study(studies[0])
         baseline = baseline or (manifest.study.baseline if manifest else None)
     if baseline is None:
         raise UserError("compare: say with --baseline NAME which variant the others are held to")
-    numbers = comparison.of_runs(_runs_in(places), baseline, metric, effect)
-    return in_words(numbers)
+    return comparison.of_runs(_runs_in(places), baseline, metric, effect)
 
 
 def place(name: str, runs: Path) -> Path:
@@ -116,24 +118,31 @@ def _effect(text: str | None) -> float | str | None:
 # --- The terminal ------------------------------------------------------------------------------
 
 
-def print_findings(findings: "Findings") -> None:
+def print_findings(findings: "Findings", numbers: "Numbers") -> None:
     """Print what can be claimed first, then the figures behind it."""
     from sagan_bench.report import caveats
     from sagan_bench.report.findings import of_curve
+    from sagan_bench.report.formats import by_variant
 
     say(f"{findings.name}: {findings.question}")
     say()
     for sentence in findings.headline:
         say(sentence)
-    for caveat in (*caveats.contraries(findings), *caveats.doubts(findings)):
+    meant = numbers.question.measure.set
+    against = caveats.contraries(findings, numbers.runs.attempted, meant)
+    for caveat in (*against, *caveats.doubts(findings)):
         say(f"  but: {caveat}")
+    if to_come := _to_come(numbers):
+        say(f"  still to come: {by_variant(to_come)}")
     say()
     for variant, differs in findings.differences.items():
         say(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")
     for frame in _frames(findings):
         print_frame(frame)
-    say("Secondary readings:")
-    for reading in findings.secondary:
+    readings = [each for each in findings.secondary if each.absent or each.sentences]
+    if readings:
+        say("Secondary readings:")
+    for reading in readings:
         say(f"  {reading.title}: {reading.absent or ''}".rstrip())
         for sentence in reading.sentences:
             say(f"    {sentence}")
@@ -142,6 +151,13 @@ def print_findings(findings: "Findings") -> None:
     for curve in findings.by_budget:
         say(f"  {of_curve(curve)}")
     _print_notes(findings)
+
+
+def _to_come(numbers: "Numbers") -> dict[str, int]:
+    """Return variant -> its runs that a study plans and that are not over."""
+    over = {(run.variant, run.seed) for run in numbers.runs.attempted}
+    lacking = sorted({*(numbers.question.planned or ())} - over)
+    return Counter(variant for variant, _ in lacking)
 
 
 def _frames(findings: "Findings") -> Iterator["Frame"]:

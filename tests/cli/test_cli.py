@@ -154,6 +154,25 @@ def test_a_network_of_its_own_is_called_so_once(capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out)["says"][0].startswith("The network as the preset")
 
 
+@pytest.mark.parametrize(
+    ("words", "heads"),
+    [
+        ([], ["setting", "sagan"]),
+        (["sagan"], ["setting", "sagan"]),
+        (["feat8", "--baseline", "feat8"], ["setting", "feat8"]),
+        (["feat16", "--set", "model.attention.kind=residual"],
+         ["setting", "residual", "feat16+own"]),
+    ],
+)  # fmt: skip
+def test_columns_of_a_variant_are_headed_by_what_it_is(
+    capsys: pytest.CaptureFixture[str], words: list[str], heads: list[str]
+) -> None:
+    assert run("show", "variant", *words) == 0
+    says, _, head, *_ = capsys.readouterr().out.splitlines()
+    assert [part.strip() for part in head.strip("┃").split("┃")] == heads
+    assert says.startswith(f"{heads[-1]}: ")
+
+
 def test_a_dry_run_says_what_it_cannot_know(capsys: pytest.CaptureFixture[str]) -> None:
     layouts.folder(Path("pictures"), 200)
     asked = ("--data", "folder:pictures", "--batch-size", "4", "--dry-run")
