@@ -273,11 +273,12 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
     from sagan_bench.runs.run_directory import tidy
 
     tidy(planned.folder)
-    findings = in_words(of_study(planned.folder))
+    numbers = of_study(planned.folder)
+    findings = in_words(numbers)
     if as_json:
         print(json.dumps(asdict(findings), indent=2))
     else:
-        print_findings(findings)
+        print_findings(findings, numbers)
     bad: list[GridPoint] = [
         point for point in planned.points if point.status in ("failed", "diverged", "interrupted")
     ]

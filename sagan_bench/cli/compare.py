@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -82,7 +83,7 @@ def compare(
     elif as_markdown:
         print(shown(to_markdown(frame(findings), number), lines=True))
     else:
-        print_findings(findings)
+        print_findings(findings, numbers)
 
 
 def _of_runs(
@@ -173,19 +174,24 @@ def _effect(text: str | None) -> float | str | None:
 # --- The terminal ------------------------------------------------------------------------------
 
 
-def print_findings(findings: "Findings") -> None:
+def print_findings(findings: "Findings", numbers: "Numbers") -> None:
     """Print what can be claimed first, then the figures behind it."""
     from sagan_bench.report import caveats
     from sagan_bench.report.findings import of_curve
+    from sagan_bench.report.formats import by_variant
 
     say(f"{findings.name}: {findings.question}")
     say()
     for sentence in findings.headline:
         say(sentence)
-    for caveat in (*caveats.contraries(findings), *caveats.doubts(findings)):
+    meant = numbers.question.measure.set
+    against = caveats.contraries(findings, numbers.runs.attempted, meant)
+    for caveat in (*against, *caveats.doubts(findings)):
         say(f"  but: {caveat}")
     for caveat in caveats.declaration(findings):
         say(f"  note: {caveat}")
+    if to_come := _to_come(numbers):
+        say(f"  still to come: {by_variant(to_come)}")
     say()
     for variant, differs in findings.differences.items():
         say(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")
@@ -200,12 +206,20 @@ def print_findings(findings: "Findings") -> None:
 
 
 def _print_secondary(findings: "Findings") -> None:
-    if findings.secondary:
+    readings = [each for each in findings.secondary if each.absent or each.sentences]
+    if readings:
         say("Secondary readings:")
-    for reading in findings.secondary:
+    for reading in readings:
         say(f"  {reading.title}: {reading.absent or ''}".rstrip())
         for sentence in reading.sentences:
             say(f"    {sentence}")
+
+
+def _to_come(numbers: "Numbers") -> dict[str, int]:
+    """Return variant -> its runs that a study plans and that are not over."""
+    over = {(run.variant, run.seed) for run in numbers.runs.attempted}
+    lacking = sorted({*(numbers.question.planned or ())} - over)
+    return Counter(variant for variant, _ in lacking)
 
 
 def _frames(findings: "Findings") -> Iterator["Frame"]:

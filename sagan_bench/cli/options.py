@@ -193,10 +193,10 @@ def _parameter(
     )
 
 
-def whole(option: str, text: str) -> int:
+def whole(option: str, text: str, several: str = "use: ablate --seeds 0-4") -> int:
     """Return a whole number; typer's own reading makes -4 of 0-4.  Raises `UserError`."""
     if not re.fullmatch(r"[-+]?[0-9]{1,30}", text.strip()):
-        more = "; for several seeds, use: ablate --seeds 0-4" if option == "--seed" else ""
+        more = f"; for several seeds, {several}" if option == "--seed" else ""
         raise UserError(f"{option} {text}: expected a whole number{more}")
     return int(text)
 

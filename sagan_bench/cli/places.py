@@ -7,6 +7,9 @@ from sagan_bench.cli.options import pick, program
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 
+MOST_RUNS = 10
+"""Runs that are named where none is called so."""
+
 
 def find_run(run: str, runs: Path, *, or_what: Sequence[str] = ()) -> Path:
     """Return the folder of a run given by path, name, or the beginning of only one name.
@@ -30,7 +33,7 @@ def find_run(run: str, runs: Path, *, or_what: Sequence[str] = ()) -> Path:
     if len(begun) == 1:
         return begun[0]
     names = [*or_what, *(path.name for path in begun or paths)]
-    hint = closest(run, names) if names else f"there are no runs in {runs}"
+    hint = closest(run, names, most=MOST_RUNS) if names else f"there are no runs in {runs}"
     what = "study, tuning or run" if or_what else "run"
     raise UserError(f"no {what} is at {run}, nor in {runs}; {hint}")
 
@@ -52,7 +55,11 @@ def find_tuning(name: str, runs: Path) -> Path:
         if (path / MEMORY).exists():
             return path
     names = [file.parent.name for file in sorted(runs.glob(f"*/{MEMORY}"))]
-    hint = closest(name, names) if names else f"there are none; begin with: {program()} tune"
+    hint = (
+        closest(name, names, most=MOST_RUNS)
+        if names
+        else f"there are none; begin with: {program()} tune"
+    )
     raise UserError(f"no tuning is at {name}, nor in {runs}; {hint}")
 
 

@@ -1,13 +1,23 @@
 """The verb ``sample``: pictures from a finished run's generator."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sagan_bench.cli.options import Device, RunName, Runs, Weights
+from sagan_bench.cli.options import Device, RunName, Runs, Weights, whole
 from sagan_bench.cli.places import find_run
 from sagan_bench.core.errors import UserError
+
+Seed = Annotated[
+    int,
+    typer.Option(
+        parser=partial(whole, "--seed", several="call it again for each"),
+        metavar="INTEGER",
+        help="Of the noise",
+    ),
+]
 
 
 def sample(
@@ -22,7 +32,7 @@ def sample(
     truncation: Annotated[
         float | None, typer.Option(min=0.01, help="Noise from |z| < this only [default: the run's]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise")] = 0,
+    seed: Seed = 0,
     weights: Weights = "ema",
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="PNG file [default: in the run]")] = None,
@@ -33,6 +43,8 @@ def sample(
 
     if out and (out.suffix != ".png" or out.parent.is_file()):
         raise UserError(f"--out {out}: expected a PNG file, such as FOLDER/drawn.png")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected a number from 0")
     path = find_run(run, runs)
     exported = sampling.load(path, weights, device)
     chosen = () if classes is None else exported.classes_called(classes.split(","))

@@ -88,19 +88,20 @@ def _show_variant(choice: Choice, name: str, baseline: str, as_json: bool) -> No
     from sagan_bench.config.naming import described
     from sagan_bench.experiments.ablation import counted
 
-    configs = {each: choice.of_variant(each).resolve().config for each in (name, baseline)}
-    changes = in_results(configs[baseline], configs[name])
-    says = described(configs[name])
-    facts = {each: counted(configs[each]) for each in (baseline, name)}
+    config, against = (choice.of_variant(each).resolve().config for each in (name, baseline))
+    changes = in_results(against, config)
+    says = described(config)
+    sides = {side.variant: side for side in (against, config)}  # the same of both is told once
+    facts = {each: counted(side) for each, side in sides.items()}
     if as_json:
         costs = {each: fact.model_dump(mode="json") for each, fact in facts.items()}
         print(json.dumps({"says": says, "differences": changes, "facts": costs}, indent=2))
         return
-    say(f"{name}: {'; '.join(says)}")
+    say(f"{config.variant}: {'; '.join(says)}")
     rows = [[key, json.dumps(old), json.dumps(new)] for key, old, new in changes]
     rows.append(["parameters", *(f"{f.parameters_g + f.parameters_d:,}" for f in facts.values())])
     rows.append(["FLOPs a step", *(f"{f.flops_per_step:,}" for f in facts.values())])
-    print_table("", ("setting", baseline, name), rows)
+    print_table("", ("setting", *facts), rows)
 
 
 def _show_model(choice: Choice, as_json: bool) -> None:

@@ -68,9 +68,14 @@ def _trained(config: "RunConfig", out: Path | None, fresh: bool) -> "Record | No
 
 
 def _print_plan(config: "RunConfig", out: Path | None, fresh: bool, as_json: bool) -> None:
+    from sagan_bench.core import distributed
     from sagan_bench.session import experiment
+    from sagan_bench.session.capabilities import on_this_rank
 
-    planned = experiment.dry_run(config, out, fresh=fresh)
+    context = distributed.launched()
+    planned = experiment.dry_run(on_this_rank(config, context), out, fresh=fresh)
+    if not context.is_main_process:
+        return
     if as_json:
         print(json.dumps(planned, indent=2))
         return

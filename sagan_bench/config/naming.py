@@ -1,19 +1,27 @@
 """What a configuration may be called: by a variant's name only while it is that variant."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
 from sagan_bench.config.diff import Difference, differences, listed
 from sagan_bench.config.schema import RunConfig, field_types
-from sagan_bench.config.variants import parts, presets, variant_settings, variants
+from sagan_bench.config.variants import (
+    clash,
+    parts,
+    presets,
+    refuse_clash,
+    variant_settings,
+    variants,
+)
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
 
 OWN = "+own"
 """What the name of a variant ends in where the networks' settings are neither its nor another's."""
 _BLOCKS = "model.attention"
+SIDES = (f"{_BLOCKS}.generator", f"{_BLOCKS}.discriminator")
 _ALWAYS = (_BLOCKS, "model")
 """Sections of which every variant says something: attention, and what is planted."""
 
@@ -60,6 +68,8 @@ def described(config: RunConfig) -> list[str]:
     if differ := contradictions(config):
         differing = listed(differ, "{} is {}, not {}")
         return [f"Unlike {name} on the preset {config.preset}: {differing}"]
+    if why := clash(name):
+        return [f"Contradicts itself: {why}"]
     return [table[part]["says"] for part in parts(name)]
 
 
@@ -73,16 +83,14 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
         UserError: it changes what its variant sets, or is called by the name of another variant.
     """
     requested, variant = config.variant, shipped_part(config.variant)
+    refuse_clash(variant)
     differ = contradictions(config)
     _refuse_overruled(variant, differ, origins)
     label = variant
     if differ:
-        fitting = [
-            name for name in variants() if not contradictions(_called(config, name), variant)
-        ]
-        label = max(fitting, key=lambda name: len(variant_settings(name)), default=variant + OWN)
+        label = fitting(config) or variant + OWN
     name = label if config.name == requested else config.name
-    if name in variants() and contradictions(_called(config, name), variant):
+    if name != label and _is_another(name, config):
         raise UserError(
             f"name = {name} ({origins['name']}): that is a variant, and this run is {label}; "
             "choose another --name"
@@ -91,6 +99,44 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
     note = f"this is called {label}: {because} as {variant} has it on the preset {config.preset}"
     renamed = config.model_copy(update={"variant": label, "name": name})
     return Named(renamed, note if label != requested and differ else "")
+
+
+def fitting(config: RunConfig) -> str | None:
+    """Return the shipped variant that a configuration is, whatever it is called; null for none."""
+    variant = shipped_part(config.variant)
+    fit = [name for name in variants() if not contradictions(_called(config, name), variant)]
+    return max(fit, key=lambda name: len(variant_settings(name)), default=None)
+
+
+def refuse_misnamed(
+    config: RunConfig, origins: Mapping[str, str], meant: Collection[str] = ()
+) -> None:
+    """Refuse a run of a study or tuning that its settings make another variant than it is called.
+
+    Args:
+        config: of the run.
+        origins: who set each value.
+        meant: settings that its study says its preset has on these data.
+
+    Raises:
+        UserError: which settings, and the variant that has them.
+    """
+    variant = shipped_part(config.variant)
+    refuse_clash(variant)
+    differ = [pair for pair in contradictions(config) if pair.key not in meant]
+    if not differ:
+        return
+    against = [
+        f"{key} = {json.dumps(here)} ({origins.get(key, 'default')}), which is {json.dumps(there)} "
+        "there"
+        for key, here, there in differ
+    ]
+    having = fitting(config)
+    out = f"list the variant that has it: {having}" if having else "list a variant that has it"
+    raise UserError(
+        f"variant {variant} on the preset {config.preset} does not go with "
+        f"{', nor with '.join(against)}; leave that out, or {out} (see: list variants)"
+    )
 
 
 def _refuse_overruled(variant: str, differ: list[Difference], origins: Mapping[str, str]) -> None:
@@ -106,6 +152,17 @@ def _refuse_overruled(variant: str, differ: list[Difference], origins: Mapping[s
             f"variant {variant} does not go with {', nor with '.join(overruled)}; leave that out, "
             "or choose --variant sagan and set what you want"
         )
+
+
+def _is_another(name: str, config: RunConfig) -> bool:
+    """Return whether a name is that of a variant, in whatever case, that a run is not."""
+    usual = shipped_part(name.lower())
+    try:
+        variant_settings(usual)
+    except UserError:
+        return False
+    own = shipped_part(config.variant)
+    return name.lower().endswith(OWN) or bool(contradictions(_called(config, usual), own))
 
 
 def _called(config: RunConfig, variant: str) -> RunConfig:

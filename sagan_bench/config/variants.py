@@ -69,11 +69,22 @@ def _shipped() -> dict[str, dict[str, Any]]:
     return table
 
 
+WORDS = ("says", "tells")
+"""What describes a preset or a variant: a sentence, and settings that it speaks of."""
+_NETWORKS = ("generator", "discriminator")
+_OF_A_KIND = (
+    tuple(f"model.attention.{network}" for network in _NETWORKS),
+    ("model.attention.gamma_init", "model.attention.gamma_learned"),
+    tuple(f"model.spectral_norm.{network}" for network in _NETWORKS),
+)
+"""Settings of which a variant's sentence tells the whole when it sets any of them."""
+
+
 def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return ``table[name]`` without its description.  Raises `UserError` with the closest name."""
+    """Return ``table[name]`` without its description.  Raises `UserError` with the closest."""
     if name not in table:
         raise UserError(f"no {kind} is called '{name}'; {closest(str(name), list(table))}")
-    return {key: value for key, value in table[name].items() if key != "says"}
+    return {key: value for key, value in table[name].items() if key not in WORDS}
 
 
 def parts(name: str) -> list[str]:
@@ -96,3 +107,26 @@ def variant_settings(name: str) -> dict[str, Any]:
                     "combine variants that change different things"
                 )
     return merged
+
+
+def clash(name: str) -> str | None:
+    """Return why no sentence says what ``a+b`` is; null where the sentences of its parts do."""
+    of = parts(name)
+    if "sagan" in of[1:] or (of[0] == "sagan" and len(of) > 1):
+        rest = "+".join(part for part in of if part != "sagan") or "sagan"
+        return f"sagan is the preset as it is, and adds nothing; use {rest}"
+    for keys in _OF_A_KIND:
+        speak = [part for part in of if not _spoken_of(part).isdisjoint(keys)]
+        if len(speak) > 1:
+            return f"{' and '.join(speak)} both say what {' and '.join(keys)} are; choose one"
+    return None
+
+
+def _spoken_of(part: str) -> set[str]:
+    return {*variant_settings(part), *variants()[part].get("tells", ())}
+
+
+def refuse_clash(name: str) -> None:
+    """Refuse ``a+b`` whose parts contradict each other in what they say.  Raises `UserError`."""
+    if why := clash(name):
+        raise UserError(f"variant {name}: {why}")

@@ -22,6 +22,7 @@ EXPECTED = {
     "literal_error": "{expected}",
     "string_pattern_mismatch": "letters, digits, '_', '.', '+' and '-', as in a file's name",
     "string_type": "a text",
+    "too_short": "{min_length} or more values, e.g. [0]",
     "tuple_type": A_LIST,
 }
 """Type of pydantic's error -> what was expected, with what its context has."""

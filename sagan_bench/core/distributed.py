@@ -142,6 +142,18 @@ class DistributedContext:
 SINGLE_PROCESS = DistributedContext()
 
 
+def launched() -> DistributedContext:
+    """Return which of the processes that ``torchrun`` started this is, not connected to them."""
+    if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+        return SINGLE_PROCESS
+    return DistributedContext(
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        local_rank=int(os.environ["LOCAL_RANK"]),
+        local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+    )
+
+
 @contextmanager
 def joined(device: str) -> Iterator[DistributedContext]:
     """Join the processes that ``torchrun`` started, if it did, and leave them at the end.
@@ -152,12 +164,10 @@ def joined(device: str) -> Iterator[DistributedContext]:
     Raises:
         UserError: more processes than GPUs, or one GPU for all.
     """
-    if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+    context = launched()
+    if context.world_size == 1:
         yield SINGLE_PROCESS
         return
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    rank, world, local_rank, local_world = (int(os.environ[name]) for name in names)
-    context = DistributedContext(rank, world, local_rank, local_world)
     on_gpus = device != "cpu" and torch.cuda.is_available()
     if on_gpus:
         _refuse_sharing(context, device)

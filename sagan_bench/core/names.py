@@ -25,14 +25,16 @@ def kind_of(source: str) -> str:
     return source.partition(":")[0]
 
 
-def closest(word: str, known: Sequence[str], otherwise: str = "") -> str:
+def closest(word: str, known: Sequence[str], otherwise: str = "", *, most: int = MOST_NAMED) -> str:
     """Return a hint such as ``did you mean 'seed'?``, else the known words.
 
     Args:
         word: as it was given.
         known: what it may be; of dotted keys the last part is enough.
         otherwise: what else can be done, in words.
+        most: known words that are named where none is close.
     """
+    known = list(dict.fromkeys(known))
     last = {key: key.rpartition(".")[2] for key in known if "." in key}
     near = (
         [key for key in last if last[key] == word]
@@ -42,6 +44,6 @@ def closest(word: str, known: Sequence[str], otherwise: str = "") -> str:
     if near:
         hint = f"did you mean {' or '.join(map(repr, near))}?"
         return f"{hint} Or {otherwise}" if otherwise else hint
-    more = f" and {len(known) - MOST_NAMED:,} more" if len(known) > MOST_NAMED else ""
-    hint = f"known are: {', '.join(known[:MOST_NAMED])}{more}"
+    more = f" and {len(known) - most:,} more" if len(known) > most else ""
+    hint = f"known are: {', '.join(known[:most])}{more}"
     return f"{hint}; or {otherwise}" if otherwise else hint

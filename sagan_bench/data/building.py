@@ -127,7 +127,7 @@ def _lock(place: Path, progress: OnProgress) -> Iterator[None]:
                 _logger.info("waiting for another process that is preparing %s", place.name)
                 progress(0, 1)
     except OSError as error:
-        raise no_cache(place, error) from error
+        raise no_cache(place, files.obstacle(place.parent) or error) from error
     try:
         yield
     finally:

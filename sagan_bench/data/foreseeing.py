@@ -11,7 +11,8 @@ from sagan_bench.data.sources._base import Source
 from sagan_bench.data.store import BUILDING, Manifest, SplitFacts, open_store, place_of
 
 UNREAD = (
-    "what the pictures hold: damaged ones, and classes without any, show once they are prepared"
+    "what the pictures hold: damaged ones, those smaller than the crop, and classes without any, "
+    "show once they are prepared"
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import (
     BaseModel,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -19,6 +20,7 @@ from pydantic import (
 
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
 from sagan_bench.config.layers import Resolved, assemble, decide
+from sagan_bench.config.naming import SIDES, refuse_misnamed
 from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.config.wording import in_words
@@ -88,6 +90,9 @@ class Study(Experiment):
     def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = handler(self)
         return {key: value for key, value in fields.items() if key not in YOUNG or value}
+
+    _typed: frozenset[str] = PrivateAttr(frozenset())
+    """Settings that come from the command line."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -195,15 +200,25 @@ class Study(Experiment):
         A variant wins over the study's settings: what it names is what it is about.
 
         Raises:
-            UserError: an unknown key, or a value out of range.
+            UserError: an unknown key, a value out of range, or settings that make it no longer that
+                variant; but for the sides of blocks, which a study may say for each kind of data.
         """
-        return assemble(
+        kind = self.data_kind if self.data_kind in self.on else "other"
+        own, typed = dict[str, Any](), dict[str, Any]()
+        for key, value in self.set.items():
+            (typed if key in self._typed else own)[key] = value
+        resolved = assemble(
             self.preset,
             variant,
-            (f"study {self.name}", self.settings),
+            (f"study {self.name}, on.{kind}", self.measure.set),
+            (f"study {self.name}", own),
+            ("--set", typed),
             (f"variant {variant}", variant_settings(variant)),
             ("the cell", {"seed": seed}),
         )
+        meant = {key for key in SIDES if key in self.measure.set.keys() - self.set.keys()}
+        refuse_misnamed(resolved.config, resolved.origins, meant)
+        return resolved
 
     def config(self, variant: str, seed: int, host: Host) -> Resolved:
         """Return the configuration of a cell, no ``auto`` left.  Raises as `requested`."""
@@ -292,8 +307,11 @@ def load(study: str, **changed: Any) -> Study:
     """
     file = file_of("study", study, studies())
     written = flattened(load_toml(file), file, "set")
-    settings = written["set"] | changed.pop("set", {})
-    return validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
+    typed = changed.pop("set", {})
+    settings = written["set"] | typed
+    known = validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
+    known._typed = frozenset(typed)
+    return known
 
 
 def of_blocks(own: Mapping[str, Any], **changed: Any) -> Study:

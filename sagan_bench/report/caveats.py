@@ -1,6 +1,6 @@
 """What a reader must know before believing a figure, in sentences."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,9 @@ from sagan_bench.analysis.comparison import Kind
 from sagan_bench.analysis.costs import is_of
 from sagan_bench.analysis.limits import Doubt, Irregularity
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
+from sagan_bench.config.diff import listed
+from sagan_bench.config.naming import OWN, contradictions
+from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import suffix
 from sagan_bench.experiments.tuning.findings import SearchFindings, looked
 from sagan_bench.experiments.tuning.trials import Outcome
@@ -23,9 +26,24 @@ FEW = 6
 """Variants with too few runs that are named."""
 
 
-def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[str]:
-    """Yield what is to be known of a study, or of runs that no study names: contraries first."""
-    yield from contraries(findings)
+def of_study(
+    findings: Findings,
+    runs: Sequence[Run],
+    unread: int,
+    meant: Collection[str] = (),
+    *,
+    partial: bool = False,
+) -> Iterator[str]:
+    """Yield what is to be known of a study, or of runs that no study names: contraries first.
+
+    Args:
+        findings: what is said.
+        runs: of which.
+        unread: runs that cannot be read.
+        meant: settings that the study says its preset has on these data.
+        partial: whether runs are still to come.
+    """
+    yield from contraries(findings, runs, meant)
     yield from declaration(findings)
     yield from _left_out(unread)
     if findings.unplanned:
@@ -35,7 +53,8 @@ def of_study(findings: Findings, runs: Sequence[Run], unread: int) -> Iterator[s
         yield f"{runs_that} that the study does not plan {are} left out: {names}."
     yield from _of_numbers(findings, runs)
     yield from doubts(findings)
-    yield from _settling(findings)
+    if not partial:
+        yield from _settling(findings)
     if any(variant.shared_device for variant in findings.variants):
         yield (
             "Several runs shared a device: times and images a second are those of a busy one, and "
@@ -116,8 +135,15 @@ def _of_numbers(findings: Findings, runs: Sequence[Run]) -> Iterator[str]:
         yield f"{counted} {are} not counted; the same command finishes {them}."
 
 
-def contraries(findings: Findings) -> Iterator[str]:
-    """Yield what speaks against the verdicts of a study."""
+def contraries(
+    findings: Findings, runs: Iterable[Run] = (), meant: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield what speaks against the verdicts of a study: first that a side is not what it says."""
+    yield from _misnamed(runs, meant)
+    baselines = {c.variant: c.baseline for c in findings.primary.comparisons}
+    for variant, differ in findings.differences.items():
+        if not differ and variant in baselines:
+            yield f"{variant} and {baselines[variant]} differ in nothing that changes results."
     for comparison in findings.primary.comparisons:
         yield from _contraries(comparison, findings)
 
@@ -130,6 +156,22 @@ def declaration(findings: Findings) -> Iterator[str]:
             f"{findings.where}: no study shows that they were fixed before the runs, nor how "
             "often results were looked at."
         )
+
+
+def _misnamed(runs: Iterable[Run], meant: Collection[str]) -> Iterator[str]:
+    """Yield which variants' runs have settings that are not that variant's."""
+    lines = dict[str, None]()
+    for config in (run.config for run in runs if run.program is None):
+        if config.variant.endswith(OWN):
+            continue
+        try:
+            differ = [pair for pair in contradictions(config) if pair.key not in meant]
+        except UserError:
+            continue  # of a variant that is not shipped
+        if differ:
+            name, why = config.variant, listed(differ, "{} is {}, not {}")
+            lines[f"Runs called {name} are not {name} on the preset {config.preset}: {why}."] = None
+    yield from lines
 
 
 def doubts(findings: Findings) -> Iterator[str]:

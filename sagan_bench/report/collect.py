@@ -81,7 +81,15 @@ def of_findings(
         **_shared(name, source),
         status="smoke" if not comparable else "partial" if is_partial else "complete",
         findings=findings,
-        warnings=tuple(caveats.of_study(findings, source.runs, collection.unread)),
+        warnings=tuple(
+            caveats.of_study(
+                findings,
+                source.runs,
+                collection.unread,
+                numbers.question.measure.set,
+                partial=is_partial,
+            )
+        ),
         config=first.config,
         data=first.data.manifest if first.data else {},
         made_with=first.environment.sagan_bench or "unknown",

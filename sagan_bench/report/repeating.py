@@ -8,9 +8,9 @@ from typing import Any
 
 from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.config.layers import assemble
-from sagan_bench.config.naming import shipped_part
+from sagan_bench.config.naming import contradictions, fitting, shipped_part
 from sagan_bench.config.schema import RunConfig
-from sagan_bench.config.variants import variant_settings
+from sagan_bench.config.variants import clash, variant_settings
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
@@ -37,9 +37,23 @@ def of_run(record: Record) -> str | None:
     before = _plain(config.preset, config.variant)
     if before is None:
         return None
-    words = ["train", "--preset", config.preset, "--variant", config.variant]
+    variant = _rightly(config)
+    if variant != config.variant:
+        before = _plain(config.preset, variant) or before
+    words = ["train", "--preset", config.preset, "--variant", variant]
+    if config.name != config.variant:
+        words += ["--name", config.name]
     files = [word for name in config.own for word in ("--with", f"{name}.py")]
     return _line(words, "--seed", config.seed, *files, *_sets(_results(config), before))
+
+
+def _rightly(config: RunConfig) -> str:
+    """Return the variant by which `train` makes a run: of one that is not its own, what it is."""
+    shipped = shipped_part(config.variant)
+    overruled = {pair.key for pair in contradictions(config)} & variant_settings(shipped).keys()
+    if overruled or clash(shipped):
+        return fitting(config) or "sagan"
+    return config.variant
 
 
 def beyond_preset(config: RunConfig) -> list[Difference] | None:

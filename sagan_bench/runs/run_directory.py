@@ -141,8 +141,8 @@ class RunDirectory:
             return record.config_digest, record.config
         if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise UserError(
-                f"files but neither config.json nor {RECORD}; {self.path}; choose another --out, "
-                "or add --no-resume, which moves the directory aside"
+                f"{self.path} holds files but neither config.json nor {RECORD}; choose another "
+                "--out, or add --no-resume, which moves the directory aside"
             )
         return None
 

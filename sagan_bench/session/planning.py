@@ -32,9 +32,13 @@ class Plan:
     path: Path
 
 
+UNKNOWN = "<its-digest>"
+"""What stands for a digest that is not known yet, and is as long."""
+
+
 def run_path(config: RunConfig, digest: str | None, out: Path | None) -> Path:
     """Return ``out``, or else ``runs/<name>-s<seed>-<digest>``."""
-    return out or Path("runs") / f"{config.name}-s{config.seed}-{digest}"
+    return out or Path("runs") / f"{config.name}-s{config.seed}-{digest or UNKNOWN}"
 
 
 def plan(

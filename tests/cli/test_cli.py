@@ -154,11 +154,95 @@ def test_a_network_of_its_own_is_called_so_once(capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out)["says"][0].startswith("The network as the preset")
 
 
+@pytest.mark.parametrize(
+    ("words", "heads"),
+    [
+        ([], ["setting", "sagan"]),
+        (["sagan"], ["setting", "sagan"]),
+        (["feat8", "--baseline", "feat8"], ["setting", "feat8"]),
+        (["feat16", "--set", "model.attention.kind=residual"],
+         ["setting", "residual", "feat16+own"]),
+    ],
+)  # fmt: skip
+def test_columns_of_a_variant_are_headed_by_what_it_is(
+    capsys: pytest.CaptureFixture[str], words: list[str], heads: list[str]
+) -> None:
+    assert run("show", "variant", *words) == 0
+    says, _, head, *_ = capsys.readouterr().out.splitlines()
+    assert [part.strip() for part in head.strip("┃").split("┃")] == heads
+    assert says.startswith(f"{heads[-1]}: ")
+
+
 def test_a_dry_run_says_what_it_cannot_know(capsys: pytest.CaptureFixture[str]) -> None:
     layouts.folder(Path("pictures"), 200)
     asked = ("--data", "folder:pictures", "--batch-size", "4", "--dry-run")
     assert run("train", *asked) == 0
-    assert "unchecked        what the pictures hold: damaged ones" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "unchecked        what the pictures hold: damaged ones" in out
+    assert "smaller than the crop" in out
+
+
+def test_a_dry_run_of_pictures_that_are_not_prepared_refuses_too_long_a_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a digest of twelve letters its folder's name is too long; with None it was not."""
+    layouts.folder(Path("pictures"), 200)
+    asked = ("--data", "folder:pictures", "--batch-size", "4", "--dry-run", "--name")
+    assert run("train", *asked, "a" * 239) == 0
+    assert run("train", *asked, "a" * 240) == cli.USAGE
+    assert "a-s0-<its-digest>; choose a shorter name" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_many_processes_refuses_as_they_do_and_is_printed_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = {"RANK": 1, "WORLD_SIZE": 3, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 3}
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", **launched}.items():
+        monkeypatch.setenv(name, str(value))
+    assert run("train", "--dry-run", "--batch-size", "4", "--device", "cpu") == cli.USAGE
+    assert "cannot be shared out among 3 processes" in capsys.readouterr().err
+    asked = ("train", "--dry-run", "--batch-size", "6", "--device", "cpu")
+    assert run(*asked) == 0
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("RANK", "0")
+    assert run(*asked) == 0
+    assert "digest" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_is_told_in_the_same_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGAN_BENCH_CACHE", "/proc/x")
+    assert run("train", "--dry-run") == cli.USAGE
+    foreseen = capsys.readouterr().err
+    assert run("train") == cli.USAGE
+    assert capsys.readouterr().err == foreseen
+
+
+@pytest.mark.parametrize(
+    ("seed", "says"),
+    [("0-4", "whole number; for several seeds, call it again"), ("-1", "expected a number from 0")],
+)
+def test_a_seed_of_samples_is_a_number(
+    capsys: pytest.CaptureFixture[str], seed: str, says: str
+) -> None:
+    assert run("sample", "run", "--seed", seed) == cli.USAGE
+    assert says in capsys.readouterr().err
+
+
+def test_few_runs_are_named_and_each_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for number in range(12):
+        leave_run(tmp_path / "runs" / f"zz-{number // 2}" / f"xy{number % 2}",
+                  settings("sagan", 0), 0.3, pictures=False)  # fmt: skip
+    assert run("show", "qick") == cli.USAGE
+    assert capsys.readouterr().err.rstrip().endswith("known are: xy0, xy1")
+    for number in range(12):
+        leave_run(tmp_path / "runs" / "w" / f"w{number:02}", settings("sagan", 0), 0.3,
+                  pictures=False)  # fmt: skip
+    assert run("show", "qick") == cli.USAGE
+    assert capsys.readouterr().err.rstrip().endswith("w09 and 4 more")
 
 
 def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -471,7 +555,9 @@ def test_a_slip_is_answered_with_what_would_do(
         ("run.device=gpu", "expected auto, cpu, cuda or cuda:N"),
         ("model.attention.generator=8", "expected a list such as [8] or [0, 1]"),
         ("evaluation.sampling_seeds=0,1", "expected a list such as [8] or [0, 1]"),
-        ("evaluation.sampling_seeds=[0, -1]", "expected numbers from 0"),
+        ("evaluation.sampling_seeds=[0, -1]", "expected different numbers from 0"),
+        ("evaluation.sampling_seeds=[0, 0]", "expected different numbers from 0, e.g. [0, 1]"),
+        ("evaluation.sampling_seeds=[]", "expected 1 or more values, e.g. [0]"),
         ("model.attention.generator=[x]", "expected a list such as"),
         ("data.crop=x", "expected 'auto'; or expected a whole number"),
         ("training.lr_g=-1", "expected more than 0"),

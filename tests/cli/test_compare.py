@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from example_records import unsealed
-from example_reports import CLEAR, leave_study
+from example_reports import CLEAR, leave_run, leave_study, settings
 
 from sagan_bench import cli
+from sagan_bench.report import collect
 
 Out = pytest.CaptureFixture[str]
 OWN = ["--baseline", "no-attention"]
@@ -100,3 +101,59 @@ def test_without_a_comparison_the_margin_is_the_declared_one(
     with pytest.raises(SystemExit):
         cli.main(["compare", str(folder)])
     assert "smallest difference that matters: 0.05." in capsys.readouterr().out
+
+
+def text_of(capsys: Out, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["compare", *arguments])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_runs_that_are_not_what_they_are_called_are_the_first_that_is_said_against_a_verdict(
+    tmp_path: Path, capsys: Out
+) -> None:
+    """As ``train --variant no-attention --set model.attention.generator=[8] ...`` once left."""
+    paths = [
+        leave_run(
+            tmp_path / f"{variant}-{seed}", settings("sagan", seed), 0.3 + seed / 10,
+            pictures=False, variant=variant,
+        )
+        for variant in ("no-attention", "sagan") for seed in (0, 1)
+    ]  # fmt: skip
+    against = [
+        "Runs called no-attention are not no-attention on the preset brief: "
+        "model.attention.generator is [8], not [], model.attention.discriminator is [8], not [].",
+        "sagan and no-attention differ in nothing that changes results.",
+    ]
+    text = text_of(capsys, *map(str, paths), *OWN)
+    assert [line[7:] for line in text.splitlines() if line.startswith("  but: ")] == against
+    assert list(collect.of_runs(paths, "runs", "no-attention")[0].warnings[:2]) == against
+
+
+def test_where_blocks_stand_on_a_studys_data_is_no_contradiction(tmp_path: Path) -> None:
+    sides = {"model.attention.generator": [16], "model.attention.discriminator": [4]}
+    measure = {"metric": "twin_rate", "min_effect": 0.05, "set": sides}
+    folder = leave_study(
+        tmp_path / "quick", {"no-attention": [0.3, 0.4], "sagan": [0.5, 0.6]}, pictures=False,
+        changed={"on": {"twins": measure}},
+    )  # fmt: skip
+    for path in folder.glob("sagan-*"):
+        record = unsealed(path / "record.json")
+        record["config"]["model"]["attention"] |= {"generator": [16], "discriminator": [4]}
+        (path / "record.json").write_text(json.dumps(record))
+    assert not any("are not" in text for text in collect.of_study(folder)[0].warnings)
+
+
+def test_a_study_under_way_says_whose_runs_are_still_to_come(
+    study: Path, tmp_path: Path, capsys: Out
+) -> None:
+    folder = tmp_path / "quick"
+    shutil.copytree(study, folder)
+    for path in folder.glob("sagan-*"):
+        shutil.rmtree(path)
+    text = text_of(capsys, str(folder))
+    assert "  still to come: 5 runs of sagan\n" in text
+    assert "Secondary readings" not in text or "(secondary)" in text
+    warnings = collect.of_study(folder)[0].warnings
+    assert not any("had not settled" in text or "may not have" in text for text in warnings)

@@ -7,8 +7,9 @@ import pytest
 
 from sagan_bench.config.layers import assemble, read
 from sagan_bench.config.naming import contradictions, described
-from sagan_bench.config.variants import presets, variants
+from sagan_bench.config.variants import clash, presets, variant_settings, variants
 from sagan_bench.core.errors import UserError
+from sagan_bench.experiments.study import load, studies
 
 SIDES = ("model.attention.generator", "model.attention.discriminator")
 NO_NORM = ["model.spectral_norm.generator=none", "model.spectral_norm.discriminator=none"]
@@ -164,3 +165,62 @@ def test_of_a_preset_that_is_not_shipped_only_what_the_variant_sets_is_known() -
     assert described(config.model_copy(update={"preset": "mine"})) == [variants()["sagan"]["says"]]
     with pytest.raises(UserError, match="no variant is called 'mine'"):
         described(config.model_copy(update={"variant": "mine"}))
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ("g-only+d-only", "g-only and d-only both say what model.attention.generator and"),
+        ("g-only+feat8-g", "choose one"),
+        ("gamma-init-1+gamma-fixed-0", "both say what model.attention.gamma_init and"),
+        ("residual+gamma-init-1", "both say what model.attention.gamma_init and"),
+        ("no-spectral-norm-g+no-spectral-norm", "choose one"),
+        ("sagan+no-attention", "adds nothing; use no-attention"),
+        ("sagan+residual+fp32", r"adds nothing; use residual\+fp32"),
+    ],
+)
+def test_parts_that_contradict_each_others_sentences_are_refused(variant: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        read(variant=variant)
+    values = variant_settings(variant)
+    if variant != "gamma-init-1+gamma-fixed-0":
+        assert described(assemble("quick", variant, ("", values)).config)[0].startswith(
+            ("Contradicts itself: ", "Unlike ")
+        )
+
+
+@pytest.mark.parametrize("study", studies())
+def test_parts_that_shipped_studies_combine_do_not_clash(study: str) -> None:
+    for variant in load(study).all_variants:
+        assert clash(variant) is None
+
+
+def test_no_sentence_of_wider_layers_speaks_of_attention() -> None:
+    wider = read(variant="wider-x2+no-attention").config
+    assert "attention as" not in " ".join(described(wider))
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("feat16+residual", True),
+        ("no-attention+fp32", True),
+        ("sagan+own", True),
+        ("No-Attention", True),
+        ("mine+fp32", False),
+        ("mine+own", False),
+        ("sagan_celeb", False),
+        ("SAGAN", False),
+    ],
+)
+def test_a_name_is_no_other_variants_in_any_of_its_parts_and_any_case(
+    name: str, taken: bool
+) -> None:
+    def named() -> str:
+        return read(flags={"name": ("--name", name)}).config.name
+
+    if taken:
+        with pytest.raises(UserError, match="that is a variant, and this run is sagan;"):
+            named()
+    else:
+        assert named() == name

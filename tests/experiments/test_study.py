@@ -1,7 +1,9 @@
 """Studies as data: what ships, what is refused, and what a folder remembers."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +68,43 @@ def test_a_variant_wins_over_the_study_and_the_command_line(tmp_path: Path) -> N
     config = one.config("no-attention", 3, HOST).config
     assert config.model.attention.generator == ()
     assert config.training.batch_size == 8
-    assert one.config("sagan", 3, HOST).config.model.attention.generator == (16,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "way_out"),
+    [
+        ("model.attention.kind", "residual", "list the variant that has it: residual "),
+        ("model.attention.generator", [4], "list a variant that has it"),
+        ("model.attention.gamma_init", 1.0, "list the variant that has it: gamma-init-1 "),
+        ("model.width_factor", 2, "list the variant that has it: wider-x2 "),
+    ],
+)
+@pytest.mark.parametrize("shipped", [True, False])
+def test_no_cell_is_called_by_a_variants_name_that_settings_contradict(
+    tmp_path: Path, key: str, value: Any, way_out: str, shipped: bool
+) -> None:
+    if shipped:
+        one, origin = study.load("quick", set={key: value}), "--set"
+    else:
+        text = f"{SMALLEST}\n[set]\n{key} = {json.dumps(value)}\n"
+        one, origin = study.load(written(tmp_path, text)), "study mine"
+    with pytest.raises(UserError, match=rf"variant sagan .* {key} = .*\({origin}\).*{way_out}"):
+        one.requested("sagan", 0)
+
+
+def test_a_study_may_say_for_its_data_where_blocks_stand_and_nothing_else() -> None:
+    cifar = study.load("presence", set={"data.source": "cifar10:x"})
+    assert cifar.requested("sagan", 0).config.model.attention.generator == (16,)
+    kind = cifar.on["cifar10"].set | {"model.attention.kind": "residual"}
+    measure = cifar.on["cifar10"].model_copy(update={"set": kind})
+    other = cifar.model_copy(update={"on": {"cifar10": measure}})
+    with pytest.raises(UserError, match=r"residual. \(study presence, on.cifar10\)"):
+        other.requested("sagan", 0)
+
+
+def test_what_is_typed_is_not_blamed_on_the_study() -> None:
+    with pytest.raises(UserError, match=r"run.steps = 'abc' \(--set\)"):
+        study.load("quick", set={"run.steps": "abc"}).requested("sagan", 0)
 
 
 def test_pairs_are_with_the_baseline_or_with_one_of_their_own(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from example_records import contents, unsealed
 from example_reports import CLEAR, Example, leave_run, leave_study, score, settings
 
 from sagan_bench import cli
+from sagan_bench.config.diff import in_results
 from sagan_bench.config.layers import read as read_config
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning import trials
@@ -163,6 +164,35 @@ def test_the_command_of_a_run_with_blocks_of_its_own_asks_for_them(tmp_path: Pat
     assert command is not None
     assert " --variant sagan+own --seed 3 " in command
     assert " --set 'model.attention.generator=[8, 16]'" in command
+
+
+def test_the_command_of_a_run_that_is_not_its_variant_is_that_of_what_it_is(tmp_path: Path) -> None:
+    """The command is one that ``train`` takes, and makes the same run."""
+    for variant, sets, says in (
+        ("no-attention", (), "--variant feat8 "),
+        ("no-attention", ("model.attention.kind=residual",), "--variant residual "),
+        ("no-attention", ("model.attention.gamma_init=0.5",), "--variant sagan "),
+        ("wgan-gp", ("model.attention.kind=icml",), "--variant attention-icml "),
+    ):
+        config = settings("sagan", 3, sets)
+        path = leave_run(tmp_path / f"{variant}{sets}", config, 0.3, pictures=False,
+                         variant=variant)  # fmt: skip
+        command = repeating.of_run(read_record(path))
+        assert command is not None
+        assert says in command
+        words = shlex.split(command)
+        options = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+        again = read_config(
+            preset="brief", variant=words[words.index("--variant") + 1], sets=options
+        ).config
+        assert in_results(again, config) == []
+
+
+def test_the_command_of_a_run_with_a_name_names_it(tmp_path: Path) -> None:
+    config = settings("sagan", 3).model_copy(update={"name": "mine"})
+    command = repeating.of_run(read_record(leave_run(tmp_path / "run", config, 0.3)))
+    assert command is not None
+    assert " --name mine " in command
 
 
 def test_no_run_is_described_by_a_sentence_that_its_settings_contradict(tmp_path: Path) -> None:

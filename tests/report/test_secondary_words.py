@@ -74,7 +74,7 @@ def check(numbers: Findings, capsys: pytest.CaptureFixture[str]) -> bool:
     """Check a study, and return whether a reading would have had a verdict of its own."""
     document = document_of(numbers)
     capsys.readouterr()
-    print_findings(document.findings)
+    print_findings(document.findings, numbers)
     assert len(numbers.secondary) == 5
     for reading in numbers.secondary:
         assert all(c.verdict is None and c.interval is not None for c in reading.comparisons)

@@ -179,7 +179,7 @@ def with_a_damaged_record(out: Path) -> Path:
     [
         (file_in_the_way, "out is no folder; out; choose another --out"),
         (below_a_file, "out is no folder; out/foo/bar; choose another --out"),
-        (of_others, "files but neither config.json nor record.json; out"),
+        (of_others, "out holds files but neither config.json nor record.json; choose"),
         (with_a_damaged_record, "record.json"),
         (lambda out: Path("/proc/foo/bar"), "/proc; choose a folder that you may use"),
         (lambda out: Path("x" * 300), "name too long; x+; choose a shorter name"),

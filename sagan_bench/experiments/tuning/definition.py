@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
 from sagan_bench.config.layers import Resolved, assemble, decide
+from sagan_bench.config.naming import refuse_misnamed
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.config.variants import presets, variant_settings
 from sagan_bench.core.errors import UserError
@@ -215,6 +216,17 @@ class Tuning(Experiment):
             "settings": self.settings | requested.settings,  # a path may have moved
         }
         return Tuning.model_validate(self.model_dump() | more)
+
+    def refuse_misnamed(self) -> None:
+        """Refuse settings that make trials another variant than theirs; what is searched may."""
+        kind = self.data_kind
+        origins = dict.fromkeys(self.space.budget, f"space {self.space.name}, budget")
+        origins |= dict.fromkeys(
+            self.space.measure(kind).set, f"space {self.space.name}, on.{kind}"
+        )
+        origins |= dict.fromkeys(self.settings, "--set")
+        for variant in self.variants:
+            refuse_misnamed(self.requested(variant, 0).config, origins)
 
     def refuse_pruner(self, trials: int) -> None:
         """Refuse a pruner that could not work.  Raises `UserError`: which, and what would."""

@@ -43,6 +43,7 @@ def plan(
         UserError: another tuning is there, or what is asked for cannot be.
     """
     manifest = TuningManifest.of(folder)
+    requested.refuse_misnamed()
     requested.refuse_pruner(max(trials, manifest.trials if manifest else 0))
     if manifest is None:
         variant = requested.variants[0]

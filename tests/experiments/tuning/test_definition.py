@@ -11,7 +11,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_toml
-from sagan_bench.experiments.tuning import definition
+from sagan_bench.experiments.tuning import definition, planning
 from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest
 
 
@@ -195,3 +195,12 @@ def test_what_is_exported_is_what_was_tuned(tmp_path: Path) -> None:
     assert (config.model, config.training) == (tried.model, tried.training)
     assert config.model.attention.discriminator == ()
     assert config.training.lr_d == 9e-4
+
+
+def test_no_trial_is_called_by_a_variants_name_that_settings_contradict(tmp_path: Path) -> None:
+    tuning = small_tuning(tmp_path, "model.attention.kind=residual")
+    with pytest.raises(UserError, match=r"sagan on .* = .residual. \(--set\).* it: residual "):
+        tuning.refuse_misnamed()
+    small_tuning(tmp_path, "training.batch_size=8").refuse_misnamed()
+    with pytest.raises(UserError, match="variant sagan on the preset quick does not go with"):
+        planning.plan(tuning, tmp_path / "tuning", here, trials=1)
