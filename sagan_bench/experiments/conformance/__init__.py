@@ -6,12 +6,12 @@ breaks mathematics is an error, what is merely unusual a warning, unless the com
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.extensions import KINDS, Extension
 from sagan_bench.experiments.conformance._alone import BLOCK
-from sagan_bench.experiments.conformance._costs import Costs, of_block
+from sagan_bench.experiments.conformance._costs import SIDE, Costs, of_block
 from sagan_bench.experiments.conformance._findings import (
     UNUSUAL,
     Check,
@@ -24,9 +24,12 @@ from sagan_bench.experiments.conformance._losses import LOSS
 from sagan_bench.experiments.conformance._maps import MAPS
 from sagan_bench.experiments.conformance._measuring import METRIC, SOURCE
 from sagan_bench.experiments.conformance._networks import FAMILY, KIND, widths
+from sagan_bench.experiments.conformance._parts import CHANNELS
 
 __all__ = [
+    "CHANNELS",
     "CHECKS",
+    "SIDE",
     "UNUSUAL",
     "Costs",
     "Finding",
@@ -71,14 +74,14 @@ def check_component(registry: str, name: str) -> Iterator[Finding]:
         return
     subject = Subject(registry, name)
     checks = CHECKS[registry]
-    if registry == "ATTENTION" and not subject.component.has_block:
+    if registry == "ATTENTION" and not getattr(subject.component, "has_block", True):
         checks = (widths,)
     yield from examined(subject, checks)
 
 
-def costs(extension: Extension) -> dict[str, Costs]:
-    """Return what the blocks of a file cost, by name, of those that can be built."""
-    names = [name for registry, name in extension.components if registry == "ATTENTION"]
+def costs(components: Iterable[tuple[str, str]]) -> dict[str, Costs]:
+    """Return what blocks cost, by name, of those among components that can be built."""
+    names = [name for registry, name in components if registry == "ATTENTION"]
     found = {name: of_block(Subject("ATTENTION", name)) for name in names}
     return {name: cost for name, cost in found.items() if cost}
 

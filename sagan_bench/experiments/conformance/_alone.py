@@ -35,8 +35,8 @@ def shape(subject: Subject) -> str:
             continue
         for side in (4, 8, 16):
             x = features(channels, side)
-            _same_form(block, x)
-            _same_form(block, x.contiguous())
+            if off(_same_form(block, x), _same_form(block, x.contiguous())) > TOLERANCE:
+                raise Broken("its result depends on the memory format of x")
     try:
         _same_form(block_of(subject), features(side=SIDE, width=SIDE // 2))
     except (Broken, RuntimeError, ValueError) as error:
@@ -47,7 +47,8 @@ def shape(subject: Subject) -> str:
 
 
 @torch.no_grad()
-def _same_form(block: Block, x: Tensor) -> None:
+def _same_form(block: Block, x: Tensor) -> Tensor:
+    """Return y.  Raises `Broken` where it has not the form of x."""
     y = block(x)
     if not isinstance(y, Tensor) or (y.shape, y.dtype) != (x.shape, x.dtype):
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
@@ -62,6 +63,7 @@ def _same_form(block: Block, x: Tensor) -> None:
             )
     if not y.isfinite().all():
         raise Broken("its result is not finite on normal inputs")
+    return y
 
 
 @torch.no_grad()
@@ -91,10 +93,11 @@ def gamma(subject: Subject) -> str:
             f"gamma has the shape {tuple(block.gamma.shape)}, and training reads one number",
             "leave gamma to Block; put what is more into a parameter of its own",
         )
-    fixed = block_of(subject, gamma_learned=False, gamma_init=1.0)
-    if "gamma" in dict(fixed.named_parameters()):
+    fixed = block_of(subject, gamma=None, gamma_learned=False, gamma_init=1.0)
+    if "gamma" in dict(fixed.named_parameters()) or float(fixed.gamma) != 1:
         raise Broken(
-            "gamma_learned = false is not obeyed", "hand config on: super().__init__(config)"
+            "gamma_learned = false or gamma_init = 1 is not obeyed",
+            "hand config on: super().__init__(config); call super().reset_parameters() in your own",
         )
     if subject.says("no gamma"):
         return "deliberate: no gamma"
@@ -127,8 +130,25 @@ def gradients(subject: Subject) -> str:
             f"no gradient reaches {', '.join(names)}",
             "look for detach(), .data, no_grad() on its way; what is not trained is a buffer",
         )
+    _require_true(subject)
     count = sum(weight.numel() for weight in block.parameters())
-    return f"reach all {count:,} parameters"
+    return f"reach all {count:,} parameters, and equal finite differences"
+
+
+def _require_true(subject: Subject) -> None:
+    """Raise `Broken` where gradients are not those of finite differences, and not meant to be."""
+    block = block_of(subject).double()
+    x = features(images=2).double()
+    coefficients = torch.randn(x.shape, dtype=x.dtype)
+    slope, differences = _slopes(block, lambda: (block(x).square() * coefficients).sum())
+    if _agree(slope, differences) or subject.says("altered gradients"):
+        return
+    raise Broken(
+        f"the gradient in a direction is {slope:.4g}, and by finite differences "
+        f"{differences[1]:.4g}",
+        "look for detach(), .data and backward() of your own; if that is meant, declare "
+        "deliberate = ('altered gradients',)",
+    )
 
 
 def without_gradient(block: torch.nn.Module, no_gamma: bool = False) -> list[str]:
@@ -205,6 +225,7 @@ def batch(subject: Subject) -> str:
         )
     if block.maps(x) is not None and off(_apart(block.maps, x), block.maps(x)) > TOLERANCE:
         raise Broken("its maps of an image depend on the others of its batch")
+    evaluated = block(x)
     block.train()
     if off(block(x), block(x)) > TOLERANCE:
         raise Unusual("randomness")
@@ -214,6 +235,8 @@ def batch(subject: Subject) -> str:
         tensor.copy_(before[name])
     if off(_apart(block, x), whole) > TOLERANCE:
         raise Unusual("batch statistics")
+    if off(whole, evaluated) > TOLERANCE:
+        raise Unusual("training differs")
     return "each image by itself"
 
 
@@ -267,10 +290,34 @@ def permuted(x: Tensor, order: Tensor, cell: int) -> Tensor:
     return torch.nn.functional.pixel_shuffle(moved, cell)
 
 
+def _slopes(block: Block, function: Callable[[], Tensor]) -> tuple[float, list[float]]:
+    """Return the slope of a function in a direction of a block's parameters, and differences.
+
+    The slope is by its gradient; the differences are over each of `STEPS`.
+    """
+    weights = [weight for weight in block.parameters() if weight.requires_grad]
+    direction = [torch.randn(weight.shape, dtype=weight.dtype) for weight in weights]
+    gradients = torch.autograd.grad(function(), weights, allow_unused=True)
+    pairs = zip(gradients, direction, strict=True)
+    slope = sum(float((g * d).sum()) for g, d in pairs if g is not None)
+    differences = []
+    for step in STEPS:
+        values = []
+        for way in (1, -2, 1):
+            torch._foreach_add_([w.data for w in weights], direction, alpha=way * step)
+            values.append(float(function()))
+        differences.append((values[0] - values[1]) / (2 * step))
+    return slope, differences
+
+
+def _agree(slope: float, differences: list[float]) -> bool:
+    return any(math.isclose(slope, each, rel_tol=0.02, abs_tol=1e-6) for each in differences)
+
+
 def double_backward(subject: Subject) -> str:
     """The gradient of a gradient penalty is that of finite differences, in fp64."""
     block = block_of(subject, double=True).double()
-    x, weights = features(images=2).double(), [w for w in block.parameters() if w.requires_grad]
+    x = features(images=2).double()
     coefficients = torch.randn(x.shape, dtype=x.dtype)
 
     def penalty() -> Tensor:
@@ -279,18 +326,8 @@ def double_backward(subject: Subject) -> str:
         (gradient,) = torch.autograd.grad(y, given, create_graph=True)
         return gradient.square().mean()
 
-    direction = [torch.randn(weight.shape, dtype=x.dtype) for weight in weights]
-    slopes = torch.autograd.grad(penalty(), weights, allow_unused=True)
-    pairs = zip(slopes, direction, strict=True)
-    slope = sum(float((s * d).sum()) for s, d in pairs if s is not None)
-    differences = []
-    for step in STEPS:
-        values = []
-        for way in (1, -2, 1):
-            torch._foreach_add_([w.data for w in weights], direction, alpha=way * step)
-            values.append(float(penalty()))
-        differences.append((values[0] - values[1]) / (2 * step))
-    if not any(math.isclose(slope, d, rel_tol=0.02, abs_tol=1e-6) for d in differences):
+    slope, differences = _slopes(block, penalty)
+    if not _agree(slope, differences):
         raise Broken(
             f"the gradient of a gradient penalty is {slope:.4g}, and by finite differences "
             f"{differences[1]:.4g}",
@@ -311,8 +348,9 @@ def bf16(subject: Subject) -> str:
         for y, dtype in ((whole, "fp32"), (rounded, "bf16")):
             if not y.isfinite().all():
                 raise Broken(
-                    f"maps of standard deviation {large:g} overflow in {dtype}",
-                    "use softmax(), which subtracts the largest, not exp(); sum in fp32",
+                    f"maps of standard deviation {large:g} are no finite numbers in {dtype}",
+                    "use softmax(), which takes off the largest, not exp(); sum in fp32; keep what "
+                    "is divided by from 0",
                 )
         if large == LARGE[0] and off(rounded.float() - x, whole - x) > BF16_TOLERANCE:
             raise Broken(

@@ -21,9 +21,12 @@ UNUSUAL = {
     "no gamma": "gamma does nothing in it",
     "batch statistics": "in training, an image's result depends on the others of its batch",
     "randomness": "in training, the same images give another result each time",
+    "training differs": "in training it computes something else than in evaluation",
+    "altered gradients": "its gradients are not those of what it computes",
     "stacked blocks": "a block holds others",
     "square maps": "it takes square feature maps only",
     "far is better": "a metric finds features far from the real ones better",
+    "bounded logits": "D's logits stay within [-1, 1] whatever it is shown",
     "no spectral norm": "a layer has none where all layers of a network have it",
 }
 """What a component may be if it says so in ``deliberate``: word -> what it means."""
@@ -137,7 +140,7 @@ def examined(subject: Subject, checks: Sequence[Check]) -> Iterator[Finding]:
         finding = _outcome(subject, check)
         severities.append(finding.severity)
         yield finding
-    if hasattr(subject.component, "deliberate") and Severity.ERROR not in severities:
+    if Severity.ERROR not in severities:
         yield from _declared(subject)
 
 
@@ -164,13 +167,15 @@ def _outcome(subject: Subject, check: Check) -> Finding:
 
 
 def _declared(subject: Subject) -> Iterator[Finding]:
-    for word in subject.deliberate:
-        if word not in subject.seen:
-            what = f"it declares {word!r}, and no check saw that"
-            do = "leave the word out"
-            yield Finding(
-                subject.kind, subject.name, "deliberate", Severity.WARNING, what, do
-            )  # fmt: skip
+    """Yield that what is declared is no word of the kit, or was not seen."""
+    try:
+        unseen = [word for word in subject.deliberate if word not in subject.seen]
+        severity, what = Severity.WARNING, f"it declares {unseen}, and no check saw that"
+        do = "leave that out"
+    except Broken as error:
+        unseen, severity, what, do = [""], Severity.ERROR, error.what, error.do
+    if unseen:
+        yield Finding(subject.kind, subject.name, "deliberate", severity, what, do)
 
 
 def _words(error: BaseException) -> str:

@@ -223,7 +223,8 @@ def sign(subject: Subject) -> str:
             "the larger the product (or the smaller the distance) the larger the entry: look at "
             "the sign before the softmax, and at the order of positions",
         )
-    return f"{float(own.mean()):.2f} of the mass is on the own quadrant, {float(before.mean()):.2f}"
+    mass, alike = float(own.mean()), float(before.mean())
+    return f"{mass:.2f} of the mass is on the own quadrant, {alike:.2f} where all are alike"
 
 
 def _quadrants(images: int) -> Tensor:
@@ -265,11 +266,10 @@ def scale(subject: Subject) -> str:
             f"distributions of the maps sum to {total:.4g}: a factor stands after the softmax",
             "multiply the products before it",
         )
-    if torch.allclose(factors[0], factors[1]) and not torch.allclose(
-        factors[0], torch.ones_like(factors[0])
-    ):
+    first, second = factors
+    if torch.allclose(first, second) and not torch.allclose(first, torch.ones_like(first)):
         raise Broken(
-            f"o is {float(factors[0].mean()):.4g} times the sum of values by the maps: a factor "
+            f"o is {float(first.mean()):.4g} times the sum of values by the maps: a factor "
             "stands after the softmax",
             "multiply the products before it; a learned factor may stand in a module out",
         )

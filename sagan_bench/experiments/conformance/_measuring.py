@@ -15,6 +15,8 @@ from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.experiments.conformance._findings import Broken, Skipped, Subject, Unusual
 
 IMAGES, WIDTH, PIXELS = 32, 8, 32
+SOME = 256
+"""Of a source, images that are made."""
 
 
 def _evidence(subject: Subject, shift: float = 0.0) -> Evidence:
@@ -107,6 +109,8 @@ def described(subject: Subject) -> str:
 
 def images(subject: Subject) -> str:
     """What it lists without a path has its form: uint8 (n, 3, S, S), and a class for each."""
+    if ":" in subject.component.usage:
+        raise Skipped(f"it is checked when it is used, as {subject.component.usage}")
     try:
         source: Source = subject.component(DataSpec(subject.name, PIXELS))
         listing = source.listing()
@@ -115,6 +119,8 @@ def images(subject: Subject) -> str:
     for name, part in listing.parts.items():
         count = 0
         for task in part.tasks:
+            if count >= SOME:
+                break
             chunk: Any = task()
             count += len(chunk.images)
             form = chunk.images.dtype.name, chunk.images.shape[1:]
@@ -126,7 +132,7 @@ def images(subject: Subject) -> str:
                 or not ((labels >= 0) & (labels < len(listing.classes))).all()
             ):
                 raise Broken(f"{name} labels are not a class for each image")
-        if count != part.images:
+        if count != part.images and not SOME <= count < part.images:
             raise Broken(f"{name} lists {part.images} images and yields {count}")
     return ", ".join(f"{part.images} {name} images" for name, part in listing.parts.items())
 

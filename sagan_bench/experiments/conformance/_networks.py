@@ -19,7 +19,7 @@ from sagan_bench.experiments.conformance._alone import (
     snapshot,
     without_gradient,
 )
-from sagan_bench.experiments.conformance._findings import Broken, Skipped, Subject, Unusual
+from sagan_bench.experiments.conformance._findings import UNUSUAL, Broken, Skipped, Subject, Unusual
 from sagan_bench.experiments.conformance._parts import off
 from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.build import Networks, attention_blocks, build
@@ -35,6 +35,8 @@ WIDTH = 32
 """Of other families."""
 NORMS = (0.9, 1.1)
 """Between which a spectral norm is about 1."""
+FAR = 1e4
+"""Times images: logits that are not bounded grow with them."""
 NO_NORM = {"generator": "none", "discriminator": "none"}
 
 
@@ -286,13 +288,22 @@ def shapes(subject: Subject) -> str:
             raise Broken(f"the {name} makes {y.dtype} {tuple(y.shape)}, not float32 {shape}")
         if name == "generator" and not y.abs().max() <= 1:
             raise Broken("images leave [-1, 1]", "end with tanh()")
+        if name == "generator" and torch.equal(y[0], y[1]):
+            raise Broken("G makes the same image of any noise")
+    _, d = networks
+    if d.eval()(FAR * real_images(), labels(config)).abs().max() <= 1:
+        raise Unusual("bounded logits", f"{UNUSUAL['bounded logits']}: losses take no sigmoid's")
+    family = subject.component(config.model)
+    family.forward_flops(4 * PIXELS, config.model.width)
+    if not family.width_of_a_channel(PIXELS) > 0:
+        raise Broken("width_of_a_channel() is not positive")
     return f"images {PIXELS} x {PIXELS} and logits, fp32"
 
 
 def blocks(subject: Subject) -> str:
     """At each asked side stands one block, which the networks use; other sides are refused."""
     g, d = sides(subject)
-    for side in sorted({*g, *d}):
+    for side in sorted({*g, *d}, reverse=True):
         asked_for = {"generator": [s for s in g if s == side], "discriminator": []}
         asked_for["discriminator"] = [s for s in d if s == side]
         config = configured(subject.name, asked_for)
@@ -344,7 +355,7 @@ def _depends_in_training(network: nn.Module, inputs: tuple[Tensor, Tensor | None
         return off(_apart(network, inputs), network(*inputs)) > TOLERANCE
 
 
-def family_norms(subject: Subject) -> str:
+def norms(subject: Subject) -> str:
     """The spectral norms of all layers are about 1."""
     for network in build(_with_all(subject)):
         require_norms(network)
@@ -386,4 +397,4 @@ def after_a_step_of(config: RunConfig) -> TrainState:
         return after_a_step(config)
 
 
-FAMILY = (shapes, blocks, training, evaluation, family_norms, penalty, classes)
+FAMILY = (shapes, blocks, training, evaluation, norms, penalty, classes)

@@ -21,7 +21,7 @@ def block_of(
     subject: Subject,
     channels: int = CHANNELS,
     *,
-    gamma: float = 0.5,
+    gamma: float | None = 0.5,
     double: bool = False,
     bias: bool = True,
     **attention: Any,
@@ -31,7 +31,7 @@ def block_of(
     Args:
         subject: a kind of attention.
         channels: C.
-        gamma: of the block.
+        gamma: of the block; none leaves it as it starts.
         double: whether gradients of gradients will be taken.
         bias: whether convolutions have one.
         attention: of `AttentionConfig`.
@@ -49,9 +49,11 @@ def block_of(
         )
     begin(block, 0, "block")
     with torch.no_grad():
-        for weight in block.parameters():
-            weight.add_(MIXED * torch.randn(weight.shape))
-        block.gamma.fill_(gamma)
+        for name, weight in block.named_parameters():
+            if name != "gamma":
+                weight.add_(MIXED * torch.randn(weight.shape))
+        if gamma is not None:
+            block.gamma.fill_(gamma)
     return block.eval()
 
 
