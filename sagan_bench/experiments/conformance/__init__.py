@@ -34,9 +34,11 @@ __all__ = [
     "Costs",
     "Finding",
     "Severity",
+    "Subject",
     "check",
     "check_component",
     "costs",
+    "examined",
     "require",
 ]
 

@@ -24,6 +24,8 @@ UNUSUAL = {
     "training differs": "in training it computes something else than in evaluation",
     "altered gradients": "its gradients are not those of what it computes",
     "stacked blocks": "a block holds others",
+    "another dtype": "of maps in bf16 it makes others",
+    "another memory format": "of channels-last maps it makes others, which slows all that follows",
     "square maps": "it takes square feature maps only",
     "far is better": "a metric finds features far from the real ones better",
     "bounded logits": "D's logits stay within [-1, 1] whatever it is shown",

@@ -119,6 +119,10 @@ def _fit(block: Block, x: Tensor) -> _Fit:
     def value(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         given = inputs[0]
         first = given[:, :1] if given.dim() == 4 else given[..., :1]
+        if given.dim() == output.dim() == 4:  # which strides may make smaller
+            first = first[
+                ..., :: given.shape[2] // output.shape[2], :: given.shape[3] // output.shape[3]
+            ]
         seen["v"] = first.flatten(1)
         return first.expand(output.shape)
 

@@ -30,7 +30,9 @@ from sagan_bench.training.loop import Recipe, TrainState
 PIXELS = 32
 IMAGES = 4
 WIDTHS = {"dcgan": 32, "resnet": 16}
-"""Shipped families in which blocks are checked: 64 channels at side 8 of G."""
+"""Shipped families in which blocks are checked."""
+SIDES = {"dcgan": (8, 8), "resnet": (8, 4)}
+"""Where, in G and in D: the maps there have 64 channels."""
 WIDTH = 32
 """Of other families."""
 NORMS = (0.9, 1.1)
@@ -55,9 +57,11 @@ def configured(family: str, attention: dict[str, Any], **model: Any) -> RunConfi
 
 
 def with_kind(subject: Subject, family: str, **model: Any) -> RunConfig:
-    """Return the configuration of a shipped family with a kind of attention at side 8 of both."""
-    sides = {"generator": [8], "discriminator": [8]}
-    return configured(family, {"kind": subject.name, "gamma_init": 0.5, **sides}, **model)
+    """Return the configuration of a shipped family with a kind of attention at `SIDES`."""
+    begins = {"gamma_init": 0.5} if getattr(subject.component, "has_block", True) else {}
+    g, d = SIDES[family]
+    attention = {"kind": subject.name, "generator": [g], "discriminator": [d], **begins}
+    return configured(family, attention, **model)
 
 
 def real_images() -> Tensor:
@@ -239,13 +243,8 @@ def spectral_norm(subject: Subject) -> str:
 def widths(subject: Subject) -> str:
     """The widths that a kind gives both networks are finite, and they can be built."""
     for family in WIDTHS:
-        build(with_kind(subject, family) if subject.component.has_block else _without(subject))
+        build(with_kind(subject, family))
     return "can be built"
-
-
-def _without(subject: Subject) -> RunConfig:
-    sides = {"generator": [8], "discriminator": [8]}
-    return configured("dcgan", {"kind": subject.name, **sides})
 
 
 KIND = (in_networks, spectral_norm)
@@ -319,6 +318,9 @@ def training(subject: Subject) -> str:
     """A step of training leaves every parameter of both networks with a gradient."""
     config = _with_all(subject)
     state = after_a_step(config)
+    g, d = ({*map(id, net.parameters())} for net in (state.generator, state.discriminator))
+    if g & d:
+        raise Broken("G and D share weights", "make the layers of each anew")
     require_gradients(config, Networks(state.generator, state.discriminator))
     return "gradients reach every parameter of G and D"
 
@@ -366,7 +368,12 @@ def penalty(subject: Subject) -> str:
     """A gradient penalty on D has a gradient in all of D."""
     config = _with_all(subject, spectral_norm=NO_NORM)
     training = config.training.model_copy(update={"loss": "wgan-gp"})
-    d = build(config.model_copy(update={"training": training})).discriminator
+    networks = build(config.model_copy(update={"training": training}))
+    if any(is_normed for network in networks for _, is_normed, _ in normed(network)):
+        raise Broken(
+            "layers have spectral norm where model.spectral_norm is none", "use normed_if()"
+        )
+    d = networks.discriminator
     images = real_images().requires_grad_()
     (gradient,) = torch.autograd.grad(d(images, None).sum(), images, create_graph=True)
     if not gradient.any():
