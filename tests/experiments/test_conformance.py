@@ -72,7 +72,7 @@ def written(folder: Path, text: str, name: str = "mine.py") -> Path:
     return file
 
 
-def found(file: Path, *severities: str) -> dict[str, Finding]:
+def findings_of(file: Path, *severities: str) -> dict[str, Finding]:
     """Return the findings of a file of some severities, errors and warnings by default."""
     wanted = severities or ("error", "warning")
     findings = conformance.check(extensions.load(file))
@@ -87,7 +87,7 @@ def by(check: str, file: Path) -> Finding:
 
 
 def of_block(folder: Path, more: str = "", facts: str = "pass") -> dict[str, Finding]:
-    return found(written(folder, BLOCK.format(more=more, facts=facts)))
+    return findings_of(written(folder, BLOCK.format(more=more, facts=facts)))
 
 
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
@@ -116,7 +116,7 @@ def test_every_planted_bug_is_looked_for() -> None:
 
 @pytest.mark.parametrize("file", sorted(TESTS.glob("planted/odd/*.py")), ids=lambda f: f.stem)
 def test_odd_but_right_blocks_have_no_error_and_no_warning(file: Path) -> None:
-    assert not found(file)
+    assert not findings_of(file)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_what_is_odd_must_be_said(
 def test_components_of_ones_own_have_no_error(file: Path) -> None:
     if file.stem == "colour_distance":
         extensions.load(TESTS / "own/mean_colours.py")
-    assert not found(file, "error")
+    assert not findings_of(file, "error")
 
 
 MAPS = """
@@ -291,7 +291,7 @@ SOFTPLUS = "torch.nn.functional.softplus(-real).mean() + torch.nn.functional.sof
 def test_losses_are_checked(
     tmp_path: Path, d: str, g: str, penalty: str, check: str, text: str
 ) -> None:
-    wrong = found(written(tmp_path, LOSS.format(d=d, g=g, penalty=penalty)), "error")
+    wrong = findings_of(written(tmp_path, LOSS.format(d=d, g=g, penalty=penalty)), "error")
     assert text in wrong[check].text
 
 
@@ -326,7 +326,7 @@ def test_metrics_are_checked(
     tmp_path: Path, better: str, extractor: str, returned: str, check: str, severity: str
 ) -> None:
     text = METRIC.format(better=better, extractor=extractor, returned=returned)
-    assert found(written(tmp_path, text))[check].severity == severity
+    assert findings_of(written(tmp_path, text))[check].severity == severity
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_metrics_are_checked(
 )
 def test_sources_are_checked(tmp_path: Path, old: str, new: str, check: str) -> None:
     text = (FOLDER / "source.py").read_text().replace(old, new)
-    assert check in found(written(tmp_path, text), "error")
+    assert check in findings_of(written(tmp_path, text), "error")
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_families_are_checked(tmp_path: Path, old: str, new: str, check: str) ->
     text = (FOLDER / "family.py").read_text()
     old = old.replace("'", '"')
     assert old in text
-    assert check in found(written(tmp_path, text.replace(old, new)))
+    assert check in findings_of(written(tmp_path, text.replace(old, new)))
 
 
 def test_a_users_mistake_is_told_with_its_line(tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_a_users_mistake_is_told_with_its_line(tmp_path: Path) -> None:
 def test_whatever_a_component_does_a_finding_comes_out(tmp_path: Path, old: str, new: str) -> None:
     text = BLOCK.format(more="", facts="pass")
     assert old in text
-    assert "shape" in found(written(tmp_path, text.replace(old, new)), "error")
+    assert "shape" in findings_of(written(tmp_path, text.replace(old, new)), "error")
 
 
 def test_checks_leave_chance_and_threads_as_they_were_and_find_the_same_again() -> None:

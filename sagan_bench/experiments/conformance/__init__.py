@@ -12,6 +12,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.extensions import KINDS, Extension
 from sagan_bench.experiments.conformance._alone import BLOCK
 from sagan_bench.experiments.conformance._costs import SIDE, Costs, of_block
+from sagan_bench.experiments.conformance._families import FAMILY
 from sagan_bench.experiments.conformance._findings import (
     UNUSUAL,
     Check,
@@ -20,10 +21,11 @@ from sagan_bench.experiments.conformance._findings import (
     Subject,
     examined,
 )
+from sagan_bench.experiments.conformance._gradients import GRADIENTS
+from sagan_bench.experiments.conformance._kinds import KIND, widths
 from sagan_bench.experiments.conformance._losses import LOSS
 from sagan_bench.experiments.conformance._maps import MAPS
 from sagan_bench.experiments.conformance._measuring import METRIC, SOURCE
-from sagan_bench.experiments.conformance._networks import FAMILY, KIND, widths
 from sagan_bench.experiments.conformance._parts import CHANNELS
 
 __all__ = [
@@ -45,7 +47,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CHECKS: dict[str, Sequence[Check]] = {
-    "ATTENTION": (*BLOCK, *MAPS, *KIND),
+    "ATTENTION": (*BLOCK, *GRADIENTS, *MAPS, *KIND),
     "FAMILIES": FAMILY,
     "LOSSES": LOSS,
     "METRICS": METRIC,
@@ -84,8 +86,8 @@ def check_component(registry: str, name: str) -> Iterator[Finding]:
 def costs(components: Iterable[tuple[str, str]]) -> dict[str, Costs]:
     """Return what blocks cost, by name, of those among components that can be built."""
     names = [name for registry, name in components if registry == "ATTENTION"]
-    found = {name: of_block(Subject("ATTENTION", name)) for name in names}
-    return {name: cost for name, cost in found.items() if cost}
+    of_each = {name: of_block(Subject("ATTENTION", name)) for name in names}
+    return {name: cost for name, cost in of_each.items() if cost}
 
 
 def require(extension: Extension) -> None:

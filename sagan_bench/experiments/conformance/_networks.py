@@ -1,7 +1,6 @@
-"""Networks at a small width: where blocks stand, gradients in G and D, spectral norms, costs."""
+"""Networks at a small width: where blocks stand, gradients in G and D, spectral norms."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,19 +10,10 @@ from torch.nn.utils import parametrize
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.distributed import SINGLE_PROCESS
-from sagan_bench.core.errors import UserError
-from sagan_bench.experiments.conformance._alone import (
-    TOLERANCE,
-    changed,
-    has_block,
-    snapshot,
-    without_gradient,
-)
-from sagan_bench.experiments.conformance._findings import UNUSUAL, Broken, Skipped, Subject, Unusual
-from sagan_bench.experiments.conformance._parts import off
+from sagan_bench.experiments.conformance._findings import Broken, Unusual
+from sagan_bench.experiments.conformance._gradients import without_gradient
 from sagan_bench.models.attention._blocks import Block
-from sagan_bench.models.build import Networks, attention_blocks, build
-from sagan_bench.models.layers import frozen_spectral_norm
+from sagan_bench.models.build import Networks, attention_blocks
 from sagan_bench.training.draws import step_noise
 from sagan_bench.training.loop import Recipe, TrainState
 
@@ -31,15 +21,10 @@ PIXELS = 32
 IMAGES = 4
 WIDTHS = {"dcgan": 32, "resnet": 16}
 """Shipped families in which blocks are checked."""
-SIDES = {"dcgan": (8, 8), "resnet": (8, 4)}
-"""Where, in G and in D: the maps there have 64 channels."""
 WIDTH = 32
 """Of other families."""
 NORMS = (0.9, 1.1)
 """Between which a spectral norm is about 1."""
-FAR = 1e4
-"""Times images: logits that are not bounded grow with them."""
-NO_NORM = {"generator": "none", "discriminator": "none"}
 
 
 def configured(family: str, attention: dict[str, Any], **model: Any) -> RunConfig:
@@ -54,14 +39,6 @@ def configured(family: str, attention: dict[str, Any], **model: Any) -> RunConfi
     training = {"batch_size": IMAGES, "precision": "fp32"}
     given = {"data": {"image_size": PIXELS}, "model": model, "training": training}
     return RunConfig.model_validate(given)
-
-
-def with_kind(subject: Subject, family: str, **model: Any) -> RunConfig:
-    """Return the configuration of a shipped family with a kind of attention at `SIDES`."""
-    begins = {"gamma_init": 0.5} if getattr(subject.component, "has_block", True) else {}
-    g, d = SIDES[family]
-    attention = {"kind": subject.name, "generator": [g], "discriminator": [d], **begins}
-    return configured(family, attention, **model)
 
 
 def real_images() -> Tensor:
@@ -197,211 +174,13 @@ def normed(network: nn.Module) -> Iterator[tuple[str, bool, float]]:
 
 def require_norms(network: nn.Module) -> None:
     """Raise `Broken` where a spectral norm is not about 1, `Unusual` where a layer has none."""
-    found = list(normed(network.eval()))
-    for name, is_normed, norm in found:
+    layers = list(normed(network.eval()))
+    for name, is_normed, norm in layers:
         if is_normed and not NORMS[0] < norm < NORMS[1]:
             raise Broken(f"the spectral norm of {name} is {norm:.3g}, not about 1")
-    if bare := [name for name, is_normed, _ in found if not is_normed]:
+    if bare := [name for name, is_normed, _ in layers if not is_normed]:
         raise Unusual(
             "no spectral norm",
             f"{', '.join(bare[:4])} has no spectral norm where all layers have it: only Conv2d "
             "that are direct children of a block are given it",
         )
-
-
-def in_networks(subject: Subject) -> str:
-    """A block trains within both networks of the shipped families, and stands where asked."""
-    has_block(subject)
-    no_gamma = subject.says("no gamma")
-    for family in WIDTHS:
-        config = with_kind(subject, family)
-        state = after_a_step(config)
-        networks = Networks(state.generator, state.discriminator)
-        require_at(config, networks)
-        for network in networks:
-            for block in outermost(network).values():
-                block.gamma.detach().fill_(0.5)
-        require_gradients(config, networks, no_gamma=no_gamma)
-        if not no_gamma:
-            require_reached(config, networks)
-            require_begun(config, networks)
-    stacked = {len(attention_blocks(network)) for network in networks}
-    if stacked != {1}:
-        raise Unusual("stacked blocks", f"a block holds {max(stacked) - 1} others")
-    return f"in G and D of {' and '.join(WIDTHS)}: at its side, trained, not ignored"
-
-
-def spectral_norm(subject: Subject) -> str:
-    """The spectral norms of a block's layers are about 1."""
-    has_block(subject)
-    for network in build(with_kind(subject, "dcgan")):
-        for block in outermost(network).values():
-            require_norms(block)
-    return "about 1"
-
-
-def widths(subject: Subject) -> str:
-    """The widths that a kind gives both networks are finite, and they can be built."""
-    for family in WIDTHS:
-        build(with_kind(subject, family))
-    return "can be built"
-
-
-KIND = (in_networks, spectral_norm)
-
-
-@lru_cache(maxsize=1)
-def sides(subject: Subject) -> tuple[list[int], list[int]]:
-    """Return the sides where a family takes attention in G and in D, ascending."""
-    taken: tuple[list[int], list[int]] = [], []
-    for name, known in zip(("generator", "discriminator"), taken, strict=True):
-        for side in (4, 8, 16, 32):
-            asked_for = {"generator": [], "discriminator": [], name: [side]}
-            try:
-                build(configured(subject.name, asked_for))
-            except UserError:
-                continue
-            known.append(side)
-    return taken
-
-
-def _with_all(subject: Subject, **model: Any) -> RunConfig:
-    """Return the configuration of a family with full attention at the last sides it takes."""
-    g, d = sides(subject)
-    attention = {"generator": g[-2:], "discriminator": d[-2:], "gamma_init": 0.5}
-    return configured(subject.name, attention if g or d else _NOWHERE, **model)
-
-
-_NOWHERE: dict[str, Any] = {"generator": [], "discriminator": []}
-
-
-@torch.no_grad()
-def shapes(subject: Subject) -> str:
-    """G makes images (B, 3, S, S) in [-1, 1], and D logits (B,), both fp32."""
-    config = configured(subject.name, _NOWHERE)
-    networks = build(config)
-    for name, inputs in inputs_of(config).items():
-        y = getattr(networks, name)(*inputs)
-        shape = (IMAGES, 3, PIXELS, PIXELS) if name == "generator" else (IMAGES,)
-        if (tuple(y.shape), y.dtype) != (shape, torch.float32):
-            raise Broken(f"the {name} makes {y.dtype} {tuple(y.shape)}, not float32 {shape}")
-        if name == "generator" and not y.abs().max() <= 1:
-            raise Broken("images leave [-1, 1]", "end with tanh()")
-        if name == "generator" and torch.equal(y[0], y[1]):
-            raise Broken("G makes the same image of any noise")
-    _, d = networks
-    if d.eval()(FAR * real_images(), labels(config)).abs().max() <= 1:
-        raise Unusual("bounded logits", f"{UNUSUAL['bounded logits']}: losses take no sigmoid's")
-    family = subject.component(config.model)
-    family.forward_flops(4 * PIXELS, config.model.width)
-    if not family.width_of_a_channel(PIXELS) > 0:
-        raise Broken("width_of_a_channel() is not positive")
-    return f"images {PIXELS} x {PIXELS} and logits, fp32"
-
-
-def blocks(subject: Subject) -> str:
-    """At each asked side stands one block, which the networks use; other sides are refused."""
-    g, d = sides(subject)
-    for side in sorted({*g, *d}, reverse=True):
-        asked_for = {"generator": [s for s in g if s == side], "discriminator": []}
-        asked_for["discriminator"] = [s for s in d if s == side]
-        config = configured(subject.name, asked_for)
-        networks = build(config)
-        require_at(config, networks)
-        require_reached(config, networks)
-    if not (g or d):
-        raise Skipped("it takes attention nowhere")
-    return f"one at each asked side: G {g}, D {d}"
-
-
-def training(subject: Subject) -> str:
-    """A step of training leaves every parameter of both networks with a gradient."""
-    config = _with_all(subject)
-    state = after_a_step(config)
-    g, d = ({*map(id, net.parameters())} for net in (state.generator, state.discriminator))
-    if g & d:
-        raise Broken("G and D share weights", "make the layers of each anew")
-    require_gradients(config, Networks(state.generator, state.discriminator))
-    return "gradients reach every parameter of G and D"
-
-
-@torch.no_grad()
-def evaluation(subject: Subject) -> str:
-    """Evaluation changes no state, and an image's result does not depend on its batch."""
-    config = _with_all(subject)
-    networks, unusual = build(config), ""
-    for name, inputs in inputs_of(config).items():
-        network, before = getattr(networks, name).eval(), snapshot(getattr(networks, name))
-        y, again = network(*inputs), network(*inputs)
-        if lost := changed(network, before):
-            raise Broken(f"evaluation of the {name} changes {', '.join(lost[:4])}")
-        if not torch.equal(y, again):
-            raise Broken(f"the {name} gives another result the second time")
-        if off(_apart(network, inputs), y) > TOLERANCE:
-            raise Broken(f"in evaluation, the {name}'s result depends on the rest of the batch")
-        if name == "discriminator" and _depends_in_training(network, inputs):
-            unusual = "D's logit of an image depends on the rest of its batch in training"
-    if unusual:
-        raise Unusual("batch statistics", unusual)
-    return "no state changed; each image by itself"
-
-
-def _apart(network: nn.Module, inputs: tuple[Tensor, Tensor | None]) -> Tensor:
-    x, classes = inputs
-    rows = ((x[i : i + 1], None if classes is None else classes[i : i + 1]) for i in range(len(x)))
-    return torch.cat([network(*row) for row in rows])
-
-
-def _depends_in_training(network: nn.Module, inputs: tuple[Tensor, Tensor | None]) -> bool:
-    with frozen_spectral_norm(network.train()):
-        return off(_apart(network, inputs), network(*inputs)) > TOLERANCE
-
-
-def norms(subject: Subject) -> str:
-    """The spectral norms of all layers are about 1."""
-    for network in build(_with_all(subject)):
-        require_norms(network)
-    return "about 1"
-
-
-def penalty(subject: Subject) -> str:
-    """A gradient penalty on D has a gradient in all of D."""
-    config = _with_all(subject, spectral_norm=NO_NORM)
-    training = config.training.model_copy(update={"loss": "wgan-gp"})
-    networks = build(config.model_copy(update={"training": training}))
-    if any(is_normed for network in networks for _, is_normed, _ in normed(network)):
-        raise Broken(
-            "layers have spectral norm where model.spectral_norm is none", "use normed_if()"
-        )
-    d = networks.discriminator
-    images = real_images().requires_grad_()
-    (gradient,) = torch.autograd.grad(d(images, None).sum(), images, create_graph=True)
-    if not gradient.any():
-        raise Broken("D's logits do not depend on the images")
-    gradient.square().flatten(1).sum(1).sub(1).square().mean().backward()
-    if not any(weight.grad is not None and weight.grad.any() for weight in d.parameters()):
-        raise Broken("no gradient of a gradient penalty reaches D")
-    return "its gradient reaches D"
-
-
-@torch.no_grad()
-def classes(subject: Subject) -> str:
-    """Networks that know classes use them."""
-    if "classes" not in subject.component.knows:
-        raise Skipped("it knows no classes")
-    config = configured(subject.name, _NOWHERE, classes=3)
-    state = after_a_step_of(config)
-    for name, (x, given) in inputs_of(config).items():
-        network = getattr(state, name).eval()
-        if given is not None and torch.equal(network(x, given), network(x, (given + 1) % 3)):
-            raise Broken(f"the {name} ignores the class")
-    return "G and D use them"
-
-
-def after_a_step_of(config: RunConfig) -> TrainState:
-    """Return what `after_a_step` does, where gradients are off around."""
-    with torch.enable_grad():
-        return after_a_step(config)
-
-
-FAMILY = (shapes, blocks, training, evaluation, norms, penalty, classes)
