@@ -208,33 +208,51 @@ def test_what_breaks_mathematics_is_an_error(tmp_path: Path, what: str) -> None:
 
 
 UNUSUAL = {
-    "softmax over queries": MAPS.format("(q.mT @ k).softmax(1)"),
-    "batch statistics": INIT.format("self.norm = nn.BatchNorm2d(channels)")
-    + FORWARD.format("x + self.gamma * self.norm(o)"),
-    "randomness": FORWARD.format("x + self.gamma * nn.functional.dropout(o, 0.5, self.training)"),
-    "training differs": FORWARD.format("x + self.gamma * o * (2 if self.training else 1)"),
-    "stacked blocks": INIT.format("self.inner = SelfAttention(channels, config)")
-    + FORWARD.format("x + self.gamma * self.inner(o)"),
-    "square maps": FORWARD.format("(x + self.gamma * o).unflatten(2, (x.shape[3], -1))[..., 0, :]"),
-    "another dtype": FORWARD.format("x + self.gamma * o").replace(".to(x.dtype)", ""),
-    "another memory format": FORWARD.format("x.contiguous() + self.gamma * o"),
-    "no spectral norm": INIT.format("self.out = nn.Sequential(nn.Conv2d(channels, channels, 1))")
-    + """
-    def branch(self, x):
-        return self.out(super().branch(x))
-""",
+    "softmax over queries": ("axis", MAPS.format("(q.mT @ k).softmax(1)")),
+    "batch statistics": (
+        "batch",
+        INIT.format("self.norm = nn.BatchNorm2d(channels)")
+        + FORWARD.format("x + self.gamma * self.norm(o)"),
+    ),
+    "randomness": (
+        "batch",
+        FORWARD.format("x + self.gamma * nn.functional.dropout(o, 0.5, self.training)"),
+    ),
+    "training differs": (
+        "batch",
+        FORWARD.format("x + self.gamma * o * (2 if self.training else 1)"),
+    ),
+    "stacked blocks": (
+        "in_networks",
+        INIT.format("self.inner = SelfAttention(channels, config)")
+        + FORWARD.format("x + self.gamma * self.inner(o)"),
+    ),
+    "square maps": (
+        "shape",
+        FORWARD.format("(x + self.gamma * o).unflatten(2, (x.shape[3], -1))[..., 0, :]"),
+    ),
+    "another dtype": (
+        "bf16",
+        FORWARD.format("x + self.gamma * o").replace(".to(x.dtype)", ""),
+    ),
+    "another memory format": ("shape", FORWARD.format("x.contiguous() + self.gamma * o")),
+    "no spectral norm": (
+        "spectral_norm",
+        INIT.format("self.out = nn.Sequential(nn.Conv2d(channels, channels, 1))")
+        + FORWARD.format("x + self.gamma * self.out(o)"),
+    ),
 }
-"""A word of the kit -> the lines that it names."""
+"""A word of the kit -> the check that says it, and the lines that it names."""
 
 
 @pytest.mark.parametrize("word", sorted(UNUSUAL))
 def test_what_is_unusual_is_a_warning_unless_declared(tmp_path: Path, word: str) -> None:
-    words = {word} | ({"no spectral norm"} if word == "stacked blocks" else set())
-    warned = of_block(tmp_path, UNUSUAL[word])
-    assert {finding.severity for finding in warned.values()} == {Severity.WARNING}
-    assert {w for w in words if any(w in finding.do for finding in warned.values())} == words
-    declared = f"deliberate = {tuple(sorted(words))!r}"
-    assert not of_block(tmp_path, UNUSUAL[word], declared)
+    check, more = UNUSUAL[word]
+    warning = by(check, written(tmp_path, BLOCK.format(more=more, facts="pass")))
+    declaration = f"deliberate = ({word!r},)"
+    assert (warning.severity, declaration in warning.do) == (Severity.WARNING, True), warning
+    declared = by(check, written(tmp_path, BLOCK.format(more=more, facts=declaration)))
+    assert declared.severity == Severity.OK
 
 
 def test_altered_gradients_may_be_meant(tmp_path: Path) -> None:
@@ -252,8 +270,10 @@ def test_altered_gradients_may_be_meant(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_declared_must_be_so(tmp_path: Path, facts: str, severity: str, text: str) -> None:
-    findings = of_block(tmp_path, facts=facts)
-    assert any(text in f.text and f.severity == severity for f in findings.values()), findings
+    extensions.load(written(tmp_path, BLOCK.format(more="", facts=facts)))
+    *_, finding = examined(Subject("ATTENTION", "mine"), conformance.CHECKS["ATTENTION"][:1])
+    assert (finding.check, finding.severity) == ("deliberate", severity)
+    assert text in finding.text
 
 
 LOSS = """
@@ -366,7 +386,7 @@ def test_families_are_checked(tmp_path: Path, old: str, new: str, check: str) ->
 
 def test_a_users_mistake_is_told_with_its_line(tmp_path: Path) -> None:
     more = "    def forward(self, x):\n        return x + self.gamma * self.nosuch(x)\n"
-    text = of_block(tmp_path, more)["identity"].text
+    text = by("identity", written(tmp_path, BLOCK.format(more=more, facts="pass"))).text
     line = BLOCK.format(more=more, facts="pass").splitlines().index(more.splitlines()[1]) + 1
     assert text.startswith(f"{tmp_path / 'mine.py'}, line {line}: AttributeError: ")
 
@@ -385,7 +405,7 @@ def test_a_users_mistake_is_told_with_its_line(tmp_path: Path) -> None:
 def test_whatever_a_component_does_a_finding_comes_out(tmp_path: Path, old: str, new: str) -> None:
     text = BLOCK.format(more="", facts="pass")
     assert old in text
-    assert "shape" in findings_of(written(tmp_path, text.replace(old, new)), "error")
+    assert by("shape", written(tmp_path, text.replace(old, new))).severity == Severity.ERROR
 
 
 def test_checks_leave_chance_and_threads_as_they_were_and_find_the_same_again() -> None:
