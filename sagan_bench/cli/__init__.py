@@ -12,11 +12,13 @@ import typer
 from sagan_bench import __version__
 from sagan_bench.cli import data, tune
 from sagan_bench.cli.ablate import ablate
+from sagan_bench.cli.check import check
 from sagan_bench.cli.compare import compare
 from sagan_bench.cli.console import ShownFormatter, shown, tolerant
 from sagan_bench.cli.doctor import doctor
 from sagan_bench.cli.evaluate import evaluate
 from sagan_bench.cli.export import export
+from sagan_bench.cli.init import init
 from sagan_bench.cli.list import list_
 from sagan_bench.cli.options import Verb
 from sagan_bench.cli.report import report
@@ -38,7 +40,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (train, evaluate, score, ablate, compare, report, sample, export, show, doctor):
+for verb in (
+    train, evaluate, score, ablate, compare, report, sample, export, show, init, check, doctor,
+):  # fmt: skip
     app.command(cls=Verb)(verb)
 app.command("list", cls=Verb)(list_)
 app.add_typer(tune.app, name="tune")

@@ -19,6 +19,8 @@ class Component:
     """Set by the registry."""
     Settings: ClassVar[type[Section]] = Section
     """Its own settings, with their defaults; they enter digests where they differ from these."""
+    deliberate: ClassVar[tuple[str, ...]] = ()
+    """What is unusual of it and meant: words of `sagan_bench.experiments.conformance.UNUSUAL`."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -92,8 +92,7 @@ def load(file: Path) -> Extension:
     Raises:
         UserError: it cannot be read or run, which line of it and why; or it registers nothing.
     """
-    if file.suffix != ".py" or not STEM.fullmatch(file.stem):
-        raise UserError(f"{file}: expected a Python file such as my_block.py")
+    require_name(file)
     try:
         return load_content(file, file.read_bytes())
     except OSError as error:
@@ -120,6 +119,12 @@ def load_content(file: Path, content: bytes) -> Extension:
         raise
     _known[file.stem] = Extension(file, content, sha256, components)
     return _known[file.stem]
+
+
+def require_name(file: Path) -> None:
+    """Raise `UserError` where a file is not called as a module is."""
+    if file.suffix != ".py" or not STEM.fullmatch(file.stem):
+        raise UserError(f"{file}: expected a Python file such as my_block.py")
 
 
 def forget(name: str) -> None:
@@ -208,7 +213,7 @@ def _run(file: Path, content: bytes) -> None:
     sys.modules[module.__name__] = module
     try:
         exec(compile(content, str(file), "exec"), vars(module))  # the user's own
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{where(error, file)}: {_words(error)}") from error
 
 
@@ -223,7 +228,7 @@ def where(error: BaseException, file: Path) -> str:
     return f"{file}, line {lines[-1]}" if lines else str(file)
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     said = error.msg if isinstance(error, SyntaxError) else str(error)

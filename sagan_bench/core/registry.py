@@ -57,7 +57,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
     def __init__(self, what: str, package: str, separator: str = "-") -> None:
         self.what = what
-        self.package = package
+        self.package, self.separator = package, separator
         folder = ROOT.joinpath(*package.split("."))
         names = (path.stem for path in folder.glob("[!_]*.py"))
         self._modules = {name.replace("_", separator): name for name in sorted(names)}

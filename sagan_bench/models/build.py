@@ -60,10 +60,27 @@ def build(config: RunConfig) -> Networks:
     """
     networks = skeleton(config)
     for name, network in networks._asdict().items():
-        network.to_empty(device="cpu").to(memory_format=torch.channels_last)
-        _reset(network)
-        initialise(network, config.seed, name, config.model.initialisation)
+        begin(network, config.seed, name, config.model.initialisation)
     return networks
+
+
+def begin(
+    network: nn.Module, seed: int, name: str, law: Literal["torch", "glorot"] = "torch"
+) -> None:
+    """Bring a network, or a part, from the meta device to the CPU, channels-last, initialised.
+
+    Args:
+        network: on the meta device.
+        seed: of all draws.
+        name: the network's.
+        law: see `initialise`.
+
+    Raises:
+        TypeError: it has a parameter or buffer that nothing sets.
+    """
+    network.to_empty(device="cpu").to(memory_format=torch.channels_last)
+    _reset(network)
+    initialise(network, seed, name, law)
 
 
 def plain_generator(

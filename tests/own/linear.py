@@ -27,6 +27,7 @@ class Linear(Family):
         width, size = round(widths[0]), image_size
         blocks = [b for _, b in blocks_by_side("generator", self.config, {size: width}).values()]
         first = nn.Linear(self.config.z_dim, width * size**2), nn.Unflatten(1, (width, size, size))
+        blocks_by_side("discriminator", self.config, {})  # which has no map: it refuses all sides
         g = Network(*first, nn.GroupNorm(1, width), *blocks, nn.Conv2d(width, 3, 1), nn.Tanh())
         return g, Network(nn.Flatten(), nn.Linear(3 * size**2, 1), nn.Flatten(0))
 

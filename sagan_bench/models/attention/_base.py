@@ -21,6 +21,8 @@ class Attention(Component):
     """Whether it is attention, in what is said of it; else it is a control."""
     has_block: ClassVar[bool] = True
     """Whether anything stands there, with a gamma of its own."""
+    positions: ClassVar[bool] = False
+    """Whether it knows where a position is; else permuted positions give permuted results."""
 
     @classmethod
     def check(cls, config: RunConfig) -> None:

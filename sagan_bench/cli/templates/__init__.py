@@ -1,0 +1,1 @@
+"""What `init` writes: read as text, and never imported from here."""

@@ -1,0 +1,73 @@
+"""A block of my own: self-attention with a scale, to be changed.
+
+    python cli.py check FILE        what must hold before figures mean anything
+
+A block stands where networks have self-attention, G and D alike: y = x + gamma * o(x).  Its layers
+are initialised by their names and the seed, so that `nn.init` in ``__init__`` has no effect; what
+no layer's rule fills (a parameter or buffer of your own) needs ``reset_parameters``.
+"""
+
+from torch import Tensor, nn
+
+from sagan_bench.config.schema import AttentionConfig, Section
+from sagan_bench.core.registry import ATTENTION
+from sagan_bench.models.attention._base import Attention
+from sagan_bench.models.attention._blocks import Block
+
+
+class MyBlock(Block):
+    """What is added to x, before gamma: ``branch``; ``forward`` is Block's, and need not change.
+
+    ``query``, ``key`` and ``value`` are the last layers that make them, and ``out`` is what follows
+    the sum over positions: by these names ``check`` sees the axis, sign and scale of ``maps``.
+    Convolutions that are direct children are given spectral norm where networks have it.
+    """
+
+    def __init__(
+        self, channels: int, config: AttentionConfig, temperature: float, *, bias: bool
+    ) -> None:
+        super().__init__(config)  # gamma: what it is at the start, and whether it is trained
+        if channels % 8:
+            raise ValueError(f"a multiple of 8 channels is needed; got {channels}")
+        self.factor = 1 / temperature
+        self.query = nn.Conv2d(channels, channels // 8, 1, bias=bias)
+        self.key = nn.Conv2d(channels, channels // 8, 1, bias=bias)
+        self.value = nn.Conv2d(channels, channels // 2, 1, bias=bias)
+        self.out = nn.Conv2d(channels // 2, channels, 1, bias=bias)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Return o, (B, C, H, W), of x in that shape, which stays as it is."""
+        values = self.value(x).flatten(2).mT  # (B, N, V)
+        o = self.maps(x) @ values
+        result: Tensor = self.out(o.mT.unflatten(2, x.shape[2:]))
+        return result
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Return beta, (B, N, M): row j says where position j looks, and sums to 1.
+
+        Of several heads their mean.  A block without maps leaves this method out.
+        """
+        query, key = self.query(x).flatten(2), self.key(x).flatten(2)  # (B, D, N)
+        return (self.factor * (query.mT @ key)).softmax(dim=-1)
+
+
+@ATTENTION.register("my-block")
+class MyKind(Attention):
+    """What configurations, records and reports know: model.attention.kind = my-block."""
+
+    title = "attention"  # of its layers, e.g. attention16
+    label = "my-block"  # in figures
+    is_attention = True  # False for a control in attention's place
+    positions = False  # True if it is to know where a position is
+    deliberate = ()  # what is unusual and meant, e.g. ("null key",): see docs/own.md
+
+    class Settings(Section):
+        """Its own settings: --set model.attention.options.temperature=2."""
+
+        temperature: float = 1.0
+
+    def block(
+        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
+    ) -> Block:
+        """Return the block for maps of C channels."""
+        return MyBlock(channels, self.config, self.settings.temperature, bias=bias)

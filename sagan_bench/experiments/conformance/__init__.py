@@ -1,0 +1,110 @@
+"""The conformance kit: what must hold of a component before figures made with it mean anything.
+
+A check is a function of a `Subject`, which says what it saw or raises; each group has a file.  What
+breaks mathematics is an error, what is merely unusual a warning, unless the component declares it
+``deliberate``.  Networks are small, and on the CPU.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.extensions import KINDS, Extension
+from sagan_bench.experiments.conformance._alone import BLOCK
+from sagan_bench.experiments.conformance._costs import SIDE, Costs, of_block
+from sagan_bench.experiments.conformance._families import FAMILY
+from sagan_bench.experiments.conformance._findings import (
+    UNUSUAL,
+    Check,
+    Finding,
+    Severity,
+    Subject,
+    examined,
+)
+from sagan_bench.experiments.conformance._gradients import GRADIENTS
+from sagan_bench.experiments.conformance._kinds import KIND, widths
+from sagan_bench.experiments.conformance._losses import LOSS
+from sagan_bench.experiments.conformance._maps import MAPS
+from sagan_bench.experiments.conformance._measuring import METRIC, SOURCE
+from sagan_bench.experiments.conformance._parts import CHANNELS
+
+__all__ = [
+    "CHANNELS",
+    "CHECKS",
+    "SIDE",
+    "UNUSUAL",
+    "Costs",
+    "Finding",
+    "Severity",
+    "Subject",
+    "check",
+    "check_component",
+    "costs",
+    "examined",
+    "require",
+]
+
+logger = logging.getLogger(__name__)
+
+CHECKS: dict[str, Sequence[Check]] = {
+    "ATTENTION": (*BLOCK, *GRADIENTS, *MAPS, *KIND),
+    "FAMILIES": FAMILY,
+    "LOSSES": LOSS,
+    "METRICS": METRIC,
+    "SOURCES": SOURCE,
+}
+"""The checks of a kind of component, by the name of its registry."""
+
+
+def check(extension: Extension) -> list[Finding]:
+    """Return what the checks find of all components of a file."""
+    return [
+        finding
+        for registry, name in extension.components
+        for finding in check_component(registry, name)
+    ]
+
+
+def check_component(registry: str, name: str) -> Iterator[Finding]:
+    """Yield what the checks find of a component, as they do.
+
+    Args:
+        registry: the name of its kind, e.g. ``ATTENTION``.
+        name: its own.
+    """
+    if registry not in CHECKS:
+        what = "there is no check of this kind"
+        yield Finding(KINDS[registry].what, name, "none", Severity.SKIPPED, what)
+        return
+    subject = Subject(registry, name)
+    checks = CHECKS[registry]
+    if registry == "ATTENTION" and not getattr(subject.component, "has_block", True):
+        checks = (widths,)
+    yield from examined(subject, checks)
+
+
+def costs(components: Iterable[tuple[str, str]]) -> dict[str, Costs]:
+    """Return what blocks cost, by name, of those among components that can be built."""
+    names = [name for registry, name in components if registry == "ATTENTION"]
+    of_each = {name: of_block(Subject("ATTENTION", name)) for name in names}
+    return {name: cost for name, cost in of_each.items() if cost}
+
+
+def require(extension: Extension) -> None:
+    """Check a file before anything trains with it; warnings are logged.
+
+    Raises:
+        UserError: a component of it has an error.
+    """
+    findings = check(extension)
+    for finding in findings:
+        if finding.severity == Severity.WARNING:
+            logger.warning("%s %s: %s", finding.kind, finding.component, finding.text)
+    errors = [each for each in findings if each.severity == Severity.ERROR]
+    if errors:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if errors[1:] else ""
+        raise UserError(
+            f"{extension.file}: {first.kind} {first.component}, check {first.check}: {first.text}"
+            f"{more}; see: check {extension.file}"
+        )

@@ -1,0 +1,128 @@
+"""Gradients of a block: that they reach everything, and are those of finite differences."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sagan_bench.experiments.conformance._findings import Broken, Subject
+from sagan_bench.experiments.conformance._parts import block_of, features
+from sagan_bench.models.attention._blocks import Block
+
+STEPS = (1e-8, 1e-5, 1e-3)
+"""Of finite differences: the first crosses no kink of a ReLU, the last serves sums in fp32."""
+
+
+def gradients(subject: Subject) -> str:
+    """Every parameter of the block gets a gradient, and so does x."""
+    block = block_of(subject).train()
+    unregistered(block)
+    for _ in range(2):
+        x = features().requires_grad_()
+        y = block(x)
+        (y * torch.randn(y.shape)).sum().backward()
+        if x.grad is None or not x.grad.isfinite().all():
+            raise Broken("the gradient of x is missing or not finite")
+    if names := without_gradient(block, subject.says("no gamma")):
+        raise Broken(
+            f"no gradient reaches {', '.join(names)}",
+            "look for detach(), .data, no_grad() on its way; what is not trained is a buffer",
+        )
+    _require_true(subject)
+    count = sum(weight.numel() for weight in block.parameters())
+    return f"reach all {count:,} parameters, and equal finite differences"
+
+
+def _require_true(subject: Subject) -> None:
+    """Raise `Broken` where gradients are not those of finite differences, and not meant to be."""
+    block = block_of(subject).double()
+    x = features(images=2).double()
+    coefficients = torch.randn(x.shape, dtype=x.dtype)
+    slope, differences = _slopes(block, lambda: (block(x).square() * coefficients).sum())
+    if _agree(slope, differences) or subject.says("altered gradients"):
+        return
+    raise Broken(
+        f"the gradient in a direction is {slope:.4g}, and by finite differences "
+        f"{differences[1]:.4g}",
+        "look for detach(), .data and backward() of your own; if that is meant, declare "
+        "deliberate = ('altered gradients',)",
+    )
+
+
+def without_gradient(block: torch.nn.Module, no_gamma: bool = False) -> list[str]:
+    """Return the trainable parameters without a gradient, or with one that is 0 throughout.
+
+    A softmax over keys cannot see a bias of theirs: its gradient is 0.
+    """
+    return [
+        name
+        for name, weight in block.named_parameters()
+        if weight.requires_grad
+        and (weight.grad is None or not (weight.grad.any() or name.endswith("key.bias")))
+        and not (no_gamma and name == "gamma")
+    ]
+
+
+def unregistered(block: Block) -> None:
+    """Raise `Broken` where layers are hidden in a list or dictionary, where nothing trains them."""
+    for name, module in block.named_modules():
+        for key, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value
+            if key.startswith("_") or not isinstance(value, list | tuple | dict):
+                continue
+            if any(isinstance(each, torch.nn.Module | torch.nn.Parameter) for each in held):
+                raise Broken(
+                    f"{'.'.join(filter(None, (name, key)))} holds layers in a plain "
+                    f"{type(value).__name__}, where nothing trains them",
+                    "use nn.ModuleList, nn.ModuleDict or nn.ParameterList",
+                )
+
+
+def _slopes(block: Block, function: Callable[[], Tensor]) -> tuple[float, list[float]]:
+    """Return the slope of a function in a direction of a block's parameters, and differences.
+
+    The slope is by its gradient; the differences are over each of `STEPS`.
+    """
+    weights = [weight for weight in block.parameters() if weight.requires_grad]
+    direction = [torch.randn(weight.shape, dtype=weight.dtype) for weight in weights]
+    gradients = torch.autograd.grad(function(), weights, allow_unused=True)
+    pairs = zip(gradients, direction, strict=True)
+    slope = sum(float((g * d).sum()) for g, d in pairs if g is not None)
+    differences = []
+    for step in STEPS:
+        values = []
+        for way in (1, -2, 1):
+            torch._foreach_add_([w.data for w in weights], direction, alpha=way * step)
+            values.append(float(function()))
+        differences.append((values[0] - values[1]) / (2 * step))
+    return slope, differences
+
+
+def _agree(slope: float, differences: list[float]) -> bool:
+    return any(math.isclose(slope, each, rel_tol=0.02, abs_tol=1e-6) for each in differences)
+
+
+def double_backward(subject: Subject) -> str:
+    """The gradient of a gradient penalty is that of finite differences, in fp64."""
+    block = block_of(subject, double=True).double()
+    x = features(images=2).double()
+    coefficients = torch.randn(x.shape, dtype=x.dtype)
+
+    def penalty() -> Tensor:
+        given = x.clone().requires_grad_()
+        y = (block(given).square() * coefficients).sum()
+        (gradient,) = torch.autograd.grad(y, given, create_graph=True)
+        return gradient.square().mean()
+
+    slope, differences = _slopes(block, penalty)
+    if not _agree(slope, differences):
+        raise Broken(
+            f"the gradient of a gradient penalty is {slope:.4g}, and by finite differences "
+            f"{differences[1]:.4g}",
+            "use operations that have a double backward where needs_double_backward is set",
+        )
+    return "equals finite differences"
+
+
+GRADIENTS = (gradients, double_backward)

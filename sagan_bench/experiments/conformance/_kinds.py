@@ -1,0 +1,68 @@
+"""A block within both networks of the shipped families: where it stands, gradients, norms."""
+
+from typing import Any
+
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.experiments.conformance._findings import Subject, Unusual
+from sagan_bench.experiments.conformance._networks import (
+    WIDTHS,
+    after_a_step,
+    configured,
+    outermost,
+    require_at,
+    require_begun,
+    require_gradients,
+    require_norms,
+    require_reached,
+)
+from sagan_bench.models.build import Networks, attention_blocks, build
+
+SIDES = {"dcgan": (8, 8), "resnet": (8, 4)}
+"""Where, in G and in D: the maps there have 64 channels."""
+
+
+def with_kind(subject: Subject, family: str, **model: Any) -> RunConfig:
+    """Return the configuration of a shipped family with a kind of attention at `SIDES`."""
+    begins = {"gamma_init": 0.5} if getattr(subject.component, "has_block", True) else {}
+    g, d = SIDES[family]
+    attention = {"kind": subject.name, "generator": [g], "discriminator": [d], **begins}
+    return configured(family, attention, **model)
+
+
+def in_networks(subject: Subject) -> str:
+    """A block trains within both networks of the shipped families, and stands where asked."""
+    no_gamma = subject.says("no gamma")
+    for family in WIDTHS:
+        config = with_kind(subject, family)
+        state = after_a_step(config)
+        networks = Networks(state.generator, state.discriminator)
+        require_at(config, networks)
+        for network in networks:
+            for block in outermost(network).values():
+                block.gamma.detach().fill_(0.5)
+        require_gradients(config, networks, no_gamma=no_gamma)
+        if not no_gamma:
+            require_reached(config, networks)
+            require_begun(config, networks)
+    stacked = {len(attention_blocks(network)) for network in networks}
+    if stacked != {1}:
+        raise Unusual("stacked blocks", f"a block holds {max(stacked) - 1} others")
+    return f"in G and D of {' and '.join(WIDTHS)}: at its side, trained, not ignored"
+
+
+def spectral_norm(subject: Subject) -> str:
+    """The spectral norms of a block's layers are about 1."""
+    for network in build(with_kind(subject, "dcgan")):
+        for block in outermost(network).values():
+            require_norms(block)
+    return "about 1"
+
+
+def widths(subject: Subject) -> str:
+    """The widths that a kind gives both networks are finite, and they can be built."""
+    for family in WIDTHS:
+        build(with_kind(subject, family))
+    return "can be built"
+
+
+KIND = (in_networks, spectral_norm)

@@ -1,0 +1,28 @@
+"""Gamma enters as a number: it has no gradient and stays at 0.
+
+Shape of the bug: heykeetae/Self-Attention-GAN issue 1 (gamma) and issue 57 (gamma hardly rises).
+"""
+
+from torch import Tensor
+
+from sagan_bench.core.registry import ATTENTION
+from sagan_bench.models.attention._base import Attention
+from sagan_bench.models.attention._blocks import Block, SelfAttention
+
+
+class Planted(SelfAttention):
+    """gamma.item()."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.gamma.detach() * self.branch(x)).to(x.dtype)
+
+
+@ATTENTION.register("planted-gamma-not-reached")
+class Kind(Attention):
+    """Planted."""
+
+    def block(
+        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
+    ) -> Block:
+        """Return it."""
+        return Planted(channels, self.config)

@@ -1,0 +1,33 @@
+"""Queries are detached: their projection stays what it was drawn.
+
+No public code is known to us.
+"""
+
+from torch import Tensor
+
+from sagan_bench.core.registry import ATTENTION
+from sagan_bench.models.attention._base import Attention
+from sagan_bench.models.attention._blocks import Block, SelfAttention
+
+
+class Planted(SelfAttention):
+    """query(x).detach()."""
+
+    def branch(self, x: Tensor) -> Tensor:
+        o = self.maps(x) @ self.value(x).flatten(2).mT
+        return o.mT.unflatten(2, x.shape[2:])
+
+    def maps(self, x: Tensor) -> Tensor:
+        q, k = (layer(x).flatten(2).mT for layer in (self.query, self.key))
+        return (q.detach() @ k.mT).softmax(-1)
+
+
+@ATTENTION.register("planted-projection-without-gradient")
+class Kind(Attention):
+    """Planted."""
+
+    def block(
+        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
+    ) -> Block:
+        """Return it."""
+        return Planted(channels, self.config)
