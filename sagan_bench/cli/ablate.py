@@ -25,6 +25,7 @@ from sagan_bench.cli.options import (
     With,
     load_own,
     program,
+    refuse_wrong,
 )
 from sagan_bench.cli.running import Where, carry_out
 from sagan_bench.cli.signals import SOME_FAILED
@@ -99,7 +100,10 @@ def ablate(
     if dry_run:
         _print_plan(planned, where, measure, as_json)
     else:
-        _conclude(_run(planned, where) if planned.missing else planned, as_json)
+        if planned.missing:
+            refuse_wrong(load_own(with_))
+            planned = _run(planned, where)
+        _conclude(planned, as_json)
 
 
 def _requested(

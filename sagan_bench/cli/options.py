@@ -195,7 +195,7 @@ def _parameter(
 
 def whole(option: str, text: str, several: str = "use: ablate --seeds 0-4") -> int:
     """Return a whole number; typer's own reading makes -4 of 0-4.  Raises `UserError`."""
-    if not re.fullmatch(r"[-+]?[0-9]{1,30}", text.strip()):
+    if not re.fullmatch(r"[-+]?[0-9]{1,30}", str(text).strip()):  # a default is a number
         more = f"; for several seeds, {several}" if option == "--seed" else ""
         raise UserError(f"{option} {text}: expected a whole number{more}")
     return int(text)
@@ -268,6 +268,15 @@ def load_own(files: Iterable[Path] | None) -> "list[Extension]":
     from sagan_bench.core import extensions
 
     return [extensions.load(file) for file in files or ()]
+
+
+def refuse_wrong(files: "Iterable[Extension]") -> None:
+    """Refuse files of components that are not what they say, before anything trains with them."""
+    for extension in files:
+        from sagan_bench.experiments import conformance
+
+        say(f"checking {extension.file}", error=True)
+        conformance.require(extension)
 
 
 def program() -> str:

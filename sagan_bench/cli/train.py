@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Choice, DryRun, Json, configured, program
+from sagan_bench.cli.options import (
+    Choice,
+    DryRun,
+    Json,
+    configured,
+    load_own,
+    program,
+    refuse_wrong,
+)
 from sagan_bench.cli.places import best_file
 from sagan_bench.cli.signals import SOME_FAILED, stopping
 
@@ -35,6 +43,8 @@ def train(
     if from_study:
         choice = choice.from_file(best_file(from_study, choice.variant, Path("runs")))
     config = choice.resolve().config
+    if not dry_run:
+        refuse_wrong(load_own(choice.own))
     if dry_run:
         _print_plan(config, out, not resume, as_json)
     elif record := _trained(config, out, not resume):

@@ -25,6 +25,7 @@ from sagan_bench.cli.options import (
     load_own,
     pick,
     program,
+    refuse_wrong,
 )
 from sagan_bench.cli.places import find_tuning
 from sagan_bench.cli.running import Where, carry_out
@@ -97,7 +98,7 @@ def tune(
         return
     from sagan_bench.experiments.tuning import definition, planning
 
-    load_own(with_)
+    refuse_wrong(load_own(with_))
     names = (variants or variant).split(",")
     settings = _settings(data, sets or [])
     tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)

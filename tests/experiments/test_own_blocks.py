@@ -17,6 +17,7 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
+from sagan_bench.experiments import conformance
 from sagan_bench.experiments.ablation import counted
 from sagan_bench.experiments.study import of_blocks
 
@@ -30,6 +31,7 @@ Out = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def _nothing_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(conformance, "require", lambda extension: None)
     shutil.copy(BLOCK, "mine.py")
     Path("small.toml").write_text(FILE)
     yield
@@ -128,3 +130,16 @@ def test_a_file_without_a_block_is_no_study_by_itself() -> None:
     shutil.copy(LINEAR, "linear.py")
     with pytest.raises(UserError, match=r"linear\.py has no block: name a study"):
         of_blocks(loaded("linear.py"))
+
+
+def test_it_is_checked_before_anything_trains_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    def require(extension: extensions.Extension) -> None:
+        raise UserError(f"{extension.file}: block mean-context, check axis: wrong")
+
+    monkeypatch.setattr(conformance, "require", require)
+    for verb in (["train", "--variant", "mean-context"], ["ablate", "small.toml"]):
+        assert run(*verb, "--with", "mine.py", *SETS) == cli.USAGE
+        assert "check axis: wrong" in capsys.readouterr().err
+    assert not Path("runs").exists() or not list(Path("runs").rglob("record.json"))

@@ -14,6 +14,7 @@ from example_runs import SMALL
 from sagan_bench import cli
 from sagan_bench.core import extensions
 from sagan_bench.core.registry import ATTENTION
+from sagan_bench.experiments import conformance
 
 BLOCK = Path(__file__).parents[1] / "own" / "mean_context.py"
 ROOT = Path(cli.__file__).parents[2]
@@ -25,6 +26,7 @@ Out = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def _nothing_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(conformance, "require", lambda extension: None)
     shutil.copy(BLOCK, "mine.py")
     yield
     _forget()

@@ -7,9 +7,11 @@ breaks mathematics is an error, what is merely unusual a warning, unless the com
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.extensions import KINDS, Extension
+from sagan_bench.data.store import cache_root
 from sagan_bench.experiments.conformance._alone import BLOCK
 from sagan_bench.experiments.conformance._costs import SIDE, Costs, of_block
 from sagan_bench.experiments.conformance._families import FAMILY
@@ -27,6 +29,7 @@ from sagan_bench.experiments.conformance._losses import LOSS
 from sagan_bench.experiments.conformance._maps import MAPS
 from sagan_bench.experiments.conformance._measuring import METRIC, SOURCE
 from sagan_bench.experiments.conformance._parts import CHANNELS
+from sagan_bench.runs.environment import installed
 
 __all__ = [
     "CHANNELS",
@@ -91,11 +94,14 @@ def costs(components: Iterable[tuple[str, str]]) -> dict[str, Costs]:
 
 
 def require(extension: Extension) -> None:
-    """Check a file before anything trains with it; warnings are logged.
+    """Check a file before anything trains with it, once for each content; warnings are logged.
 
     Raises:
         UserError: a component of it has an error.
     """
+    passed = cache_root() / "checked" / f"{extension.sha256}-{installed()}"
+    if passed.exists():
+        return
     findings = check(extension)
     for finding in findings:
         if finding.severity == Severity.WARNING:
@@ -108,3 +114,6 @@ def require(extension: Extension) -> None:
             f"{extension.file}: {first.kind} {first.component}, check {first.check}: {first.text}"
             f"{more}; see: check {extension.file}"
         )
+    with suppress(OSError):  # checked again next time
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.touch()
