@@ -139,6 +139,16 @@ def print_findings(findings: "Findings", numbers: "Numbers") -> None:
         say(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")
     for frame in _frames(findings):
         print_frame(frame)
+    _print_secondary(findings)
+    if findings.by_budget:
+        say("By budget, from scores on the way (intervals hold at all budgets of a unit at once):")
+    for curve in findings.by_budget:
+        say(f"  {of_curve(curve)}")
+    _print_notes(findings)
+
+
+def _print_secondary(findings: "Findings") -> None:
+    """Print the readings that say something, or why they do not."""
     readings = [each for each in findings.secondary if each.absent or each.sentences]
     if readings:
         say("Secondary readings:")
@@ -146,11 +156,6 @@ def print_findings(findings: "Findings", numbers: "Numbers") -> None:
         say(f"  {reading.title}: {reading.absent or ''}".rstrip())
         for sentence in reading.sentences:
             say(f"    {sentence}")
-    if findings.by_budget:
-        say("By budget, from scores on the way (intervals hold at all budgets of a unit at once):")
-    for curve in findings.by_budget:
-        say(f"  {of_curve(curve)}")
-    _print_notes(findings)
 
 
 def _to_come(numbers: "Numbers") -> dict[str, int]:

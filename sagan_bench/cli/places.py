@@ -55,7 +55,11 @@ def find_tuning(name: str, runs: Path) -> Path:
         if (path / MEMORY).exists():
             return path
     names = [file.parent.name for file in sorted(runs.glob(f"*/{MEMORY}"))]
-    hint = closest(name, names, most=MOST_RUNS) if names else f"there are none; begin with: {program()} tune"
+    hint = (
+        closest(name, names, most=MOST_RUNS)
+        if names
+        else f"there are none; begin with: {program()} tune"
+    )
     raise UserError(f"no tuning is at {name}, nor in {runs}; {hint}")
 
 

@@ -246,10 +246,10 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
             said.setdefault(where, []).append(in_words(problem))
         lines = (where + "; or ".join(texts) for where, texts in said.items())
         raise UserError("\n".join(lines)) from error
-    seeds, given = "evaluation.sampling_seeds", config.evaluation.sampling_seeds
-    if seeds in origins and (min(given) < 0 or len(set(given)) < len(given)):
-        said = f"{seeds} = {shortened(list(given))} ({origins[seeds]})"
-        raise UserError(f"{said}: expected different numbers from 0, e.g. [0, 1]")
+    key, seeds = "evaluation.sampling_seeds", config.evaluation.sampling_seeds
+    if key in origins and (min(seeds) < 0 or len(set(seeds)) < len(seeds)):
+        at = f"{key} = {shortened(list(seeds))} ({origins[key]})"
+        raise UserError(f"{at}: expected different numbers from 0, e.g. [0, 1]")
     for key, value in flatten(config.model_dump()):
         if key in MOST and key in origins and value is not None and value > MOST[key]:
             raise UserError(f"{key} = {value:,} ({origins[key]}): at most {MOST[key]:,}")

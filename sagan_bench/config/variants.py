@@ -54,7 +54,7 @@ _OF_A_KIND = (
 
 
 def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return ``table[name]`` without what describes it.  Raises `UserError` with the closest name."""
+    """Return ``table[name]`` without its words.  Raises `UserError` with the closest name."""
     if name not in table:
         raise UserError(f"no {kind} is called '{name}'; {closest(str(name), list(table))}")
     return {key: value for key, value in table[name].items() if key not in WORDS}

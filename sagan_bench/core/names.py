@@ -25,9 +25,7 @@ def kind_of(source: str) -> str:
     return source.partition(":")[0]
 
 
-def closest(
-    word: str, known: Sequence[str], otherwise: str = "", *, most: int = MOST_NAMED
-) -> str:
+def closest(word: str, known: Sequence[str], otherwise: str = "", *, most: int = MOST_NAMED) -> str:
     """Return a hint such as ``did you mean 'seed'?``, else the known words.
 
     Args:

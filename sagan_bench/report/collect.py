@@ -82,7 +82,10 @@ def _of_runs(
         findings=findings,
         warnings=tuple(
             caveats.of_study(
-                findings, source.runs, collection.unread, numbers.question.measure.set,
+                findings,
+                source.runs,
+                collection.unread,
+                numbers.question.measure.set,
                 partial=is_partial,
             )
         ),

@@ -182,7 +182,9 @@ def test_the_command_of_a_run_that_is_not_its_variant_is_that_of_what_it_is(tmp_
         assert says in command
         words = shlex.split(command)
         options = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
-        again = read_config(preset="brief", variant=words[words.index("--variant") + 1], sets=options).config
+        again = read_config(
+            preset="brief", variant=words[words.index("--variant") + 1], sets=options
+        ).config
         assert in_results(again, config) == []
 
 

@@ -221,7 +221,9 @@ class Tuning(Experiment):
         """Refuse settings that make trials another variant than theirs; what is searched may."""
         kind = self.data_kind
         origins = dict.fromkeys(self.space.budget, f"space {self.space.name}, budget")
-        origins |= dict.fromkeys(self.space.measure(kind).set, f"space {self.space.name}, on.{kind}")
+        origins |= dict.fromkeys(
+            self.space.measure(kind).set, f"space {self.space.name}, on.{kind}"
+        )
         origins |= dict.fromkeys(self.settings, "--set")
         for variant in self.variants:
             refuse_misnamed(self.requested(variant, 0).config, origins)
