@@ -147,7 +147,8 @@ def launched() -> DistributedContext:
     if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         return SINGLE_PROCESS
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    return DistributedContext(*(int(os.environ[name]) for name in names))
+    rank, world, local_rank, local_world = (int(os.environ[name]) for name in names)
+    return DistributedContext(rank, world, local_rank, local_world)
 
 
 @contextmanager
