@@ -206,6 +206,7 @@ def print_findings(findings: "Findings", numbers: "Numbers") -> None:
 
 
 def _print_secondary(findings: "Findings") -> None:
+    """Print the readings that say something, or why they do not."""
     readings = [each for each in findings.secondary if each.absent or each.sentences]
     if readings:
         say("Secondary readings:")

@@ -248,10 +248,8 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
         raise UserError("\n".join(lines)) from error
     key, seeds = "evaluation.sampling_seeds", config.evaluation.sampling_seeds
     if key in origins and (min(seeds) < 0 or len(set(seeds)) < len(seeds)):
-        raise UserError(
-            f"{key} = {shortened(list(seeds))} ({origins[key]}): expected different numbers from "
-            "0, e.g. [0, 1]"
-        )
+        at = f"{key} = {shortened(list(seeds))} ({origins[key]})"
+        raise UserError(f"{at}: expected different numbers from 0, e.g. [0, 1]")
     for key, value in flatten(config.model_dump()):
         if key in MOST and key in origins and value is not None and value > MOST[key]:
             raise UserError(f"{key} = {value:,} ({origins[key]}): at most {MOST[key]:,}")

@@ -90,7 +90,7 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
     if differ:
         label = fitting(config) or variant + OWN
     name = label if config.name == requested else config.name
-    if name != label and _is_another(name, config):
+    if name != label and is_anothers(name, config):
         raise UserError(
             f"name = {name} ({origins['name']}): that is a variant, and this run is {label}; "
             "choose another --name"
@@ -154,7 +154,7 @@ def _refuse_overruled(variant: str, differ: list[Difference], origins: Mapping[s
         )
 
 
-def _is_another(name: str, config: RunConfig) -> bool:
+def is_anothers(name: str, config: RunConfig) -> bool:
     """Return whether a name is that of a variant, in whatever case, that a run is not."""
     usual = shipped_part(name.lower())
     try:

@@ -146,12 +146,9 @@ def launched() -> DistributedContext:
     """Return which of the processes that ``torchrun`` started this is, not connected to them."""
     if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         return SINGLE_PROCESS
-    return DistributedContext(
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-        local_rank=int(os.environ["LOCAL_RANK"]),
-        local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
-    )
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, world, local_rank, local_world = (int(os.environ[name]) for name in names)
+    return DistributedContext(rank, world, local_rank, local_world)
 
 
 @contextmanager

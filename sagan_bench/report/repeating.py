@@ -8,7 +8,7 @@ from typing import Any
 
 from sagan_bench.config.diff import Difference, in_results
 from sagan_bench.config.layers import assemble
-from sagan_bench.config.naming import contradictions, fitting, shipped_part
+from sagan_bench.config.naming import contradictions, fitting, is_anothers, shipped_part
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.config.variants import clash, variant_settings
 from sagan_bench.core import extensions
@@ -41,7 +41,7 @@ def of_run(record: Record) -> str | None:
     if variant != config.variant:
         before = _plain(config.preset, variant) or before
     words = ["train", "--preset", config.preset, "--variant", variant]
-    if config.name != config.variant:
+    if config.name != config.variant and not is_anothers(config.name, config):
         words += ["--name", config.name]
     files = [word for name in config.own for word in ("--with", f"{name}.py")]
     return _line(words, "--seed", config.seed, *files, *_sets(_results(config), before))

@@ -154,6 +154,6 @@ def test_a_study_under_way_says_whose_runs_are_still_to_come(
         shutil.rmtree(path)
     text = text_of(capsys, str(folder))
     assert "  still to come: 5 runs of sagan\n" in text
-    assert "Secondary readings" not in text or "(secondary)" in text
+    assert "Secondary readings:" not in text
     warnings = collect.of_study(folder)[0].warnings
     assert not any("had not settled" in text or "may not have" in text for text in warnings)

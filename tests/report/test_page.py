@@ -228,6 +228,8 @@ def test_the_data_can_be_taken_away(clear: Example) -> None:
     compared = rows(data / "comparisons.csv")
     primary = {row["variant"]: row["verdict"] for row in compared if "(primary)" in row["reading"]}
     assert primary == {"sagan": "better by as much as matters", "g-only": "worse by divergence"}
+    assert all(row["label"] for row in compared)
+    assert {row["label"] for row in compared if row["metric"] == "fid"} <= {"FID[effnet-lite0]"}
     table = (data / "summary.tex").read_text()
     assert r"\toprule" in table
     assert r"sagan & 5/5 & 0.524 $\pm$ 0.030 & +0.210" in table

@@ -253,6 +253,9 @@ def test_trials_and_winners_can_be_taken_away(both: Tuned) -> None:
     one = both.document.findings.searches[0]
     assert [row["outcome"] for row in rows[:14]] == [trial.outcome for trial in one.trials]
     fresh = list(csv.DictReader((data / "fresh.csv").read_text().splitlines()))
+    labels = {row["label"] for row in (*rows, *fresh)}
+    assert labels == {"; ".join(both.document.findings.labels), both.document.findings.labels[0]}
+    assert "FID[effnet-lite0]" in labels
     on_b = [float(r["fid"]) for r in fresh if (r["search"], r["set"]) == ("sagan-0", "B")]
     assert sum(on_b) / len(on_b) == pytest.approx(one.reported)
     assert (data / "best-sagan.toml").read_text() == both.document.winners["sagan"]

@@ -203,7 +203,7 @@ def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
     yield Export(files, "one row a variant")
     readings = (findings.primary, *findings.secondary)
     figures = [row for reading in readings for row in compared.comparisons(reading)]
-    filed = to_csv([{key: row[key] for key in compared.FILED} for row in figures])
+    filed = to_csv([{key: row[key] for key in (*compared.FILED, "label")} for row in figures])
     yield Export({"comparisons.csv": filed}, "every reading of every comparison")
 
 

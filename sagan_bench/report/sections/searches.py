@@ -190,7 +190,9 @@ def _sampled(key: str) -> Callable[[Values], Cell]:
 
 def _exports(document: TuningDocument) -> Iterator[Export]:
     numbers = document.findings
-    trials = [row for search in numbers.searches for row in _trial_rows(search, numbers)]
+    labels = "; ".join(numbers.labels)  # a column called fid may hold another extractor's
+    rows = (row for search in numbers.searches for row in _trial_rows(search, numbers))
+    trials = [{**row, "label": labels} for row in rows]
     fresh = [
         {
             "search": search.id,
@@ -201,6 +203,7 @@ def _exports(document: TuningDocument) -> Iterator[Export]:
             "seed": seed,
             numbers.objectives[0]: value,
             "in_search": candidate.searched,
+            "label": numbers.labels[0],
         }
         for search in numbers.searches
         for candidate in search.candidates
