@@ -15,7 +15,8 @@ from sagan_bench.experiments.conformance._findings import Broken, Skipped, Subje
 from sagan_bench.experiments.conformance._parts import SIDE, block_of, features
 from sagan_bench.models.attention._blocks import Block
 
-TOLERANCE = 1e-4
+TOLERANCE = 5e-3
+"""Relative: maps may be rounded to half precision, and bugs are far beyond it."""
 POSITIONS = SIDE * SIDE
 
 
@@ -27,7 +28,7 @@ def _with_maps(subject: Subject) -> tuple[Block, Tensor]:
         Broken: they are no (B, N, M).
     """
     block = block_of(subject, gamma=1.0).double()
-    x = features().double()
+    x = 2 * features().double()  # so that maps are far from even
     maps = block.maps(x)
     if maps is None:
         raise Skipped("it has no maps")
