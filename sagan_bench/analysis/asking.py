@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from sagan_bench.analysis.collection import RunSet, gather
 from sagan_bench.analysis.comparison import Findings, findings
 from sagan_bench.analysis.question import Measure, Question
@@ -76,7 +78,11 @@ def _measure(runs: RunSet, metric: str | None, min_effect: float | str | None) -
         raise UserError(f"{metric}: say which values are better, lower or higher")
     better = None if metric in METRICS else runs.better[metric]
     least = "5%" if min_effect is None else min_effect
-    return Measure(metric=metric, min_effect=least, better=better)
+    try:
+        return Measure(metric=metric, min_effect=least, better=better)
+    except ValidationError as error:
+        wanted = "expected a number from 0, or a share such as '5%'"
+        raise UserError(f"--min-effect {min_effect}: {wanted}") from error
 
 
 def _named(baseline: str, runs: RunSet) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -39,7 +39,7 @@ NOWHERE = Environment(
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What is asked of a table.
 
     Attributes:
@@ -158,7 +158,7 @@ def _is_number(cell: Any) -> bool:
 # --- A table -> runs ---------------------------------------------------------------------------
 
 
-def findings_of(table: Table, asked: Asked) -> Findings:
+def findings_of(table: Table, request: Request) -> Findings:
     """Return what can be said of the runs in a table.
 
     It is a verdict where metric and smallest difference that matters are given: then the user
@@ -170,21 +170,23 @@ def findings_of(table: Table, asked: Asked) -> Findings:
     variants = list(dict.fromkeys(_variant(table, at) for at in table.rows))
     if len(variants) == 1:
         raise UserError(f"{table.source} has one variant alone, {variants[0]}: compare two or more")
-    if asked.baseline not in variants:
-        given = "" if asked.baseline is None else f" {asked.baseline}: there is no run of it;"
+    if request.baseline not in variants:
+        given = "" if request.baseline is None else f" {request.baseline}: there is no run of it;"
         which = f"say which variant the others are held to: {', '.join(variants)}"
         raise UserError(f"--baseline{given} {which}")
-    metric = _metric(table, asked.metric)
-    better = _better(metric, asked.better)
-    is_declared = asked.metric is not None and asked.min_effect is not None
+    if request.looks < 0:
+        raise UserError(f"--looks {request.looks}: it is a count, from 0")
+    metric = _metric(table, request.metric)
+    better = _better(metric, request.better)
+    is_declared = request.metric is not None and request.min_effect is not None
     return about(
         runs_of(table, metric, better),
-        asked.baseline,
+        request.baseline,
         metric,
-        asked.min_effect,
+        request.min_effect,
         name=Path(table.source).stem.strip(".") or "scores",
-        where=asked.where if is_declared else "",
-        looks=asked.looks,
+        where=request.where if is_declared else "",
+        looks=request.looks,
     )
 
 
@@ -237,11 +239,13 @@ def _metric(table: Table, metric: str | None) -> str:
 
 
 def _better(metric: str, better: Better | None) -> Better:
+    if better not in (None, *get_args(Better)):
+        raise UserError(f"--better {better}: say lower or higher")
     own = METRICS[metric].better if metric in METRICS else None
     if own and better not in (None, own):
         raise UserError(f"--better {better}: of {metric} {own} is better; leave it out")
-    if own or better:
-        return own or better  # type: ignore[return-value]
+    if known := own or better:
+        return known
     raise UserError(f"--better: say which values of {metric} are, lower or higher")
 
 

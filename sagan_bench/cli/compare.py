@@ -119,8 +119,8 @@ def _of_table(
     ways: tuple[Literal["lower", "higher"], ...] = ("lower", "higher")
     way = pick("--better", better, ways) if better else None
     where = "on the command line"
-    asked = scores.Asked(baseline, metric, way, _effect(min_effect), looks, where)
-    return scores.findings_of(scores.read(Path(what[0])), asked)
+    request = scores.Request(baseline, metric, way, _effect(min_effect), looks, where)
+    return scores.findings_of(scores.read(Path(what[0])), request)
 
 
 def _write_page(numbers: "Numbers") -> None:

@@ -18,7 +18,7 @@ def score(
     fake: Annotated[Path, typer.Option(help="Folder of generated pictures")],
     real: Annotated[Path, typer.Option(help="Folder of real pictures")],
     size: Annotated[
-        int | None, typer.Option(min=8, max=4096, help="Side in pixels to bring all to [default: their own]")
+        int | None, typer.Option(min=8, max=4096, help="Side in pixels of all [default: their own]")
     ] = None,
     n_fake: Annotated[
         int | None, typer.Option(min=1, help="Generated pictures to use [default: all]")

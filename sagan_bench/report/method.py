@@ -43,6 +43,10 @@ GLOSSARY = {
     "95 % interval": "Of the difference of means (Welch). All intervals of the study hold at once.",
     "smallest difference that matters": "Fixed before the runs; smaller ones are never a verdict.",
 }
+THEIR_ENDPOINT = (
+    "The endpoint is the figure that the program or the table gives; of which weights and images "
+    "it is, only they know."
+)
 TUNING_JUDGED = (
     "Every trial of a search trains at the search's one seed; trial 0 has the preset's own values.",
     "The best three train again on fresh seeds (set A), and the best of them there is chosen.",
@@ -67,6 +71,7 @@ TUNING_GLOSSARY = {
 }
 METHODS = {
     "study": Method(JUDGED, NOT_CLAIMED, GLOSSARY),
+    "program": Method((JUDGED[0], THEIR_ENDPOINT, *JUDGED[2:]), NOT_CLAIMED[:-1], GLOSSARY),
     "tuning": Method(TUNING_JUDGED, TUNING_NOT_CLAIMED, TUNING_GLOSSARY),
 }
-"""By the kind of report."""
+"""By the kind of report; ``program``: of runs that another program made."""

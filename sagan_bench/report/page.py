@@ -16,6 +16,7 @@ from sagan_bench.report.document import AnyDocument, TuningDocument
 from sagan_bench.report.method import METHODS
 from sagan_bench.report.sections._base import Block, Export
 from sagan_bench.report.svg import Theme
+from sagan_bench.runs.program import PROGRAM
 
 
 def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
@@ -27,6 +28,7 @@ def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
         theme: what they were rendered with.
     """
     script, (answer, *sections) = _asset("page.js"), blocks
+    kind = "program" if PROGRAM in document.config else document.kind
     if isinstance(document, TuningDocument):
         protocol, records = document.protocol, document.runs_over
         configuration = "Configuration of a trial with the preset's own values"
@@ -39,7 +41,7 @@ def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
         blocks=sections,
         exports=exports(blocks),
         marks=theme.marks,
-        method=METHODS[document.kind],
+        method=METHODS[kind],
         protocol=protocol,
         records=records,
         configuration=configuration,

@@ -65,5 +65,5 @@ def of_frame(
     looks: int,
 ) -> Verdict:
     """Return the verdict on the runs in a frame.  Raises `UserError` as `scores.findings_of`."""
-    asked = scores.Asked(baseline, metric, better, min_effect, looks, "in the call")
-    return Verdict(in_words(scores.findings_of(scores.of_frame(frame), asked)))
+    request = scores.Request(baseline, metric, better, min_effect, looks, "in the call")
+    return Verdict(in_words(scores.findings_of(scores.of_frame(frame), request)))

@@ -53,22 +53,22 @@ def judged(capsys: Out, text: str | bytes, *options: str, name: str = "scores.cs
     return json.loads(said)
 
 
-def verdicts(found: Any) -> dict[str, str | None]:
-    return {c["variant"]: c["verdict"] for c in found["primary"]["comparisons"]}
+def verdicts(said: Any) -> dict[str, str | None]:
+    return {c["variant"]: c["verdict"] for c in said["primary"]["comparisons"]}
 
 
 def test_twenty_scores_give_a_verdict(capsys: Out) -> None:
     """Who gives metric, baseline and margin declares them; the family is all but the baseline."""
-    found = judged(capsys, TEXT, *DECLARED)
-    assert verdicts(found) == {
+    said = judged(capsys, TEXT, *DECLARED)
+    assert verdicts(said) == {
         "attn": "better by as much as matters",
         "wide": "inconclusive",
         "tall": "worse by as much as matters",
     }
-    assert found["headline"][0].startswith("As declared on the command line, at a budget that was")
-    (tall,) = [c for c in found["primary"]["comparisons"] if c["variant"] == "tall"]
+    assert said["headline"][0].startswith("As declared on the command line, at a budget that was")
+    (tall,) = [c for c in said["primary"]["comparisons"] if c["variant"] == "tall"]
     assert (tall["n"], tall["n_ok"], tall["n_diverged"]) == (5, 4, 1)
-    attn = found["primary"]["comparisons"][0]
+    attn = said["primary"]["comparisons"][0]
     assert attn["p_bonferroni"] == pytest.approx(3 * attn["p"])
 
 
@@ -84,16 +84,16 @@ def test_the_words_say_whose_declaration_it_is(capsys: Out) -> None:
     "options", [["--baseline", "plain"], DECLARED[:4], [*DECLARED[:2], *DECLARED[4:]]]
 )
 def test_what_is_left_to_us_is_post_hoc(capsys: Out, options: list[str]) -> None:
-    found = judged(capsys, TEXT, *options)
-    assert set(verdicts(found).values()) == {None}
-    assert not found["declared"]
-    assert "post hoc" in found["headline"][1]
+    said = judged(capsys, TEXT, *options)
+    assert set(verdicts(said).values()) == {None}
+    assert not said["declared"]
+    assert "post hoc" in said["headline"][1]
 
 
 def test_looks_make_it_exploratory(capsys: Out) -> None:
-    found = judged(capsys, TEXT, *DECLARED, "--looks", "2")
-    assert set(verdicts(found).values()) == {None}
-    assert "exploratory after 2 looks" in found["headline"][1]
+    said = judged(capsys, TEXT, *DECLARED, "--looks", "2")
+    assert set(verdicts(said).values()) == {None}
+    assert "exploratory after 2 looks" in said["headline"][1]
 
 
 def test_a_metric_of_somebody_elses_needs_a_direction(capsys: Out) -> None:
@@ -103,9 +103,9 @@ def test_a_metric_of_somebody_elses_needs_a_direction(capsys: Out) -> None:
     assert (code, "say which values of my score % are, lower or higher" in said) == (2, True)
     ways = {"lower": "better by as much as matters", "higher": "worse by as much as matters"}
     for way, verdict in ways.items():
-        found = judged(capsys, text, *options, "--better", way)
-        assert verdicts(found)["attn"] == verdict
-        assert found["primary"]["label"] == "my score %"
+        said = judged(capsys, text, *options, "--better", way)
+        assert verdicts(said)["attn"] == verdict
+        assert said["primary"]["label"] == "my score %"
     assert run(capsys, TEXT, *DECLARED, "--better", "higher")[0] == 2
     assert verdicts(judged(capsys, TEXT, *DECLARED, "--better", "lower"))["attn"]
 
@@ -258,10 +258,10 @@ def frame() -> pd.DataFrame:
 
 
 def test_a_frame_says_what_the_file_says(capsys: Out) -> None:
-    found = judged(capsys, TEXT, *DECLARED)
+    file = judged(capsys, TEXT, *DECLARED)
     said = sb.verdict(frame(), metric="fid", baseline="plain", min_effect=1)
-    assert list(said.comparisons.verdict) == list(verdicts(found).values())
-    assert list(said.comparisons.effect) == [c["effect"] for c in found["primary"]["comparisons"]]
+    assert list(said.comparisons.verdict) == list(verdicts(file).values())
+    assert list(said.comparisons.effect) == [c["effect"] for c in file["primary"]["comparisons"]]
     assert said.headline == (
         "Of 3 comparisons with plain: 1 better (attn); 1 worse (tall); 1 open (wide)."
     )
@@ -289,6 +289,10 @@ def test_what_is_wrong_in_a_frame_is_said() -> None:
     table.loc[3, "fid"] = True
     with pytest.raises(UserError, match="row 3, column fid: True is no number"):
         sb.verdict(table, metric="fid", baseline="plain", min_effect=1)
+    for wrong in ({"better": "best"}, {"min_effect": "much"}, {"looks": -1}, {"min_effect": -1}):
+        options: dict[str, Any] = {"metric": "fid", "baseline": "plain", "min_effect": 1} | wrong
+        with pytest.raises(UserError):
+            sb.verdict(frame(), **options)
     with pytest.raises(UserError, match="no column 'seed'"):
         sb.verdict(frame().drop(columns="seed"), baseline="plain")
 

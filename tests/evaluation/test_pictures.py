@@ -141,7 +141,7 @@ def test_too_few_pictures_make_figures_doubtful(folders: Folders) -> None:
     assert not any("real images has" in text for text in made.warnings)
 
 
-def told(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+def printed(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as exit_:
         cli.main(["score", *options])
     out = capsys.readouterr()
@@ -151,10 +151,10 @@ def told(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
 
 def test_the_command_line(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--fake", str(folders.fake), "--real", str(folders.real), "--extractor", "tiny"]
-    code, said = told(capsys, *where)
+    code, said = printed(capsys, *where)
     fingerprint = score_folders(folders).fingerprint
     assert (code, f"protocol {fingerprint}, features of tiny" in said) == (0, True)
-    code, said = told(capsys, *where, "--metrics", "fid, kid_mean", "--json")
+    code, said = printed(capsys, *where, "--metrics", "fid, kid_mean", "--json")
     assert json.loads(said)["metrics"].keys() == {"fid", "kid_mean", "kid_std"}
     assert json.loads(said)["fingerprint"] == fingerprint
 
@@ -176,7 +176,7 @@ def test_what_is_wrong_is_said(
     folders: Folders, capsys: pytest.CaptureFixture[str], change: list[str], words: str
 ) -> None:
     where = ["--fake", str(folders.fake), "--real", str(folders.real), "--extractor", "tiny"]
-    code, said = told(capsys, *where, *change)
+    code, said = printed(capsys, *where, *change)
     assert code == 2
     assert words in said
 

@@ -25,7 +25,7 @@ SHARPNESS = Measure(metric="sharpness", min_effect=0.001, better="higher")
 PAIRS = (("attn8", "plain"),)
 
 
-def told(capsys: Out, *arguments: str, code: int = 0) -> str:
+def printed(capsys: Out, *arguments: str, code: int = 0) -> str:
     with pytest.raises(SystemExit) as exit_:
         cli.main(list(arguments))
     out = capsys.readouterr()
@@ -53,7 +53,7 @@ def test_a_study_of_another_program_has_a_verdict_and_a_page(tmp_path: Path, cur
     page = publish.publish(document, pictures, tmp_path / "page").read_text()
     for text in ("attn8 is better than plain by as much as matters", "sharpness ", SOURCE[:20]):
         assert text in page
-    assert "averaged weights (primary)" not in page
+    assert "averaged weights" not in page
     assert "? px" not in page
     assert ("By budget" in page) == curve
     assert publish.again(tmp_path / "page" / "data" / "report.json")[0].name == "mine"
@@ -138,17 +138,17 @@ def test_compare_lists_and_shows_them(
     tmp_path: Path, capsys: Out, form: str | None, curve: bool
 ) -> None:
     folder = leave_programs(tmp_path / "runs" / "mine", curve=curve)
-    text = told(capsys, "compare", str(folder), "--baseline", "plain", *filter(None, [form]))
+    text = printed(capsys, "compare", str(folder), "--baseline", "plain", *filter(None, [form]))
     assert "attn8" in text
     assert "post hoc" in text
     if form is None:
         assert "attn8 differs in attn null → 8" in text
         assert "Scored elsewhere" in text
-    listed = told(capsys, "list", "--runs", str(tmp_path / "runs"))
+    listed = printed(capsys, "list", "--runs", str(tmp_path / "runs"))
     assert "FID" in listed
     assert "sharpness" in listed
     assert "[None]" not in listed
-    shown = told(capsys, "show", str(next(folder.glob("attn8-s0-*"))))
+    shown = printed(capsys, "show", str(next(folder.glob("attn8-s0-*"))))
     assert "made by: python train.py" in shown
     assert "attn = 8" in shown
 
@@ -158,11 +158,11 @@ def test_runs_of_another_program_have_a_page_by_report(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = leave_programs(tmp_path / "runs" / "mine")
-    told(capsys, "report", str(folder), "--baseline", "plain")
+    printed(capsys, "report", str(folder), "--baseline", "plain")
     assert (tmp_path / "reports" / "mine" / "index.html").exists()
 
 
 def test_a_metric_that_is_none_of_theirs_is_refused(tmp_path: Path, capsys: Out) -> None:
     folder = str(leave_programs(tmp_path))
-    said = told(capsys, "compare", folder, "--baseline", "plain", "--metric", "sharpnes", code=2)
+    said = printed(capsys, "compare", folder, "--baseline", "plain", "--metric", "sharpnes", code=2)
     assert "--metric sharpnes: did you mean 'sharpness'" in said
