@@ -71,6 +71,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], Non
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux for names")
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(
     ("name", "number", "told"),

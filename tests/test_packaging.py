@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 
 from sagan_bench import cli
 from sagan_bench.cli import signals
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.data import building, download
-from sagan_bench.experiments import ablation
+from sagan_bench.experiments import ablation, conformance
 from sagan_bench.session import experiment
 from sagan_bench.session.events import Stopped
 
@@ -21,7 +23,7 @@ ROOT = Path(cli.__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-PLACEHOLDERS = ("RUN", "PATH", "A", "B")
+PLACEHOLDERS = ("RUN", "PATH", "A", "B", "DIR")
 """Words of the README that stand for a reader's own run or folder."""
 
 
@@ -34,7 +36,10 @@ def readme_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", readme_commands())
 def test_every_command_of_the_readme_is_understood(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     def started(*args: Any, **given: Any) -> None:
         raise Stopped("interrupted", None)
@@ -42,13 +47,19 @@ def test_every_command_of_the_readme_is_understood(
     def begun(*args: Any, **given: Any) -> None:
         raise UserError("begun")
 
+    if "--with" in command:  # a file of the reader's own, which `init` begins
+        shutil.copy(ROOT / "sagan_bench/cli/templates/block.py", tmp_path / "my_block.py")
+        monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(conformance, "require", lambda extension: None)
     monkeypatch.setattr(experiment, "run", started)
     monkeypatch.setattr(building, "prepare", begun)
     monkeypatch.setattr(download, "download", begun)
     monkeypatch.setattr(ablation, "with_data", begun)
     with pytest.raises(SystemExit) as exit_:
         cli.main(shlex.split(command))
+    extensions.forget("my_block")
     error = capsys.readouterr().err
+    error = error.removeprefix("checking my_block.py\n")
     if exit_.value.code == cli.USAGE:
         missing = re.match(r"error: (?:no run is at|there is no folder) (\w+)[,;]", error)
         nothing_yet = "no study is in runs" in error

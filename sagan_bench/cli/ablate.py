@@ -47,6 +47,10 @@ StudyName = Annotated[
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
 ]
+CommandLine = Annotated[
+    str | None,
+    typer.Option("--command", help="Makes a cell, with {seed}, {out}, {variant} and the study's"),
+]
 
 
 def ablate(
@@ -62,9 +66,7 @@ def ablate(
     name: Annotated[
         str | None, typer.Option(help="Folder below --runs [default: the study's]")
     ] = None,
-    command: Annotated[
-        str | None, typer.Option(help="Makes a cell, with {seed}, {out}, {variant} and the study's")
-    ] = None,
+    command: CommandLine = None,
     runs: Runs = Path("runs"),
     device: Devices = "auto",
     engine: Engine = "processes",
@@ -86,8 +88,6 @@ def ablate(
     own = {file.name: file.described for file in load_own(with_)}
     where = Where.of(jobs, device, engine, in_process)
     requested = _requested(study, data, steps, sets or [], own, preset=preset, command=command)
-    if measure and requested.command is not None:
-        raise UserError("--measure times a step of runs that this package makes; leave it out")
     planned = ablation.plan(
         requested,
         ablation.folder_of(requested, runs, name),
@@ -197,6 +197,8 @@ def _print_plan(planned: "Plan", where: Where, measure: bool, as_json: bool) -> 
     from sagan_bench.execution.slots import slots
 
     shared = slots(where.jobs, where.device, len(planned.points))
+    if measure and planned.manifest.study.command is not None:
+        raise UserError("--measure times a step of runs that this package makes; leave it out")
     per_flop = _seconds_per_flop(planned, shared[0]) if measure else None
     if as_json:
         _print_json(planned, len(shared), per_flop)

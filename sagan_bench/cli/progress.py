@@ -172,8 +172,8 @@ class RunsView(View, Generic[J]):
             self._say_under_way()
 
     def _say_under_way(self) -> None:
-        told = {name: text for name, text in self.texts.items() if _IN_STEPS.search(text)}
-        under_way = [f"{name} {text}" for name, text in told.items()]
+        texts = {name: text for name, text in self.texts.items() if _IN_STEPS.search(text)}
+        under_way = [f"{name} {text}" for name, text in texts.items()]
         if under_way:
             say(f"{self.heading()}: {', '.join(under_way)}", error=True)
 

@@ -30,8 +30,8 @@ BY_A_SHELL = 128
 _STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 """Those that a machine sends, of which a shell may tell."""
 _OUT_OF_MEMORY = re.compile(r"\bMemoryError\b|\bOutOfMemoryError\b|out of memory", re.IGNORECASE)
-_LINES_TOLD = 3
-_MOST_TOLD = 400
+_LAST_LINES = 3
+_MOST_CHARACTERS = 400
 
 
 def run(command: Command, *, out: Path, watch: Watch, stop: Stop) -> Record:
@@ -151,15 +151,15 @@ class _Session:
         return made.model_copy(update=at_the_end)
 
     def _failed(self, code: int, printed: str) -> Record:
-        told = f"; {LOG} ends: {printed}" if printed else f"; {LOG} is empty"
+        end = f"; {LOG} ends: {printed}" if printed else f"; {LOG} is empty"
         if number := _signal_of(code):
             name = (
                 signal.Signals(number).name if number in [*signal.Signals] else f"signal {number}"
             )
             hint = " (out of memory?)" if number == signal.SIGKILL else ""
-            return self._end(f"the program was ended by {name}{hint}{told}", lost=True)
+            return self._end(f"the program was ended by {name}{hint}{end}", lost=True)
         lost = bool(_OUT_OF_MEMORY.search(printed))
-        return self._end(f"the program ended with exit code {code}{told}", lost=lost)
+        return self._end(f"the program ended with exit code {code}{end}", lost=lost)
 
     def _end(self, reason: str, *, lost: bool) -> Record:
         self._write(Status.RUNNING)  # how far it came, and its time
@@ -179,11 +179,11 @@ class _Session:
         if status != Status.RUNNING:
             ended = {"ended": datetime.now(UTC), "to_step": step, "outcome": status}
             attempt = attempt.model_copy(update=ended)
-        told, scoring = figures.seconds if figures else None, None
+        own, scoring = figures.seconds if figures else None, None
         if self.command.measured and scores:
             scoring = time.perf_counter() - self.began - self.sec
         cost = {
-            "train_sec": self.seconds_before + self.sec if told is None else told,
+            "train_sec": self.seconds_before + self.sec if own is None else own,
             "score_sec": scoring,
             "flops_per_step": figures.flops_per_step if figures else None,
         }
@@ -228,5 +228,5 @@ def _signal_of(code: int) -> int:
 def _last_lines(printed: bytes) -> str:
     """Return the last lines that a program printed, in one."""
     lines = [line.strip() for line in printed.decode(errors="replace").splitlines()]
-    told = " | ".join([line for line in lines if line][-_LINES_TOLD:])
-    return told[-_MOST_TOLD:]
+    text = " | ".join([line for line in lines if line][-_LAST_LINES:])
+    return text[-_MOST_CHARACTERS:]

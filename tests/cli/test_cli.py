@@ -464,6 +464,7 @@ def test_signals_checkpoint_and_the_same_command_goes_on(
     assert newest.name == f"step-{stopped.step:08d}.ckpt"
 
 
+@pytest.mark.slow
 def test_a_second_process_on_one_folder_is_refused(tmp_path: Path) -> None:
     steps = ["--set", "run.steps=100000", "--set", "run.sample_every=100000", "--out", "run"]
     first = _program("train", *TINY, *steps, cwd=tmp_path)

@@ -140,7 +140,7 @@ def wait_for(study: Path, cell: str, name: str) -> Path:
 # --- Ctrl-C ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["inline", "processes"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("processes", marks=pytest.mark.slow)])
 def test_ctrl_c_stops_the_program_and_the_same_command_goes_on(study: Path, engine: str) -> None:
     text = """
 import time

@@ -90,6 +90,7 @@ def of_block(folder: Path, more: str = "", facts: str = "pass") -> dict[str, Fin
     return findings_of(written(folder, BLOCK.format(more=more, facts=facts)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
 def test_shipped_components_have_no_error_and_no_warning(kind: str, name: str) -> None:
     wrong = [

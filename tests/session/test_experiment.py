@@ -447,6 +447,7 @@ def test_evaluate_refuses_other_images(finished: Path) -> None:
         experiment.evaluate(finished, make("data.train_images=47"))
 
 
+@pytest.mark.slow
 def test_a_long_look_on_the_way_is_broken_off_and_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

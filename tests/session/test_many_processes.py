@@ -91,6 +91,7 @@ def compare(count: int, out: Path, *sets: str) -> Any:
     return many
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """In 20 steps of two updates of D each, with classes, mirrored images and micro-batches."""
     sets = [*RESNET, "training.micro_batch=4", "training.n_critic=2"]

@@ -105,6 +105,7 @@ def test_runs_without_it_are_as_before(capsys: Out) -> None:
     assert json.loads(capsys.readouterr().out) == without
 
 
+@pytest.mark.slow
 def test_workers_know_it_and_what_is_wrong_in_it_is_told(tmp_path: Path, capsys: Out) -> None:
     study = (
         'question = "?"\nbaseline = "no-attention"\nvariants = ["mean-context"]\nseeds = [0]\n'

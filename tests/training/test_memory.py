@@ -104,6 +104,7 @@ def test_advice_after_either_update_names_what_fits(
     assert len(list(train(smaller, state, store))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "what", "phase", "step", "kept"),
     [
