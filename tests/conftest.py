@@ -43,6 +43,16 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_recalled() -> Iterator[None]:
+    """Components that a test's records tell of are unknown to the next."""
+    yield
+    from sagan_bench.core.extensions import KINDS
+
+    for kind in KINDS.values():
+        kind._recalled.clear()
+
+
 @pytest.fixture(scope="session")
 def clear(tmp_path_factory: pytest.TempPathFactory) -> "Example":
     """A study in which attention clearly helps, rendered once for all tests."""

@@ -14,23 +14,25 @@ from sagan_bench.runs.records import RECORD
 
 STUDY = """
 question = "Does the rate matter to them?"
-baseline = "sagan"
-variants = ["equal-learning-rates"]
+baseline = "mean-context"
+variants = ["mean-context+equal-learning-rates"]
 seeds = [0, 1]
 
 [on.stripes]
 metric = "colour_distance"
 min_effect = "5%"
+set.model.attention.generator = [32]
+set.model.attention.discriminator = []
 """
 SETS = (
     "data.source=stripes:48", "data.train_images=none", "data.test_images=none",
-    "model.architecture=linear", "training.loss=softplus", "model.attention.discriminator=[]",
-    "model.attention.generator=[32]", "model.attention.kind=mean-context",
-    "model.attention.options.groups=4",
+    "model.architecture=linear", "training.loss=softplus",
     'evaluation.metrics=["colour_distance"]', "evaluation.n_real=24",
     "model.spectral_norm.generator=none", "model.spectral_norm.discriminator=none",
 )  # fmt: skip
+SIDES = "set.model.attention.generator = [32]\nset.model.attention.discriminator = []\n"
 MINE = SPACE.replace("on.twins", "on.stripes").replace('"fid"', '"colour_distance"')
+MINE = MINE.replace('min_effect = "5%"\n', f'min_effect = "5%"\n{SIDES}')
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,11 +62,11 @@ def test_they_go_from_the_settings_to_the_page(
     findings = json.loads(capsys.readouterr().out)
     assert findings["primary"]["label"] == "FCD[mean-colours]"
     (comparison,) = findings["primary"]["comparisons"]
-    assert (comparison["variant"], comparison["n_ok"]) == ("equal-learning-rates", 2)
-    (path,) = (tmp_path / "runs").glob(f"*/sagan-s0*/{RECORD}")
+    assert (comparison["variant"], comparison["n_ok"]) == ("mean-context+equal-learning-rates", 2)
+    (path,) = (tmp_path / "runs").glob(f"*/mean-context-s0*/{RECORD}")
     record = json.loads(path.read_text())
     assert record["status"] == "finished"
-    assert record["config"]["model"]["attention"]["options"] == {"groups": 4}
+    assert record["config"]["model"]["attention"]["kind"] == "mean-context"
     assert {score["protocol"]["extractor"] for score in record["scores"]} == {
         "efficientnet-lite0", "mean-colours",
     }  # fmt: skip
@@ -80,4 +82,4 @@ def test_a_search_goes_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.toml").write_text(MINE)
     more = ["--trials", "2", "--sampler", "lowest", "--engine", "in-turn", "--no-confirm"]
-    assert run("tune", "--variant", "sagan", "--space", "space.toml", *more) == 0
+    assert run("tune", "--variant", "mean-context", "--space", "space.toml", *more) == 0

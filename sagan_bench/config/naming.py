@@ -53,7 +53,10 @@ def contradictions(config: RunConfig, beside: str | None = None) -> list[Differe
     wanted = _wanted(config.preset, variant, beside or variant)
     leaves = flatten(config.model_dump(mode="json"))
     is_known = config.preset in presets()
-    own = {k: v for k, v in leaves if k in wanted or (is_known and k.startswith(f"{_BLOCKS}."))}
+    said = {k: v for k, v in leaves if not k.startswith(f"{_BLOCKS}.options.") or k in wanted}
+    own = {
+        k: v for k, v in said.items() if k in wanted or (is_known and k.startswith(f"{_BLOCKS}."))
+    }
     return differences(own, wanted)
 
 

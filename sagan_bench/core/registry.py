@@ -104,7 +104,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def forget(self, name: str) -> None:
         """Know a component no more that no module of the package is."""
         if name not in self._modules:
-            del self._known[name]
+            self._known.pop(name, None)
+            self._recalled.pop(name, None)
 
     def recall(self, name: str, facts: Mapping[str, Any]) -> None:
         """Have a component known by its facts alone, until its class is registered."""
