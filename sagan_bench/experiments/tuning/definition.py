@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
 from sagan_bench.config.layers import Resolved, assemble, decide
-from sagan_bench.config.naming import refuse_misnamed
+from sagan_bench.config.naming import SIDES, refuse_misnamed
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.config.variants import presets, variant_settings
 from sagan_bench.core.errors import UserError
@@ -225,8 +225,9 @@ class Tuning(Experiment):
             self.space.measure(kind).set, f"space {self.space.name}, on.{kind}"
         )
         origins |= dict.fromkeys(self.settings, "--set")
+        meant = {*SIDES} & (self.space.measure(kind).set.keys() - self.settings.keys())
         for variant in self.variants:
-            refuse_misnamed(self.requested(variant, 0).config, origins)
+            refuse_misnamed(self.requested(variant, 0).config, origins, meant)
 
     def refuse_pruner(self, trials: int) -> None:
         """Refuse a pruner that could not work.  Raises `UserError`: which, and what would."""
