@@ -59,7 +59,7 @@ def test_a_run_keeps_the_file_its_hash_and_its_facts(capsys: Out) -> None:
     assert described["sha256"] == extensions.load(Path("mine.py")).sha256
     assert described["components"]["ATTENTION/mean-context"]["title"] == "mean context"
     assert Path("run/own/mine.py").read_bytes() == Path("mine.py").read_bytes()
-    assert record()["variant"] == "sagan+own"
+    assert record()["variant"] == "mean-context"
 
     _forget()  # as another process: nobody's code is run to read it
     for verb in (["list", "--runs", "."], ["show", "run"], ["compare", "run", "--baseline", "run"]):
