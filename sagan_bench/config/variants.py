@@ -69,8 +69,8 @@ def _shipped() -> dict[str, dict[str, Any]]:
     return table
 
 
-WORDS = ("says", "tells")
-"""What describes a preset or a variant: a sentence, and settings that it speaks of."""
+WORDS = ("says",)
+"""What describes a variant: a sentence."""
 _NETWORKS = ("generator", "discriminator")
 _OF_A_KIND = (
     tuple(f"model.attention.{network}" for network in _NETWORKS),
@@ -116,14 +116,10 @@ def clash(name: str) -> str | None:
         rest = "+".join(part for part in of if part != "sagan") or "sagan"
         return f"sagan is the preset as it is, and adds nothing; use {rest}"
     for keys in _OF_A_KIND:
-        speak = [part for part in of if not _spoken_of(part).isdisjoint(keys)]
+        speak = [part for part in of if not variant_settings(part).keys().isdisjoint(keys)]
         if len(speak) > 1:
             return f"{' and '.join(speak)} both say what {' and '.join(keys)} are; choose one"
     return None
-
-
-def _spoken_of(part: str) -> set[str]:
-    return {*variant_settings(part), *variants()[part].get("tells", ())}
 
 
 def refuse_clash(name: str) -> None:

@@ -173,7 +173,6 @@ def test_of_a_preset_that_is_not_shipped_only_what_the_variant_sets_is_known() -
         ("g-only+d-only", "g-only and d-only both say what model.attention.generator and"),
         ("g-only+feat8-g", "choose one"),
         ("gamma-init-1+gamma-fixed-0", "both say what model.attention.gamma_init and"),
-        ("residual+gamma-init-1", "both say what model.attention.gamma_init and"),
         ("no-spectral-norm-g+no-spectral-norm", "choose one"),
         ("sagan+no-attention", "adds nothing; use no-attention"),
         ("sagan+residual+fp32", r"adds nothing; use residual\+fp32"),
