@@ -45,11 +45,13 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_recalled() -> Iterator[None]:
-    """Components that a test's records tell of are unknown to the next."""
+    """Components that a test's files or records tell of are unknown to the next."""
     yield
-    from sagan_bench.core.extensions import KINDS
+    from sagan_bench.core import extensions
 
-    for kind in KINDS.values():
+    for name in list(extensions._known):
+        extensions.forget(name)
+    for kind in extensions.KINDS.values():
         kind._recalled.clear()
 
 

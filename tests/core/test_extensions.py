@@ -1,7 +1,6 @@
 """Files of components: run once, known under their names, wrong in words that name the line."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ RAN = []
 class Mine(Attention):
     title = "{title}"
 """
-
-
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    yield
-    for name in list(extensions._known):
-        extensions.forget(name)
 
 
 def written(folder: Path, text: str, name: str = "mine.py") -> Path:

@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -57,13 +56,6 @@ class Kind(Attention):
     def block(self, channels, *, bias=True, needs_double_backward=False):
         return Mine(channels, self.config)
 """
-
-
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    yield
-    for name in list(extensions._known):
-        extensions.forget(name)
 
 
 def written(folder: Path, text: str, name: str = "mine.py") -> Path:
