@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -495,3 +496,22 @@ def test_what_a_file_prints_is_no_json(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_file_that_does_not_run_ends_in_2(tmp_path: Path, text: str) -> None:
     assert run("check", str(written(tmp_path, text))) == signals.USAGE
     assert "sagan_bench_own_mine" not in sys.modules
+
+
+@pytest.mark.parametrize("severity", [Severity.OK, Severity.ERROR])
+def test_a_file_is_checked_once_and_one_with_an_error_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, severity: Severity
+) -> None:
+    monkeypatch.setenv("SAGAN_BENCH_CACHE", str(tmp_path / "cache"))
+    calls = []
+
+    def check(extension: extensions.Extension) -> list[Finding]:
+        calls.append(extension.sha256)
+        return [Finding("block", "mine", "axis", severity, "said")]
+
+    monkeypatch.setattr(conformance, "check", check)
+    extension = extensions.Extension(tmp_path / "mine.py", b"", "0" * 64, ())
+    for _ in range(2):
+        with suppress(UserError):
+            conformance.require(extension)
+    assert len(calls) == (2 if severity is Severity.ERROR else 1)
