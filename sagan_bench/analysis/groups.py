@@ -23,7 +23,7 @@ class Group:
     """
 
     def __init__(self, runs: Runs) -> None:
-        self._runs = list(runs.values())
+        self._by_seed, self._runs = runs, list(runs.values())
         self.values = np.array([x for x in self._runs if not isinstance(x, Lost)], np.float64)
         self.n = len(self._runs)
         self.diverged = self._runs.count(Lost.DIVERGED)
@@ -42,21 +42,36 @@ class Group:
         x, y = self._ranks(metric, worst), other._ranks(metric, worst)
         return float(stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)))
 
-    def p_all_or_none(self, other: "Group") -> float:
-        """Return Barnard's exact p, two-sided, where all of one group diverged and none of another.
+    def p_all_or_none(self, other: "Group", paired: bool) -> float:
+        """Return the exact p, two-sided, where all of one group diverged and none of another.
 
-        It is twice the largest chance of that at any common rate, which is at n / (n + m).  Ranks
-        of so many ties say less: 0.0075 of five against five, where this is 0.002.
+        Barnard's is twice the largest chance of that at any common rate, which is at n / (n + m).
+        Ranks of so many ties say less: 0.0075 of five against five, where this is 0.002.  Of runs
+        of the same seeds it is McNemar's, which a correlation does not change: 0.063 of five.
         """
         n, m = self.n, other.n
         if {(self.diverged, other.diverged)} & {(n, 0), (0, m)}:
             rate = n / (n + m)
-            return 2 * rate**n * (1 - rate) ** m
+            return float(0.5 ** (min(n, m) - 1)) if paired else 2 * rate**n * (1 - rate) ** m
         return 1.0
 
-    def p_rank(self, other: "Group", metric: Metric) -> float:
-        """Return Mann-Whitney's two-sided p, every lost run ranked worst."""
+    def p_rank(self, other: "Group", metric: Metric, paired: bool) -> float:
+        """Return the two-sided p of ranks, every lost run worst: Mann-Whitney's, or Wilcoxon's."""
+        if paired:
+            return self._p_signed_rank(other, metric)
         return float(stats.mannwhitneyu(*(g._ranks(metric, [*Lost]) for g in (self, other))).pvalue)
+
+    def _p_signed_rank(self, other: "Group", metric: Metric) -> float:
+        """Return that of the differences at each seed, where a single lost run is the largest."""
+        seeds = [seed for seed in self._by_seed if seed in other._by_seed]
+        x, y = (
+            Group({seed: group._by_seed[seed] for seed in seeds})._ranks(metric, [*Lost])
+            for group in (self, other)
+        )
+        finite = [abs(value) for value in (*x, *y) if math.isfinite(value)]
+        beyond = 4 * max(finite, default=1.0) + 1
+        differences = np.subtract(*(np.clip(side, -beyond, None) for side in (x, y)))
+        return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
 def newcombe(p_better: float, n: int, m: int) -> Interval:

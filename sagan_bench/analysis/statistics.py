@@ -5,7 +5,6 @@ states the rule, its reasons and its measured error rates.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,11 +12,11 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.meta_analysis import effectsize_smd
 
 from sagan_bench.analysis.groups import Group, newcombe
+from sagan_bench.analysis.intervals import Intervals, by_pairs, verdicts, welch
 from sagan_bench.analysis.power import seeds_needed
 from sagan_bench.analysis.verdicts import (
     ALPHA,
@@ -40,7 +39,6 @@ EXPLORATORY_N = 3
 """Attempted seeds in the smaller group from which intervals are given."""
 CONFIRMATORY_N = 5
 """Attempted seeds in the smaller group from which verdicts are given."""
-_ROUNDING = 1e-9  # a spread below this share of the values is rounding, not spread
 
 
 @np.errstate(all="ignore")  # of values near the ends of what a number holds
@@ -61,6 +59,8 @@ def compare(
     *,
     looks: int = 0,
     missing: int = 0,
+    level: float | None = None,
+    paired: bool = False,
 ) -> tuple[Comparison[Standing], ...]:
     """Compare variants with their baselines; together these comparisons are the family.
 
@@ -78,6 +78,8 @@ def compare(
         metric: What the values are.
         looks: How often results were looked at before more seeds were added.
         missing: Runs of the plan that are still to come; until then there are no verdicts.
+        level: Of each comparison; by default `ALPHA` shared equally among them.
+        paired: Compare runs of the same seed: Student's t and Wilcoxon's ranks of differences.
 
     Raises:
         UserError: A variant or baseline is missing, or a value is NaN or infinite.
@@ -85,13 +87,14 @@ def compare(
     pairs = _pairs(_checked(outcomes), against)
     if not pairs:
         return ()
-    groups = _padded(outcomes)
+    groups = _by_seed(outcomes) if paired else _padded(outcomes)
     variants, baselines = (np.stack([groups[pair[side]] for pair in pairs]) for side in (0, 1))
-    family = zip(pairs, np.transpose(_welch(variants, baselines)), strict=True)
+    rule = _Rule(ALPHA / len(pairs) if level is None else level, level or ALPHA, paired)
+    test = by_pairs if paired else welch
+    family = zip(pairs, np.transpose(test(variants, baselines, rule.level)), strict=True)
     standing = partial(_standing, looks=looks, missing=missing)
     return tuple(
-        _comparison(outcomes, pair, metric, standing, _Welch(*row), ALPHA / len(pairs))
-        for pair, row in family
+        _comparison(outcomes, pair, metric, standing, Intervals(*row), rule) for pair, row in family
     )
 
 
@@ -113,54 +116,14 @@ def mean_of_all(values: Iterable[float | None]) -> float | None:
     return fmean(numbers) if numbers and len(numbers) == len(known) else None
 
 
-class _Welch(NamedTuple):
-    """Each variant of a family against the baseline: arrays (..., m), NaN where undefined."""
+class _Rule(NamedTuple):
+    """How a comparison is decided."""
 
-    effect: Any
-    low: Any
-    high: Any
-    low_alone: Any
-    high_alone: Any
-    p: Any
-    p_bonferroni: Any
-
-
-def _welch(variants: Floats, baselines: Floats) -> _Welch:
-    """Test the family (..., m, n) against (..., m or 1, n); NaN where a value is missing."""
-    with warnings.catch_warnings():  # of groups too small, empty or constant: NaN is the answer
-        warnings.simplefilter("ignore", RuntimeWarning)
-        effect = np.nanmean(variants, axis=-1) - np.nanmean(baselines, axis=-1)
-        test = stats.ttest_ind(variants, baselines, axis=-1, equal_var=False, nan_policy="omit")
-        undefined = np.isnan(test.pvalue) | (_constant(variants) & _constant(baselines))
-    together = test.confidence_interval(1 - ALPHA / variants.shape[-2])
-    alone = test.confidence_interval(1 - ALPHA)
-    corrected = np.minimum(1, test.pvalue * variants.shape[-2])
-    bounds = (together.low, together.high, alone.low, alone.high, test.pvalue, corrected)
-    return _Welch(effect, *(np.where(undefined, np.nan, value) for value in bounds))
-
-
-def _constant(groups: Floats) -> Any:
-    spread = np.nanmax(groups, axis=-1) - np.nanmin(groups, axis=-1)
-    return spread <= _ROUNDING * np.nanmax(np.abs(groups), axis=-1)
-
-
-def _verdicts(welch: _Welch, metric: Metric) -> NDArray[np.str_]:
-    """Apply the rule to arrays (..., m), before lost runs count; NaN is inconclusive."""
-    least = metric.min_effect
-    differs = (welch.low > 0) | (welch.high < 0)
-    claimed = differs & (np.abs(welch.effect) > least)
-    beyond = claimed & (least > 0) & ((welch.low > least) | (welch.high < -least))
-    improved = (welch.effect > 0) == (metric.better == "higher")
-    rules = {
-        Verdict.BETTER_AS_MATTERS: beyond & improved,
-        Verdict.WORSE_AS_MATTERS: beyond,
-        Verdict.BETTER: claimed & improved,
-        Verdict.WORSE: claimed,
-        Verdict.SAME: (-least <= welch.low) & (welch.high <= least),
-        Verdict.DIFFERS: differs,
-    }
-    names = [verdict.value for verdict in rules]
-    return np.select(list(rules.values()), names, Verdict.INCONCLUSIVE.value)
+    level: float
+    """Of its interval, and of ranks alone."""
+    rank_level: float
+    """Of ranks that are to agree with an interval."""
+    paired: bool
 
 
 def _comparison(
@@ -168,8 +131,8 @@ def _comparison(
     pair: Pair,
     metric: Metric,
     standing_of: Callable[[int], Standing],
-    welch: _Welch,
-    alpha: float,
+    tested: Intervals,
+    rule: _Rule,
 ) -> Comparison[Standing]:
     ours, theirs = (Group(outcomes[name]) for name in pair)
     x, y = ours.values, theirs.values
@@ -178,7 +141,7 @@ def _comparison(
     points: Comparison[Standing] = Comparison(
         *pair,
         *(ours.n, len(x), theirs.n, len(y)),
-        _number(welch.effect),
+        _number(tested.effect),
         standing,
         min_effect=metric.min_effect,
         n_diverged=ours.diverged,
@@ -188,33 +151,49 @@ def _comparison(
     )
     if standing.basis is Basis.POINTS:
         return points
-    p_rank = ours.p_rank(theirs, metric)
-    p_divergence = min(p_rank, ours.p_all_or_none(theirs))
-    verdict = Verdict(_verdicts(welch, metric).item())
-    if ours.lost or theirs.lost:
-        verdict = _with_lost_runs(verdict, ours, theirs, metric, p_rank, p_divergence <= alpha)
-    tested, confirmatory = not math.isnan(welch.p), standing.basis is Basis.CONFIRMATORY
-    sought = tested and confirmatory and verdict is Verdict.INCONCLUSIVE
-    needed = seeds_needed(x, y, metric, alpha) if sought else None
+    decided = _decided(points, tested, ours, theirs, metric, rule)
+    is_tested = not math.isnan(tested.p)
+    sought = is_tested and decided.verdict is Verdict.INCONCLUSIVE
+    needed = seeds_needed(x, y, metric, rule.level) if sought else None
     pairs = ours.ranked * theirs.ranked
     p_better = ours.p_better(theirs, metric, worst=(Lost.DIVERGED,)) if pairs else None
     return replace(
-        points,
-        interval=_interval(welch.low, welch.high),
-        interval_alone=_interval(welch.low_alone, welch.high_alone),
-        p=_number(welch.p),
-        p_bonferroni=_number(welch.p_bonferroni),
-        p_rank=p_rank if ours.lost or theirs.lost else None,
-        p_divergence=p_divergence if verdict.is_by_divergence else None,
-        hedges_g=_hedges_g(x, y) if tested else None,
+        decided,
+        hedges_g=_hedges_g(x, y) if is_tested else None,
         p_better=p_better,
         pairs=pairs or None,
         p_better_interval=None
         if p_better is None
         else newcombe(p_better, ours.ranked, theirs.ranked),
-        verdict=verdict if confirmatory else None,
         seeds_needed=needed and needed[0],
         seeds_range=needed and needed[1],
+    )
+
+
+def _decided(
+    points: Comparison[Standing],
+    tested: Intervals,
+    ours: Group,
+    theirs: Group,
+    metric: Metric,
+    rule: _Rule,
+) -> Comparison[Standing]:
+    """Return a comparison with its intervals and tests, and where confirmatory its verdict."""
+    p_rank = ours.p_rank(theirs, metric, rule.paired)
+    p_divergence = min(p_rank, ours.p_all_or_none(theirs, rule.paired))
+    verdict = Verdict(verdicts(tested, metric).item())
+    if ours.lost or theirs.lost:
+        agrees, diverges = p_rank < rule.rank_level, p_divergence <= rule.level
+        verdict = _with_lost_runs(verdict, ours, theirs, metric, agrees, diverges)
+    return replace(
+        points,
+        interval=_interval(tested.low, tested.high),
+        interval_alone=_interval(tested.low_alone, tested.high_alone),
+        p=_number(tested.p),
+        p_bonferroni=_number(tested.p_corrected),
+        p_rank=p_rank if ours.lost or theirs.lost else None,
+        p_divergence=p_divergence if verdict.is_by_divergence else None,
+        verdict=verdict if points.standing.basis is Basis.CONFIRMATORY else None,
     )
 
 
@@ -228,7 +207,7 @@ def _standing(n: int, looks: int, missing: int) -> Standing:
 
 
 def _with_lost_runs(
-    verdict: Verdict, ours: Group, theirs: Group, metric: Metric, p_rank: float, diverges: bool
+    verdict: Verdict, ours: Group, theirs: Group, metric: Metric, agrees: bool, diverges: bool
 ) -> Verdict:
     """Return what is left of a verdict, or what the diverged runs show alone.
 
@@ -239,8 +218,8 @@ def _with_lost_runs(
     """
     p_better = ours.p_better(theirs, metric, worst=[*Lost])
     worse, few = p_better < 0.5, min(len(ours.values), len(theirs.values)) < EXPLORATORY_N
-    agrees = verdict.is_worse if worse else verdict.is_better
-    if agrees and p_rank < ALPHA and not few:
+    says_so = verdict.is_worse if worse else verdict.is_better
+    if says_so and agrees and not few:
         return verdict
     excess = ours.diverged / ours.n - theirs.diverged / theirs.n
     more_diverged = excess > 0 if worse else excess < 0
@@ -299,6 +278,19 @@ def _padded(outcomes: Outcomes) -> dict[str, Floats]:
         name: np.pad(own, (0, longest - len(own)), constant_values=np.nan)
         for name, own in values.items()
     }
+
+
+def _by_seed(outcomes: Outcomes) -> dict[str, Floats]:
+    """Return arrays of all seeds, NaN where a variant has no value of one."""
+    seeds = sorted({seed for runs in outcomes.values() for seed in runs})
+    values = {
+        name: [
+            math.nan if isinstance(v := runs.get(seed, Lost.NO_FIGURE), Lost) else v
+            for seed in seeds
+        ]
+        for name, runs in outcomes.items()
+    }
+    return {name: np.array(own, np.float64) for name, own in values.items()}
 
 
 def _interval(low: float, high: float) -> Interval | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sagan_bench.analysis.statistics import _verdicts, _welch
+from sagan_bench.analysis.intervals import verdicts, welch
 from sagan_bench.analysis.verdicts import Floats, Metric
 
 ANY = Metric("x", "lower", 0.0)  # the hardest: every difference matters
@@ -103,8 +103,8 @@ def measured(draw: Draw) -> list[float]:
     rates = []
     for m, n in SIZES:
         groups = draw(np.random.default_rng([m, n]), (REPEATS, 1 + m, n))
-        verdicts = _verdicts(_welch(groups[:, 1:], groups[:, :1]), ANY)
-        claims = np.char.startswith(verdicts, "better") | np.char.startswith(verdicts, "worse")
+        said = verdicts(welch(groups[:, 1:], groups[:, :1]), ANY)
+        claims = np.char.startswith(said, "better") | np.char.startswith(said, "worse")
         rates.append(float(claims.any(-1).mean()))
     return rates
 

@@ -9,15 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from sagan_bench.analysis import intervals
 from sagan_bench.analysis.groups import newcombe
+from sagan_bench.analysis.intervals import Intervals, verdicts
 from sagan_bench.analysis.power import seeds_needed
-from sagan_bench.analysis.statistics import (
-    _verdicts,
-    _Welch,
-    _welch,
-    compare,
-    summarize,
-)
+from sagan_bench.analysis.statistics import compare, summarize
 from sagan_bench.analysis.verdicts import (
     Basis,
     Comparison,
@@ -176,7 +172,7 @@ def test_diverged_runs_count_as_attempted() -> None:
 
 
 @pytest.mark.parametrize("looks", [1, 2])
-def test_looking_before_adding_seeds_suspends_verdicts(looks: int) -> None:
+def test_looking_before_adding_seeds_suspendsverdicts(looks: int) -> None:
     found, standing = against(FAR, looks=looks), Standing(Basis.EXPLORATORY, looks=looks)
     assert (found.standing, found.verdict, found.seeds_needed) == (standing, None, None)
     assert found.interval == against(FAR).interval
@@ -447,19 +443,19 @@ def drawn(m: int, n: int, spread: str, effects: Sequence[float] = ()) -> Floats:
     return means[:, None] + sds[:, None] * rng.standard_normal((REPEATS, 1 + m, n))
 
 
-def welch(groups: Floats) -> _Welch:
+def welch(groups: Floats) -> Intervals:
     """Test groups (..., 1 + m, n), the baseline first."""
-    return _welch(groups[..., 1:, :], groups[..., :1, :])
+    return intervals.welch(groups[..., 1:, :], groups[..., :1, :])
 
 
-def claims(verdicts: NDArray[np.str_]) -> NDArray[np.bool_]:
+def claims(said: NDArray[np.str_]) -> NDArray[np.bool_]:
     """Return which verdicts prefer one side."""
-    return np.char.startswith(verdicts, "better") | np.char.startswith(verdicts, "worse")
+    return np.char.startswith(said, "better") | np.char.startswith(said, "worse")
 
 
 def worse(groups: Floats) -> NDArray[np.bool_]:
     """Return in which families the first variant is called worse."""
-    return np.char.startswith(_verdicts(welch(groups), ANY)[:, 0], "worse")
+    return np.char.startswith(verdicts(welch(groups), ANY)[:, 0], "worse")
 
 
 @pytest.mark.slow
@@ -468,7 +464,7 @@ def worse(groups: Floats) -> NDArray[np.bool_]:
 @pytest.mark.parametrize("m", [1, 2, 4, 8])
 def test_false_claims_and_coverage_keep_their_bounds(m: int, n: int, spread: str) -> None:
     found = welch(drawn(m, n, spread))
-    false_claims = claims(_verdicts(found, ANY)).any(-1).mean()
+    false_claims = claims(verdicts(found, ANY)).any(-1).mean()
     together = ((found.low <= 0) & (found.high >= 0)).all(-1).mean()
     alone = ((found.low_alone <= 0) & (found.high_alone >= 0)).mean(0)
     print(f"m={m} n={n} {spread}: false claims {false_claims:.4f}, coverage {together:.4f}", end="")
@@ -484,12 +480,12 @@ def test_false_claims_and_coverage_keep_their_bounds(m: int, n: int, spread: str
 @pytest.mark.parametrize("n", [5, 8])
 def test_three_standard_deviations_are_seen_with_8_seeds(n: int, true: int) -> None:
     matters = Metric("x", "lower", 1.0)
-    verdicts = _verdicts(welch(drawn(4, n, "equal", effects=[3.0] * true)), matters)
-    claimed = np.char.startswith(verdicts[:, :true], "worse").mean(0)
+    said = verdicts(welch(drawn(4, n, "equal", effects=[3.0] * true)), matters)
+    claimed = np.char.startswith(said[:, :true], "worse").mean(0)
     print(f"3 sd, n={n}, {true} of 4 true: claimed {claimed.min():.4f}")
-    assert not np.char.startswith(verdicts[:, :true], "better").any()
+    assert not np.char.startswith(said[:, :true], "better").any()
     assert claimed.min() >= {5: 0.7, 8: 0.8}[n]
-    assert claims(verdicts[:, true:]).any(-1).mean() <= 0.07
+    assert claims(said[:, true:]).any(-1).mean() <= 0.07
 
 
 @pytest.mark.slow
@@ -505,7 +501,7 @@ def test_the_seeds_said_to_be_needed_suffice_where_small_effects_do_not_matter(
     assert needed is not None
     n, _ = needed
     power = np.char.startswith(
-        _verdicts(welch(drawn(1, n, "equal", effects=[effect])), metric), verdict
+        verdicts(welch(drawn(1, n, "equal", effects=[effect])), metric), verdict
     ).mean()
     print(f"{effect} sd, {least} matters, m=1: power {power:.4f} with {n} seeds")
     assert 0.78 < power < 0.84
