@@ -153,7 +153,7 @@ def _course(
     stopped, why = None, None
     for n in design.looks:
         there = {name: outcomes.get(name, {}) for name in pair}
-        first = {name: {s: runs[s] for s in seeds[:n] if s in runs} for name, runs in there.items()}
+        first = {k: {s: runs[s] for s in seeds[:n] if s in runs} for k, runs in there.items()}
         unusable = tuple(
             (name, seed) for name, runs in first.items() for seed, value in runs.items()
             if value in (Lost.FAILED, Lost.NO_FIGURE)

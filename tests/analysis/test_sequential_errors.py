@@ -141,6 +141,9 @@ def test_two_standard_deviations_are_seen_after_few_seeds(m: int, most: float) -
     power = float(np.char.startswith(study.said, "worse").mean())
     covered = float(((study.low <= 2.0) & (study.high >= 2.0)).all(-1).mean())
     print(f"{m} pairs: {study.mean_seeds:.2f} seeds a side, power {power:.4f}, {covered:.4f}")
+    assert [study.mean_seeds, 100 * power] == pytest.approx(
+        documented("Seeds a side until it is conclusive")[str(m)], abs=0.15
+    )
     assert power >= 0.98
     assert study.mean_seeds <= most
     assert covered >= 0.95
