@@ -8,9 +8,10 @@ from scipy.optimize import brentq
 
 from sagan_bench.analysis.power import POWER
 from sagan_bench.analysis.sequential import Design
+from sagan_bench.analysis.verdicts import Floats
 
-_LIKELY = (np.arange(200) + 0.5) / 200
-"""Equally probable places of what is estimated."""
+_LIKELY = (np.arange(50) + 0.5) / 50
+"""Equally probable places of an estimated variance."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,26 @@ def foreseen(spread: float, least: float, design: Design) -> list[Sight]:
 
 
 def _sight(n: int, spread: float, least: float, design: Design) -> Sight:
-    price, freedom = design.price(n), (n - 1) * (1 if design.paired else 2)
-    critical, error = float(stats.t.isf(price / 2, freedom)), float(np.sqrt(2 / n))
+    price, error, margin = design.price(n), float(np.sqrt(2 / n)), least / spread
+    half = _half_widths(n, price, design.paired)
 
-    def too_rare(effect: float) -> float:
-        excludes_0 = stats.nct.sf(critical, freedom, effect / error)
-        beyond = stats.norm.cdf((effect - least / spread) / error)
-        return float(min(excludes_0, beyond)) - POWER
+    def claims(effect: float) -> float:
+        return float(stats.norm.sf((np.maximum(half, margin) - effect) / error).mean()) - POWER
 
-    def too_wide(margin: float) -> float:
-        room = margin / error - critical * estimated
-        return float(np.where(room > 0, 2 * stats.norm.cdf(room) - 1, 0.0).mean()) - POWER
+    def shows(margin: float) -> float:
+        inside = 2 * stats.norm.cdf((margin - half) / error) - 1
+        return float(np.maximum(inside, 0).mean()) - POWER
 
-    most = least / spread + 4 * (critical + 4) * error
-    estimated = np.sqrt(stats.chi2.ppf(_LIKELY, freedom) / freedom)
-    claimed, same = (float(brentq(chance, 0, most)) for chance in (too_rare, too_wide))
+    most = margin + half.max() + 4 * error
+    claimed, same = (float(brentq(chance, 0, most)) for chance in (claims, shows))
     return Sight(n, price, spread * claimed, spread * same)
+
+
+def _half_widths(n: int, price: float, paired: bool) -> Floats:
+    """Return equally probable half widths of an interval, in standard deviations of the runs."""
+    estimated = stats.chi2.ppf(_LIKELY, n - 1) / (n - 1)
+    if paired:
+        return np.asarray(stats.t.isf(price / 2, n - 1) * np.sqrt(2 * estimated / n))
+    ours, theirs = estimated[:, None], estimated
+    freedom = (n - 1) * (ours + theirs) ** 2 / (ours**2 + theirs**2)  # Welch and Satterthwaite
+    return np.asarray(stats.t.isf(price / 2, freedom) * np.sqrt((ours + theirs) / n))
