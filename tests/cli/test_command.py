@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 
 from sagan_bench import cli
@@ -40,12 +41,6 @@ from pathlib import Path
 seed, lr, out = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
 """
 FIGURES = '(out / "result.json").write_text(json.dumps({"metrics": {"loss": lr + seed / 100}}))\n'
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 @pytest.fixture
