@@ -245,7 +245,7 @@ def test_the_command_may_stand_in_the_file(study: Path) -> None:
     assert ablate(study) == 0
 
 
-def test_no_shell_is_between_unless_it_is_asked_for(study: Path) -> None:
+def test_no_shell_is_between_unless_it_is_named(study: Path) -> None:
     awkward = "a b; touch {x} $HOME '\""
     text = '(out / "given").write_text(sys.argv[4])\n'
     command = quick(study.parent, text) + " {note}"

@@ -9,8 +9,8 @@ from example_programs import SOURCE, VALUES, leave_programs
 from example_reports import leave_study
 
 from sagan_bench.analysis.asking import about
-from sagan_bench.analysis.collection import gather
 from sagan_bench.analysis.comparison import Kind, findings
+from sagan_bench.analysis.gathering import gather
 from sagan_bench.analysis.question import Measure, Question
 from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.core.errors import UserError
