@@ -13,8 +13,9 @@ from typing import Any, get_args
 import pandas as pd
 
 from sagan_bench.analysis.asking import about
-from sagan_bench.analysis.collection import RunSet, together
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.comparison import Findings
+from sagan_bench.analysis.gathering import together
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS

@@ -85,9 +85,8 @@ def ablate(
 
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
-    own = {file.name: file.described for file in load_own(with_)}
     where = Where.of(jobs, device, engine, in_process)
-    requested = _requested(study, data, steps, sets or [], own, preset=preset, command=command)
+    requested = _requested(study, data, steps, sets or [], with_, preset=preset, command=command)
     planned = ablation.plan(
         requested,
         ablation.folder_of(requested, runs, name),
@@ -111,13 +110,14 @@ def _requested(
     data: str | None,
     steps: int | None,
     sets: list[str],
-    own: dict[str, Any],
+    with_: list[Path] | None,
     **fields: str | None,
 ) -> "Study":
     """Return the study that is asked for; blocks of one's own join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
     from sagan_bench.experiments.study import blocks_in, load, of_blocks
 
+    own = {file.name: file.described for file in load_own(with_)}
     settings: dict[str, Any] = dict(map(parse_set, sets))
     if data:
         settings["data.source"] = data

@@ -12,7 +12,8 @@ from sagan_bench.config.diff import listed
 from sagan_bench.config.naming import OWN, contradictions
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import suffix
-from sagan_bench.experiments.tuning.findings import SearchFindings, looked
+from sagan_bench.experiments.tuning.findings import looked
+from sagan_bench.experiments.tuning.searched import SearchFindings
 from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report.document import TuningFindings
 from sagan_bench.report.formats import plural

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sagan_bench.analysis import asking, comparison
-from sagan_bench.analysis.collection import RunSet, gather
+from sagan_bench.analysis.collection import RunSet
+from sagan_bench.analysis.gathering import gather
 from sagan_bench.experiments import findings as studies
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import findings as tunings

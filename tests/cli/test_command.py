@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 
 from sagan_bench import cli
@@ -40,12 +41,6 @@ from pathlib import Path
 seed, lr, out = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
 """
 FIGURES = '(out / "result.json").write_text(json.dumps({"metrics": {"loss": lr + seed / 100}}))\n'
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 @pytest.fixture
@@ -250,7 +245,7 @@ def test_the_command_may_stand_in_the_file(study: Path) -> None:
     assert ablate(study) == 0
 
 
-def test_no_shell_is_between_unless_it_is_asked_for(study: Path) -> None:
+def test_no_shell_is_between_unless_it_is_named(study: Path) -> None:
     awkward = "a b; touch {x} $HOME '\""
     text = '(out / "given").write_text(sys.argv[4])\n'
     command = quick(study.parent, text) + " {note}"

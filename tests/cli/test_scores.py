@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import run
 
 import sagan_bench as sb
-from sagan_bench import cli
 from sagan_bench.core.errors import UserError
 from sagan_bench.report.document import Document, RunRow, read
 from sagan_bench.runs.program import RESERVED
@@ -37,18 +37,17 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(capsys: Out, text: str | bytes, *options: str, name: str = "scores.csv") -> tuple[int, str]:
+def compare(
+    capsys: Out, text: str | bytes, *options: str, name: str = "scores.csv"
+) -> tuple[int, str]:
     """Return the exit code of comparing a file of this content, and what was printed."""
     Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["compare", name, *options])
-    out = capsys.readouterr()
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code, out.err if exit_.value.code else out.out
+    code, out = run("compare", name, *options), capsys.readouterr()
+    return code, out.err if code else out.out
 
 
 def judged(capsys: Out, text: str | bytes, *options: str, name: str = "scores.csv") -> Any:
-    code, said = run(capsys, text, *options, "--json", name=name)
+    code, said = compare(capsys, text, *options, "--json", name=name)
     assert code == 0, said
     return json.loads(said)
 
@@ -73,7 +72,7 @@ def test_twenty_scores_give_a_verdict(capsys: Out) -> None:
 
 
 def test_the_words_say_whose_declaration_it_is(capsys: Out) -> None:
-    said = run(capsys, TEXT, *DECLARED)[1]
+    said = compare(capsys, TEXT, *DECLARED)[1]
     assert "are as declared on the command line: no study shows that they were fixed" in said
     assert "Post hoc" not in said
     assert "differs in" not in said
@@ -99,21 +98,21 @@ def test_looks_make_it_exploratory(capsys: Out) -> None:
 def test_a_metric_of_somebody_elses_needs_a_direction(capsys: Out) -> None:
     text = TEXT.replace("fid", "my score %")
     options = [*DECLARED[:2], "--metric", "my score %", *DECLARED[4:]]
-    code, said = run(capsys, text, *options)
+    code, said = compare(capsys, text, *options)
     assert (code, "say which values of my score % are, lower or higher" in said) == (2, True)
     ways = {"lower": "better by as much as matters", "higher": "worse by as much as matters"}
     for way, verdict in ways.items():
         said = judged(capsys, text, *options, "--better", way)
         assert verdicts(said)["attn"] == verdict
         assert said["primary"]["label"] == "my score %"
-    assert run(capsys, TEXT, *DECLARED, "--better", "higher")[0] == 2
+    assert compare(capsys, TEXT, *DECLARED, "--better", "higher")[0] == 2
     assert verdicts(judged(capsys, TEXT, *DECLARED, "--better", "lower"))["attn"]
 
 
 def test_the_page_and_exports_of_a_table(capsys: Out) -> None:
     rows = [line + f",{i / 7},note {i}" for i, line in enumerate(TEXT.splitlines()[1:])]
     text = "\n".join(["variant,seed,fid,beauty,notes", *rows])
-    run(capsys, text, *DECLARED, "--report")
+    compare(capsys, text, *DECLARED, "--report")
     folder = Path("reports/scores")
     document = read(folder / "data" / "report.json")
     assert isinstance(document, Document)
@@ -131,7 +130,7 @@ def test_the_page_and_exports_of_a_table(capsys: Out) -> None:
 
 @pytest.mark.parametrize("form", ["--csv", "--latex", "--markdown"])
 def test_all_forms(capsys: Out, form: str) -> None:
-    assert "attn" in run(capsys, TEXT, *DECLARED, form)[1]
+    assert "attn" in compare(capsys, TEXT, *DECLARED, form)[1]
 
 
 SAME: dict[str, Callable[[str], str | bytes]] = {
@@ -192,7 +191,7 @@ WRONG: dict[str, tuple[Callable[[str], str | bytes], str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_in_a_table_is_said(capsys: Out, what: str) -> None:
     change, words = WRONG[what]
-    code, said = run(capsys, change(TEXT), *DECLARED)
+    code, said = compare(capsys, change(TEXT), *DECLARED)
     assert code == 2
     assert words in said
     assert said.startswith("error: ")
@@ -210,24 +209,20 @@ def test_what_is_wrong_in_a_table_is_said(capsys: Out, what: str) -> None:
     ],
 )
 def test_what_is_wrong_in_the_options_is_said(capsys: Out, options: list[str], words: str) -> None:
-    code, said = run(capsys, TEXT, *options)
+    code, said = compare(capsys, TEXT, *options)
     assert code == 2
     assert words in said
 
 
 def test_a_table_of_several_metrics_asks_which_decides(capsys: Out) -> None:
     text = "\n".join([line + ",1" for line in TEXT.splitlines()]).replace("fid,1", "fid,kid_mean")
-    code, said = run(capsys, text, "--baseline", "plain")
+    code, said = compare(capsys, text, "--baseline", "plain")
     assert (code, "--metric: say which decides: fid, kid_mean" in said) == (2, True)
 
 
 def test_options_of_tables_are_for_tables(capsys: Out, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["compare", "nothing", "--baseline", "x", "--looks", "1"])
-    assert exit_.value.code == 2
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["compare", "missing.csv", "--baseline", "x"])
-    assert exit_.value.code == 2
+    assert run("compare", "nothing", "--baseline", "x", "--looks", "1") == 2
+    assert run("compare", "missing.csv", "--baseline", "x") == 2
     assert "cannot read missing.csv" in capsys.readouterr().err
 
 
@@ -235,7 +230,7 @@ def test_names_of_other_things_are_no_metrics(capsys: Out) -> None:
     """A column of steps is no metric: it would stand where the steps of a run stand."""
     text = "\n".join([line + ",90" for line in TEXT.splitlines()]).replace("fid,90", "fid,steps")
     assert verdicts(judged(capsys, text, "--baseline", "plain"))
-    code, said = run(capsys, text, "--baseline", "plain", "--metric", "steps")
+    code, said = compare(capsys, text, "--baseline", "plain", "--metric", "steps")
     assert (code, "name of something else in reports" in said) == (2, True)
     assert set(RunRow.model_fields) <= RESERVED
 
@@ -243,7 +238,7 @@ def test_names_of_other_things_are_no_metrics(capsys: Out) -> None:
 def test_markup_in_names_stays_text(capsys: Out) -> None:
     text = TEXT.replace("attn", "<b>x").replace("fid", '"<i>m"')
     options = ["--baseline", "plain", "--better", "lower", "--report", "--metric", "<i>m"]
-    assert run(capsys, text, *options)[0] == 0
+    assert compare(capsys, text, *options)[0] == 0
     page = Path("reports/scores/index.html").read_text()
     assert "<b>x" not in page
     assert "<i>m" not in page

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from example_scores import Tiny, figures, pictures, registered, tiny
 from PIL import Image
 from torch import Tensor
@@ -14,7 +15,6 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import register_feature_extractor
 
-from sagan_bench import cli
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data.decoding import Geometry
@@ -142,11 +142,8 @@ def test_too_few_pictures_make_figures_doubtful(folders: Folders) -> None:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["score", *options])
-    out = capsys.readouterr()
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code, out.err if exit_.value.code else out.out
+    code, out = run("score", *options), capsys.readouterr()
+    return code, out.err if code else out.out
 
 
 def test_the_command_line(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run
 
-from sagan_bench import cli
 from sagan_bench.cli import signals
 from sagan_bench.cli.init import FOLDER, TEMPLATES
 from sagan_bench.core import extensions
@@ -424,12 +424,6 @@ def test_what_trains_first_requires_no_error(
             extensions.load(written(tmp_path, BLOCK.format(more=more, facts="pass")))
         )
     assert "declare deliberate = ('softmax over queries',)" in caplog.text
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 @pytest.mark.parametrize("what", sorted(TEMPLATES))

@@ -253,7 +253,7 @@ def test_everything_but_the_class_tables_of_g_has_spectral_norm() -> None:
 
 
 @pytest.mark.parametrize("kind", ["hidden", "none"])
-def test_spectral_norm_is_where_it_was_asked_for(kind: str) -> None:
+def test_spectral_norm_is_where_it_was_set(kind: str) -> None:
     config = small(*(f"model.spectral_norm.{net}={kind}" for net in NETWORKS))
     for network in skeleton(config):
         names = {n for n in plain_names(network) if "parametrizations" in n}

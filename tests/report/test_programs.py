@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import run
 from example_programs import SOURCE, VALUES, leave_programs
 from example_reports import leave_study
 
-from sagan_bench import cli
 from sagan_bench.analysis.asking import about
-from sagan_bench.analysis.collection import gather
 from sagan_bench.analysis.comparison import Kind, findings
+from sagan_bench.analysis.gathering import gather
 from sagan_bench.analysis.question import Measure, Question
 from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.core.errors import UserError
@@ -26,10 +26,8 @@ PAIRS = (("attn8", "plain"),)
 
 
 def printed(capsys: Out, *arguments: str, code: int = 0) -> str:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(list(arguments))
-    out = capsys.readouterr()
-    assert exit_.value.code == code, out.err
+    ended, out = run(*arguments), capsys.readouterr()
+    assert ended == code, out.err
     return out.out if code == 0 else out.err
 
 
