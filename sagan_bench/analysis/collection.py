@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
+from sagan_bench.analysis.question import Collapse
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.analysis.verdicts import Lost
 from sagan_bench.config.diff import Difference, differences
@@ -25,6 +26,7 @@ class RunSet:
         begun: still to be finished.
         unread: how many could not be read.
         unplanned: runs that the plan does not name, which are left out.
+        collapse: what counts as diverged though it finished.
         protocols: of the final scores of averaged weights: sampling seed -> protocol.
         other_protocols: likewise, of extractors that metrics name: extractor -> seed -> protocol.
     """
@@ -35,6 +37,7 @@ class RunSet:
     protocols: Mapping[int, AnyProtocol]
     other_protocols: Mapping[str, Mapping[int, AnyProtocol]] = field(default_factory=dict)
     unplanned: tuple[Path, ...] = ()
+    collapse: Collapse | None = None
 
     @property
     def unfinished(self) -> tuple[Path, ...]:
@@ -127,9 +130,25 @@ class RunSet:
     def outcomes(self, value: Callable[[Run], float | None]) -> dict[str, dict[int, float | Lost]]:
         """Return variant -> seed -> value, or why there is none."""
         return {
-            variant: {run.seed: outcome(run, value) for run in runs}
+            variant: {run.seed: self.outcome(run, value) for run in runs}
             for variant, runs in self.variants.items()
         }
+
+    def outcome(self, run: Run, value: Callable[[Run], float | None]) -> float | Lost:
+        """Return a value of a run that is over, or why there is none."""
+        if run.lost:
+            return Lost.DIVERGED if run.record.status == Status.DIVERGED else Lost.FAILED
+        if self.has_collapsed(run):
+            return Lost.DIVERGED
+        figure = value(run)
+        return Lost.NO_FIGURE if figure is None else figure
+
+    def has_collapsed(self, run: Run) -> bool:
+        """Return whether a run that finished counts as diverged, as was declared."""
+        if self.collapse is None or run.lost:
+            return False
+        value = self.value(run, self.collapse.metric)
+        return value is not None and self.collapse.has(value)
 
     def _scores(self, run: Run, owner: str | None, weights: Weights) -> list[Score]:
         """Return the final scores that count: of one protocol for all runs, at all its seeds."""
@@ -165,14 +184,6 @@ class RunSet:
     def at_the_end(self, metric: str, weights: Weights = "ema") -> Callable[[Run], float | None]:
         """Return what gives a run's final value."""
         return partial(self.value, metric=metric, weights=weights)
-
-
-def outcome(run: Run, value: Callable[[Run], float | None]) -> float | Lost:
-    """Return a value of a run that is over, or why there is none."""
-    if run.lost:
-        return Lost.DIVERGED if run.record.status == Status.DIVERGED else Lost.FAILED
-    figure = value(run)
-    return Lost.NO_FIGURE if figure is None else figure
 
 
 def of_known_length(runs: Sequence[Run]) -> list[Run]:

@@ -7,14 +7,15 @@ says so.  docs/statistics.md states the rule.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from sagan_bench.analysis import costs, paper, statistics
+from sagan_bench.analysis import costs, paper, sequential, statistics
 from sagan_bench.analysis.budget import BudgetCurve, Unit
 from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.costs import Absence
 from sagan_bench.analysis.limits import Doubt, doubts
 from sagan_bench.analysis.question import Question
+from sagan_bench.analysis.sequential import Course
 from sagan_bench.analysis.variants import Variant, idle, variant
 from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Pair, Standing
 from sagan_bench.config.diff import Difference
@@ -74,6 +75,7 @@ class Findings:
         primary: the reading that decides.
         secondary: readings that are described.
         by_budget: the difference of each pair at every budget, from scores on the way.
+        courses: of a study that grows until it is conclusive: each pair from look to look.
         doubts: in which way runs look unlike what the rule was measured on.
         paper: the variants beside a published table.
         differences: variant -> (key, in its baseline, in the variant): all that changes results.
@@ -85,6 +87,7 @@ class Findings:
     primary: Reading
     secondary: tuple[Reading, ...]
     by_budget: tuple[BudgetCurve, ...]
+    courses: tuple[Course, ...]
     doubts: tuple[Doubt, ...]
     paper: tuple[paper.PaperLine, ...]
     differences: dict[str, list[Difference]]
@@ -104,6 +107,20 @@ class Findings:
         return {**protocols[0].model_dump(mode="json"), "sampling_seed": seeds}
 
 
+class _Asked(NamedTuple):
+    """What is compared: runs, the question, and how far each of its pairs has come."""
+
+    runs: RunSet
+    question: Question
+    courses: Mapping[Pair, Course]
+    """Of a study that grows until it is conclusive."""
+
+    @property
+    def missing(self) -> int:
+        """Runs still to come."""
+        return missing_runs(self.question, self.runs)
+
+
 def findings(runs: RunSet, question: Question) -> Findings:
     """Return what can be said.
 
@@ -120,19 +137,23 @@ def findings(runs: RunSet, question: Question) -> Findings:
         raise UserError(f"these runs have no {metric}; they have {', '.join(known)}")
     pairs = tuple(pair for pair in question.pairs if all(name in runs.variants for name in pair))
     question = replace(question, pairs=pairs)
+    runs = replace(runs, collapse=question.measure.collapse)
     order = [*(name for compared, base in pairs for name in (base, compared)), *runs.variants]
     variants = tuple(variant(name, runs, question.measure) for name in dict.fromkeys(order))
-    primary = _at_the_end(Kind.PRIMARY, metric, runs, question)
-    secondary = tuple(_secondary(runs, question))
-    flops = [c for r in secondary if r.kind is Kind.EQUAL_FLOPS for c in r.comparisons]
     outcomes = runs.outcomes(runs.at_the_end(metric))
+    courses = _courses(outcomes, question, _how(question, runs, metric))
+    asked = _Asked(runs, question, {course.pair: course for course in courses})
+    primary = _at_the_end(Kind.PRIMARY, metric, asked)
+    secondary = tuple(_secondary(asked))
+    flops = [c for r in secondary if r.kind is Kind.EQUAL_FLOPS for c in r.comparisons]
     return Findings(
         question=question,
         runs=runs,
         variants=variants,
         primary=replace(primary, comparisons=costs.with_cost(primary.comparisons, flops, runs)),
         secondary=tuple(map(_described, secondary)),
-        by_budget=costs.by_budget(primary.comparisons, metric, runs),
+        by_budget=_by_budget(primary, asked),
+        courses=courses,
         doubts=tuple(dict.fromkeys(doubt for pair in pairs for doubt in doubts(outcomes, pair))),
         paper=tuple(paper.lines(question, variants, runs)),
         differences={
@@ -144,20 +165,40 @@ def findings(runs: RunSet, question: Question) -> Findings:
 
 
 def missing_runs(question: Question, runs: RunSet) -> int:
-    """Return how many runs are still to come."""
+    """Return how many runs are still to come; of a study that grows, for its next looks."""
+    if question.design:
+        outcomes = runs.outcomes(runs.at_the_end(question.measure.metric))
+        how = _how(question, runs, question.measure.metric)
+        courses = _courses(outcomes, question, how)
+        return len({cell for course in courses for cell in course.missing})
     if question.planned is None:
         return len(runs.unfinished)
     return len(set(question.planned) - {(run.variant, run.seed) for run in runs.attempted})
 
 
-def _secondary(runs: RunSet, question: Question) -> Iterator[Reading]:
+def _courses(outcomes: Mapping[str, Any], question: Question, how: Metric) -> tuple[Course, ...]:
+    if question.design is None:
+        return ()
+    return sequential.courses(outcomes, question.pairs, how, question.design, question.order)
+
+
+def _by_budget(primary: Reading, asked: _Asked) -> tuple[BudgetCurve, ...]:
+    """Return the differences by budget; those of a study that was looked at are described."""
+    curves = costs.by_budget(primary.comparisons, primary.metric, asked.runs)
+    if asked.question.design is None:
+        return curves
+    return tuple(replace(curve, basis=Basis.SECONDARY.value) for curve in curves)
+
+
+def _secondary(asked: _Asked) -> Iterator[Reading]:
+    runs, question, _ = asked
     primary = question.measure.metric
     theirs = runs.program.better if runs.program else {}
     for metric in dict.fromkeys((*leading(), *theirs)):
         if metric != primary and metric in runs.metrics:
-            yield _at_the_end(Kind.END, metric, runs, question)
+            yield _at_the_end(Kind.END, metric, asked)
     if runs.program is None:
-        yield _at_the_end(Kind.RAW, primary, runs, question)
+        yield _at_the_end(Kind.RAW, primary, asked)
     if absent := costs.on_the_way(primary, runs):
         if runs.program:
             return
@@ -166,25 +207,26 @@ def _secondary(runs: RunSet, question: Question) -> Iterator[Reading]:
             yield Reading(kind, primary, how, absent=absent)
         return
     for kind in (Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS):
-        yield from _at_equal(kind, runs, question)
+        yield from _at_equal(kind, asked)
     best = max if _how(question, runs, primary).better == "higher" else min
     values = runs.outcomes(lambda run: best(value for _, value in run.curve(primary)))
-    yield _reading(Kind.BEST, primary, values, runs, question)
+    yield _reading(Kind.BEST, primary, values, asked)
 
 
-def _at_the_end(kind: Kind, metric: str, runs: RunSet, question: Question) -> Reading:
-    values = runs.at_the_end(metric, "raw" if kind is Kind.RAW else "ema")
-    return _reading(kind, metric, runs.outcomes(values), runs, question)
+def _at_the_end(kind: Kind, metric: str, asked: _Asked) -> Reading:
+    values = asked.runs.at_the_end(metric, "raw" if kind is Kind.RAW else "ema")
+    return _reading(kind, metric, asked.runs.outcomes(values), asked)
 
 
-def _at_equal(kind: Kind, runs: RunSet, question: Question) -> Iterator[Reading]:
+def _at_equal(kind: Kind, asked: _Asked) -> Iterator[Reading]:
     """Yield the pairs compared where both had spent as much, and why others are not."""
+    runs, question, _ = asked
     metric, cost = question.measure.metric, kind.value.lower()
     outcomes, absences = costs.at_equal(Unit(cost), question.pairs, metric, runs)
     there = [pair for pair in question.pairs if pair not in absences]
     if there:
         keys = [(costs.of_pair(pair[0], pair), costs.of_pair(pair[1], pair)) for pair in there]
-        reading = _reading(kind, metric, outcomes, runs, question, there, keys)
+        reading = _reading(kind, metric, outcomes, asked, there, keys)
         named = (
             replace(c, variant=compared, baseline=f"{baseline} (budget of {compared})")
             for c, (compared, baseline) in zip(reading.comparisons, there, strict=True)
@@ -201,17 +243,24 @@ def _reading(
     kind: Kind,
     metric: str,
     outcomes: Mapping[str, Any],
-    runs: RunSet,
-    question: Question,
+    asked: _Asked,
     pairs: Sequence[Pair] = (),
     keys: Sequence[Pair] = (),
 ) -> Reading:
     """Compare ``outcomes`` by the question's pairs, or by some, whose keys may say more."""
-    how = _how(question, runs, metric)
-    pairs, missing = pairs or question.pairs, missing_runs(question, runs)
-    compared = statistics.compare(
-        outcomes, keys or pairs, how, looks=question.looks, missing=missing
-    )
+    runs, question, courses = asked
+    how, pairs = _how(question, runs, metric), pairs or question.pairs
+    keys = keys or pairs
+    if question.design is None:
+        compared = statistics.compare(
+            outcomes, keys, how, looks=question.looks, missing=asked.missing,
+            paired=question.measure.paired,
+        )  # fmt: skip
+    else:
+        compared = tuple(
+            sequential.at_look(outcomes, key, how, courses[pair], question.design, question.order)
+            for key, pair in zip(keys, pairs, strict=True)
+        )
     withheld = (
         _withheld(comparison, pair, question, runs)
         for comparison, pair in zip(compared, pairs, strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sagan_bench.analysis import budget
 from sagan_bench.analysis.budget import BudgetCurve, Spent, Unit, Withheld
-from sagan_bench.analysis.collection import RunSet, outcome
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.variants import median_of
 from sagan_bench.analysis.verdicts import Basis, Comparison, Pair, Runs, Standing, Verdict
 from sagan_bench.config.diff import differences
@@ -146,7 +146,7 @@ def at_equal(
         for name in pair:
             step = least / rates[name]
             outcomes[of_pair(name, pair)] = {
-                run.seed: outcome(run, lambda run, step=step: _at(run.curve(metric), step))  # type: ignore[misc]
+                run.seed: runs.outcome(run, lambda run, step=step: _at(run.curve(metric), step))  # type: ignore[misc]
                 for run in runs.variants[name]
             }
     return outcomes, absences
@@ -210,7 +210,7 @@ def _described(curve: BudgetCurve, basis: Basis, runs: RunSet) -> BudgetCurve:
 
 
 def _spent(name: str, metric: str, runs: RunSet) -> Spent:
-    finished = [run for run in runs.variants[name] if not run.lost]
+    finished = [run for run in runs.variants[name] if not (run.lost or runs.has_collapsed(run))]
     seconds = median_of(run.record.cost.train_sec for run in finished)
     return Spent(
         curves=tuple(run.curve(metric) for run in finished),

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.power import POWER
-from sagan_bench.analysis.sequential import Design
 from sagan_bench.analysis.verdicts import Floats
 
 _LIKELY = (np.arange(50) + 0.5) / 50

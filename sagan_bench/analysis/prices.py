@@ -7,40 +7,20 @@ error-spending schedule (Lan and DeMets, Biometrika 1983, 70, 659), which has no
 """
 
 import math
-from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+from sagan_bench.analysis.design import looks
 from sagan_bench.analysis.verdicts import ALPHA, Floats
 
-FIRST_LOOKS = (5, 8, 12, 16, 20)
-GROWTH = 1.3
-"""Of the looks that follow."""
 KEPT = 0.1
 """Share of the error that is kept for looks beyond the horizon, without end."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(101)
-
-
-def looks(horizon: int, most: int) -> list[int]:
-    """Return the seeds a group after which a study is looked at, up to ``most``.
-
-    Args:
-        horizon: seeds that it was begun for: a look too.
-        most: the last.
-    """
-    beyond = takewhile(lambda n: n <= most, _beyond(FIRST_LOOKS[-1]))
-    return sorted(n for n in {*FIRST_LOOKS, horizon, *beyond} if n <= most)
-
-
-def _beyond(n: int) -> Iterator[int]:
-    while True:
-        n = round(GROWTH * n)
-        yield n
 
 
 def spent(n: int, horizon: int, alpha: float) -> float:

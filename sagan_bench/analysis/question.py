@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from sagan_bench.analysis.design import Cell, Design
 from sagan_bench.analysis.verdicts import Pair
 from sagan_bench.config.schema import Section
 from sagan_bench.core.names import closest
@@ -22,10 +23,20 @@ from sagan_bench.evaluation.metrics import shown
 from sagan_bench.models.placed import Placed
 from sagan_bench.runs.program import Better
 
-Cell = tuple[str, int]
-"""A variant and a training seed."""
 Settings = dict[str, Any]
 """Dotted key of the configuration -> value."""
+
+
+class Collapse(NamedTuple):
+    """A finished run whose metric is beyond a bound counts as diverged."""
+
+    metric: str
+    is_above: bool
+    bound: float
+
+    def has(self, value: float) -> bool:
+        """Return whether a run of that value has collapsed."""
+        return value > self.bound if self.is_above else value < self.bound
 
 
 class Measure(Section):
@@ -40,10 +51,15 @@ class Measure(Section):
     better: Better | None = Field(
         None, description="which values are, of a metric that another program gives"
     )
+    lost: str | None = Field(
+        None, description="what counts as diverged though it finished, such as 'fid > 150'"
+    )
+    paired: bool = Field(False, description="compare runs of the same seed")
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
         self.least  # noqa: B018  # refuses what is neither
+        self.collapse  # noqa: B018  # likewise
         own = METRICS[self.metric].better if self.metric in METRICS else None
         if own is None and self.better is None:
             hint = "of a metric of your own, say with better = 'lower' or 'higher' which values are"
@@ -55,9 +71,10 @@ class Measure(Section):
 
     @model_serializer(mode="wrap")
     def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """``better`` is younger than measures, and left out where it is the metric's own."""
+        """What is younger than measures is left out where it says nothing."""
         fields: dict[str, Any] = handler(self)
-        return {key: value for key, value in fields.items() if key != "better" or value}
+        young = ("better", "lost", "paired")
+        return {key: value for key, value in fields.items() if key not in young or value}
 
     @property
     def least(self) -> tuple[float, bool]:
@@ -68,6 +85,21 @@ class Measure(Section):
         if not share:
             raise ValueError(f"min_effect = {self.min_effect!r}: expected a number, or '5%'")
         return float(share[1]) / 100, True
+
+    @property
+    def collapse(self) -> "Collapse | None":
+        """What counts as diverged though it finished."""
+        if self.lost is None:
+            return None
+        said = re.fullmatch(
+            r"\s*([A-Za-z]\w*)\s*([<>])\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*", self.lost
+        )
+        try:
+            return Collapse(said[1], said[2] == ">", float(said[3]))  # type: ignore[index]
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"lost = {self.lost!r}: expected a metric, < or >, and a number, as in 'fid > 150'"
+            ) from None
 
 
 class PaperRow(Section):
@@ -122,6 +154,10 @@ class Question:
     where: str = ""
     comparable: bool = True
     looks: int = 0
+    design: Design | None = None
+    """Of a study that grows until it is conclusive."""
+    order: tuple[int, ...] = ()
+    """The seeds in the order in which such a study takes them."""
     planned: Collection[Cell] | None = None
     """What the plan has; None for runs that no plan names."""
     facts: Mapping[str, Facts] = field(default_factory=dict)

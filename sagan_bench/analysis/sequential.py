@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from sagan_bench.analysis import statistics
-from sagan_bench.analysis.prices import looks, prices
+from sagan_bench.analysis.design import Cell, Design
 from sagan_bench.analysis.verdicts import (
     Comparison,
     Floats,
@@ -28,34 +28,6 @@ from sagan_bench.analysis.verdicts import (
 
 HOPELESS = 0.1
 """Chance of a verdict at the horizon below which a pair stops."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """What is fixed when such a study begins.
-
-    Attributes:
-        pairs: how many are compared; they share the error equally, also when some have stopped.
-        horizon: seeds a group that it was begun for; its prices are by it.
-        most: seeds a group at which it ends; may be raised, which changes no price.
-        futility: stop pairs that will hardly be decided by the horizon.
-        paired: compare runs of the same seed.
-    """
-
-    pairs: int
-    horizon: int
-    most: int
-    futility: bool = True
-    paired: bool = False
-
-    @property
-    def looks(self) -> list[int]:
-        """Seeds a group after which there is a look."""
-        return looks(self.horizon, self.most)
-
-    def price(self, n: int) -> float:
-        """Return the level of the look at n seeds."""
-        return prices(self.pairs, self.horizon, self.most)[n]
 
 
 class Stop(StrEnum):
@@ -98,14 +70,21 @@ class Course:
         looks: all that runs allow; what is beyond the stop is shown, and decides nothing.
         stopped: the place in ``looks`` at which the pair stopped; null while it is open.
         why: it stopped.
-        waiting: (variant, seed) of runs that failed or have no figure, so that the next look waits.
+        waiting: cells that failed or have no figure, so that the next look waits.
+        missing: cells that the next look needs and that are not over; none once it has stopped.
     """
 
     pair: Pair
     looks: tuple[Look, ...]
     stopped: int | None = None
     why: Stop | None = None
-    waiting: tuple[tuple[str, int], ...] = ()
+    waiting: tuple[Cell, ...] = ()
+    missing: tuple[Cell, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it gets more seeds."""
+        return self.why is None
 
     @property
     def decisive(self) -> Look | None:
@@ -154,12 +133,13 @@ def _course(
     for n in design.looks:
         there = {name: outcomes.get(name, {}) for name in pair}
         first = {k: {s: runs[s] for s in seeds[:n] if s in runs} for k, runs in there.items()}
-        unusable = tuple(
-            (name, seed) for name, runs in first.items() for seed, value in runs.items()
-            if value in (Lost.FAILED, Lost.NO_FIGURE)
-        )  # fmt: skip
-        if unusable or any(len(runs) < n for runs in first.values()):
-            return Course(pair, tuple(taken), stopped, why, unusable if stopped is None else ())
+        unusable = [(k, seed) for k, runs in first.items() for seed, value in runs.items()
+                    if value in (Lost.FAILED, Lost.NO_FIGURE)]  # fmt: skip
+        missing = [(k, seed) for seed in seeds[:n] for k in reversed(pair) if seed not in first[k]]
+        if unusable or missing:
+            if stopped is None:
+                return Course(pair, tuple(taken), None, None, tuple(unusable), tuple(missing))
+            break
         look = _look(first, pair, metric, design, n)
         taken.append(look)
         if stopped is None and (why := _stop(look, design)):
@@ -178,6 +158,38 @@ def _look(first: Outcomes, pair: Pair, metric: Metric, design: Design, n: int) -
         )
         chance = float(left)
     return Look(n, price, comparison, chance)
+
+
+def at_look(
+    outcomes: Outcomes,
+    pair: Pair,
+    metric: Metric,
+    course: Course,
+    design: Design,
+    seeds: Sequence[int],
+) -> Comparison[Standing]:
+    """Compare two variants by any measure as their pair stands: its seeds, its price.
+
+    A pair that is still open, or for whose first look runs are missing, has no verdict.
+
+    Args:
+        outcomes: by that measure.
+        pair: keys of it.
+        metric: what it is.
+        course: of the pair.
+        design: of the study.
+        seeds: in the order in which the study takes them.
+    """
+    look = course.decisive
+    n = look.n if look else design.looks[0]
+    first = {
+        name: {s: outcomes[name][s] for s in seeds[:n] if s in outcomes[name]} for name in pair
+    }
+    missing = max(1, len(course.missing)) if course.is_open else 0
+    (comparison,) = statistics.compare(
+        first, [pair], metric, missing=missing, level=design.price(n), paired=design.paired
+    )
+    return comparison
 
 
 def _stop(look: Look, design: Design) -> Stop | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from sagan_bench.analysis import statistics
-from sagan_bench.analysis.collection import RunSet, outcome
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.question import Measure
 from sagan_bench.analysis.settling import Ending, settled
 from sagan_bench.analysis.verdicts import Idle, Lost, Pair, Summary
@@ -70,7 +70,7 @@ class Variant:
 def variant(name: str, runs: RunSet, measure: Measure) -> Variant:
     """Return what the runs of a variant come to by a measure."""
     metric, own = measure.metric, runs.variants[name]
-    outcomes = {run.seed: outcome(run, runs.at_the_end(metric)) for run in own}
+    outcomes = {run.seed: runs.outcome(run, runs.at_the_end(metric)) for run in own}
     values = {seed: None if isinstance(x, Lost) else x for seed, x in outcomes.items()}
     least, relative = measure.least
     endings = _endings(own, metric, least, relative)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from sagan_bench.analysis.prices import boundaries, looks, prices, spent
+from sagan_bench.analysis.design import looks
+from sagan_bench.analysis.prices import boundaries, prices, spent
 
 GRID = (5, 8, 12, 16, 20, 26, 34, 44, 57, 74, 96)
 TABLE = {

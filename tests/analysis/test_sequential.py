@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sagan_bench.analysis import sequential
-from sagan_bench.analysis.sequential import Course, Design, Stop, courses
+from sagan_bench.analysis.design import Design
+from sagan_bench.analysis.sequential import Course, Stop, courses
 from sagan_bench.analysis.verdicts import Lost, Metric, Runs, Verdict
 
 FID = Metric("FID", "lower", min_effect=1.0)

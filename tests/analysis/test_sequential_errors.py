@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from test_false_claims import Draw, collapsing, lognormal, normal, scaled
 
+from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.intervals import Intervals, by_pairs, verdicts, welch
-from sagan_bench.analysis.sequential import HOPELESS, Design, chance_at_the_horizon
+from sagan_bench.analysis.sequential import HOPELESS, chance_at_the_horizon
 from sagan_bench.analysis.verdicts import Floats, Metric, Verdict
 
 REPEATS = 10_000
