@@ -192,6 +192,8 @@ def print_findings(findings: "Findings", numbers: "Numbers") -> None:
         say(f"  note: {caveat}")
     if to_come := _to_come(numbers):
         say(f"  still to come: {by_variant(to_come)}")
+    for course in findings.courses:
+        say(f"  {course.sentence}")
     say()
     for variant, differs in findings.differences.items():
         say(f"{variant} differs in {changes(differs) or 'nothing that changes results'}")

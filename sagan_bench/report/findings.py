@@ -9,7 +9,7 @@ from sagan_bench.analysis.comparison import Reading as Numbers
 from sagan_bench.analysis.costs import Absence
 from sagan_bench.analysis.variants import Variant
 from sagan_bench.analysis.verdicts import Basis, Verdict
-from sagan_bench.report import readings
+from sagan_bench.report import courses, readings
 from sagan_bench.report.formats import compact, duration
 from sagan_bench.report.readings import Reading
 from sagan_bench.report.text import in_words, sentence
@@ -78,6 +78,17 @@ def findings(numbers: Findings) -> readings.Findings:
         differences=numbers.differences,
         runs=tuple(str(run.path) for run in runs.attempted),
         unfinished=tuple(map(str, runs.unfinished)),
+        courses=_courses(numbers),
+    )
+
+
+def _courses(numbers: Findings) -> tuple[courses.Course, ...]:
+    if numbers.question.design is None:
+        return ()
+    margins = {(c.variant, c.baseline): c.min_effect for c in numbers.primary.comparisons}
+    return tuple(
+        courses.in_words(course, numbers.question.design, margins[course.pair])
+        for course in numbers.courses
     )
 
 

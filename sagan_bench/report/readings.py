@@ -9,6 +9,7 @@ from sagan_bench.analysis.paper import PaperLine
 from sagan_bench.analysis.variants import Variant
 from sagan_bench.analysis.verdicts import Comparison
 from sagan_bench.config.diff import Difference
+from sagan_bench.report.courses import Course
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Findings:
     where: str = ""
     """Where the user declared it, if no study shows that it was before the runs."""
 
+    courses: tuple[Course, ...] = ()
+    """Of a study that grows until it is conclusive."""
+
     def plain(self) -> dict[str, Any]:
-        """Return it as plain data; ``where`` is younger, and left out while empty."""
-        return {key: value for key, value in asdict(self).items() if key != "where" or value}
+        """Return it as plain data; what is younger than reports is left out while empty."""
+        young = ("where", "courses")
+        return {key: value for key, value in asdict(self).items() if key not in young or value}

@@ -1,0 +1,100 @@
+"""Studies that grow until they are conclusive, in words: each pair from look to look."""
+
+from dataclasses import dataclass
+
+from sagan_bench.analysis import sequential
+from sagan_bench.analysis.design import Design
+from sagan_bench.analysis.sequential import Stop
+from sagan_bench.analysis.verdicts import Interval, Verdict
+from sagan_bench.report.formats import by_variant, plural
+
+
+@dataclass(frozen=True)
+class Look:
+    """A pair after n seeds a side.
+
+    Attributes:
+        n: seeds a side.
+        price: level of its interval.
+        chance: of a verdict at the horizon, as it seemed then; null where that was not asked.
+    """
+
+    n: int
+    price: float
+    effect: float | None
+    interval: Interval | None
+    verdict: Verdict | None
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Course:
+    """A pair from look to look.
+
+    Attributes:
+        looks: all that runs allow, also beyond the stop.
+        stopped: the place of the decisive one; null while the pair is open.
+        why: it stopped.
+        sentence: how it went.
+    """
+
+    variant: str
+    baseline: str
+    looks: tuple[Look, ...]
+    stopped: int | None
+    why: str | None
+    margin: float
+    sentence: str
+
+
+def in_words(course: sequential.Course, design: Design, margin: float) -> Course:
+    """Return a course with its sentence; ``margin`` is the smallest difference that matters."""
+    looks = tuple(
+        Look(
+            look.n,
+            look.price,
+            look.comparison.effect,
+            look.comparison.interval,
+            look.comparison.verdict,
+            look.chance,
+        )
+        for look in course.looks
+    )
+    why = course.why and course.why.value
+    said = f"{' against '.join(course.pair)}: {_how(course, design)}"
+    return Course(*course.pair, looks, course.stopped, why, margin, said)
+
+
+def _how(course: sequential.Course, design: Design) -> str:
+    look = course.decisive
+    match course.why:
+        case Stop.VERDICT if look:
+            text = f"decided after {look.n} seeds a side, at {100 * look.price:.2g} % for this look"
+            verdict = look.comparison.verdict
+            if verdict and verdict.is_claim and look.n < design.horizon and look.comparison.effect:
+                text += "; it stopped early: the difference is likely a little smaller"
+        case Stop.FUTILE if look:
+            text = (
+                f"given up after {look.n} seeds a side: going on to {design.horizon} would decide "
+                f"with chance {look.chance:.2g} (--no-futility goes on)"
+            )
+        case Stop.SPENT if look:
+            text = f"not decided after {look.n} seeds a side, the last look; more: --max-seeds"
+        case _:
+            text = _open(course, design)
+    if later := course.contradiction:
+        text += f"; the look after {later.n} seeds lies on the other side of 0"
+    return text
+
+
+def _open(course: sequential.Course, design: Design) -> str:
+    following = design.looks[len(course.looks)]
+    seen = f"open after {course.looks[-1].n} seeds a side" if course.looks else "not yet looked at"
+    waits = f"the look after {following} waits for {plural(len(course.missing), 'run')}"
+    if course.waiting:
+        count: dict[str, int] = {}
+        for variant, _ in course.waiting:
+            count[variant] = count.get(variant, 0) + 1
+        waits = f"the look after {following} waits for what failed or has no figure: "
+        waits += f"{by_variant(count)} (--retry-failed)"
+    return f"{seen}; {waits}"

@@ -1,0 +1,130 @@
+"""Each difference after every look of a study that grows until it is conclusive."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report.courses import Course
+from sagan_bench.report.courses import Look as Taken
+from sagan_bench.report.document import Document
+from sagan_bench.report.formats import decimals, number, span
+from sagan_bench.report.frames import Cell, Column, Frame, Row, to_csv
+from sagan_bench.report.sections._base import Block, Charts, Export, Section, Text
+from sagan_bench.report.svg import (
+    FEW,
+    INK,
+    LINE_CHARS,
+    Drawn,
+    Look,
+    Theme,
+    drawn,
+    panel,
+    shortened,
+)
+
+COLUMNS = (
+    Column("pair", "Comparison", numeric=False),
+    Column("n", "Seeds a side"),
+    Column("price", "Price", help="level of the interval at this look, fixed beforehand"),
+    Column("interval", "Difference"),
+    Column("verdict", "Verdict", numeric=False),
+    Column("chance", "Chance", help="of a verdict at the horizon, as it seemed then"),
+)
+
+
+@SECTIONS.register("looks")
+class Looks(Section):
+    """Each difference after every look of a study that grows until it is conclusive."""
+
+    order = 12
+    title = "Look by look"
+    of = ("study",)
+
+    def render(self, document: Document, theme: Theme) -> Iterator[Block]:
+        """Yield where each pair stopped and why, and its intervals on the way."""
+        courses, label = document.findings.courses, document.findings.primary.label
+        taken = [course for course in courses if course.looks]
+        if not courses:
+            return
+        said = [Text(course.sentence) for course in courses]
+        charts = Charts([_drawn(taken, label, theme)] if taken else [])
+        caption = "Every look, at the price that was fixed when the study began"
+        rows = [Row(_row(c, look, i)) for c in taken for i, look in enumerate(c.looks)]
+        table = Frame("looks", caption, COLUMNS, rows)
+        filed = [_filed(course, look) for course in taken for look in course.looks]
+        files = (Export({"looks.csv": to_csv(filed)}, "each difference by look"),)
+        yield self.block(*said, charts, table, exports=files if filed else ())
+
+
+def _drawn(courses: Sequence[Course], label: str, theme: Theme) -> Drawn:
+    figure = chart(courses, f"difference in {label}", theme.looks)
+    alt = "; ".join(course.sentence for course in courses)
+    says = "Intervals of all looks and pairs hold at once with 95 %, whenever a study stops"
+    return drawn(figure, "looks", alt, f"{says}; filled is where the pair stopped.")
+
+
+def _row(course: Course, look: Taken, place: int) -> dict[str, Cell]:
+    pair, effect = f"{course.variant} v {course.baseline}", "—"
+    if look.effect is not None:
+        places = decimals([look.effect, course.margin or None])
+        effect = number(look.effect, places, signed=True)
+        effect += f" {span(look.interval, places)}" if look.interval else ""
+    is_later = course.stopped is not None and place > course.stopped
+    verdict = "after the stop" if is_later else look.verdict or "—"
+    chance = Cell("—") if look.chance is None else Cell(f"{look.chance:.2g}", look.chance)
+    return {
+        "pair": Cell(pair),
+        "n": Cell(f"{look.n}", look.n),
+        "price": Cell(f"{look.price:.4f}", look.price),
+        "interval": Cell(effect, look.effect),
+        "verdict": Cell(verdict),
+        "chance": chance,
+    }
+
+
+def _filed(course: Course, look: Taken) -> dict[str, object]:
+    low, high = look.interval or (None, None)
+    return {
+        "variant": course.variant,
+        "baseline": course.baseline,
+        "n": look.n,
+        "price": look.price,
+        "effect": look.effect,
+        "interval_low": low,
+        "interval_high": high,
+        "verdict": look.verdict,
+        "chance": look.chance,
+    }
+
+
+def chart(courses: Sequence[Course], label: str, looks: Mapping[str, Look]) -> Figure:
+    """Each difference against seeds with its interval, over the band that does not matter."""
+    with panel(2.6 if len(courses) <= FEW else 3.0) as (figure, axes):
+        margins = {course.margin for course in courses}
+        if len(margins) == 1:
+            axes.axhspan(-min(margins), min(margins), color=INK, alpha=0.08, lw=0)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        shift = 0.3 if len(courses) > 1 else 0.0
+        for place, course in enumerate(courses):
+            look = looks[course.variant]
+            known = [(i, taken) for i, taken in enumerate(course.looks) if taken.interval]
+            for i, taken in known:
+                low, high = taken.interval or (0, 0)
+                at = taken.n + shift * (place - (len(courses) - 1) / 2)
+                axes.plot([at, at], [low, high], color=look.colour, lw=1.6)
+                face = look.colour if i == course.stopped else "none"
+                axes.plot(
+                    [at], [taken.effect], color=look.colour, marker=look.marker, ms=6, ls="",
+                    markerfacecolor=face,
+                )  # fmt: skip
+            axes.plot(
+                [], [], color=look.colour, marker=look.marker, ms=6,
+                label=shortened(f"{course.variant} v {course.baseline}", LINE_CHARS),
+            )  # fmt: skip
+        axes.set_xticks(sorted({taken.n for course in courses for taken in course.looks}))
+        axes.set_xlabel("seeds a side")
+        axes.set_title(label, loc="left", fontsize="medium")
+        if 1 < len(courses) <= FEW:
+            figure.legend(loc="outside lower center", ncols=2, fontsize=9.5)
+    return figure
