@@ -108,9 +108,10 @@ def chart(courses: Sequence[Course], label: str, looks: Mapping[str, Look]) -> F
         shift = 0.3 if len(courses) > 1 else 0.0
         for place, course in enumerate(courses):
             look = looks[course.variant]
-            known = [(i, taken) for i, taken in enumerate(course.looks) if taken.interval]
-            for i, taken in known:
-                low, high = taken.interval or (0, 0)
+            for i, taken in enumerate(course.looks):
+                if taken.interval is None or taken.effect is None:
+                    continue
+                low, high = taken.interval
                 at = taken.n + shift * (place - (len(courses) - 1) / 2)
                 axes.plot([at, at], [low, high], color=look.colour, lw=1.6)
                 face = look.colour if i == course.stopped else "none"
