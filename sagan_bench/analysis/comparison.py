@@ -141,8 +141,8 @@ def findings(runs: RunSet, question: Question) -> Findings:
     order = [*(name for compared, base in pairs for name in (base, compared)), *runs.variants]
     variants = tuple(variant(name, runs, question.measure) for name in dict.fromkeys(order))
     outcomes = runs.outcomes(runs.at_the_end(metric))
-    courses = _courses(outcomes, question, _how(question, runs, metric))
-    asked = _Asked(runs, question, {course.pair: course for course in courses})
+    of_pairs = courses(runs, question)
+    asked = _Asked(runs, question, {course.pair: course for course in of_pairs})
     primary = _at_the_end(Kind.PRIMARY, metric, asked)
     secondary = tuple(_secondary(asked))
     flops = [c for r in secondary if r.kind is Kind.EQUAL_FLOPS for c in r.comparisons]
@@ -153,7 +153,7 @@ def findings(runs: RunSet, question: Question) -> Findings:
         primary=replace(primary, comparisons=costs.with_cost(primary.comparisons, flops, runs)),
         secondary=tuple(map(_described, secondary)),
         by_budget=_by_budget(primary, asked),
-        courses=courses,
+        courses=of_pairs,
         doubts=tuple(dict.fromkeys(doubt for pair in pairs for doubt in doubts(outcomes, pair))),
         paper=tuple(paper.lines(question, variants, runs)),
         differences={
@@ -167,18 +167,19 @@ def findings(runs: RunSet, question: Question) -> Findings:
 def missing_runs(question: Question, runs: RunSet) -> int:
     """Return how many runs are still to come; of a study that grows, for its next looks."""
     if question.design:
-        outcomes = runs.outcomes(runs.at_the_end(question.measure.metric))
-        how = _how(question, runs, question.measure.metric)
-        courses = _courses(outcomes, question, how)
-        return len({cell for course in courses for cell in course.missing})
+        return len({cell for course in courses(runs, question) for cell in course.missing})
     if question.planned is None:
         return len(runs.unfinished)
     return len(set(question.planned) - {(run.variant, run.seed) for run in runs.attempted})
 
 
-def _courses(outcomes: Mapping[str, Any], question: Question, how: Metric) -> tuple[Course, ...]:
+def courses(runs: RunSet, question: Question) -> tuple[Course, ...]:
+    """Return how far each pair has come of a study that grows; nothing of others."""
     if question.design is None:
         return ()
+    runs = replace(runs, collapse=question.measure.collapse)
+    outcomes = runs.outcomes(runs.at_the_end(question.measure.metric))
+    how = _how(question, runs, question.measure.metric)
     return sequential.courses(outcomes, question.pairs, how, question.design, question.order)
 
 

@@ -126,7 +126,10 @@ class Report(_Part):
     def to_json(self) -> str:
         """Return it as JSON in a line, with its seal."""
         value = self.model_dump(mode="json")
-        for part, names in ((value, ("sections", "to_come")), (value["findings"], ("where", "courses"))):
+        for part, names in (
+            (value, ("sections", "to_come")),
+            (value["findings"], ("where", "courses")),
+        ):
             for name in names:
                 if not part.get(name):
                     part.pop(name, None)
