@@ -27,6 +27,7 @@ from sagan_bench.cli.score import score
 from sagan_bench.cli.show import show
 from sagan_bench.cli.signals import INTERNAL, SOME_FAILED, USAGE
 from sagan_bench.cli.train import train
+from sagan_bench.cli.verify import verify
 from sagan_bench.core.errors import UserError, machine_cause, machine_error
 
 __all__ = ["INTERNAL", "SOME_FAILED", "USAGE", "app", "main"]
@@ -41,7 +42,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    train, evaluate, score, ablate, compare, report, sample, export, show, init, check, doctor,
+    train, evaluate, score, ablate, compare, report, sample, export, show, init, check, verify,
+    doctor,
 ):  # fmt: skip
     app.command(cls=Verb)(verb)
 app.command("list", cls=Verb)(list_)

@@ -70,7 +70,8 @@ def wanted(
     """
     groups = dict[str, int]()
     for course in courses:
-        following = design.looks[len(course.looks) + ahead :] if course.is_open else []
+        goes_on = course.is_open and not (ahead and course.waiting)
+        following = design.looks[len(course.looks) + ahead :] if goes_on else []
         for name in reversed(course.pair):
             groups[name] = max(groups.get(name, 0), *following[:1], 0)
     most = max(groups.values(), default=0)

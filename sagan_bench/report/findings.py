@@ -79,6 +79,29 @@ def findings(numbers: Findings) -> readings.Findings:
         runs=tuple(str(run.path) for run in runs.attempted),
         unfinished=tuple(map(str, runs.unfinished)),
         courses=_courses(numbers),
+        rule=_rule(numbers),
+    )
+
+
+def _rule(numbers: Findings) -> readings.Rule:
+    question, design = numbers.question, numbers.question.design
+    rule = readings.Rule(
+        comparable=question.comparable,
+        looks=question.looks,
+        missing=numbers.missing,
+        lost=question.measure.lost,
+        paired=question.measure.paired,
+        pairs=len(question.pairs),
+    )
+    if design is None:
+        return rule
+    return replace(
+        rule,
+        pairs=design.pairs,
+        horizon=design.horizon,
+        most=design.most,
+        futility=design.futility,
+        order=question.order,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sagan_bench.analysis.budget import BudgetCurve
+from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.limits import Doubt
 from sagan_bench.analysis.paper import PaperLine
 from sagan_bench.analysis.variants import Variant
@@ -27,6 +28,42 @@ class Reading:
     absent: str | None = None
     kind: str = ""
     """Of `sagan_bench.analysis.comparison.Kind`; empty in older reports."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What verdicts follow from, beside values and margin.
+
+    Attributes:
+        comparable: whether anything may be concluded.
+        looks: how often results were looked at before more seeds were added.
+        missing: runs still to come.
+        lost: what counts as diverged though it finished.
+        paired: whether runs of the same seed are compared.
+        pairs: how many share the error.
+        horizon: of a study that grows, the seeds a group that it was begun for; else null.
+        most: likewise, the seeds a group at which it ends.
+        futility: likewise, whether hopeless pairs stop.
+        order: likewise, the seeds in the order in which they are taken.
+    """
+
+    comparable: bool
+    looks: int
+    missing: int
+    lost: str | None = None
+    paired: bool = False
+    pairs: int = 0
+    horizon: int | None = None
+    most: int | None = None
+    futility: bool = True
+    order: tuple[int, ...] = ()
+
+    @property
+    def design(self) -> Design | None:
+        """How the study grows."""
+        if self.horizon is None or self.most is None:
+            return None
+        return Design(self.pairs, self.horizon, self.most, self.futility, self.paired)
 
 
 @dataclass(frozen=True)
@@ -58,8 +95,10 @@ class Findings:
 
     courses: tuple[Course, ...] = ()
     """Of a study that grows until it is conclusive."""
+    rule: Rule | None = None
+    """What else verdicts follow from; older reports lack it."""
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data; what is younger than reports is left out while empty."""
-        young = ("where", "courses")
+        young = ("where", "courses", "rule")
         return {key: value for key, value in asdict(self).items() if key not in young or value}
