@@ -1,16 +1,14 @@
 """Studies until conclusive on the page: look by look, where each pair stopped and why."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from example_findings import document_of, findings_of
+from example_findings import findings_of
 
 from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.question import Measure
 from sagan_bench.analysis.verdicts import Basis, Lost, Verdict
-from sagan_bench.report import publish
 from sagan_bench.report.findings import findings as in_words
 
 RNG = np.random.default_rng(5)
@@ -96,11 +94,3 @@ def test_a_failed_run_holds_up_its_look_and_is_named() -> None:
     (course,) = in_words(numbers).courses
     assert "waits for what failed or has no figure: 1 run of sagan" in course.sentence
     assert numbers.primary.comparisons[0].verdict is None
-
-
-def test_the_page_draws_the_looks_and_files_them(tmp_path: Path) -> None:
-    numbers = looked(no_attention=(0.3, 12), sagan=(0.34, 12), residual=(0.335, 8))
-    page = publish.publish(document_of(numbers), {}, tmp_path / "report").read_text()
-    assert "Look by look" in page
-    assert "at the price that was fixed when the study began" in page
-    assert "interval_low" in (tmp_path / "report/data/looks.csv").read_text()

@@ -47,7 +47,7 @@ def test_every_comparison_of_an_honest_report_follows(report: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda s: first(s).update(verdict="worse"), "verdict “worse”, and from its values “better"),
+        (lambda s: first(s).update(verdict="worse"), "verdict “worse”, and from its values “b"),
         (lambda s: first(s).update(verdict=None), "no verdict, and from its values “better"),
         (lambda s: first(s).update(effect=0.5), "effect is 0.5, and from"),
         (lambda s: first(s).update(interval=[0.1, 0.2]), "interval is [0.1, 0.2], and from"),
