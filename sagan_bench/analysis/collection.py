@@ -11,7 +11,7 @@ from sagan_bench.analysis.verdicts import Lost
 from sagan_bench.config.diff import Difference, differences
 from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.evaluation.metrics import of_key
-from sagan_bench.evaluation.protocol import AnyProtocol
+from sagan_bench.evaluation.protocol import AnyProtocol, Protocol
 from sagan_bench.runs.program import PROGRAM, Better, Program
 from sagan_bench.runs.records import Score, Status
 from sagan_bench.runs.run import Run, Weights, extractor_named, family
@@ -163,6 +163,20 @@ class RunSet:
         """Return a run's final value: the mean over sampling seeds, None if one has none."""
         scores = self._scores(run, self._owner(metric), weights)
         return mean_of_all(score.metrics.get(metric) for score in scores)
+
+    def samples(self, run: Run, metric: str) -> list[float]:
+        """Return a run's final values by sampling seed."""
+        values = (
+            score.metrics.get(metric) for score in self._scores(run, self._owner(metric), "ema")
+        )
+        return [value for value in values if value is not None]
+
+    def share_of(self, metric: str) -> int | None:
+        """Return the images of which a metric's values are shares; None where they are none."""
+        if metric not in METRICS or not METRICS[metric].is_share:
+            return None
+        protocols = self._protocols(self._owner(metric)).values()
+        return next((how.n_fake for how in protocols if isinstance(how, Protocol)), None)
 
     def values(self, run: Run) -> dict[str, float | None]:
         """Return metric -> final value of averaged weights."""

@@ -16,8 +16,16 @@ from sagan_bench.analysis.costs import Absence
 from sagan_bench.analysis.limits import Doubt, doubts
 from sagan_bench.analysis.question import Question
 from sagan_bench.analysis.sequential import Course
+from sagan_bench.analysis.spread import Spread, of_pairs, of_variants
 from sagan_bench.analysis.variants import Variant, idle, variant
-from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Pair, Standing
+from sagan_bench.analysis.verdicts import (
+    Basis,
+    Comparison,
+    Interval,
+    Metric,
+    Pair,
+    Standing,
+)
 from sagan_bench.config.diff import Difference
 from sagan_bench.core.errors import NothingFinished, UserError
 from sagan_bench.core.registry import METRICS
@@ -76,6 +84,8 @@ class Findings:
         secondary: readings that are described.
         by_budget: the difference of each pair at every budget, from scores on the way.
         courses: of a study that grows until it is conclusive: each pair from look to look.
+        spreads: how the runs of each variant spread by the primary metric, and of what.
+        correlations: pair -> correlation of its runs at the same seed, and its interval.
         doubts: in which way runs look unlike what the rule was measured on.
         paper: the variants beside a published table.
         differences: variant -> (key, in its baseline, in the variant): all that changes results.
@@ -88,6 +98,8 @@ class Findings:
     secondary: tuple[Reading, ...]
     by_budget: tuple[BudgetCurve, ...]
     courses: tuple[Course, ...]
+    spreads: tuple[Spread, ...]
+    correlations: dict[Pair, tuple[float, Interval]]
     doubts: tuple[Doubt, ...]
     paper: tuple[paper.PaperLine, ...]
     differences: dict[str, list[Difference]]
@@ -141,8 +153,8 @@ def findings(runs: RunSet, question: Question) -> Findings:
     order = [*(name for compared, base in pairs for name in (base, compared)), *runs.variants]
     variants = tuple(variant(name, runs, question.measure) for name in dict.fromkeys(order))
     outcomes = runs.outcomes(runs.at_the_end(metric))
-    of_pairs = courses(runs, question)
-    asked = _Asked(runs, question, {course.pair: course for course in of_pairs})
+    on_the_way = courses(runs, question)
+    asked = _Asked(runs, question, {course.pair: course for course in on_the_way})
     primary = _at_the_end(Kind.PRIMARY, metric, asked)
     secondary = tuple(_secondary(asked))
     flops = [c for r in secondary if r.kind is Kind.EQUAL_FLOPS for c in r.comparisons]
@@ -153,7 +165,9 @@ def findings(runs: RunSet, question: Question) -> Findings:
         primary=replace(primary, comparisons=costs.with_cost(primary.comparisons, flops, runs)),
         secondary=tuple(map(_described, secondary)),
         by_budget=_by_budget(primary, asked),
-        courses=of_pairs,
+        courses=on_the_way,
+        spreads=of_variants(runs, metric),
+        correlations=of_pairs(outcomes, pairs),
         doubts=tuple(dict.fromkeys(doubt for pair in pairs for doubt in doubts(outcomes, pair))),
         paper=tuple(paper.lines(question, variants, runs)),
         differences={

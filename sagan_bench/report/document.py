@@ -15,7 +15,7 @@ from sagan_bench.analysis.verdicts import Basis
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
 from sagan_bench.experiments.tuning import findings as tuning
-from sagan_bench.report.readings import Findings
+from sagan_bench.report.readings import YOUNG, Findings
 from sagan_bench.runs.records import Status
 
 SCHEMA_VERSION = 3
@@ -126,10 +126,7 @@ class Report(_Part):
     def to_json(self) -> str:
         """Return it as JSON in a line, with its seal."""
         value = self.model_dump(mode="json")
-        for part, names in (
-            (value, ("sections", "to_come")),
-            (value["findings"], ("where", "courses")),
-        ):
+        for part, names in ((value, ("sections", "to_come")), (value["findings"], YOUNG)):
             for name in names:
                 if not part.get(name):
                     part.pop(name, None)

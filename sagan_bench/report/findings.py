@@ -79,6 +79,10 @@ def findings(numbers: Findings) -> readings.Findings:
         runs=tuple(str(run.path) for run in runs.attempted),
         unfinished=tuple(map(str, runs.unfinished)),
         courses=_courses(numbers),
+        spreads=numbers.spreads,
+        correlations=tuple(
+            readings.Correlation(*pair, *found) for pair, found in numbers.correlations.items()
+        ),
         rule=_rule(numbers),
     )
 

@@ -7,10 +7,14 @@ from sagan_bench.analysis.budget import BudgetCurve
 from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.limits import Doubt
 from sagan_bench.analysis.paper import PaperLine
+from sagan_bench.analysis.spread import Spread
 from sagan_bench.analysis.variants import Variant
-from sagan_bench.analysis.verdicts import Comparison
+from sagan_bench.analysis.verdicts import Comparison, Interval
 from sagan_bench.config.diff import Difference
 from sagan_bench.report.courses import Course
+
+YOUNG = ("where", "courses", "spreads", "correlations", "rule")
+"""Fields of findings that are younger than reports."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,16 @@ class Reading:
     absent: str | None = None
     kind: str = ""
     """Of `sagan_bench.analysis.comparison.Kind`; empty in older reports."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Of the runs of two variants at the same seed; its 95 % interval is Fisher's."""
+
+    variant: str
+    baseline: str
+    r: float
+    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -95,10 +109,11 @@ class Findings:
 
     courses: tuple[Course, ...] = ()
     """Of a study that grows until it is conclusive."""
+    spreads: tuple[Spread, ...] = ()
+    correlations: tuple[Correlation, ...] = ()
     rule: Rule | None = None
     """What else verdicts follow from; older reports lack it."""
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data; what is younger than reports is left out while empty."""
-        young = ("where", "courses", "rule")
-        return {key: value for key, value in asdict(self).items() if key not in young or value}
+        return {key: value for key, value in asdict(self).items() if key not in YOUNG or value}

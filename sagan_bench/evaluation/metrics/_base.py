@@ -59,6 +59,8 @@ class Metric(ABC):
     """Whose features it compares: `RUNS`, the name of an extractor, or None for the pixels."""
     spread: ClassVar[str | None] = None
     """Key of its standard deviation, if it has one."""
+    is_share: ClassVar[bool] = False
+    """Its value is the share of the generated images that meet a condition."""
     default: ClassVar[bool] = False
     """Measured in every score; others where `wanted`."""
     has_floor: ClassVar[bool] = True

@@ -11,6 +11,7 @@ class TwinMetric(Metric):
 
     better = "higher"
     extractor = None
+    is_share = True
 
     @classmethod
     def switch(cls) -> str:

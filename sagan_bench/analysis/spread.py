@@ -1,0 +1,169 @@
+"""Where the spread of runs comes from: training, or the images that are drawn to score it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+from scipy import stats
+
+from sagan_bench.analysis.collection import RunSet
+from sagan_bench.analysis.variants import median_of
+from sagan_bench.analysis.verdicts import ALPHA, Interval, Lost, Outcomes, Pair
+
+APART = 2 / math.sqrt(math.pi)
+"""Mean difference of two normal runs over their standard deviation."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a variant's runs spread, and of what; null is what its scores do not say.
+
+    Attributes:
+        variant: whose.
+        runs: with a figure.
+        mean: of them.
+        sd: of them, the images that were drawn included.
+        apart: mean difference of two seeds, as a share of the mean.
+        samples: sampling seeds of each score.
+        sampling_sd: of a score with a single sampling seed, of one and the same weights.
+        sampling_share: of the variance between runs, what the drawn images alone make.
+        cheapest: sampling seeds a run with which a verdict is cheapest, by the seconds recorded.
+    """
+
+    variant: str
+    runs: int
+    mean: float
+    sd: float
+    apart: float | None
+    samples: int
+    sampling_sd: float | None
+    sampling_share: float | None
+    cheapest: int | None
+
+
+def spread(
+    variant: str,
+    scores: Sequence[Sequence[float]],
+    *,
+    share_of: int | None = None,
+    train_sec: float | None = None,
+    score_sec: float | None = None,
+) -> Spread | None:
+    """Return how runs spread; None of fewer than two.
+
+    Args:
+        variant: whose.
+        scores: of each run, its value by sampling seed.
+        share_of: images of which values are shares: what drawing them does is then known.
+        train_sec: seconds that a run trains.
+        score_sec: seconds that it is scored, with all its sampling seeds.
+    """
+    means = [fmean(of) for of in scores]
+    if len(means) < 2:
+        return None
+    samples = min(map(len, scores))
+    sampling = _sampling_variance(scores, share_of)
+    between = variance(means)
+    share = None
+    if sampling is not None and between > 0:
+        share = min(1.0, sampling / samples / between)
+    return Spread(
+        variant=variant,
+        runs=len(means),
+        mean=fmean(means),
+        sd=math.sqrt(between),
+        apart=APART * math.sqrt(between) / abs(fmean(means)) if fmean(means) else None,
+        samples=samples,
+        sampling_sd=None if sampling is None else math.sqrt(sampling),
+        sampling_share=share,
+        cheapest=_cheapest(sampling, between, samples, train_sec, score_sec),
+    )
+
+
+def of_variants(runs: RunSet, metric: str) -> tuple[Spread, ...]:
+    """Return how the runs of each variant spread that has two with a figure."""
+    return tuple(filter(None, (_of(name, metric, runs) for name in runs.variants)))
+
+
+def _of(name: str, metric: str, runs: RunSet) -> Spread | None:
+    at_the_end = runs.at_the_end(metric)
+    usable = [
+        run for run in runs.variants[name] if not isinstance(runs.outcome(run, at_the_end), Lost)
+    ]
+    costs = [run.record.cost for run in usable]
+    return spread(
+        name,
+        [values for run in usable if (values := runs.samples(run, metric))],
+        share_of=runs.share_of(metric),
+        train_sec=median_of(cost.train_sec for cost in costs),
+        score_sec=median_of(cost.score_sec for cost in costs),
+    )
+
+
+def of_pairs(outcomes: Outcomes, pairs: Sequence[Pair]) -> dict[Pair, tuple[float, Interval]]:
+    """Return the correlation of runs at the same seed of each pair that has enough of them."""
+    values = {
+        name: {seed: value for seed, value in of.items() if not isinstance(value, Lost)}
+        for name, of in outcomes.items()
+    }
+    known = {pair: correlation(values[pair[0]], values[pair[1]]) for pair in pairs}
+    return {pair: found for pair, found in known.items() if found}
+
+
+def _sampling_variance(scores: Sequence[Sequence[float]], share_of: int | None) -> float | None:
+    """Return the variance of a score of the same weights: as seen, else that of a share."""
+    repeated = [variance(of) for of in scores if len(of) > 1]
+    if repeated:
+        return fmean(repeated)
+    if share_of:
+        return fmean(value * (1 - value) / share_of for of in scores for value in of)
+    return None
+
+
+def _cheapest(
+    sampling: float | None,
+    between: float,
+    samples: int,
+    train_sec: float | None,
+    score_sec: float | None,
+) -> int | None:
+    """Return K, the sampling seeds a run that make the variance of a mean least for its seconds.
+
+    It is sqrt(sampling variance / training variance * seconds of training / of one more sample).
+    """
+    if sampling is None or not train_sec or not score_sec:
+        return None
+    training = between - sampling / samples
+    if training <= 0:
+        return None
+    return max(1, round(math.sqrt(sampling / training * train_sec / (score_sec / samples))))
+
+
+def standard_error(values: Sequence[float], share_of: int | None = None) -> float | None:
+    """Return that of a run's score, for the images drawn; None where it cannot be known.
+
+    Args:
+        values: by sampling seed.
+        share_of: images of which a single value is a share.
+    """
+    if len(values) > 1:
+        return math.sqrt(variance(values) / len(values))
+    found = _sampling_variance([values], share_of)
+    return None if found is None else math.sqrt(found)
+
+
+def correlation(x: Mapping[int, float], y: Mapping[int, float]) -> tuple[float, Interval] | None:
+    """Return Pearson's correlation of runs of the same seed, and its 95 % interval (Fisher).
+
+    Of fewer than four seeds, or values that are all equal, there is none.
+    """
+    seeds = sorted(x.keys() & y.keys())
+    ours, theirs = [x[seed] for seed in seeds], [y[seed] for seed in seeds]
+    if len(seeds) < 4 or len(set(ours)) == 1 or len(set(theirs)) == 1:
+        return None
+    r = float(stats.pearsonr(ours, theirs).statistic)
+    if not -1 < r < 1:
+        return (r, (r, r))
+    half = float(stats.norm.isf(ALPHA / 2)) / math.sqrt(len(seeds) - 3)
+    return r, (math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half))

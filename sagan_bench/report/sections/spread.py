@@ -1,0 +1,137 @@
+"""How runs of one variant differ, and of what: training, or the images drawn to score them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sagan_bench.analysis.spread import Spread
+from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report.document import Document
+from sagan_bench.report.formats import MISSING, listed, number, plural
+from sagan_bench.report.frames import Cell, Column, Frame, Row
+from sagan_bench.report.readings import Correlation
+from sagan_bench.report.sections._base import Block, Charts, Section, Text
+from sagan_bench.report.svg import FEW, LINE_CHARS, Look, Theme, drawn, panel, shortened
+
+FROM_RUNS = 10
+"""Of a variant, from which on their distribution is drawn."""
+COLUMNS = (
+    Column("variant", "Variant", numeric=False),
+    Column("runs", "Runs"),
+    Column("sd", "sd", help="standard deviation of runs"),
+    Column("apart", "Two seeds differ by", help="in the mean, as a share of the variant's mean"),
+    Column("sampling", "sd of drawing", help="of the images to be scored, of the same weights"),
+    Column("share", "Its share", help="of the variance between runs"),
+    Column("cheapest", "Sampling seeds", help="a run: at hand, and cheapest for a verdict"),
+)
+
+
+@SECTIONS.register("spread")
+class SpreadOfRuns(Section):
+    """How runs of one variant differ, and of what."""
+
+    order = 35
+    title = "Where the spread comes from"
+    of = ("study",)
+
+    def render(self, document: Document, theme: Theme) -> Iterator[Block]:
+        """Yield how far seeds lie apart, what drawing does, and whether seeds go together."""
+        findings = document.findings
+        if not findings.spreads:
+            return
+        caption = f"Spread of {findings.primary.label} between runs of one variant"
+        table = Frame("spread", caption, COLUMNS, [Row(_row(of)) for of in findings.spreads])
+        said = (*advice(findings.spreads), *map(together, findings.correlations))
+        values = {
+            variant.name: sorted(v for v in variant.values.values() if v is not None)
+            for variant in findings.variants
+        }
+        known = {name: own for name, own in values.items() if len(own) >= FROM_RUNS}
+        charts = []
+        if known:
+            alt = listed(f"{name}: {plural(len(own), 'run')}" for name, own in known.items())
+            label = findings.primary.label
+            figure = ecdf(known, label, theme.looks)
+            charts.append(drawn(figure, "ecdf", alt, f"The share of runs up to each {label}."))
+        yield self.block(*map(Text, said), table, Charts(charts))
+
+
+def _row(of: Spread) -> dict[str, Cell]:
+    cheapest = "" if of.cheapest is None else f"; cheapest {of.cheapest}"
+    return {
+        "variant": Cell(of.variant),
+        "runs": Cell(f"{of.runs}", of.runs),
+        "sd": Cell(number(of.sd), of.sd),
+        "apart": _percent(of.apart),
+        "sampling": Cell(number(of.sampling_sd), of.sampling_sd),
+        "share": _percent(of.sampling_share),
+        "cheapest": Cell(f"{of.samples}{cheapest}", of.samples),
+    }
+
+
+def _percent(share: float | None) -> Cell:
+    return Cell(MISSING) if share is None else Cell(f"{100 * share:.2g} %", share)
+
+
+def advice(spreads: Sequence[Spread]) -> Iterator[str]:
+    """Yield how far two seeds lie apart, and whether more images or more seeds would help."""
+    far = [of for of in spreads if of.apart is not None]
+    if far:
+        shares = listed(f"{100 * (of.apart or 0):.2g} % ({of.variant})" for of in far)
+        yield f"Two seeds of one variant differ in the mean by {shares} of its mean."
+    known = [of for of in spreads if of.sampling_share is not None]
+    if not known:
+        yield (
+            "What drawing the images does to a score is not known: score with several "
+            "evaluation.sampling_seeds."
+        )
+        return
+    most = max(known, key=lambda of: of.sampling_share or 0)
+    share = 100 * (most.sampling_share or 0)
+    yield (
+        f"More images or more seeds? Drawing images makes up to {share:.2g} % of the variance "
+        f"between runs (of {most.variant}): however many are drawn, {100 - share:.2g} % of the "
+        "seeds would still be needed."
+    )
+    for of in spreads:
+        if of.cheapest is not None and of.cheapest > of.samples:
+            yield (
+                f"By the seconds of its training and scoring, a verdict on {of.variant} would cost "
+                f"least with {of.cheapest} sampling seeds a run (now {of.samples})."
+            )
+
+
+def together(of: Correlation) -> str:
+    """Return whether runs at the same seed go together, and what follows."""
+    low, high = of.interval
+    runs = f"Runs of {of.variant} and {of.baseline} at the same seed"
+    said = f"{runs} correlate by {of.r:.2f} [{low:.2f}, {high:.2f}]"
+    if low > BREAK_EVEN:
+        return f"{said}; paired = true in a new study would see smaller differences."
+    if high < 0:
+        return f"{said}; they go against each other, so that claims are bolder than 5 %."
+    return f"{said}."
+
+
+BREAK_EVEN = 0.3
+"""Correlation from which on pairs of seeds need fewer of them (docs/statistics.md)."""
+
+
+def ecdf(values: Mapping[str, Sequence[float]], label: str, looks: Mapping[str, Look]) -> Figure:
+    """The empirical distribution of each variant's runs."""
+    with panel(2.8) as (figure, axes):
+        for name, own in values.items():
+            look = looks[name]
+            steps = np.arange(1, len(own) + 1) / len(own)
+            axes.step(
+                [own[0], *own], [0, *steps], where="post", color=look.colour,
+                label=shortened(name, LINE_CHARS),
+            )  # fmt: skip
+            axes.plot(own, steps, ls="none", marker=look.marker, color=look.colour, ms=4)
+        axes.set_ylim(0, 1.02)
+        axes.set_title("share of runs", loc="left", fontsize="medium")
+        axes.set_xlabel(label)
+        if len(values) <= FEW:
+            figure.legend(loc="outside lower center", ncols=2, fontsize=9.5)
+    return figure
