@@ -78,11 +78,22 @@ class Family(Component, ABC):
         Raises:
             UserError: as `networks`.
         """
+        generator, discriminator = self._plain(image_size, width)
+        with torch.device("meta"):
+            z, images, labels = self.inputs(image_size)
+            return forward_flops(generator, z, labels), forward_flops(discriminator, images, labels)
+
+    def parameters(self, image_size: int, width: float) -> tuple[int, int]:
+        """Return the parameters of G and D.  Raises as `networks`."""
+        generator, discriminator = self._plain(image_size, width)
+        counts = (sum(w.numel() for w in net.parameters()) for net in (generator, discriminator))
+        return next(counts), next(counts)
+
+    def _plain(self, image_size: int, width: float) -> tuple[nn.Module, nn.Module]:
+        """Return G and D of one width without spectral norms, on the meta device."""
         plain = type(self)(self.config.model_copy(update={"spectral_norm": NO_SPECTRAL_NORM}))
         with torch.device("meta"):
-            generator, discriminator = plain.connected(image_size, (width, width))
-            z, images, labels = plain.inputs(image_size)
-            return forward_flops(generator, z, labels), forward_flops(discriminator, images, labels)
+            return plain.connected(image_size, (width, width))
 
     def inputs(self, image_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Return the shape of a batch of a single image: noise, images, and labels if any."""
