@@ -208,8 +208,9 @@ def test_each_kind_goes_all_the_way_in_processes_of_its_own(kind: str, tmp_path:
     file = Path(f"my_{kind}.py")
     with_it = ["--with", file.name]
     kept = ["--set", "run.keep_training_state=true"]
+    more = [*kept, "--set", "run.steps=8"]
     call("train", *with_it, *SETS, *kept, "--out", "run")
-    call("train", *with_it, *SETS, *kept, "--steps", "8", "--out", "run")
+    call("train", *with_it, *SETS, *more, "--out", "run")
     assert json.loads(Path("run/record.json").read_text())["step"] == 8
     study = ["ablate", "smoke", *with_it, *SETS, "--seeds", "0", "--name", "mine"]
     call(*study)
@@ -218,7 +219,7 @@ def test_each_kind_goes_all_the_way_in_processes_of_its_own(kind: str, tmp_path:
     assert config_of(record.parent)[section][key] == value
     before = file.read_text()
     file.write_text(before + "# changed\n")
-    said = call("train", *with_it, *SETS, *kept, "--steps", "8", "--out", "run", expect=2)
+    said = call("train", *with_it, *SETS, *more, "--out", "run", expect=2)
     assert f"own.my_{kind}.sha256" in said
     assert "another study is in" in call(*study, expect=2)
 
