@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._pyramid import Pyramid
+from sagan_bench.models.families.resnet import Down
 
 
 class Styled(nn.Module):
@@ -37,22 +38,6 @@ class Styled(nn.Module):
         scale = (s.square() @ weight.square().sum((2, 3)).mT + 1e-8).rsqrt()
         h = F.conv2d(x, weight, padding=1) * scale[:, :, None, None]
         return F.leaky_relu(h + self.bias, 0.2)
-
-
-class Down(nn.Module):
-    """A residual block; what it adds up has as much variance as its parts."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.convs = nn.Sequential(
-            nn.Conv2d(inputs, inputs, 3, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(0.2),
-        )  # fmt: skip
-        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, outputs, H / 2, W / 2) of x, (B, inputs, H, W)."""
-        return (self.convs(x) + self.skip(F.avg_pool2d(x, 2))) / math.sqrt(2)
 
 
 class Judge(nn.Module):
