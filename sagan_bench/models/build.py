@@ -19,7 +19,6 @@ from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
 from sagan_bench.models.layers import SpectralNorm, Weighted, initialise
 from sagan_bench.models.placed import Placed
 
-
 BETWEEN = "(between layers)"
 """The row of products that no layer makes when it is called."""
 

@@ -11,7 +11,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block
-from sagan_bench.models.layers import Layer, Weighted, spectral_norm
+from sagan_bench.models.layers import Weighted, spectral_norm
 from sagan_bench.models.placed import Network, Site
 
 
@@ -112,11 +112,6 @@ class Places:
             for layer in [each for each in block.modules() if isinstance(each, Weighted)]:
                 spectral_norm(cast(nn.Linear, layer))
         return block
-
-
-def normed_if(layer: Layer, normed: bool) -> Layer:
-    """Return the layer, with spectral norm if ``normed``."""
-    return spectral_norm(layer) if normed else layer
 
 
 def norm_layers(

@@ -165,7 +165,7 @@ def penalty(subject: Subject) -> str:
     networks = build(config.model_copy(update={"training": training}))
     if any(is_normed for network in networks for _, is_normed, _ in normed(network)):
         raise Broken(
-            "layers have spectral norm where model.spectral_norm is none", "use normed_if()"
+            "layers have spectral norm where model.spectral_norm is none", "use norm_layers()"
         )
     d = networks.discriminator
     images = real_images().requires_grad_()
