@@ -24,6 +24,7 @@ PREFIXES = {
     "family": "FAMILIES",
     "loss": "LOSSES",
     "metric": "METRICS",
+    "extractor": "EXTRACTORS",
     "source": "SOURCES",
 }
 """What stands before the name of a component that is known already -> its registry."""

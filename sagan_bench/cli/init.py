@@ -14,12 +14,12 @@ from sagan_bench.core.names import closest
 
 FOLDER = Path(__file__).parent / "templates"
 TEMPLATES = {"block": "attention", "family": "family", "loss": "loss", "metric": "metric"}
-TEMPLATES |= {"source": "source"}
+TEMPLATES |= {"extractor": "extractor", "source": "source"}
 """What can be begun -> the kind of component that it is."""
 
 
 def init(
-    what: Annotated[str, typer.Argument(help="block, family, loss, metric or source")],
+    what: Annotated[str, typer.Argument(help="block, family, loss, metric, extractor or source")],
     file: Annotated[Path, typer.Argument(help="The file to write, e.g. my_block.py")],
 ) -> None:
     """Write a commented file with a component of your own, which passes check as it is."""

@@ -96,11 +96,13 @@ def tune(
     """
     if context.invoked_subcommand:
         return
+    from sagan_bench.config.used import used
     from sagan_bench.experiments.tuning import definition, planning
 
-    refuse_wrong(load_own(with_))
+    own = load_own(with_)
+    refuse_wrong(own)
     names = (variants or variant).split(",")
-    settings = _settings(data, sets or [])
+    settings = used({file.name: file.described for file in own}) | _settings(data, sets or [])
     tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)
     where = Where.of(jobs, device, engine, in_process)
     folder = definition.folder_of(tuning, runs, name)

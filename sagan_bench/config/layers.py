@@ -21,6 +21,8 @@ from sagan_bench.config.schema import (
     RunConfig,
     field_types,
 )
+from sagan_bench.config.used import ORIGIN as USED
+from sagan_bench.config.used import used
 from sagan_bench.config.variants import pick, presets, variant_settings
 from sagan_bench.config.wording import in_words
 from sagan_bench.core import extensions
@@ -65,10 +67,12 @@ def read(
     file: Path | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, tuple[str, Any]] | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """Return the whole configuration as it was asked for, and who set each value.
 
-    Later wins: defaults, preset, variant, file, first-class options, ``--set``.
+    Later wins: defaults, preset, what files of one's own have, variant, file, first-class options,
+    ``--set``.
 
     Args:
         preset: name of a shipped preset; else the file's, else ``quick``.
@@ -77,6 +81,7 @@ def read(
         file: a TOML file with the sections of `RunConfig`.
         sets: texts ``section.key=value``.
         flags: dotted key -> (option as typed, value).
+        own: files of components of one's own -> their hash, and what they have.
 
     Raises:
         UserError: an unknown key or name, or a value out of range: what, who set it, the closest;
@@ -94,6 +99,7 @@ def read(
     resolved = assemble(
         preset,
         variant,
+        (USED, used(own or {})),
         (f"variant {variant}", variant_settings(shipped_part(variant))),
         (str(file), written),
         *((option, {key: value}) for key, (option, value) in (flags or {}).items()),

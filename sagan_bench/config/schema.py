@@ -329,7 +329,9 @@ class RunConfig(Section):
         ]
         # A control names the block that it is like.
         named += [("ATTENTION", v) for v in self.model.attention.options.values() if v in ATTENTION]
-        return named + [("METRICS", metric) for metric in self.evaluation.metrics]
+        for metric in self.evaluation.metrics:
+            named += [("METRICS", metric), ("EXTRACTORS", METRICS[metric].extractor)]
+        return named
 
     @model_validator(mode="after")
     def _loss_goes_with_the_rest(self) -> "RunConfig":

@@ -22,6 +22,7 @@ from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
 from sagan_bench.config.layers import Resolved, assemble, decide
 from sagan_bench.config.naming import SIDES, refuse_misnamed
 from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
+from sagan_bench.config.used import used
 from sagan_bench.config.variants import controls, presets, shipped, variant_settings
 from sagan_bench.config.wording import in_words
 from sagan_bench.core import extensions
@@ -300,7 +301,8 @@ def load(study: str, **changed: Any) -> Study:
 
     Args:
         study: its name, or the path of a TOML file.
-        changed: fields that replace the file's; ``set`` is merged into it.
+        changed: fields that replace the file's; ``set`` is merged into it.  What files of ``own``
+            have is used where neither says otherwise.
 
     Raises:
         UserError: there is no such study, or it cannot be: which field, and why.
@@ -308,7 +310,7 @@ def load(study: str, **changed: Any) -> Study:
     file = file_of("study", study, studies())
     written = flattened(load_toml(file), file, "set")
     typed = changed.pop("set", {})
-    settings = written["set"] | typed
+    settings = used(changed.get("own", {})) | written["set"] | typed
     known = validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
     known._typed = frozenset(typed)
     return known
@@ -338,7 +340,7 @@ def of_blocks(own: Mapping[str, Any], **changed: Any) -> Study:
         "variants": ("no-attention", "sagan", *controls(block)),
         "own": dict(own),
     }
-    settings = quick.set | changed.pop("set", {})
+    settings = used(own) | quick.set | changed.pop("set", {})
     return validated(Study, Path(f"{stem}.py"), {**fields, **changed, "set": settings})
 
 

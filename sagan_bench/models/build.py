@@ -19,6 +19,9 @@ from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
 from sagan_bench.models.layers import SpectralNorm, Weighted, initialise
 from sagan_bench.models.placed import Placed
 
+BETWEEN = "(between layers)"
+"""The row of products that no layer makes when it is called."""
+
 
 class Networks(NamedTuple):
     """G maps noise (B, z_dim) to images (B, 3, S, S); D maps images to logits (B,).
@@ -275,7 +278,10 @@ def _rows(title: str, network: nn.Module, *inputs: Tensor | None) -> Iterator[La
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(*inputs)
     counts = counter.get_flop_counts()
-    root = type(network).__name__
+    root, between = type(network).__name__, counter.get_total_flops()
     for name, module in shown.items():
         flops = sum(counts.get(f"{root}.{name}", {}).values())
-        yield Layer(title, name, shapes[name][1:], parameters(module), flops)
+        between -= flops
+        yield Layer(title, name, shapes.get(name, ())[1:], parameters(module), flops)
+    if between:
+        yield Layer(title, BETWEEN, (), 0, between)

@@ -1,18 +1,18 @@
 """Where blocks stand in a network, and which layers have spectral norm."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import cast
 
 from torch import nn
 
-from sagan_bench.config.schema import ModelConfig
+from sagan_bench.config.schema import ModelConfig, SpectralNormed
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block
-from sagan_bench.models.layers import Layer, Weighted, spectral_norm
+from sagan_bench.models.layers import Weighted, spectral_norm
 from sagan_bench.models.placed import Network, Site
 
 PLACES = ("after", "instead")
@@ -121,6 +121,26 @@ class Places:
         return block
 
 
-def normed_if(layer: Layer, normed: bool) -> Layer:
-    """Return the layer, with spectral norm if ``normed``."""
-    return spectral_norm(layer) if normed else layer
+def norm_layers(
+    network: nn.Module, normed: SpectralNormed, last: Collection[str] = ("out",)
+) -> None:
+    """Put spectral norm on the layers of a network that have none, as is asked for.
+
+    Blocks are left as they are: `Places` has seen to them.
+
+    Args:
+        network: all of whose layers are there.
+        normed: ``all``; ``hidden`` leaves out the ``last``; or ``none``.
+        last: names of the layers that make the result.
+    """
+    of_blocks = {
+        id(layer)
+        for block in network.modules()
+        if isinstance(block, Block)
+        for layer in block.modules()
+    }
+    for name, layer in list(network.named_modules()):
+        is_last = name.partition(".")[0] in last
+        wanted = normed == "all" or (normed == "hidden" and not is_last)
+        if wanted and isinstance(layer, Weighted) and id(layer) not in of_blocks:
+            spectral_norm(cast(nn.Linear, layer))

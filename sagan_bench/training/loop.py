@@ -138,6 +138,7 @@ class Recipe:
         self.training = config.training
         self.state = state
         self.loss: Loss = LOSSES[config.training.loss](config.training)
+        self._beside: tuple[Tensor | None, Tensor | None] = None, None
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self.training.precision == "bf16"
@@ -158,13 +159,19 @@ class Recipe:
         ) -> dict[str, Tensor]:
             with torch.no_grad(), frozen_spectral_norm(state.generator), self._autocast():
                 fake = state.generator(z, fake_labels)
+            both = _both(real_labels, fake_labels)
             with self._autocast():
-                logits = state.parallel_d(torch.cat([real, fake]), _both(real_labels, fake_labels))
+                logits = state.parallel_d(torch.cat([real, fake]), both)
             extra = _extra("d", state.discriminator)  # before the penalty, another call of D
             real_logits, fake_logits = logits.chunk(2)
             loss = self.loss.d(real_logits, fake_logits)
             penalty = self.loss.penalty(
-                lambda images: state.discriminator(images, real_labels), real, fake, share
+                lambda images: state.discriminator(
+                    images, real_labels if len(images) == len(real) else both
+                ),
+                real,
+                fake,
+                share,
             )
             added = [each for each in (penalty, *extra.values()) if each is not None]
             return {
@@ -174,6 +181,8 @@ class Recipe:
                 **extra,
             }
 
+        if self.loss.relative:
+            self._beside = real, real_labels
         batch = real, noise.z, real_labels, noise.labels, noise.share
         measured = self._accumulated(loss, "loss_d", state.parallel_d, batch)
         return measured | {"grad_norm_d": _descend(state.optimizer_d)}
@@ -182,15 +191,23 @@ class Recipe:
         """Descend G's loss once; D stays as it is: no gradient, no power iteration."""
         state = self.state
 
-        def loss(z: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        def loss(
+            z: Tensor, labels: Tensor | None, real: Tensor | None, real_labels: Tensor | None
+        ) -> dict[str, Tensor]:
             with self._autocast():
                 logits = state.discriminator(state.parallel_g(z, labels), labels)
             extra = _extra("g", state.generator)
-            return {"loss_g": sum(extra.values(), start=self.loss.g(logits)), **extra}
+            if real is None:
+                adversarial = self.loss.g(logits)
+            else:
+                with torch.no_grad(), self._autocast():
+                    real_logits = state.discriminator(real, real_labels)
+                adversarial = self.loss.g_beside(real_logits, logits)
+            return {"loss_g": sum(extra.values(), start=adversarial), **extra}
 
         state.discriminator.requires_grad_(False).eval()
         try:
-            batch = noise.z, noise.labels
+            batch = noise.z, noise.labels, *self._beside
             measured = self._accumulated(loss, "loss_g", state.parallel_g, batch)
         finally:  # also where memory runs out: a smaller batch is tried with the same networks
             state.discriminator.requires_grad_(True).train()

@@ -405,15 +405,14 @@ def test_sources_are_checked(tmp_path: Path, old: str, new: str, check: str) -> 
         ("mean(dim=(1, 2, 3))", "mean(dim=(2, 3))", "shapes"),
         ("at_least_fp32(scores)", "at_least_fp32(scores - scores.mean())", "evaluation"),
         ("nn.LeakyReLU(0.1)", "nn.BatchNorm2d(outputs)", "evaluation"),
-        ("normed_if(conv, normed != 'none')", "normed_if(conv, True)", "penalty"),
-        ("normed_if(conv, normed != 'none')", "conv", "norms"),
-        ('"discriminator",\n            model,\n            channels,',
-         '"discriminator", model, {8: 8, **channels, 4: 64},', "blocks"),
+        ("self, model.spectral_norm.discriminator", "self, 'all'", "penalty"),
+        ("norm_layers(self, model.spectral_norm.generator)", "", "norms"),
+        ('channels,\n            norm="none"', '{8: 8, **channels, 4: 64},\n            norm="none"',
+         "blocks"),
     ],
 )  # fmt: skip
 def test_families_are_checked(tmp_path: Path, old: str, new: str, check: str) -> None:
-    text = (FOLDER / "family.py").read_text()
-    old = old.replace("'", '"')
+    text = (TESTS / "planted/own_networks.py").read_text()
     assert old in text
     assert check in findings_of(written(tmp_path, text.replace(old, new)))
 

@@ -15,6 +15,7 @@ from sagan_bench.data.store import cache_root
 from sagan_bench.experiments.conformance._alone import BLOCK
 from sagan_bench.experiments.conformance._calls import CALLS
 from sagan_bench.experiments.conformance._costs import SIDE, Costs, of_block
+from sagan_bench.experiments.conformance._extracting import EXTRACTOR
 from sagan_bench.experiments.conformance._families import FAMILY
 from sagan_bench.experiments.conformance._findings import (
     UNUSUAL,
@@ -55,6 +56,7 @@ CHECKS: dict[str, Sequence[Check]] = {
     "FAMILIES": FAMILY,
     "LOSSES": LOSS,
     "METRICS": METRIC,
+    "EXTRACTORS": EXTRACTOR,
     "SOURCES": SOURCE,
 }
 """The checks of a kind of component, by the name of its registry."""
