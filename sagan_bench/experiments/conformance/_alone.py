@@ -98,16 +98,32 @@ def gamma(subject: Subject) -> str:
         return "deliberate: no gamma"
     y = block(x)
     (y * torch.randn(y.shape)).sum().backward() if y.requires_grad else None
+    half, whole, below = (_added(block, x, gamma) for gamma in (0.5, 1.0, -1.0))
+    if not whole.any():
+        raise Broken("gamma does not change the result", "return x + self.gamma * o")
     if block.gamma.grad is None or not block.gamma.grad.any():
+        if off(whole, 4 * half) < TOLERANCE:
+            raise Broken(
+                "gamma is applied twice: y - x grows with its square, which has no gradient at 0",
+                "Block.forward multiplies by it: return o alone from branch()",
+            )
         raise Broken(
             "gamma gets no gradient at gamma = 0, so it never leaves it",
             "return x + self.gamma * o, without .item(), .data or detach()",
         )
-    with torch.no_grad():
-        block.gamma.fill_(1.0)
-        if torch.equal(block(x), y):
-            raise Broken("gamma does not change the result", "return x + self.gamma * o")
+    if not below.any():
+        raise Broken(
+            "gamma does nothing below 0, whither half of all steps lead",
+            "leave out clamp() or relu()",
+        )
     return "one number, learned from 0"
+
+
+@torch.no_grad()
+def _added(block: Block, x: Tensor, gamma: float) -> Tensor:
+    """Return y - x."""
+    block.gamma.fill_(gamma)
+    return block(x) - x
 
 
 def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -126,9 +142,11 @@ def changed(module: torch.nn.Module, before: dict[str, Tensor]) -> list[str]:
 def state(subject: Subject) -> str:
     """Evaluation changes nothing: no buffer, no parameter, not x; the same again gives the same."""
     block, x = block_of(subject), features()
-    before, given = snapshot(block), x.clone()
+    before, given, drawn = snapshot(block), x.clone(), torch.get_rng_state()
     y = block(x)
     block.maps(x)
+    if not torch.equal(drawn, torch.get_rng_state()):
+        raise Broken("in evaluation, it draws random numbers or seeds them")
     again = block(given.clone(memory_format=torch.preserve_format))
     if names := changed(block, before):
         raise Broken(
@@ -141,6 +159,16 @@ def state(subject: Subject) -> str:
     block.train()(x)
     if not torch.equal(x, given):
         raise Broken("in training, it changes x in place", "leave out inplace=True")
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        block(x)
+        ends.append(torch.get_rng_state())
+    if torch.equal(*ends):
+        raise Broken(
+            "in training, it seeds torch's random numbers, those of all runs with them",
+            "draw from a torch.Generator of your own",
+        )
     return "none changed by evaluation"
 
 
@@ -189,34 +217,6 @@ def threads(subject: Subject) -> str:
 
 
 @torch.no_grad()
-def positions(subject: Subject) -> str:
-    """Permuted positions give permuted results, or the kind has ``positions``."""
-    block, x = block_of(subject), features()
-    maps = block.maps(x)
-    count = SIDE * SIDE
-    pooled = maps is not None and maps.dim() == 3 and 0 < maps.shape[2] < count
-    cell = round((count / maps.shape[2]) ** 0.5) if maps is not None and pooled else 1
-    order = torch.randperm((SIDE // cell) ** 2)
-    knows = off(block(permuted(x, order, cell)), permuted(block(x), order, cell)) > TOLERANCE
-    declared = bool(getattr(subject.component, "positions", False))
-    if knows and not declared:
-        raise Broken(
-            "permuted positions do not give permuted results",
-            "set positions = True if it is to know where a position is; else look for a reshape "
-            "without a transposition",
-        )
-    where = f" (in cells of {cell} x {cell})" if cell > 1 else ""
-    return "it knows them" if declared else f"permuted alike{where}"
-
-
-def permuted(x: Tensor, order: Tensor, cell: int) -> Tensor:
-    """Return x with its cells of positions, each ``cell`` squared, in another order."""
-    cells = torch.nn.functional.pixel_unshuffle(x, cell)
-    moved = cells.flatten(2)[..., order].unflatten(2, cells.shape[2:])
-    return torch.nn.functional.pixel_shuffle(moved, cell)
-
-
-@torch.no_grad()
 def bf16(subject: Subject) -> str:
     """Large maps give finite results, and bf16 gives what fp32 gives, nearly."""
     block, lost = block_of(subject, gamma=1.0), False
@@ -243,4 +243,4 @@ def bf16(subject: Subject) -> str:
     return f"finite up to a standard deviation of {LARGE[-1]:g}, in bf16 near fp32"
 
 
-BLOCK = (shape, identity, gamma, state, batch, threads, positions, bf16)
+ALONE = (shape, identity, gamma, state, batch, threads, bf16)
