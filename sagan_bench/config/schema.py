@@ -358,11 +358,17 @@ class RunConfig(Section):
         ATTENTION[attention.kind].check(self)
         return self
 
+    @property
+    def steps_matter(self) -> bool:
+        """Whether a step depends on how many there will be: the kind of attention is told."""
+        return "step" in getattr(ATTENTION[self.model.attention.kind], "knows", ())
+
     def digest(self, data_fingerprint: str) -> str:
         """Return 12 hex digits of SHA-256 over all that changes results.
 
         The images enter by the fingerprint of their content, so that moving a folder changes
         nothing and changing an image does.  A field declared `later` enters unless neutral.
+        ``run.steps`` enters where `steps_matter`.
 
         Raises:
             ValueError: a value is still ``auto``.
@@ -374,6 +380,8 @@ class RunConfig(Section):
         unresolved = [k for k, value in fields.items() if value == "auto" and ".options." not in k]
         if unresolved:
             raise ValueError(f"resolve before taking the digest: {', '.join(unresolved)}")
+        if self.steps_matter:
+            fields["run.steps"] = self.run.steps
         fields |= {"data.fingerprint": data_fingerprint, "schema": DIGEST_SCHEMA}
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]

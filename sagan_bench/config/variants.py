@@ -36,7 +36,8 @@ def variants() -> dict[str, dict[str, Any]]:
     """Return the variants by name; ``says`` is each one's description in words.
 
     They are those that are shipped, and three of each block of one's own: with it, and controls of
-    as many parameters and of as many FLOPs.
+    as many parameters and of as many FLOPs.  Of a block instead of a layer both are networks of
+    another width.
     """
     own: dict[str, dict[str, Any]] = {}
     for name in ATTENTION.not_shipped:
@@ -44,17 +45,36 @@ def variants() -> dict[str, dict[str, Any]]:
     return own | _shipped()
 
 
+def controls(name: str) -> tuple[str, str]:
+    """Return the variants that have as many parameters, and as many FLOPs, as a block's."""
+    replaces = getattr(ATTENTION[name], "place", "after") == "instead"
+    return f"{'sized' if replaces else 'residual'}-like-{name}", f"wider-like-{name}"
+
+
 def _of_block(name: str) -> dict[str, dict[str, Any]]:
     kind, like = "model.attention.kind", "model.attention.options.like"
+    sized, wider = controls(name)
+    by: dict[str, Any] = {kind: "wider", like: name}
+    if sized.startswith("sized"):
+        return {
+            name: {"says": f"The block {name} of one's own instead of a layer", kind: name},
+            sized: {
+                "says": f"As many parameters as {name}: layers of another width, and no block",
+                **by, "model.attention.options.by": "parameters",
+            },
+            wider: {
+                "says": f"As much computation as {name}: layers of another width, and no block",
+                **by,
+            },
+        }  # fmt: skip
     return {
         name: {"says": f"The block {name} of one's own in attention's place", kind: name},
-        f"residual-like-{name}": {
+        sized: {
             "says": f"As many parameters as {name} without context: a bottleneck in its place",
             kind: "residual", like: name,
         },
-        f"wider-like-{name}": {
-            "says": f"As much computation as {name}: no block, wider layers of the same FLOPs",
-            kind: "wider", like: name,
+        wider: {
+            "says": f"As much computation as {name}: no block, wider layers of the same FLOPs", **by,
         },
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
 from sagan_bench.config.layers import Resolved, assemble, decide
 from sagan_bench.config.naming import SIDES, refuse_misnamed
 from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
-from sagan_bench.config.variants import presets, shipped, variant_settings
+from sagan_bench.config.variants import controls, presets, shipped, variant_settings
 from sagan_bench.config.wording import in_words
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
@@ -335,7 +335,7 @@ def of_blocks(own: Mapping[str, Any], **changed: Any) -> Study:
         "name": f"with-{stem}",
         "question": f"Does {block} help on twins at 32 px, beside SAGAN's block and its own cost?",
         "baseline": block,
-        "variants": ("no-attention", "sagan", f"residual-like-{block}", f"wider-like-{block}"),
+        "variants": ("no-attention", "sagan", *controls(block)),
         "own": dict(own),
     }
     settings = quick.set | changed.pop("set", {})

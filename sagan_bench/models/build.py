@@ -14,6 +14,7 @@ from sagan_bench.config.schema import ModelConfig, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, FAMILIES
 from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.calls import told
 from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
 from sagan_bench.models.layers import SpectralNorm, Weighted, initialise
 from sagan_bench.models.placed import Placed
@@ -121,13 +122,17 @@ def skeleton(config: RunConfig) -> Networks:
     family, size = _family(config.model), config.data.image_size
     family.refuse_unknown()
     with torch.device("meta"):
-        return Networks(
-            *family.networks(
+        networks = Networks(
+            *family.connected(
                 size,
                 widths(config.model, size),
                 needs_double_backward=config.training.needs_double_backward,
             )
         )
+    for network in networks:
+        for block in told(network):
+            block.steps = config.run.steps
+    return networks
 
 
 def _family(model: ModelConfig) -> Family:

@@ -54,8 +54,8 @@ class Mine(SelfAttention):
 @ATTENTION.register("mine")
 class Kind(Attention):
     {facts}
-    def block(self, channels, *, bias=True, needs_double_backward=False):
-        return Mine(channels, self.config)
+    def block(self, site):
+        return Mine(site.channels, self.config)
 """
 
 

@@ -22,6 +22,7 @@ from sagan_bench.models.families.resnet import (
     strides,
 )
 from sagan_bench.models.layers import ConditionalBatchNorm2d, spectral_norms
+from sagan_bench.models.placed import Site
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState
 
@@ -145,7 +146,8 @@ def test_a_residual_control_without_bias_has_as_many_parameters(channels: int) -
     from sagan_bench.core.registry import ATTENTION
 
     kinds = (ATTENTION[kind](AttentionConfig(kind=kind)) for kind in ("full", "residual"))
-    full, residual = (parameters(kind.block(channels, bias=False)) for kind in kinds)
+    site = Site("generator", 8, channels, bias=False)
+    full, residual = (parameters(kind.block(site)) for kind in kinds)
     assert residual == full == 1.25 * channels**2 + 1
 
 

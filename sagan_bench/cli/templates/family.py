@@ -13,7 +13,7 @@ from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import at_least_fp32, logits_of
-from sagan_bench.models.placement import blocks_by_side, normed_if
+from sagan_bench.models.placement import Places, normed_if
 
 
 def channels_by_side(image_size: int, width: float) -> dict[int, int]:
@@ -28,22 +28,24 @@ class Generator(nn.Sequential):
     def __init__(self, model: ModelConfig, image_size: int, width: float) -> None:
         channels = channels_by_side(image_size, width)
         normed = model.spectral_norm.generator
-        # One block at each side that is asked for; a side that is not in `channels` is refused.
-        blocks = blocks_by_side("generator", model, channels)
+        # A block at each side that is asked for; a side that is not in `channels` is refused.
+        places = Places("generator", model, channels, norm="batch")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 0
         for side, outputs in channels.items():
+            makes: dict[str, nn.Module] = {}  # what makes the map of this side
             if side == 8:
                 first = nn.Linear(model.z_dim, outputs * side * side)
-                layers["up8"] = normed_if(first, normed != "none")
-                layers["map8"] = nn.Unflatten(1, (outputs, side, side))
+                makes["up8"] = normed_if(first, normed != "none")
+                makes["map8"] = nn.Unflatten(1, (outputs, side, side))
             else:
-                layers[f"twice{side}"] = nn.Upsample(scale_factor=2)
+                makes[f"twice{side}"] = nn.Upsample(scale_factor=2)
                 conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-                layers[f"up{side}"] = normed_if(conv, normed != "none")
-            layers[f"norm{side}"] = nn.BatchNorm2d(outputs)
-            layers[f"relu{side}"] = nn.ReLU()
-            layers.update([blocks[side]] if side in blocks else [])
+                makes[f"up{side}"] = normed_if(conv, normed != "none")
+            makes[f"norm{side}"] = nn.BatchNorm2d(outputs)
+            makes[f"relu{side}"] = nn.ReLU()
+            # A block stands after these layers or instead of them, as its kind says.
+            layers |= places.at(side, makes, None if side == 8 else (inputs, side // 2))
             inputs = outputs
         layers["twice"] = nn.Upsample(scale_factor=2)
         layers["out"] = normed_if(nn.Conv2d(inputs, 3, 3, padding=1), normed == "all")
@@ -68,16 +70,22 @@ class Discriminator(nn.Sequential):
     ) -> None:
         channels = channels_by_side(image_size, width)
         normed = model.spectral_norm.discriminator
-        blocks = blocks_by_side(
-            "discriminator", model, channels, needs_double_backward=needs_double_backward
+        places = Places(
+            "discriminator",
+            model,
+            channels,
+            norm="none",
+            needs_double_backward=needs_double_backward,
         )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 3
         for side, outputs in sorted(channels.items(), reverse=True):
             conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
-            layers[f"down{side}"] = normed_if(conv, normed != "none")
-            layers[f"relu{side}"] = nn.LeakyReLU(0.1)
-            layers.update([blocks[side]] if side in blocks else [])
+            down = {
+                f"down{side}": normed_if(conv, normed != "none"),
+                f"relu{side}": nn.LeakyReLU(0.1),
+            }
+            layers |= places.at(side, down, (inputs, 2 * side))
             inputs = outputs
         layers["out"] = normed_if(nn.Conv2d(inputs, 1, 3, padding=1), normed == "all")
         super().__init__(layers)

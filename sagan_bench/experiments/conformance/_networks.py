@@ -114,7 +114,7 @@ def require_at(config: RunConfig, networks: Networks) -> None:
             raise Broken(
                 f"model.attention.{name} = {wanted}: {config.model.architecture}'s {name} has "
                 f"blocks at {met}",
-                "put blocks_by_side()'s block behind the only map of its side, and refuse others",
+                "put there what Places.at() returns for the only map of a side, and refuse others",
             )
 
 

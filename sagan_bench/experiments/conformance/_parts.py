@@ -9,6 +9,7 @@ from sagan_bench.config.schema import AttentionConfig
 from sagan_bench.experiments.conformance._findings import Broken, Subject
 from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.build import begin
+from sagan_bench.models.placed import Site
 
 CHANNELS = 64
 """Of maps, where nothing else is said: C / 8 = 8 is enough for heads."""
@@ -40,8 +41,9 @@ def block_of(
         Broken: it makes no `Block`.
     """
     kind = subject.component(AttentionConfig(kind=subject.name, **attention))
+    site = Site("generator", SIDE, channels, bias=bias, needs_double_backward=double)
     with torch.device("meta"):
-        block = kind.block(channels, bias=bias, needs_double_backward=double)
+        block = kind.block(site)
     if not isinstance(block, Block):
         raise Broken(
             f"block() returns a {type(block).__name__}",

@@ -6,6 +6,7 @@ from sagan_bench.config.options import Options
 from sagan_bench.config.schema import Section
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
+from sagan_bench.models.placed import Site
 
 if TYPE_CHECKING:
     from sagan_bench.models.attention._blocks import Block
@@ -23,14 +24,14 @@ class ResidualInPlace(Attention):
 
         like: str = "full"
 
-    def block(self, channels: int, *, bias: bool = True, **_: bool) -> "Block":
-        """Return the block for maps of C channels."""
+    def block(self, site: Site) -> "Block":
+        """Return the block for a site."""
         import torch
 
         from sagan_bench.models.attention._blocks import Residual
 
         like = self.config.model_copy(update={"kind": self.settings.like, "options": Options()})
         with torch.device("meta"):
-            block = ATTENTION[like.kind](like).block(channels, bias=bias)
+            block = ATTENTION[like.kind](like).block(site)
         parameters = sum(p.numel() for name, p in block.named_parameters() if name != "gamma")
-        return Residual(channels, self.config, parameters=parameters, bias=bias)
+        return Residual(site.channels, self.config, parameters=parameters, bias=site.bias)

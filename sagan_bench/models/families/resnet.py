@@ -9,6 +9,7 @@ limit, and is not iterated by an evaluation, nor in D by G's step.
 """
 
 import operator
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Literal
 
@@ -24,7 +25,7 @@ from sagan_bench.models.layers import (
     logits_of,
     no_autocast,
 )
-from sagan_bench.models.placement import blocks_by_side, normed_if
+from sagan_bench.models.placement import Places, normed_if
 
 MOST = 16
 """The most channels of a map in a pyramid, in widths."""
@@ -146,23 +147,25 @@ class Generator(nn.Module):
         super().__init__()
         normed = model.spectral_norm.generator
         channels = generator_channels(image_size, width, model.layout)
-        blocks = blocks_by_side("generator", model, channels, bias=False)
+        norm = "conditional batch" if model.classes else "batch"
+        places = Places("generator", model, channels, norm=norm, bias=False)
         hidden = normed != "none"
         inputs, self.blocks = channels[FIRST_SIDE], list[str]()
         for side, outputs in channels.items():
             if side == FIRST_SIDE:
                 self.up4 = normed_if(nn.Linear(model.z_dim, outputs * side * side), hidden)
+                self._follow(places.at(side, {}))
             else:
-                self._follow(f"up{side}", Up(inputs, outputs, model.classes, hidden))
-            if side in blocks:
-                self._follow(*blocks[side])
+                up = Up(inputs, outputs, model.classes, hidden)
+                self._follow(places.at(side, {f"up{side}": up}, (inputs, side // 2)))
             inputs = outputs
         self.norm = nn.BatchNorm2d(inputs)
         self.out = normed_if(nn.Conv2d(inputs, 3, 3, padding=1), normed == "all")
 
-    def _follow(self, name: str, module: nn.Module) -> None:
-        self.add_module(name, module)
-        self.blocks.append(name)
+    def _follow(self, modules: Mapping[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            self.add_module(name, module)
+            self.blocks.append(name)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, *mix: Tensor) -> Tensor:
         """Return images (B, 3, S, S), float in (-1, 1), from z (B, z_dim) and labels (B,).
@@ -207,10 +210,11 @@ class Discriminator(nn.Module):
         steps = strides(image_size, model.layout)
         channels = discriminator_channels(image_size, width, model.layout)
         layout = list(zip(_sides(image_size, steps), channels, steps, strict=True))
-        blocks = blocks_by_side(
+        places = Places(
             "discriminator",
             model,
             {side: outputs for side, outputs, stride in layout if stride > 1},
+            norm="none",
             bias=False,
             needs_double_backward=needs_double_backward,
         )
@@ -218,17 +222,18 @@ class Discriminator(nn.Module):
         for side, outputs, stride in layout:
             name = f"down{side}" if stride > 1 else f"stay{side}"
             name = f"{name}_2" if name in self.blocks else name
-            self._follow(name, Down(inputs, outputs, stride, normed != "none", inputs == 3))
-            if stride > 1 and side in blocks:
-                self._follow(*blocks[side])
+            down = {name: Down(inputs, outputs, stride, normed != "none", inputs == 3)}
+            halves = stride > 1  # else another layer of its side is behind it
+            self._follow(places.at(side, down, (inputs, stride * side)) if halves else down)
             inputs = outputs
         self.out = normed_if(nn.Linear(inputs, 1), normed == "all")
         if model.classes:
             self.embed = normed_if(nn.Embedding(model.classes, inputs), normed == "all")
 
-    def _follow(self, name: str, module: nn.Module) -> None:
-        self.add_module(name, module)
-        self.blocks.append(name)
+    def _follow(self, modules: Mapping[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            self.add_module(name, module)
+            self.blocks.append(name)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) and labels (B,)."""
