@@ -58,6 +58,12 @@ class Looking:
         assert maps is not None
         return maps[0].reshape(-1, *maps.shape[-2:])
 
+    def keys(self) -> Tensor:
+        """Return which key each position's is, (N,), null keys aside."""
+        side = SIDE // self.cell
+        keys = torch.arange(side * side).view(side, side)
+        return keys.repeat_interleave(self.cell, 0).repeat_interleave(self.cell, 1).flatten()
+
     @property
     def constant(self) -> bool:
         """Whether the maps do not depend on the image."""
@@ -66,8 +72,8 @@ class Looking:
 
     def o(self) -> Tensor:
         """Return o of the image, (C, N)."""
-        whole = type(self.block).branch is not Block.branch
-        o = self.block.branch(self.x) if whole else self.block(self.x) - self.x
+        plain = type(self.block).forward is Block.forward
+        o = self.block.branch(self.x) if plain else self.block(self.x) - self.x
         return o.expand(1, -1, SIDE, SIDE)[0].flatten(1)
 
     def require(self, *names: str) -> None:
@@ -80,6 +86,11 @@ class Looking:
                 "call the layers that make queries, keys and values query, key and value, and what "
                 "follows the sum out; or return None from maps()",
             )
+
+    def need(self, *names: str) -> None:
+        """Raise `Skipped` where a module is missing, which others have said is wrong."""
+        if missing := [name for name in names if not isinstance(self.layer(name), nn.Module)]:
+            raise Skipped(f"it has no module {', '.join(missing)}")
 
     def layer(self, name: str) -> Any:
         """Return a module of the block, or None."""
@@ -218,6 +229,14 @@ class Sums(NamedTuple):
     o: list[Tensor]
     """(K, N, C): likewise of o; with ``out`` replaced by a mean over channels, and without."""
 
+    @property
+    def same_for_all(self) -> bool:
+        """Whether all channels of what the sum gives are by the same maps: of one head."""
+        wanted = self.o[-1].flatten(0, 1)
+        basis = self.expected.flatten(0, 1)
+        factors = torch.linalg.lstsq(basis, wanted, driver="gelsd").solution
+        return bool((wanted - basis @ factors).norm() < 1e-6 * wanted.norm())
+
     def fit(self, *, by_position: bool = False) -> Fit:
         """Return the best fit, with factors that are those of all positions or of each."""
         fits = []
@@ -259,8 +278,9 @@ def _out(looking: Looking) -> Iterator[list[Tensor]]:
             given.append(o.flatten(0, -2).mT)
         channels = channel_dim(layer, made)
         mean = o.mean(-1).unsqueeze(channels)
-        same = mean.dim() == made.dim() and mean.movedim(channels, -1).shape[:-1] == (
-            made.movedim(channels, -1).shape[:-1]
+        same = (
+            mean.dim() == made.dim()
+            and mean.movedim(channels, -1).shape[:-1] == (made.movedim(channels, -1).shape[:-1])
         )
         return mean.expand(made.shape) if same else made
 

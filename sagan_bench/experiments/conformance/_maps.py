@@ -25,6 +25,10 @@ TOLERANCE = 5e-3
 LAYERS = ("query", "key", "value")
 MOVED = 1e-9
 """Relative, in fp64: what a row is off that has not moved."""
+THE_SAME = 1e-3
+"""Relative: between factors of other weights that are constant."""
+PLACES = (0, 18, 44)
+"""Positions that are looked at more closely: the first of a cell where keys are pooled."""
 
 
 @torch.no_grad()
@@ -75,7 +79,8 @@ def _require_distributions(subject: Subject, maps: Tensor) -> bool:
 
 
 def _even(sums: Tensor) -> bool:
-    return bool((sums.std() / sums.mean()).abs() < TOLERANCE)
+    """Return whether the sums of each head, (H, N), are all the same."""
+    return bool(((sums.std(1) / sums.mean(1)).abs() < TOLERANCE).all())
 
 
 def _require_gate(looking: Looking) -> None:
@@ -166,15 +171,14 @@ def rows(subject: Subject) -> str:
     looking = Looking(subject)
     if looking.constant:
         return "its maps do not depend on the images"
-    looking.require("query")
-    query = looking.layer("query")
-    if query is looking.layer("key"):
+    looking.need("query")
+    if looking.layer("query") is looking.layer("key"):
         raise Skipped("its queries are its keys")
     before = looking.maps()
     if not _even(before.sum(2)) and not subject.says("no distribution"):
         raise Skipped("the rows of its maps are no distributions")
-    for position in (0, 18, 44):  # the first of a cell where keys are pooled
-        moved = _moved_by(looking, position, before)
+    for position in PLACES:
+        moved = _off(_with_another(looking, "query", position), before)
         if moved == [position]:
             continue
         if len(moved) > 1 and subject.says("rows depend on each other"):
@@ -189,30 +193,57 @@ def rows(subject: Subject) -> str:
     return "a position's query moves its own row"
 
 
-def _moved_by(looking: Looking, position: int, before: Tensor) -> list[int]:
-    """Return the rows that another query of a position moves.
+@torch.no_grad()
+def columns(subject: Subject) -> str:
+    """How a position shares between two keys does not depend on a third."""
+    looking = Looking(subject)
+    if looking.constant:
+        return "its maps do not depend on the images"
+    looking.need("query", "key", "value")
+    before = looking.maps()
+    if not _even(before.sum(2)) or subject.says("rows depend on each other"):
+        raise Skipped("the rows of its maps are no distributions of their own")
+    if len(before) > 1 or not summed(looking, before).same_for_all:
+        raise Skipped("its heads may share their maps")
+    for position in PLACES:
+        after = _with_another(looking, "key", position)
+        rows, columns = torch.arange(POSITIONS), torch.arange(before.shape[2])
+        cell = looking.keys()[position] + before.shape[2] - int(looking.keys().max()) - 1
+        shares = [maps[:, rows != position][..., columns != cell] for maps in (after, before)]
+        moved = _off(*(share / share.sum(2, keepdim=True) for share in shares), TOLERANCE)
+        if 2 * len(moved) > POSITIONS:  # of a mean of rows' and columns' maps a few do
+            raise Unusual("columns depend on each other")
+    return "a position's key moves its own column, and others alike"
+
+
+def _off(after: Tensor, before: Tensor, by: float = MOVED) -> list[int]:
+    """Return the rows of maps that have moved, by more than a share of the largest entry."""
+    off = (after - before).abs().amax((0, 2)) > by * before.amax()
+    return [int(row) for row in off.nonzero()]
+
+
+def _with_another(looking: Looking, name: str, position: int) -> Tensor:
+    """Return the maps with another query, or key, of a position.
 
     Raises:
-        Skipped: no query is that of this position alone.
+        Skipped: none is that of this position alone.
     """
     pattern = torch.arange(POSITIONS).view(SIDE, SIDE, 1)
 
     def other(layer: nn.Module, inputs: tuple[Tensor, ...], made: Tensor) -> Tensor:
         its = looking.placed(pattern, layer, inputs[0], made).squeeze(-1) == position
-        if its.numel() != POSITIONS or int(its.sum()) != 1:
-            raise Skipped("its queries are not those of each position")
+        if int(its.sum()) != 1 or (name == "query" and its.numel() != POSITIONS):
+            raise Skipped("its queries or keys are not those of each position")
         made = made.clone()
         rows = made.movedim(channel_dim(layer, made), -1)  # a view
         rows[its] = 2 * torch.randn_like(rows[its])
         return made
 
-    handle = looking.layer("query").register_forward_hook(other)
+    handle = looking.layer(name).register_forward_hook(other)
     try:
-        after = looking.maps()
+        return looking.maps()
     finally:
         handle.remove()
-    off = (after - before).abs().amax((0, 2)) > MOVED * before.amax()
-    return [int(row) for row in off.nonzero()]
 
 
 @torch.no_grad()
@@ -260,14 +291,15 @@ def _own_mass(looking: Looking, codes: Tensor) -> Tensor:
 @torch.no_grad()
 def scale(subject: Subject) -> str:
     """No factor stands after the softmax, in the maps or in o; large products are no trouble."""
-    factors = list[float]()
+    draws = list[list[float]]()
     for _ in range(2):  # of other weights: a learned factor is another then
         looking = Looking(subject)
-        looking.require("value", *(() if looking.constant else ("query", "key")))
+        looking.need("value", *(() if looking.constant else ("query", "key")))
         maps = looking.maps()
         fit = summed(looking, maps).fit()
-        if fit.residual <= TOLERANCE:
-            factors.append(float(fit.factors.sum(0).mean()))
+        total = min((maps.sum(2), maps.sum(1)), key=lambda sums: float(sums.std())).mean()
+        factor = fit.factors.sum(0).mean() if fit.residual <= TOLERANCE else torch.ones(())
+        draws.append([float(total), float(factor)])
     if not looking.constant:
         codes = 100 * torch.eye(4, dtype=looking.x.dtype)[_quadrants()]
         with looking.making(query=codes, key=codes):
@@ -275,20 +307,20 @@ def scale(subject: Subject) -> str:
                 raise Broken("large products overflow", "use softmax(), not exp()")
     if subject.says("no distribution"):
         return "deliberate: no distribution"
-    total = float(min((maps.sum(2), maps.sum(1)), key=lambda sums: float(sums.std())).mean())
-    if abs(total - 1) > TOLERANCE:
+    (total_is, factor_is), again = draws
+    if abs(total_is - 1) > TOLERANCE and isclose(total_is, again[0], rel_tol=THE_SAME):
         raise Broken(
-            f"distributions of the maps sum to {total:.4g}: a factor stands after the softmax, or "
-            "it is taken over another dim than keys",
+            f"distributions of the maps sum to {total_is:.4g}: a factor stands after the softmax, "
+            "or it is taken over another dim than keys",
             "multiply the products before it",
         )
-    if len(factors) == 2 and isclose(*factors, rel_tol=MOVED) and abs(factors[0] - 1) > TOLERANCE:
+    if abs(factor_is - 1) > TOLERANCE and isclose(factor_is, again[1], rel_tol=THE_SAME):
         raise Broken(
-            f"o is {factors[0]:.4g} times the sum of values by the maps: a factor stands after the "
+            f"o is {factor_is:.4g} times the sum of values by the maps: a factor stands after the "
             "softmax",
             "multiply the products before it; a learned factor may stand in a module out",
         )
     return "distributions sum to 1, and no factor stands after the softmax"
 
 
-MAPS = (axis, rows, sign, scale)
+MAPS = (axis, rows, columns, sign, scale)

@@ -56,29 +56,37 @@ def own_position(subject: Subject) -> str:
     A map that is rolled and not rolled back has the o of others at each position.
     """
     places = torch.randperm(WIDE * WIDE)[:64]
-    seen = _influence(subject, places)
-    typical = seen.square().sum(1) / seen.sum(1).clamp_min(1e-30)
-    unseen = float((seen[torch.arange(64), places] < LITTLE * typical).float().mean())
+    changes = _changes(subject, places)
+    typical = changes.square().sum(1, keepdim=True) / changes.sum(1, keepdim=True).clamp_min(1e-30)
+    seen = changes >= LITTLE * typical
+    unseen = 1 - _share(seen, places)
     if unseen < FEW:
         return "what stands there is seen in o"
     if subject.says("own position not seen"):
         return "deliberate: own position not seen"
-    rows, columns = _away(seen, places)
-    first, second = seen.topk(2, dim=1).values.unbind(1)
-    if max(abs(rows), abs(columns)) >= 0.5 or (first > 2 * second).float().mean() > 0.5:
+    rows, columns = places // WIDE, places % WIDE
+    away, last = _away(changes, places), WIDE - 1
+    turned = (columns * WIDE + rows, rows * WIDE + last - columns, (last - rows) * WIDE + columns)
+    at_most = max(_share(seen, others) for others in turned)
+    if max(map(abs, away)) >= 0.5 or (at_most > 1 - FEW and seen.float().mean() < 0.5):
         raise Broken(
             f"o is off its place: another x at a position does not change o there ({unseen:.0%} of "
-            f"positions), but elsewhere, on the average {rows:+.1f} rows and {columns:+.1f} columns "
-            "away",
-            "undo a roll, shift, flip or order of windows after the sum; if that is meant, declare "
-            "deliberate = ('own position not seen',)",
+            f"positions), but elsewhere, {away[0]:+.1f} rows and {away[1]:+.1f} columns away on "
+            "the average",
+            "undo a roll, flip, transposition or order of windows after the sum; if that is meant, "
+            "declare deliberate = ('own position not seen',)",
         )
     if unseen > 0.5:
         raise Unusual("own position not seen")
     return f"what stands there is seen in o at {1 - unseen:.0%} of positions"
 
 
-def _influence(subject: Subject, places: Tensor) -> Tensor:
+def _share(seen: Tensor, places: Tensor) -> float:
+    """Return the share of rows of (P, N) that are true at a place, (P,)."""
+    return float(seen.gather(1, places[:, None]).float().mean())
+
+
+def _changes(subject: Subject, places: Tensor) -> Tensor:
     """Return how much another x at each of P places changes o at each position, (P, N)."""
     block, x = block_of(subject, gamma=1.0), features(images=1, side=WIDE)
     each = torch.arange(len(places))
@@ -88,13 +96,13 @@ def _influence(subject: Subject, places: Tensor) -> Tensor:
     return (block(others) - others - (block(x) - x)).flatten(2).norm(dim=1)
 
 
-def _away(seen: Tensor, places: Tensor) -> tuple[float, float]:
+def _away(changes: Tensor, places: Tensor) -> tuple[float, float]:
     """Return how many rows and columns away what changes is: circular means, 0 of all around."""
     position = torch.arange(WIDE * WIDE)
     away = []
     for along in (position // WIDE, position % WIDE):
         angles = 2 * math.pi * (along - along[places, None]) / WIDE
-        mean = (seen * torch.polar(torch.ones_like(angles), angles)).sum() / seen.sum()
+        mean = (changes * torch.polar(torch.ones_like(angles), angles)).sum() / changes.sum()
         away.append(float(mean.angle()) * WIDE / (2 * math.pi) if mean.abs() > FEW else 0.0)
     return away[0], away[1]
 

@@ -42,7 +42,9 @@ class Wider(Attention):
         targets = getattr(as_full, counted)(image_size, width)
         channel = family.width_of_a_channel(image_size)
         fewer = max(0, int((width - NARROWEST) / channel))
-        candidates = [width + channel * added for added in range(-fewer, round(16 * width / channel))]
+        candidates = [
+            width + channel * added for added in range(-fewer, round(16 * width / channel))
+        ]
 
         def nearest(network: int) -> float:
             def excess(width: float) -> int:
