@@ -47,36 +47,31 @@ def variants() -> dict[str, dict[str, Any]]:
 
 def controls(name: str) -> tuple[str, str]:
     """Return the variants that have as many parameters, and as many FLOPs, as a block's."""
-    replaces = getattr(ATTENTION[name], "place", "after") == "instead"
-    return f"{'sized' if replaces else 'residual'}-like-{name}", f"wider-like-{name}"
+    return f"{'sized' if _replaces(name) else 'residual'}-like-{name}", f"wider-like-{name}"
+
+
+def _replaces(name: str) -> bool:
+    return getattr(ATTENTION[name], "place", "after") == "instead"
 
 
 def _of_block(name: str) -> dict[str, dict[str, Any]]:
-    kind, like = "model.attention.kind", "model.attention.options.like"
+    kind, options = "model.attention.kind", "model.attention.options"
     sized, wider = controls(name)
-    by: dict[str, Any] = {kind: "wider", like: name}
-    if sized.startswith("sized"):
-        return {
-            name: {"says": f"The block {name} of one's own instead of a layer", kind: name},
-            sized: {
-                "says": f"As many parameters as {name}: layers of another width, and no block",
-                **by, "model.attention.options.by": "parameters",
-            },
-            wider: {
-                "says": f"As much computation as {name}: layers of another width, and no block",
-                **by,
-            },
-        }  # fmt: skip
+    says = f"The block {name} of one's own in attention's place"
+    alike = f"As many parameters as {name} without context: a bottleneck in its place"
+    cost = f"As much computation as {name}: no block, wider layers of the same FLOPs"
+    as_sized = {kind: "residual", f"{options}.like": name}
+    as_wider = {kind: "wider", f"{options}.like": name}
+    if _replaces(name):
+        says = f"The block {name} of one's own instead of a layer"
+        alike = f"As many parameters as {name}: no block, layers of another width"
+        cost = f"As much computation as {name}: no block, layers of another width"
+        as_sized = {**as_wider, f"{options}.by": "parameters"}
     return {
-        name: {"says": f"The block {name} of one's own in attention's place", kind: name},
-        sized: {
-            "says": f"As many parameters as {name} without context: a bottleneck in its place",
-            kind: "residual", like: name,
-        },
-        wider: {
-            "says": f"As much computation as {name}: no block, wider layers of the same FLOPs", **by,
-        },
-    }  # fmt: skip
+        name: {"says": says, kind: name},
+        sized: {"says": alike, **as_sized},
+        wider: {"says": cost, **as_wider},
+    }
 
 
 @cache

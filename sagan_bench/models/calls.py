@@ -58,7 +58,7 @@ def begin_step(network: nn.Module, step: int) -> None:
 
 
 def extra_loss(network: nn.Module) -> Tensor | None:
-    """Return the sum of what the blocks of a network add to its loss, none where none can.
+    """Return the sum of what blocks in training add to their network's loss, none where none can.
 
     Raises:
         UserError: what a block adds is no number that a gradient can be taken of.
@@ -66,7 +66,9 @@ def extra_loss(network: nn.Module) -> Tensor | None:
     adding = [
         each
         for each in network.modules()
-        if isinstance(each, Block) and type(each).extra_loss is not Block.extra_loss
+        if isinstance(each, Block)
+        and each.training
+        and type(each).extra_loss is not Block.extra_loss
     ]
     if not adding:
         return None

@@ -104,8 +104,8 @@ class Places:
         try:
             block = kind.block(site)
         except ValueError as error:
-            at = f"model.attention.{self.network} = {side}"
-            raise UserError(f"{at}: {kind.name} refuses {channels} channels: {error}") from error
+            at = f"model.attention.{self.network} = {side}, {channels} channels"
+            raise UserError(f"{at}: {kind.name} cannot stand there: {error}") from error
         block.stand_at(site, kind.knows, replaces=kind.place == "instead")
         all_normed = getattr(self.model.spectral_norm, self.network) == "all"
         if all_normed and not kind.own_spectral_norm:

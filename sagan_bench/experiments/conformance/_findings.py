@@ -35,6 +35,7 @@ UNUSUAL = {
     "far is better": "a metric finds features far from the real ones better",
     "bounded logits": "D's logits stay within [-1, 1] whatever it is shown",
     "no spectral norm": "a layer has none where all layers of a network have it",
+    "unused": "it is told something at each call that it never uses",
 }
 """What a component may be if it says so in ``deliberate``: word -> what it means."""
 LONGEST = 300

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from sagan_bench.experiments.conformance._findings import Broken, Subject
-from sagan_bench.experiments.conformance._parts import block_of, features
+from sagan_bench.experiments.conformance._parts import block_of, fed
 from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.calls import extra_loss
 
 STEPS = (1e-8, 1e-5, 1e-3)
 """Of finite differences: the first crosses no kink of a ReLU, the last serves sums in fp32."""
@@ -19,9 +20,9 @@ def gradients(subject: Subject) -> str:
     block = block_of(subject).train()
     unregistered(block)
     for _ in range(2):
-        x = features().requires_grad_()
-        y = block(x)
-        (y * torch.randn(y.shape)).sum().backward()
+        x = fed(block).requires_grad_()
+        y, extra = block(x), extra_loss(block)
+        ((y * torch.randn(y.shape)).sum() + (0 if extra is None else extra)).backward()
         if x.grad is None or not x.grad.isfinite().all():
             raise Broken("the gradient of x is missing or not finite")
     if names := without_gradient(block, subject.says("no gamma")):
@@ -37,8 +38,8 @@ def gradients(subject: Subject) -> str:
 def _require_true(subject: Subject) -> None:
     """Raise `Broken` where gradients are not those of finite differences, and not meant to be."""
     block = block_of(subject).double()
-    x = features(images=2).double()
-    coefficients = torch.randn(x.shape, dtype=x.dtype)
+    x = fed(block, images=2).double()
+    coefficients = torch.randn(block(x).shape, dtype=x.dtype)
     x.requires_grad_()
     slope, differences = _slopes(block, lambda: (block(x).square() * coefficients).sum(), x)
     if _agree(slope, differences) or subject.says("altered gradients"):
@@ -111,8 +112,8 @@ def _agree(slope: float, differences: list[float]) -> bool:
 def double_backward(subject: Subject) -> str:
     """The gradient of a gradient penalty is that of finite differences, in fp64."""
     block = block_of(subject, double=True).double()
-    x = features(images=2).double()
-    coefficients = torch.randn(x.shape, dtype=x.dtype)
+    x = fed(block, images=2).double()
+    coefficients = torch.randn(block(x).shape, dtype=x.dtype)
 
     def penalty() -> Tensor:
         given = x.clone().requires_grad_()

@@ -1,7 +1,7 @@
 """What a block with maps does with queries, keys and values of our own, wherever it makes them.
 
 Hooks replace what its modules ``query``, ``key`` and ``value`` make.  Positions may stand in any
-order there, in windows or pooled: where each stands is seen of an x that has another number at each.
+order there, in windows or pooled: where each stands is seen of an x with other numbers everywhere.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,6 @@ from torch.nn.modules.conv import _ConvNd
 
 from sagan_bench.experiments.conformance._findings import Broken, Skipped, Subject
 from sagan_bench.experiments.conformance._parts import CHANNELS, SIDE, block_of, features
-from sagan_bench.models.attention._blocks import Block
 
 POSITIONS = SIDE * SIDE
 NEARLY = 0.99
@@ -72,17 +71,15 @@ class Looking:
 
     def o(self) -> Tensor:
         """Return o of the image, (C, N)."""
-        plain = type(self.block).forward is Block.forward
-        o = self.block.branch(self.x) if plain else self.block(self.x) - self.x
-        return o.expand(1, -1, SIDE, SIDE)[0].flatten(1)
+        return (self.block(self.x) - self.x)[0].flatten(1)
 
     def require(self, *names: str) -> None:
         """Raise `Broken` where a module of the convention is missing."""
         missing = [name for name in names if not isinstance(self.layer(name), nn.Module)]
         if missing:
             raise Broken(
-                f"it has maps, and no module {', '.join(missing)}: what it does with them cannot be "
-                "seen",
+                f"it has maps, and no module {', '.join(missing)}: how it makes and uses them is "
+                "not seen",
                 "call the layers that make queries, keys and values query, key and value, and what "
                 "follows the sum out; or return None from maps()",
             )

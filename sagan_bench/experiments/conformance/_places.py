@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from sagan_bench.experiments.conformance._alone import TOLERANCE
+from sagan_bench.experiments.conformance._alone import TOLERANCE, refuse_replacing
 from sagan_bench.experiments.conformance._findings import Broken, Subject, Unusual
 from sagan_bench.experiments.conformance._parts import SIDE, block_of, features, off
 
@@ -20,6 +20,7 @@ FEW = 0.25
 @torch.no_grad()
 def positions(subject: Subject) -> str:
     """Permuted positions give permuted results, or the kind has ``positions``."""
+    refuse_replacing(subject)
     block, x = block_of(subject), features()
     maps = block.maps(x)
     count = SIDE * SIDE
@@ -55,6 +56,7 @@ def own_position(subject: Subject) -> str:
 
     A map that is rolled and not rolled back has the o of others at each position.
     """
+    refuse_replacing(subject)
     places = torch.randperm(WIDE * WIDE)[:64]
     changes = _changes(subject, places)
     typical = changes.square().sum(1, keepdim=True) / changes.sum(1, keepdim=True).clamp_min(1e-30)
@@ -88,7 +90,8 @@ def _share(seen: Tensor, places: Tensor) -> float:
 
 def _changes(subject: Subject, places: Tensor) -> Tensor:
     """Return how much another x at each of P places changes o at each position, (P, N)."""
-    block, x = block_of(subject, gamma=1.0), features(images=1, side=WIDE)
+    block = block_of(subject, side=WIDE, gamma=1.0)
+    x = features(images=1, side=WIDE)
     each = torch.arange(len(places))
     others = x.expand(len(places), *x.shape[1:]).flatten(2).clone()
     others[each, :, places] = 3 * torch.randn(len(places), x.shape[1])

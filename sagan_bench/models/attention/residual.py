@@ -30,6 +30,11 @@ class ResidualInPlace(Attention):
 
         from sagan_bench.models.attention._blocks import Residual
 
+        if ATTENTION[self.settings.like].place == "instead":
+            raise ValueError(
+                f"{self.settings.like} stands instead of a layer; its control is kind wider, with "
+                "model.attention.options.by=parameters"
+            )
         like = self.config.model_copy(update={"kind": self.settings.like, "options": Options()})
         with torch.device("meta"):
             block = ATTENTION[like.kind](like).block(site)

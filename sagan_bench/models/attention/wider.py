@@ -42,9 +42,8 @@ class Wider(Attention):
         targets = getattr(as_full, counted)(image_size, width)
         channel = family.width_of_a_channel(image_size)
         fewer = max(0, int((width - NARROWEST) / channel))
-        candidates = [
-            width + channel * added for added in range(-fewer, round(16 * width / channel))
-        ]
+        more = round(16 * width / channel)
+        candidates = [width + channel * added for added in range(-fewer, more)]
 
         def nearest(network: int) -> float:
             def excess(width: float) -> int:

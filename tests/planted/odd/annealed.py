@@ -19,6 +19,7 @@ class Odd(Block):
     def branch(self, x: Tensor) -> Tensor:
         step, steps = self.call.step, self.call.steps
         assert step is not None
+        assert steps is not None
         return (1 - step / (2 * steps)) * self.value(x)
 
 

@@ -38,8 +38,6 @@ class Odd(Block):
 class Kind(Attention):
     """Planted."""
 
-    deliberate = ("no spectral norm",)
-
     def block(self, site: Site) -> Block:
         """Return it."""
         return Odd(site.channels, self.config)
