@@ -84,3 +84,7 @@ def _print(findings: "Sequence[Finding]", costs: "dict[str, Costs]") -> None:
         )
     counts = {level: sum(f.severity == level for f in findings) for level in ("error", "warning")}
     say(f"errors: {counts['error']}, warnings: {counts['warning']}, of {len(findings)} checks")
+    for name in dict.fromkeys(f.component for f in findings):
+        skipped = [f.check for f in findings if f.component == name and f.severity == "skipped"]
+        if skipped:
+            say(f"{name}: {len(skipped)} of them do not apply: {', '.join(skipped)}")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.extensions import KINDS, Extension
 from sagan_bench.data.store import cache_root
-from sagan_bench.experiments.conformance._alone import BLOCK
+from sagan_bench.experiments.conformance._alone import ALONE
 from sagan_bench.experiments.conformance._calls import CALLS
 from sagan_bench.experiments.conformance._costs import SIDE, Costs, of_block
 from sagan_bench.experiments.conformance._extracting import EXTRACTOR
@@ -31,6 +31,7 @@ from sagan_bench.experiments.conformance._losses import LOSS
 from sagan_bench.experiments.conformance._maps import MAPS
 from sagan_bench.experiments.conformance._measuring import METRIC, SOURCE
 from sagan_bench.experiments.conformance._parts import CHANNELS, replaces
+from sagan_bench.experiments.conformance._places import PLACES
 from sagan_bench.runs.environment import installed
 
 __all__ = [
@@ -52,7 +53,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CHECKS: dict[str, Sequence[Check]] = {
-    "ATTENTION": (*BLOCK, *GRADIENTS, *MAPS, *CALLS, *KIND),
+    "ATTENTION": (*ALONE, *PLACES, *GRADIENTS, *MAPS, *CALLS, *KIND),
     "FAMILIES": FAMILY,
     "LOSSES": LOSS,
     "METRICS": METRIC,

@@ -16,7 +16,6 @@ from sagan_bench.experiments.conformance._findings import (
 )
 from sagan_bench.experiments.conformance._parts import (
     CHANNELS,
-    SIDE,
     block_of,
     features,
     fed,
@@ -97,7 +96,7 @@ def _same_form(block: Block, x: Tensor) -> Tensor:
 @torch.no_grad()
 def identity(subject: Subject) -> str:
     """At gamma 0 the block returns x, bit for bit."""
-    _refuse_replacing(subject)
+    refuse_replacing(subject)
     block = _with_gamma(subject)
     for dtype in (torch.float32, torch.bfloat16):
         for x in (features().to(dtype), features().contiguous().to(dtype)):
@@ -116,7 +115,7 @@ def identity(subject: Subject) -> str:
 
 def gamma(subject: Subject) -> str:
     """Gamma is one number, obeys the settings, changes the result and has a gradient at 0."""
-    _refuse_replacing(subject)
+    refuse_replacing(subject)
     block, x = _with_gamma(subject), features()
     if block.gamma.shape != (1,):
         raise Broken(
@@ -133,19 +132,31 @@ def gamma(subject: Subject) -> str:
         return "deliberate: no gamma"
     y = block(x)
     (y * torch.randn(y.shape)).sum().backward() if y.requires_grad else None
+    half, whole = (_added(block, x, gamma) for gamma in (0.5, 1.0))
+    if not whole.any():
+        raise Broken("gamma does not change the result", "return x + self.gamma * o")
     if block.gamma.grad is None or not block.gamma.grad.any():
+        if off(whole, 4 * half) < TOLERANCE:
+            raise Broken(
+                "gamma is applied twice: y - x grows with its square, which has no gradient at 0",
+                "Block.forward multiplies by it: return o alone from branch()",
+            )
         raise Broken(
             "gamma gets no gradient at gamma = 0, so it never leaves it",
-            "return x + self.gamma * o, without .item(), .data or detach()",
+            "return x + self.gamma * o, without .item(), .data, detach() or clamp()",
         )
-    with torch.no_grad():
-        block.gamma.fill_(1.0)
-        if torch.equal(block(x), y):
-            raise Broken("gamma does not change the result", "return x + self.gamma * o")
     return "one number, learned from 0"
 
 
-def _refuse_replacing(subject: Subject) -> None:
+@torch.no_grad()
+def _added(block: Block, x: Tensor, gamma: float) -> Tensor:
+    """Return y - x."""
+    block.gamma.fill_(gamma)
+    return block(x) - x
+
+
+def refuse_replacing(subject: Subject) -> None:
+    """Raise `Skipped` for a block that stands instead of a layer."""
     if replaces(subject):
         raise Skipped("it stands instead of a layer")
 
@@ -178,9 +189,11 @@ def state(subject: Subject) -> str:
     """Evaluation changes nothing: no buffer, no parameter, not x; the same again gives the same."""
     block = block_of(subject)
     x, held = fed(block), _held(block)
-    before, given = snapshot(block), x.clone()
+    before, given, drawn = snapshot(block), x.clone(), torch.get_rng_state()
     y = block(x)
     block.maps(x)
+    if not torch.equal(drawn, torch.get_rng_state()):
+        raise Broken("in evaluation, it draws random numbers or seeds them")
     again = block(given.clone(memory_format=torch.preserve_format))
     if names := changed(block, before):
         raise Broken(
@@ -198,6 +211,16 @@ def state(subject: Subject) -> str:
     block.train()(x)
     if not torch.equal(x, given):
         raise Broken("in training, it changes x in place", "leave out inplace=True")
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        block(x)
+        ends.append(torch.get_rng_state())
+    if torch.equal(*ends):
+        raise Broken(
+            "in training, it seeds torch's random numbers, those of all runs with them",
+            "draw from a torch.Generator of your own",
+        )
     return "none changed by evaluation"
 
 
@@ -258,35 +281,6 @@ def threads(subject: Subject) -> str:
 
 
 @torch.no_grad()
-def positions(subject: Subject) -> str:
-    """Permuted positions give permuted results, or the kind has ``positions``."""
-    _refuse_replacing(subject)
-    block, x = block_of(subject), features()
-    maps = block.maps(x)
-    count = SIDE * SIDE
-    pooled = maps is not None and maps.dim() == 3 and 0 < maps.shape[2] < count
-    cell = round((count / maps.shape[2]) ** 0.5) if maps is not None and pooled else 1
-    order = torch.randperm((SIDE // cell) ** 2)
-    knows = off(block(permuted(x, order, cell)), permuted(block(x), order, cell)) > TOLERANCE
-    declared = bool(getattr(subject.component, "positions", False))
-    if knows and not declared:
-        raise Broken(
-            "permuted positions do not give permuted results",
-            "set positions = True if it is to know where a position is; else look for a reshape "
-            "without a transposition",
-        )
-    where = f" (in cells of {cell} x {cell})" if cell > 1 else ""
-    return "it knows them" if declared else f"permuted alike{where}"
-
-
-def permuted(x: Tensor, order: Tensor, cell: int) -> Tensor:
-    """Return x with its cells of positions, each ``cell`` squared, in another order."""
-    cells = torch.nn.functional.pixel_unshuffle(x, cell)
-    moved = cells.flatten(2)[..., order].unflatten(2, cells.shape[2:])
-    return torch.nn.functional.pixel_shuffle(moved, cell)
-
-
-@torch.no_grad()
 def bf16(subject: Subject) -> str:
     """Large maps give finite results, and bf16 gives what fp32 gives, nearly."""
     block, lost = block_of(subject, side=16, gamma=1.0), False
@@ -313,4 +307,4 @@ def bf16(subject: Subject) -> str:
     return f"finite up to a standard deviation of {LARGE[-1]:g}, in bf16 near fp32"
 
 
-BLOCK = (shape, identity, gamma, state, batch, threads, positions, bf16)
+ALONE = (shape, identity, gamma, state, batch, threads, bf16)

@@ -16,7 +16,7 @@ STEPS = (1e-8, 1e-5, 1e-3)
 
 
 def gradients(subject: Subject) -> str:
-    """Every parameter of the block gets a gradient, and so does x."""
+    """Every parameter of the block gets its gradient, and so does x."""
     block = block_of(subject).train()
     unregistered(block)
     for _ in range(2):
@@ -40,7 +40,8 @@ def _require_true(subject: Subject) -> None:
     block = block_of(subject).double()
     x = fed(block, images=2).double()
     coefficients = torch.randn(block(x).shape, dtype=x.dtype)
-    slope, differences = _slopes(block, lambda: (block(x).square() * coefficients).sum())
+    x.requires_grad_()
+    slope, differences = _slopes(block, lambda: (block(x).square() * coefficients).sum(), x)
     if _agree(slope, differences) or subject.says("altered gradients"):
         return
     raise Broken(
@@ -80,12 +81,16 @@ def unregistered(block: Block) -> None:
                 )
 
 
-def _slopes(block: Block, function: Callable[[], Tensor]) -> tuple[float, list[float]]:
+def _slopes(
+    block: Block, function: Callable[[], Tensor], *inputs: Tensor
+) -> tuple[float, list[float]]:
     """Return the slope of a function in a direction of a block's parameters, and differences.
+
+    Inputs are moved with the parameters.
 
     The slope is by its gradient; the differences are over each of `STEPS`.
     """
-    weights = [weight for weight in block.parameters() if weight.requires_grad]
+    weights = [*(weight for weight in block.parameters() if weight.requires_grad), *inputs]
     direction = [torch.randn(weight.shape, dtype=weight.dtype) for weight in weights]
     gradients = torch.autograd.grad(function(), weights, allow_unused=True)
     pairs = zip(gradients, direction, strict=True)

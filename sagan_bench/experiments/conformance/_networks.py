@@ -154,9 +154,10 @@ def require_gradients(config: RunConfig, networks: Networks, *, no_gamma: bool =
         blocks = outermost(network)
         fine = {f"{at}.gamma" for at in blocks} if no_gamma else set()
         if lost := [at for at in without_gradient(network) if at not in fine]:
+            more = f" and {len(lost) - 4} more" if lost[4:] else ""
             raise Broken(
                 f"in the {name} ({config.model.architecture}) no gradient reaches "
-                f"{', '.join(lost[:4])}",
+                f"{', '.join(lost[:4])}{more}",
                 "look for detach(), .data or a layer whose result is not used",
             )
 
@@ -191,7 +192,8 @@ def require_norms(network: nn.Module) -> None:
         if is_normed and not NORMS[0] < norm < NORMS[1]:
             raise Broken(f"the spectral norm of {name} is {norm:.3g}, not about 1")
     if bare := [name for name, is_normed, _ in layers if not is_normed]:
+        more = f" and {len(bare) - 4} more" if bare[4:] else ""
         raise Unusual(
             "no spectral norm",
-            f"{', '.join(bare[:4])} has no spectral norm where all layers have it",
+            f"{', '.join(bare[:4])}{more}: no spectral norm, where all layers of networks have it",
         )
