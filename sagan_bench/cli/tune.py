@@ -98,10 +98,12 @@ def tune(
         return
     from sagan_bench.experiments.tuning import definition, planning
 
-    refuse_wrong(load_own(with_))
+    files = load_own(with_)
+    refuse_wrong(files)
     names = (variants or variant).split(",")
     settings = _settings(data, sets or [])
     tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)
+    tuning = tuning.model_copy(update={"own": {file.name: file.described for file in files}})
     where = Where.of(jobs, device, engine, in_process)
     folder = definition.folder_of(tuning, runs, name)
     manifest = planning.plan(

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sagan_bench.config.belonging import given_to, is_own
 from sagan_bench.config.naming import rightly_named, shipped_part
-from sagan_bench.config.options import Options
+from sagan_bench.config.options import Options, in_full, settings_in
 from sagan_bench.config.schema import (
-    COMPONENTS,
     LABELS,
     MOST,
     MOST_WHOLE,
@@ -51,9 +51,9 @@ def parse_set(text: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"--set {text}: expected section.key=value, e.g. --set training.lr_g=2e-4")
     try:
-        return key.strip(), parsed_toml(f"value = {value}")["value"]
+        return in_full(key.strip()), parsed_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        return in_full(key.strip()), value.strip()
     except ValueError as error:
         raise UserError(f"--set {key.strip()}: {error}") from error
 
@@ -116,7 +116,7 @@ def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) 
     values: dict[str, Any] = {"preset": preset, "variant": variant, "name": variant}
     origins = dict.fromkeys(types_, "default") | dict.fromkeys(LABELS, "chosen")
     for origin, layer in ((f"preset {preset}", pick("preset", preset, presets())), *layers):
-        for key, value in sorted(flatten(layer), key=_components_first):
+        for key, value in sorted(settings_in(layer).items(), key=_components_first):
             _refuse_unknown(key, origin, types_)
             if key in LABELS[:2]:  # by now they only name what was chosen
                 raise UserError(f"{origin}: choose it with --{key} {value}")
@@ -127,6 +127,29 @@ def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) 
     known = {key: origin for key, origin in origins.items() if key in there}
     known |= {key: "its file" for key in there if key.startswith("own.")}
     return Resolved(config, known)
+
+
+def of_experiment(
+    preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]], seed: int
+) -> Resolved:
+    """Return the configuration of a run of an experiment: its variant wins over all layers.
+
+    What a component has of its own is laid where the one that is then chosen has it.
+
+    Raises:
+        UserError: as `read`.
+    """
+    decides = (f"variant {variant}", variant_settings(variant))
+    rest = [(origin, {k: v for k, v in of.items() if not is_own(k)}) for origin, of in layers]
+    chosen = dict(flatten(RunConfig().model_dump())) | pick("preset", preset, presets())
+    for _, layer in (*rest, decides):
+        chosen |= settings_in(layer)
+    own = [
+        (origin, {k: v for k, v in of.items() if is_own(k) and given_to(chosen, k)})
+        for origin, of in layers
+    ]
+    cell = ("the cell", {"seed": seed})
+    return assemble(preset, variant, *rest, decides, *own, decides, cell)
 
 
 def decide(requested: Resolved, host: Host) -> Resolved:
@@ -189,27 +212,6 @@ def is_setting(key: str) -> bool:
     section, _, own = key.rpartition(".")
     of_component = bool(own) and f"{section}." in OPTIONS.values()
     return key in field_types() or of_component or key.startswith("evaluation.options.")
-
-
-def value_of(config: RunConfig, key: str) -> Any:
-    """Return the value of a setting as JSON has it; a component's own may be its default.
-
-    Raises:
-        UserError: no setting is called so, or the component that is chosen has none.
-    """
-    leaves = dict(flatten(config.model_dump(mode="json")))
-    if key in leaves:
-        return leaves[key]
-    section, _, own = key.rpartition(".")
-    for named, prefix in OPTIONS.items():
-        if prefix == f"{section}.":
-            known = COMPONENTS[named][leaves[named]].Settings
-            if own in known.model_fields:
-                return known().model_dump(mode="json")[own]
-            raise UserError(
-                f"{leaves[named]} has no setting {key}; {closest(own, [*known.model_fields])}"
-            )
-    raise UserError(f"no setting is called '{key}'; {closest(key, list(leaves))}")
 
 
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:

@@ -328,7 +328,8 @@ class RunConfig(Section):
             ("SOURCES", kind_of(self.data.source)),
         ]
         # A control names the block that it is like.
-        named += [("ATTENTION", v) for v in self.model.attention.options.values() if v in ATTENTION]
+        texts = [v for v in self.model.attention.options.values() if isinstance(v, str)]
+        named += [("ATTENTION", text) for text in texts if text in ATTENTION]
         return named + [("METRICS", metric) for metric in self.evaluation.metrics]
 
     @model_validator(mode="after")

@@ -12,19 +12,17 @@ from pydantic import (
     BaseModel,
     Field,
     PrivateAttr,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
-from sagan_bench.config.layers import Resolved, assemble, decide
+from sagan_bench.config.layers import Resolved, decide, of_experiment
 from sagan_bench.config.naming import SIDES, refuse_misnamed
+from sagan_bench.config.options import settings_in
 from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.config.wording import in_words
-from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS
@@ -38,8 +36,6 @@ from sagan_bench.runs.program import Better, Program, why_no_metric
 MEMORY = "study.json"
 OF_COMMANDS = ("command", "variant", "better", "real")
 """Fields of studies whose runs another program makes."""
-YOUNG = (*OF_COMMANDS, "own")
-"""Fields that are younger than studies, and left out where they say nothing."""
 MOST_SEEDS = 10_000
 M = TypeVar("M", bound=BaseModel)
 
@@ -52,6 +48,7 @@ class Study(Experiment):
     """
 
     GROWS: ClassVar[tuple[str, ...]] = ("against.", "variant.", "own.")
+    YOUNG: ClassVar[tuple[str, ...]] = (*OF_COMMANDS, "own")
 
     name: str = Field(pattern=NAME)
     question: str
@@ -71,25 +68,9 @@ class Study(Experiment):
     better: dict[str, Better] = Field(
         default={}, description="of further metrics that a command gives: which values are"
     )
-    own: dict[str, dict[str, Any]] = Field(
-        default={}, description="file of one's own components -> its hash, and what it has"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _recalled(cls, given: Any) -> Any:
-        """Know the components of its files by their facts: it is read without their code."""
-        extensions.recall(given.get("own") if isinstance(given, dict) else None)
-        return given
-
     real: str | None = Field(
         None, description="folder of real pictures, against which those of a command are scored"
     )
-
-    @model_serializer(mode="wrap")
-    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
-        return {key: value for key, value in fields.items() if key not in YOUNG or value}
 
     _typed: frozenset[str] = PrivateAttr(frozenset())
     """Settings that come from the command line."""
@@ -197,7 +178,8 @@ class Study(Experiment):
     def requested(self, variant: str, seed: int) -> Resolved:
         """Return the configuration of a cell as it is requested.
 
-        A variant wins over the study's settings: what it names is what it is about.
+        A variant wins over the study's settings: what it names is what it is about.  Settings of a
+        block are of the variants whose block has them.
 
         Raises:
             UserError: an unknown key, a value out of range, or settings that make it no longer that
@@ -207,14 +189,13 @@ class Study(Experiment):
         own, typed = dict[str, Any](), dict[str, Any]()
         for key, value in self.set.items():
             (typed if key in self._typed else own)[key] = value
-        resolved = assemble(
+        resolved = of_experiment(
             self.preset,
             variant,
             (f"study {self.name}, on.{kind}", self.measure.set),
             (f"study {self.name}", own),
             ("--set", typed),
-            (f"variant {variant}", variant_settings(variant)),
-            ("the cell", {"seed": seed}),
+            seed=seed,
         )
         meant = {key for key in SIDES if key in self.measure.set.keys() - self.set.keys()}
         refuse_misnamed(resolved.config, resolved.origins, meant)
@@ -253,7 +234,7 @@ class Study(Experiment):
             fixed |= {"better": self._directions, "measured": list(self._measured)}
         decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
         leaves = dict(flatten(fixed | decides)) | self.settings
-        leaves |= {f"own.{name}": described["sha256"] for name, described in self.own.items()}
+        leaves |= self.hashes
         return {key: value for key, value in leaves.items() if key != "data.source"}
 
     def extended(self, requested: "Study", seeds: Iterable[int]) -> "Study":
@@ -367,12 +348,12 @@ def flattened(written: dict[str, Any], file: Path, settings: str) -> dict[str, A
     Raises:
         UserError: one of them is no table.
     """
-    own = dict(flatten(table_of(written.get(settings, {}), f"{file}: {settings}")))
+    own = settings_in(table_of(written.get(settings, {}), f"{file}: {settings}"))
     measures = {}
     for kind, value in table_of(written.get("on", {}), f"{file}: on").items():
         measure = table_of(value, f"{file}: on.{kind}")
         with_it = table_of(measure.get("set", {}), f"{file}: on.{kind}.set")
-        measures[kind] = {**measure, "set": dict(flatten(with_it))}
+        measures[kind] = {**measure, "set": settings_in(with_it)}
     return {**written, settings: own} | ({"on": measures} if "on" in written else {})
 
 

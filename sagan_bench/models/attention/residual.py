@@ -2,26 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from sagan_bench.config.options import Options
-from sagan_bench.config.schema import Section
 from sagan_bench.core.registry import ATTENTION
-from sagan_bench.models.attention._base import Attention
+from sagan_bench.models.attention._base import LikeAnother
 
 if TYPE_CHECKING:
     from sagan_bench.models.attention._blocks import Block
 
 
 @ATTENTION.register("residual")
-class ResidualInPlace(Attention):
+class ResidualInPlace(LikeAnother):
     """A bottleneck of 1x1 convolutions with as many parameters as ``full``, or another kind."""
 
     title = "residual"
-    is_attention = False
-
-    class Settings(Section):
-        """Which kind it is to have as many parameters as."""
-
-        like: str = "full"
 
     def block(self, channels: int, *, bias: bool = True, **_: bool) -> "Block":
         """Return the block for maps of C channels."""
@@ -29,8 +21,7 @@ class ResidualInPlace(Attention):
 
         from sagan_bench.models.attention._blocks import Residual
 
-        like = self.config.model_copy(update={"kind": self.settings.like, "options": Options()})
         with torch.device("meta"):
-            block = ATTENTION[like.kind](like).block(channels, bias=bias)
+            block = ATTENTION[self.like.kind](self.like).block(channels, bias=bias)
         parameters = sum(p.numel() for name, p in block.named_parameters() if name != "gamma")
         return Residual(channels, self.config, parameters=parameters, bias=bias)
