@@ -4,10 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sagan_bench.config.options import owner
-from sagan_bench.config.schema import COMPONENTS, OPTIONS, RunConfig
+from sagan_bench.config.schema import COMPONENTS, OPTIONS, RunConfig, field_types
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.trees import flatten
+
+
+def is_setting(key: str) -> bool:
+    """Return whether a setting is called so; what a component has of its own is not looked at."""
+    section, _, own = key.rpartition(".")
+    of_component = bool(own) and f"{section}." in OPTIONS.values()
+    return key in field_types() or of_component or key.startswith("evaluation.options.")
 
 
 def is_own(key: str) -> bool:

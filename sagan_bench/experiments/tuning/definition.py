@@ -83,7 +83,7 @@ class Tuning(Experiment):
                 f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
             )
         for variant in self.variants:
-            variant_settings(variant)
+            _refuse_unknown(variant)
         if len(set(self.variants)) < len(self.variants):
             raise UserError(f"--variants {','.join(self.variants)}: one is there twice")
         for objective in self.objectives:
@@ -257,6 +257,16 @@ def hyperband_brackets(budget: int, factor: int = 3) -> int:
     while factor**brackets <= budget:
         brackets += 1
     return brackets
+
+
+def _refuse_unknown(variant: str) -> None:
+    try:
+        variant_settings(variant)
+    except UserError as error:
+        raise UserError(
+            f"{error}; a variant of a study's own, [variant.NAME], is not tuned: tune one that is "
+            "shipped, with its values by --set"
+        ) from error
 
 
 class TuningManifest(Manifest):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
-from sagan_bench.config.belonging import has, value_of
-from sagan_bench.config.layers import is_setting
+from sagan_bench.config.belonging import has, is_setting, value_of
 from sagan_bench.config.options import in_full
 from sagan_bench.config.schema import MOST_WHOLE, RunConfig, Section, field_types
 from sagan_bench.config.variants import presets, shipped, variant_settings
@@ -20,7 +19,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.core.stored import load_toml, shortened, table_of
-from sagan_bench.experiments.study import file_of, flattened, validated
+from sagan_bench.experiments.written import file_of, flattened, validated
 
 if TYPE_CHECKING:
     import optuna
