@@ -80,14 +80,18 @@ def ablate(
 
     The same command again runs only what is missing.
     """
-    from sagan_bench.experiments import ablation
-    from sagan_bench.experiments.study import parse_seeds
+    from sagan_bench.experiments import ablation, own_studies
+    from sagan_bench.experiments.written import parse_seeds
 
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
-    own = {file.name: file.described for file in load_own(with_)}
+    files = [*(with_ or ()), *(own_studies.files_of(study) if study else ())]
+    own = {file.name: file.described for file in load_own(files)}
+    joining = [file.stem for file in with_ or ()]
     where = Where.of(jobs, device, engine, in_process)
-    requested = _requested(study, data, steps, sets or [], own, preset=preset, command=command)
+    requested = _requested(
+        study, data, steps, sets or [], own, joining, preset=preset, command=command
+    )
     planned = ablation.plan(
         requested,
         ablation.folder_of(requested, runs, name),
@@ -101,7 +105,7 @@ def ablate(
         _print_plan(planned, where, measure, as_json)
     else:
         if planned.missing:
-            refuse_wrong(load_own(with_))
+            refuse_wrong(load_own(files))
             planned = _run(planned, where)
         _conclude(planned, as_json)
 
@@ -112,11 +116,16 @@ def _requested(
     steps: int | None,
     sets: list[str],
     own: dict[str, Any],
+    joining: list[str],
     **fields: str | None,
 ) -> "Study":
-    """Return the study that is asked for; blocks of one's own join it, or are one by themselves."""
+    """Return the study that is asked for.
+
+    Blocks in the files of ``own`` that are ``joining`` join it, or are one by themselves.
+    """
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.study import blocks_in, load, of_blocks
+    from sagan_bench.experiments.own_studies import blocks_in, of_blocks
+    from sagan_bench.experiments.study import load
 
     settings: dict[str, Any] = dict(map(parse_set, sets))
     if data:
@@ -128,8 +137,9 @@ def _requested(
         return of_blocks(own, set=settings, **given)
     requested = load(study or "quick", set=settings, own=own, **given)
     theirs = requested.all_variants
-    joining = (block for block in blocks_in(own) if block not in theirs)
-    return requested.model_copy(update={"variants": (*requested.variants, *joining)})
+    blocks = blocks_in({stem: own[stem] for stem in joining})
+    more = (block for block in blocks if block not in theirs)
+    return requested.model_copy(update={"variants": (*requested.variants, *more)})
 
 
 def _run(planned: "Plan", where: Where) -> "Plan":
@@ -206,6 +216,8 @@ def _print_plan(planned: "Plan", where: Where, measure: bool, as_json: bool) -> 
     study, missing = planned.manifest.study, planned.missing
     say(f"{study.name}: {study.question}")
     _print_table(planned)
+    for name, words in _own_variants(planned).items():
+        say(f"{name}: {words}")
     left = planned.seconds_left(len(shared), per_flop)
     unknown = "unknown until a cell is finished; --measure times a step"
     time_left = unknown if left is None else duration(left)
@@ -218,6 +230,15 @@ def _print_plan(planned: "Plan", where: Where, measure: bool, as_json: bool) -> 
         print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
     for point in missing if study.command is not None else ():
         say(_command_line(point))
+
+
+def _own_variants(planned: "Plan") -> dict[str, str]:
+    """Return what the variants of the study's own are, in words."""
+    from sagan_bench.config.meanings import sentence
+    from sagan_bench.config.variants import VARIANTS
+
+    names = planned.manifest.study.names
+    return {name: sentence(table) for name, table in names.get(VARIANTS, {}).items()}
 
 
 def _command_line(point: "GridPoint") -> str:
@@ -254,6 +275,7 @@ def _print_json(planned: "Plan", jobs: int, per_flop: float | None) -> None:
             | ({"command": _command_line(point)} if study.command is not None else {})
             for point in planned.points
         ],
+        **({"variants": own} if (own := _own_variants(planned)) else {}),
         "differences": planned.differences(),
         "seconds_left": planned.seconds_left(jobs, per_flop),
         "seconds_per_flop": per_flop,

@@ -54,6 +54,9 @@ def _print_origin(run: Run) -> None:
         for key, value in run.program.values.items():
             say(f"  {key} = {json.dumps(value)}")
         return
+    for tables in run.config.meant.values():
+        for name, table in tables.items():
+            say(f"{name}: {table['says']}")
     preset, differs = run.config.preset, beyond_preset(run.config)
     if differs is not None:
         more = (

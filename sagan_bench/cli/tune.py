@@ -99,11 +99,13 @@ def tune(
     from sagan_bench.config.used import used
     from sagan_bench.experiments.tuning import definition, planning
 
-    own = load_own(with_)
-    refuse_wrong(own)
+    files = load_own(with_)
+    refuse_wrong(files)
     names = (variants or variant).split(",")
-    settings = used({file.name: file.described for file in own}) | _settings(data, sets or [])
+    own = {file.name: file.described for file in files}
+    settings = used(own) | _settings(data, sets or [])
     tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)
+    tuning = tuning.model_copy(update={"own": own})
     where = Where.of(jobs, device, engine, in_process)
     folder = definition.folder_of(tuning, runs, name)
     manifest = planning.plan(

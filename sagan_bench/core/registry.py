@@ -49,6 +49,10 @@ class Recalled:
     def check(cls, *_: Any) -> None:
         """Accept whatever its own class accepted."""
 
+    @classmethod
+    def alike(cls, options: Any) -> None:
+        """Return None: what it takes is not looked at."""
+
 
 class Registry(Mapping[str, type[T]], Generic[T]):
     """The components of one kind by name, those of the package in alphabetical order first.

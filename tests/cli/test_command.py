@@ -333,7 +333,7 @@ def test_what_is_for_runs_of_ours_is_refused(study: Path, capsys: Out) -> None:
         assert "set is for runs that this package makes" in capsys.readouterr().err
     assert ablate(study, "--dry-run", "--measure", command=GOOD) == cli.USAGE
     assert ablate(study) == cli.USAGE
-    assert "variant is for studies of a command" in capsys.readouterr().err
+    assert "a value for a command needs a command" in capsys.readouterr().err
 
 
 def test_a_run_of_another_program_is_no_network_of_ours(study: Path, capsys: Out) -> None:

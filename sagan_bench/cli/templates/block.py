@@ -67,7 +67,7 @@ class MyKind(Attention):
     deliberate = ()  # what is unusual and meant, e.g. ("null key",): see docs/own.md
 
     class Settings(Section):
-        """Its own settings: --set model.attention.options.temperature=2."""
+        """Its own settings: --set block.temperature=2."""
 
         temperature: float = 1.0
 

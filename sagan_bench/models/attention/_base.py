@@ -1,9 +1,18 @@
 """What a kind of attention, or a control in its place, says of itself."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sagan_bench.config.component import Component
-from sagan_bench.config.schema import AttentionConfig, ModelConfig, RunConfig
+from sagan_bench.config.options import Options
+from sagan_bench.config.schema import (
+    AttentionConfig,
+    AttentionKind,
+    ModelConfig,
+    RunConfig,
+    Section,
+)
+from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.placed import Site
 
 if TYPE_CHECKING:  # a second of torch
@@ -78,3 +87,30 @@ class MappedAttention(Attention):
             bias=site.bias,
             needs_double_backward=site.needs_double_backward,
         )
+
+
+class LikeAnother(Attention):
+    """A control that costs what another kind does with its settings, which are given to both."""
+
+    is_attention = False
+
+    class Settings(Section):
+        """Which kind it is to be like."""
+
+        like: AttentionKind = "full"
+
+    @classmethod
+    def alike(cls, options: Mapping[str, Any]) -> type[Attention] | None:
+        """Return the kind that it is like; None if there is no such."""
+        name = options.get("like", cls.Settings.model_fields["like"].default)
+        known: type[Attention] | None = None
+        if isinstance(name, str) and name in ATTENTION:
+            known = ATTENTION[name]
+        return known
+
+    @property
+    def like(self) -> AttentionConfig:
+        """The configuration that it is like."""
+        own = type(self).Settings.model_fields
+        theirs = Options((k, v) for k, v in self.config.options.items() if k not in own)
+        return self.config.model_copy(update={"kind": self.settings.like, "options": theirs})

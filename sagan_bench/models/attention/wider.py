@@ -3,29 +3,26 @@
 from bisect import bisect_left
 from typing import Literal
 
-from sagan_bench.config.options import Options
-from sagan_bench.config.schema import ModelConfig, Section
+from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import ATTENTION, FAMILIES
-from sagan_bench.models.attention._base import Attention
+from sagan_bench.models.attention._base import LikeAnother
 
 NARROWEST = 2.0
 """A width at which every map has a channel."""
 
 
 @ATTENTION.register("wider")
-class Wider(Attention):
+class Wider(LikeAnother):
     """No block: each network has the width of as many FLOPs as with ``full``, or another kind.
 
     It is narrower than without a block, where that kind costs less than the layer that it replaces.
     """
 
-    is_attention = False
     has_block = False
 
-    class Settings(Section):
+    class Settings(LikeAnother.Settings):
         """Which kind it is to cost as much as, and by what."""
 
-        like: str = "full"
         by: Literal["flops", "parameters"] = "flops"
 
     def widths(self, model: ModelConfig, image_size: int) -> tuple[float, float]:
@@ -34,9 +31,8 @@ class Wider(Attention):
         At each a network has as nearly as many as with that attention as channels of its narrowest
         map, added or taken away one at a time, allow.
         """
-        full = self.config.model_copy(update={"kind": self.settings.like, "options": Options()})
         family = FAMILIES[model.architecture](model)
-        as_full = FAMILIES[model.architecture](model.model_copy(update={"attention": full}))
+        as_full = FAMILIES[model.architecture](model.model_copy(update={"attention": self.like}))
         counted = "forward_flops" if self.settings.by == "flops" else "parameters"
         width, _ = super().widths(model, image_size)
         targets = getattr(as_full, counted)(image_size, width)
