@@ -47,6 +47,9 @@ StudyName = Annotated[
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
 ]
+Folder = Annotated[
+    str | None, typer.Option("--name", help="Folder below --runs [default: the study's]")
+]
 CommandLine = Annotated[
     str | None,
     typer.Option("--command", help="Makes a cell, with {seed}, {out}, {variant} and the study's"),
@@ -63,9 +66,7 @@ def ablate(
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
     sets: Sets = None,
     with_: With = None,
-    name: Annotated[
-        str | None, typer.Option(help="Folder below --runs [default: the study's]")
-    ] = None,
+    name: Folder = None,
     command: CommandLine = None,
     runs: Runs = Path("runs"),
     device: Devices = "auto",
@@ -88,14 +89,10 @@ def ablate(
     where = Where.of(jobs, device, engine, in_process)
     requested = _requested(study, data, steps, sets or [], with_, preset=preset, command=command)
     planned = ablation.plan(
-        requested,
-        ablation.folder_of(requested, runs, name),
-        where.host,
-        seeds=() if seeds is None else parse_seeds(seeds),
-        only=tuple(only.split(",")) if only else (),
-        retry=retry_failed,
-        without_data=dry_run and measure,
-    )
+        requested, ablation.folder_of(requested, runs, name), where.host,
+        seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
+        only=tuple(only.split(",")) if only else (), without_data=dry_run and measure,
+    )  # fmt: skip
     if dry_run:
         _print_plan(planned, where, measure, as_json)
     else:
@@ -118,6 +115,8 @@ def _requested(
     from sagan_bench.experiments.study import blocks_in, load, of_blocks
 
     own = {file.name: file.described for file in load_own(with_)}
+    if fields.get("command") and study is None:
+        raise UserError("--command needs a study of your own: ablate FILE.toml (docs/own.md)")
     settings: dict[str, Any] = dict(map(parse_set, sets))
     if data:
         settings["data.source"] = data

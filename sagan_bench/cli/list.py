@@ -123,7 +123,7 @@ def _rows(paths: list[Path], runs: Path) -> Iterator[dict[str, str]]:
                 "status": record.status,
                 "step": str(record.step),
                 "ended": f"{over:%Y-%m-%d}" if over else "",
-                "n": number(scores[0].n_fake) if scores else "",
+                "n": number(scores[0].n_fake) if scores and scores[0].n_fake else "",
                 "protocol": _protocol(scores, families),
                 **dict(_figures(scores, record.step)),
             }

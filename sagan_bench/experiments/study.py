@@ -38,6 +38,8 @@ from sagan_bench.runs.program import Better, Program, why_no_metric
 MEMORY = "study.json"
 OF_COMMANDS = ("command", "variant", "better", "real")
 """Fields of studies whose runs another program makes."""
+FLAGS = {"set": ", as --set, --steps and --data are", "preset": ", as --preset is"}
+"""Options that give what is not for commands."""
 YOUNG = (*OF_COMMANDS, "own")
 """Fields that are younger than studies, and left out where they say nothing."""
 MOST_SEEDS = 10_000
@@ -107,7 +109,7 @@ class Study(Experiment):
             self._template.check()
             return self
         for key in (key for key in OF_COMMANDS if getattr(self, key)):
-            raise ValueError(f"{key} is for studies of a command; give one, or leave it out")
+            raise ValueError(f"{key} is for studies of a command; give --command, or leave it out")
         if self.preset not in presets():
             raise ValueError(
                 f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
@@ -124,8 +126,8 @@ class Study(Experiment):
         given["on.*.set"] = self.measure.set
         for key in (key for key, value in given.items() if value):
             raise ValueError(
-                f"{key} is for runs that this package makes; what a command is to know stands in "
-                "the command, and in [variant.NAME]"
+                f"{key} is for runs that this package makes{FLAGS.get(key, '')}; what a command is "
+                "to know stands in the command, and in [variant.NAME]"
             )
         for name in self.all_variants:
             if not re.fullmatch(NAME, name):

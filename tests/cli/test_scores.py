@@ -64,7 +64,7 @@ def test_twenty_scores_give_a_verdict(capsys: Out) -> None:
         "wide": "inconclusive",
         "tall": "worse by as much as matters",
     }
-    assert said["headline"][0].startswith("As declared on the command line, at a budget that was")
+    assert said["headline"][0].startswith("As declared on the command line: attn is")
     (tall,) = [c for c in said["primary"]["comparisons"] if c["variant"] == "tall"]
     assert (tall["n"], tall["n_ok"], tall["n_diverged"]) == (5, 4, 1)
     attn = said["primary"]["comparisons"][0]
@@ -260,7 +260,7 @@ def test_a_frame_says_what_the_file_says(capsys: Out) -> None:
     assert said.headline == (
         "Of 3 comparisons with plain: 1 better (attn); 1 worse (tall); 1 open (wide)."
     )
-    assert said.sentence.splitlines()[0].startswith("As declared in the call, at a budget that")
+    assert said.sentence.splitlines()[0].startswith("As declared in the call: attn is")
     assert "but: Metric, direction, baseline" in str(said)
     assert "<strong>Of 3 comparisons" in said._repr_html_()
     looked = sb.verdict(frame(), metric="fid", baseline="plain", min_effect="3%", looks=1)

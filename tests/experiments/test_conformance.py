@@ -447,7 +447,7 @@ def test_a_template_passes_as_it_is(
     [
         (("init", "blok", "mine.py"), "did you mean 'block'?"),
         (("init", "block", "my-block.py"), "expected a Python file"),
-        (("init", "block", "full.py"), "there is a attention kind 'full' already"),
+        (("init", "block", "full.py"), "attention kind 'full' is there already"),
         (("init", "block", "nosuch/mine.py"), "cannot write nosuch/mine.py"),
         (("check", "nosuch.py"), "cannot read nosuch.py"),
         (("check", "atention:full"), "did you mean 'attention'?"),

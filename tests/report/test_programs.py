@@ -41,7 +41,7 @@ def test_a_study_of_another_program_has_a_verdict_and_a_page(tmp_path: Path, cur
     assert numbers.differences == {"attn8": [("attn", None, 8)]}
     words = in_words(numbers)
     assert words.budget == "1,000 steps"
-    assert "attn8 is better than plain by as much as matters: FID -5.34" in words.headline[0]
+    assert "attn8 is better than plain by as much as matters: fid -5.34" in words.headline[0]
     assert words.primary.title == "at the end (primary)"
     kinds = [reading.kind for reading in numbers.secondary]
     ways = [Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS, Kind.BEST] if curve else []
@@ -76,7 +76,7 @@ def test_a_metric_of_ours_keeps_its_own_direction(tmp_path: Path) -> None:
     folder = leave_programs(tmp_path, better={"fid": "higher"})
     numbers = about(gather(find_runs(folder)), "plain", "fid")
     assert numbers.primary.how.better == "lower"
-    assert numbers.primary.how.label == "FID"
+    assert numbers.primary.how.label == "fid"
 
 
 def test_seconds_of_runs_that_shared_a_device_are_withheld(tmp_path: Path) -> None:
@@ -141,9 +141,12 @@ def test_compare_lists_and_shows_them(
     assert "post hoc" in text
     if form is None:
         assert "attn8 differs in attn null → 8" in text
-        assert "Scored elsewhere" in text
+        assert "Figures are as python train.py" in text
+        for cost in ("parameters", "GFLOPs a step", "seconds"):
+            assert (cost in text) == (curve and cost != "parameters")
     listed = printed(capsys, "list", "--runs", str(tmp_path / "runs"))
-    assert "FID" in listed
+    assert "FID" not in listed
+    assert "fid" in listed
     assert "sharpness" in listed
     assert "[None]" not in listed
     shown = printed(capsys, "show", str(next(folder.glob("attn8-s0-*"))))
