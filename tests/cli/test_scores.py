@@ -200,7 +200,7 @@ def test_what_is_wrong_in_a_table_is_said(capsys: Out, what: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (DECLARED[2:], "--baseline say which variant the others are held to: plain, attn"),
+        (DECLARED[2:], "--baseline: say which variant the others are held to: plain, attn"),
         (["--baseline", "plane", *DECLARED[2:]], "--baseline plane: there is no run of it"),
         ([*DECLARED, "--looks", "-1"], "--looks"),
         ([*DECLARED, "--better", "best"], "--better best"),

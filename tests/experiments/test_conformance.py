@@ -450,7 +450,7 @@ def test_a_template_passes_as_it_is(
         (("init", "block", "full.py"), "attention kind 'full' is there already"),
         (("init", "block", "nosuch/mine.py"), "cannot write nosuch/mine.py"),
         (("check", "nosuch.py"), "cannot read nosuch.py"),
-        (("check", "atention:full"), "did you mean 'attention'?"),
+        (("check", "atention:full"), "before the colon stands one of attention"),
         (("check", "attention:ful"), "did you mean 'full'?"),
         (("check", "full"), "expected a Python file"),
         (("check",), "Missing argument"),
