@@ -7,7 +7,7 @@ from sagan_bench.cli.console import say
 from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.core.errors import UserError
 from sagan_bench.runs.command import LOG, folder_of
-from sagan_bench.runs.program import PROGRAM
+from sagan_bench.runs.program import PROGRAM, has_length
 from sagan_bench.runs.records import Record, Score
 from sagan_bench.runs.run import Run, by_protocol
 from sagan_bench.runs.table import latest
@@ -18,7 +18,9 @@ LAST_POINTS, MOST_DIFFERENCES = 4, 8
 
 def print_record(record: Record) -> None:
     """Print a run's scores beside the real-against-real floor, its cost and its warnings."""
-    state = f"{record.status}, step {record.step} of {record.steps}"
+    state = f"{record.status}"
+    if has_length(record):
+        state += f", step {record.step} of {record.steps}"
     if record.reason:
         state += f" ({record.reason})"
     say(f"{record.run}: {state}; trained {duration(record.cost.train_sec or 0)}")
@@ -28,7 +30,8 @@ def print_record(record: Record) -> None:
         header = (f"step {scores[0].step}, n = {scores[0].n_fake}", *columns, "real v real")
         rows = _score_rows(scores)
         if scores[0].protocol.get("by") == PROGRAM:  # of how many images they are, it alone knows
-            header, rows = (f"step {scores[0].step}", "value"), (row[:2] for row in rows)
+            at = f"step {scores[0].step}" if has_length(record) else "metric"
+            header, rows = (at, "value"), (row[:2] for row in rows)
         print_table("", header, rows)
     for warning in dict.fromkeys(text for score in scored for text in score.warnings):
         say(f"note: {warning}")

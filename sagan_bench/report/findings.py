@@ -13,6 +13,7 @@ from sagan_bench.report import readings
 from sagan_bench.report.formats import compact, duration
 from sagan_bench.report.readings import Reading
 from sagan_bench.report.text import in_words, sentence
+from sagan_bench.runs.program import has_length
 
 TITLES = {
     Kind.PRIMARY: "at the end, averaged weights (primary)",
@@ -83,7 +84,7 @@ def findings(numbers: Findings) -> readings.Findings:
 def _budget(runs: RunSet) -> str:
     """Return the budget in words; empty where it is not known."""
     if runs.program:
-        return f"{runs.steps:,} steps" if runs.steps > 1 else ""
+        return f"{runs.steps:,} steps" if any(has_length(r.record) for r in runs.attempted) else ""
     shown = " or ".join(f"{g:.3g}/{d:.3g}" for g, d in runs.learning_rates)
     return f"{runs.steps:,} steps, learning rates of G/D {shown}"
 

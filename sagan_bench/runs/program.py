@@ -116,6 +116,11 @@ class Program(BaseModel):
         )  # fmt: skip
 
 
+def has_length(record: Record) -> bool:
+    """Return whether it is known how many steps a run took: another program may not say."""
+    return PROGRAM not in record.config or record.steps > 1
+
+
 def why_no_metric(name: str) -> str | None:
     """Return why a metric cannot be called so; None if it can."""
     if name in RESERVED:

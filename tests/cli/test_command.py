@@ -323,6 +323,15 @@ def test_a_study_that_cannot_be_is_refused(
     assert not (study.parent / "runs").exists()
 
 
+def test_a_length_that_a_program_does_not_tell_is_not_shown(study: Path, capsys: Out) -> None:
+    assert ablate(study, "--seeds", "0", command=quick(study.parent)) == 0
+    said = capsys.readouterr().out
+    assert run("list", "--runs", study.parent / "runs") == 0
+    (cell, *_) = (study.parent / "runs" / "tiny").glob("slow-s0-*")
+    assert run("show", cell) == 0
+    assert "step" not in said + capsys.readouterr().out
+
+
 def test_what_is_for_runs_of_ours_is_refused(study: Path, capsys: Out) -> None:
     for option in (["--steps", "5"], ["--set", "model.width=3"], ["--data", "twins"]):
         assert ablate(study, *option, command=GOOD) == cli.USAGE
