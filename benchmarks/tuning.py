@@ -31,7 +31,8 @@ from sagan_bench.execution.slots import Slot
 from sagan_bench.experiments.tuning import planning, space, storage
 from sagan_bench.experiments.tuning.definition import Pruner, Tuning, TuningManifest
 from sagan_bench.experiments.tuning.driving import Searcher, drive
-from sagan_bench.experiments.tuning.findings import SearchFindings, of_tuning
+from sagan_bench.experiments.tuning.findings import of_tuning
+from sagan_bench.experiments.tuning.searched import SearchFindings
 from sagan_bench.experiments.tuning.trials import Outcome, Trial, searches
 from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import Record, Score, Status, read

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import run
 from example_records import stored
 from example_runs import SMALL
 
@@ -34,12 +35,6 @@ Out = pytest.CaptureFixture[str]
 
 def make(*sets: str) -> RunConfig:
     return resolve(HOST, sets=[*ON_THE_WAY, *sets]).config
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 def train(out: Path) -> list[str]:

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import command_line
 import pytest
 from example_runs import SMALL
 from example_tunings import SPACE
 from own_components import FILES, loaded
 
-from sagan_bench import cli
 from sagan_bench.runs.records import RECORD
 
 STUDY = """
@@ -44,9 +44,7 @@ def _loaded() -> Iterator[None]:
 
 def run(*arguments: str) -> int:
     sets = [part for text in (*SMALL, *SETS) for part in ("--set", text)]
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([*arguments, *(sets if arguments[0] in ("ablate", "tune") else ())])
-    return int(exit_.value.code or 0)
+    return command_line.run(*arguments, *(sets if arguments[0] in ("ablate", "tune") else ()))
 
 
 def test_the_files_are_short() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sagan_bench.analysis.collection import RunSet, gather
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.comparison import Findings, findings
+from sagan_bench.analysis.gathering import gather
 from sagan_bench.analysis.question import Measure, Question
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest

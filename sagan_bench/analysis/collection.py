@@ -1,26 +1,22 @@
-"""Records of runs -> values that may be put side by side; whatever may not is refused here."""
+"""Runs that may be put side by side, and their values."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.analysis.verdicts import Lost
-from sagan_bench.config.diff import Difference, differences, listed
-from sagan_bench.core.errors import UserError
+from sagan_bench.config.diff import Difference, differences
 from sagan_bench.core.registry import ATTENTION, METRICS
-from sagan_bench.core.stored import fitting
 from sagan_bench.evaluation.metrics import of_key
-from sagan_bench.evaluation.protocol import AnyProtocol, stored
+from sagan_bench.evaluation.protocol import AnyProtocol
 from sagan_bench.runs.program import PROGRAM, Better, Program
-from sagan_bench.runs.records import RECORD, Score, Status
+from sagan_bench.runs.records import Score, Status
 from sagan_bench.runs.run import Run, Weights, extractor_named, family, of_several_sources
-from sagan_bench.runs.run_directory import read_now, readable
 
 _log = logging.getLogger(__name__)
-BOTH = "{}: {} and {}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class RunSet:
     @property
     def steps(self) -> int:
         """The budget in generator updates; 1 where another program did not say it."""
-        return (_of_known_length(self.attempted) or self.attempted)[0].record.steps
+        return (of_known_length(self.attempted) or self.attempted)[0].record.steps
 
     @property
     def learning_rates(self) -> list[tuple[float, float]]:
@@ -191,188 +187,9 @@ def outcome(run: Run, value: Callable[[Run], float | None]) -> float | Lost:
     return Lost.NO_FIGURE if figure is None else figure
 
 
-def whole(path: Path) -> Run:
-    """Return a run whose record was looked at in all its parts, the nested ones too.
-
-    Raises:
-        UserError: See :func:`sagan_bench.runs.records.read`.
-    """
-    run = scored(path)
-    run.settings  # noqa: B018  # refuses a damaged one
-    return run
-
-
-def scored(path: Path) -> Run:
-    """Return a run, the protocols of whose final scores were looked at.  Raises as `whole`."""
-    run = Run(path, read_now(path))
-    for score in run.record.scores:
-        if score.final:
-            protocol_of(score, path)
-    return run
-
-
-def protocol_of(score: Score, path: Path) -> AnyProtocol:
-    """Return the protocol of a score in the record of ``path``.  Raises `UserError` if damaged."""
-    return fitting(lambda: stored(score.protocol), path / RECORD)
-
-
-def gather(
-    paths: Iterable[Path],
-    *,
-    loose: bool = False,
-    planned: Collection[tuple[str, int]] | None = None,
-) -> RunSet:
-    """Read runs and check that they may be compared.
-
-    Args:
-        paths: of runs.
-        loose: no study names them: where variants clash, runs go by the name that their user gave
-            them, else by the folder they are in.
-        planned: variants and seeds of a plan; other runs are left out.
-
-    A run whose record cannot be read is left out, and that is logged.
-
-    Raises:
-        UserError: no record can be read; a run twice, two configurations of one variant, different
-            budgets, or figures of different protocols, with the difference.
-    """
-    places = dict.fromkeys(paths)
-    read = [run for _, run in readable(places, whole)]
-    runs = together(read, loose=loose, planned=planned)
-    return replace(runs, unread=len(places) - len(read))
-
-
-def together(
-    read: Iterable[Run],
-    *,
-    loose: bool = False,
-    planned: Collection[tuple[str, int]] | None = None,
-) -> RunSet:
-    """Check that runs may be compared.  Arguments and errors as of `gather`."""
-    runs, unplanned = list[Run](), list[Path]()
-    for run in read:
-        if planned is None or (run.variant, run.seed) in planned:
-            runs.append(run)
-        else:
-            unplanned.append(run.path)
-    over = [run for run in runs if run.record.status.is_over]
-    over.sort(key=lambda run: run.seed)
-    if loose:
-        over = _disambiguated(over)
-    _refuse_other_makers(over)
-    _refuse_clashes(over)
-    _refuse_other_budgets(over)
-    begun = tuple(run for run in runs if not run.record.status.is_over)
-    main, others = _common_protocols(over)
-    return RunSet(tuple(over), begun, 0, main, others, tuple(unplanned))
-
-
-def _disambiguated(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs under the first kind of label by which those of one label are alike."""
-    for label in (
-        lambda run: run.record.variant,
-        lambda run: run.record.name,
-        lambda run: f"{run.path.resolve().parent.name}/{run.record.variant}",
-    ):
-        labelled = [replace(run, label=label(run)) for run in runs]
-        try:
-            _refuse_clashes(labelled)
-        except UserError:
-            continue
-        return labelled
-    return list(runs)
-
-
-def _refuse_clashes(runs: Sequence[Run]) -> None:
-    _refuse_twice(runs)
-    _refuse_other_configs(runs)
-
-
-def _refuse_twice(runs: Sequence[Run]) -> None:
-    seen: dict[tuple[str, int], Path] = {}
-    for run in runs:
-        other = seen.setdefault((run.variant, run.seed), run.path)
-        if other != run.path:
-            raise UserError(
-                f"two runs of {run.variant} at seed {run.seed}: {other} and {run.path}; one seed "
-                "is one run: leave one out"
-            )
-
-
-def _refuse_other_configs(runs: Sequence[Run]) -> None:
-    first: dict[str, Run] = {}
-    for run in runs:
-        other = first.setdefault(run.variant, run)
-        if differs := listed(differences(other.settings, run.settings), BOTH):
-            raise UserError(
-                f"runs of {run.variant} that are not alike: {differs}; {other.path} and "
-                f"{run.path}; compare runs of one configuration"
-            )
-
-
-def _refuse_other_makers(runs: Sequence[Run]) -> None:
-    ours = [run.path for run in runs if run.program is None]
-    theirs = [run.path for run in runs if run.program]
-    if ours and theirs:
-        raise UserError(
-            f"figures of different protocols are never compared: {theirs[0]} was made by another "
-            f"program, and {ours[0]} was not; compare runs of one program"
-        )
-
-
-def _of_known_length(runs: Sequence[Run]) -> list[Run]:
+def of_known_length(runs: Sequence[Run]) -> list[Run]:
     """Return the runs whose steps are those that they were to take.
 
     Another program says in the end how many it took, and of a lost run that is fewer.
     """
     return [run for run in runs if not (run.program and run.lost)]
-
-
-def _refuse_other_budgets(runs: Sequence[Run]) -> None:
-    runs = _of_known_length(runs)
-    for run in runs:
-        if run.record.steps != runs[0].record.steps:
-            raise UserError(
-                f"different budgets: {runs[0].path} has {runs[0].record.steps} steps and "
-                f"{run.path} {run.record.steps}; compare runs of equal length"
-            )
-
-
-def _common_protocols(
-    runs: Sequence[Run],
-) -> tuple[dict[int, AnyProtocol], dict[str, dict[int, AnyProtocol]]]:
-    """Return the protocol by sampling seed under which every finished run was scored.
-
-    Where there are several, it is the one that the first run was scored by first; by each of the
-    other extractors likewise.
-    """
-    scored = [run for run in runs if not run.lost]
-    if not scored:
-        return {}, {}
-    by_run = [{s.fingerprint: stored(s.protocol) for s in run.final("ema")} for run in scored]
-    common = [p for fingerprint, p in by_run[0].items() if all(fingerprint in of for of in by_run)]
-    if not common:
-        for run, of in zip(scored, by_run, strict=True):
-            if not of.keys() & by_run[0].keys():
-                _refuse_protocols(scored[0], run)
-        raise UserError("the runs share no protocol; score them alike with `evaluate`")
-    by_extractor: dict[str, dict[int, AnyProtocol]] = {}
-    first: dict[str, str] = {}
-    for protocol in common:
-        its_family = family(protocol.model_dump(mode="json"))
-        if first.setdefault(protocol.extractor, its_family) == its_family:
-            by_seed = by_extractor.setdefault(protocol.extractor, {})
-            by_seed[protocol.sampling_seed] = protocol
-    return by_extractor.pop(common[0].extractor), by_extractor
-
-
-def _refuse_protocols(first: Run, other: Run) -> None:
-    here, there = (run.final("ema") for run in (first, other))
-    if not here or not there:
-        bare = first if not here else other
-        raise UserError(f"{bare.path} has no final score; run `evaluate` on it")
-    differs = listed(differences(here[0].protocol, there[0].protocol), BOTH)
-    raise UserError(
-        f"figures of different protocols are never compared: {differs}; {first.path} and "
-        f"{other.path}; score them alike with `evaluate`"
-    )

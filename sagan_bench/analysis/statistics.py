@@ -188,12 +188,25 @@ def _comparison(
     )
     if standing.basis is Basis.POINTS:
         return points
+    return _tested(points, ours, theirs, metric, welch, alpha)
+
+
+def _tested(
+    points: Comparison[Standing],
+    ours: Group,
+    theirs: Group,
+    metric: Metric,
+    welch: _Welch,
+    alpha: float,
+) -> Comparison[Standing]:
+    """Return a comparison of enough runs with its intervals, and the verdict they allow."""
+    x, y = ours.values, theirs.values
     p_rank = ours.p_rank(theirs, metric)
     p_divergence = min(p_rank, ours.p_all_or_none(theirs))
     verdict = Verdict(_verdicts(welch, metric).item())
     if ours.lost or theirs.lost:
         verdict = _with_lost_runs(verdict, ours, theirs, metric, p_rank, p_divergence <= alpha)
-    tested, confirmatory = not math.isnan(welch.p), standing.basis is Basis.CONFIRMATORY
+    tested, confirmatory = not math.isnan(welch.p), points.standing.basis is Basis.CONFIRMATORY
     sought = tested and confirmatory and verdict is Verdict.INCONCLUSIVE
     needed = seeds_needed(x, y, metric, alpha) if sought else None
     pairs = ours.ranked * theirs.ranked

@@ -47,6 +47,9 @@ StudyName = Annotated[
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
 ]
+Folder = Annotated[
+    str | None, typer.Option("--name", help="Folder below --runs [default: the study's]")
+]
 CommandLine = Annotated[
     str | None,
     typer.Option("--command", help="Makes a cell, with {seed}, {out}, {variant} and the study's"),
@@ -63,9 +66,7 @@ def ablate(
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
     sets: Sets = None,
     with_: With = None,
-    name: Annotated[
-        str | None, typer.Option(help="Folder below --runs [default: the study's]")
-    ] = None,
+    name: Folder = None,
     command: CommandLine = None,
     runs: Runs = Path("runs"),
     device: Devices = "auto",
@@ -80,32 +81,24 @@ def ablate(
 
     The same command again runs only what is missing.
     """
-    from sagan_bench.experiments import ablation, own_studies
+    from sagan_bench.core import extensions
+    from sagan_bench.experiments import ablation
     from sagan_bench.experiments.written import parse_seeds
 
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
-    files = [*(with_ or ()), *(own_studies.files_of(study) if study else ())]
-    own = {file.name: file.described for file in load_own(files)}
-    joining = [file.stem for file in with_ or ()]
     where = Where.of(jobs, device, engine, in_process)
-    requested = _requested(
-        study, data, steps, sets or [], own, joining, preset=preset, command=command
-    )
+    requested = _requested(study, data, steps, sets or [], with_, preset=preset, command=command)
     planned = ablation.plan(
-        requested,
-        ablation.folder_of(requested, runs, name),
-        where.host,
-        seeds=() if seeds is None else parse_seeds(seeds),
-        only=tuple(only.split(",")) if only else (),
-        retry=retry_failed,
-        without_data=dry_run and measure,
-    )
+        requested, ablation.folder_of(requested, runs, name), where.host,
+        seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
+        only=tuple(only.split(",")) if only else (), without_data=dry_run and measure,
+    )  # fmt: skip
     if dry_run:
         _print_plan(planned, where, measure, as_json)
     else:
         if planned.missing:
-            refuse_wrong(load_own(files))
+            refuse_wrong(extensions.require(requested.own))
             planned = _run(planned, where)
         _conclude(planned, as_json)
 
@@ -115,18 +108,19 @@ def _requested(
     data: str | None,
     steps: int | None,
     sets: list[str],
-    own: dict[str, Any],
-    joining: list[str],
+    with_: list[Path] | None,
     **fields: str | None,
 ) -> "Study":
-    """Return the study that is asked for.
-
-    Blocks in the files of ``own`` that are ``joining`` join it, or are one by themselves.
-    """
+    """Return the study that is asked for; blocks of ``with_`` join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.own_studies import blocks_in, of_blocks
+    from sagan_bench.experiments.own_studies import blocks_in, files_of, of_blocks
     from sagan_bench.experiments.study import load
 
+    files = [*(with_ or ()), *(files_of(study) if study else ())]
+    own = {file.name: file.described for file in load_own(files)}
+    joining = [file.stem for file in with_ or ()]
+    if fields.get("command") and study is None:
+        raise UserError("--command needs a study of your own: ablate FILE.toml (docs/own.md)")
     settings: dict[str, Any] = dict(map(parse_set, sets))
     if data:
         settings["data.source"] = data

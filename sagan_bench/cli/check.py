@@ -14,7 +14,6 @@ from sagan_bench.cli.console import say
 from sagan_bench.cli.options import Json
 from sagan_bench.cli.signals import USAGE
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.names import closest
 
 if TYPE_CHECKING:
     from sagan_bench.experiments.conformance import Costs, Finding
@@ -64,7 +63,7 @@ def _components(what: str) -> Sequence[tuple[str, str]]:
     if not colon or what.endswith(".py"):
         return extensions.load(Path(what)).components
     if kind not in PREFIXES:
-        raise UserError(f"check {what}: {closest(kind, list(PREFIXES))}")
+        raise UserError(f"check {what}: before the colon stands one of {', '.join(PREFIXES)}")
     extensions.KINDS[PREFIXES[kind]][name]  # or it says which there are
     return [(PREFIXES[kind], name)]
 

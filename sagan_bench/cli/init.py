@@ -29,7 +29,7 @@ def init(
     kind = extensions.KINDS[PREFIXES[TEMPLATES[what]]]
     name = file.stem.lower().replace("_", kind.separator)
     if name in kind:
-        raise UserError(f"there is a {kind.what} {name!r} already; give the file another name")
+        raise UserError(f"{kind.what} {name!r} is there already; give the file another name")
     text = (FOLDER / f"{what}.py").read_text(encoding="utf-8")
     placeholder = f"my{kind.separator}{what}"
     try:

@@ -56,7 +56,7 @@ def _run_called(name: str, runs: Path) -> Path:
 
 
 def _show_run(path: Path, as_json: bool) -> None:
-    from sagan_bench.analysis.collection import scored
+    from sagan_bench.analysis.gathering import scored
     from sagan_bench.cli.record import print_run
     from sagan_bench.core.stored import fitting
     from sagan_bench.runs.records import RECORD

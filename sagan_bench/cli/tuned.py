@@ -14,7 +14,8 @@ from sagan_bench.cli.signals import SOME_FAILED
 from sagan_bench.cli.tables import fits, number, print_table
 
 if TYPE_CHECKING:
-    from sagan_bench.experiments.tuning.findings import Findings, FindingsOf, SearchFindings
+    from sagan_bench.experiments.tuning.findings import Findings, FindingsOf
+    from sagan_bench.experiments.tuning.searched import SearchFindings
 
 SHOWN = 10
 """Trials of a search that are printed, the best first."""

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from sagan_bench.analysis.collection import RunSet, gather
+from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.comparison import Findings, findings
+from sagan_bench.analysis.gathering import gather
 from sagan_bench.analysis.question import Question
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import damaged

@@ -42,6 +42,8 @@ from sagan_bench.runs.program import Better, Program, why_no_metric
 MEMORY = "study.json"
 OF_COMMANDS = ("command", "better", "real")
 """Fields of studies whose runs another program makes."""
+FLAGS = {"set": ", as --set, --steps and --data are", "preset": ", as --preset is"}
+"""Options that give what is not for commands."""
 
 
 class Study(Experiment):
@@ -92,7 +94,7 @@ class Study(Experiment):
             self._template.check()
             return self
         for key in (key for key in OF_COMMANDS if getattr(self, key)):
-            raise ValueError(f"{key} is for studies of a command; give one, or leave it out")
+            raise ValueError(f"{key} is for studies of a command; give --command, or leave it out")
         if self.preset not in presets():
             raise ValueError(
                 f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
@@ -119,8 +121,8 @@ class Study(Experiment):
         given |= {"on.*.set": self.measure.set, "with": self.own}
         for key in (key for key, value in given.items() if value):
             raise ValueError(
-                f"{key} is for runs that this package makes; what a command is to know stands in "
-                "the command, and in [variant.NAME]"
+                f"{key} is for runs that this package makes{FLAGS.get(key, '')}; what a command is "
+                "to know stands in the command, and in [variant.NAME]"
             )
         for name in self.all_variants:
             if not re.fullmatch(NAME, name):

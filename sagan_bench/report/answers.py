@@ -6,7 +6,7 @@ from statistics import fmean
 
 from sagan_bench.analysis.verdicts import Metric
 from sagan_bench.experiments.tuning import findings as tuning
-from sagan_bench.experiments.tuning.findings import IMPORTANCE_TRIALS, SearchFindings, Unweighed
+from sagan_bench.experiments.tuning.searched import IMPORTANCE_TRIALS, SearchFindings, Unweighed
 from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report.claims import several, with_size
 from sagan_bench.report.document import AnyDocument, Document, TuningDocument

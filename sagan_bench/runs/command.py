@@ -166,7 +166,9 @@ class Template:
         if name in OURS:
             raise UserError(f"{where}: {{{name}}} has a value in every run; choose another name")
         if name not in self.names:
-            raise UserError(f"{where}: the command has no {{{name}}}; use it, or leave it out")
+            spare = [other for other in self.names if other not in (*OURS, *self.values[variant])]
+            has = f" but {{{spare[0]}}}" if spare else ""
+            raise UserError(f"{where}: the command has no {{{name}}}{has}; use it, or leave it out")
 
     def of(self, variant: str) -> dict[str, Value]:
         """Return the values that make a variant what it is."""

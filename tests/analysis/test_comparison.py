@@ -12,8 +12,8 @@ import pytest
 from example_studies import HOST
 
 from sagan_bench.analysis import asking
-from sagan_bench.analysis.collection import gather
 from sagan_bench.analysis.comparison import Findings, findings
+from sagan_bench.analysis.gathering import gather
 from sagan_bench.analysis.question import Facts, Measure, Paper, PaperRow, Question
 from sagan_bench.analysis.variants import Engagement, Variant
 from sagan_bench.analysis.verdicts import Basis, Standing, Verdict

@@ -12,6 +12,7 @@ from typing import Any
 
 import layouts
 import pytest
+from command_line import run
 from example_runs import SMALL
 from example_studies import FILE, here, small_study
 
@@ -26,12 +27,6 @@ from sagan_bench.training import loop
 ROOT = Path(cli.__file__).parents[2]
 SETS = [part for text in SMALL for part in ("--set", text)]
 Out = pytest.CaptureFixture[str]
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 @pytest.fixture
@@ -290,10 +285,8 @@ def test_a_variant_is_shown_in_words_and_keys(capsys: Out) -> None:
 
 
 def test_measuring_goes_with_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["ablate", "--measure"])
+    assert run("ablate", "--measure") == 2
     assert "add --dry-run" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="0"):
-        cli.main(["ablate", "smoke", "--dry-run", "--measure"])
+    assert run("ablate", "smoke", "--dry-run", "--measure") == 0
     assert "device-hours by a step timed here, without scoring" in capsys.readouterr().out
     assert not Path("runs").exists()

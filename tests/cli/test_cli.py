@@ -12,6 +12,7 @@ from typing import Any
 
 import layouts
 import pytest
+from command_line import run
 from example_reports import leave_run, leave_study, score, settings
 from example_runs import SMALL
 from pretended_card import card
@@ -27,12 +28,6 @@ from sagan_bench.session.events import Stopped
 ROOT = Path(cli.__file__).parents[2]
 TINY = [part for text in SMALL for part in ("--set", text)]
 SIDE_8 = ["--set", "model.attention.generator=[8]"]
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 @pytest.fixture

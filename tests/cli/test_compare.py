@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run
 from example_records import unsealed
 from example_reports import CLEAR, leave_run, leave_study, settings
 
-from sagan_bench import cli
 from sagan_bench.report import collect
 
 Out = pytest.CaptureFixture[str]
@@ -17,9 +17,7 @@ OWN = ["--baseline", "no-attention"]
 
 
 def compared(capsys: Out, *arguments: str) -> dict[str, Any]:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["compare", *arguments, "--json"])
-    assert exit_.value.code == 0
+    assert run("compare", *arguments, "--json") == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
@@ -98,15 +96,12 @@ def test_without_a_comparison_the_margin_is_the_declared_one(
     folder = looked(study, tmp_path / "quick", 0)
     for path in folder.glob("no-attention-*"):
         shutil.rmtree(path)
-    with pytest.raises(SystemExit):
-        cli.main(["compare", str(folder)])
+    run("compare", str(folder))
     assert "smallest difference that matters: 0.05." in capsys.readouterr().out
 
 
 def text_of(capsys: Out, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["compare", *arguments])
-    assert exit_.value.code == 0
+    assert run("compare", *arguments) == 0
     return capsys.readouterr().out
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import run
 from example_records import CONFIG, record, stored, unsealed
 from example_reports import CLEAR, leave_study
 
@@ -12,12 +13,6 @@ from sagan_bench.runs import finding
 
 EVIL = "\x1b]0;PWN\x07\x9b31m\u202e\r\n"
 Out = pytest.CaptureFixture[str]
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(list(map(str, arguments)))
-    return int(exit_.value.code or 0)
 
 
 def told(capsys: Out) -> str:

@@ -5,20 +5,17 @@ import json
 import os
 import time
 import webbrowser
+from functools import partial
 from pathlib import Path
 
+import command_line
 import pytest
 from example_reports import CLEAR, leave_run, leave_study, score, settings
 
 from sagan_bench import cli
 from sagan_bench.runs.records import Status, read
 
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["report", *map(str, arguments)])
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code
+run = partial(command_line.run, "report")
 
 
 def few(folder: Path) -> Path:

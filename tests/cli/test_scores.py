@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import run
 
 import sagan_bench as sb
-from sagan_bench import cli
 from sagan_bench.core.errors import UserError
 from sagan_bench.report.document import Document, RunRow, read
 from sagan_bench.runs.program import RESERVED
@@ -37,18 +37,17 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(capsys: Out, text: str | bytes, *options: str, name: str = "scores.csv") -> tuple[int, str]:
+def compare(
+    capsys: Out, text: str | bytes, *options: str, name: str = "scores.csv"
+) -> tuple[int, str]:
     """Return the exit code of comparing a file of this content, and what was printed."""
     Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["compare", name, *options])
-    out = capsys.readouterr()
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code, out.err if exit_.value.code else out.out
+    code, out = run("compare", name, *options), capsys.readouterr()
+    return code, out.err if code else out.out
 
 
 def judged(capsys: Out, text: str | bytes, *options: str, name: str = "scores.csv") -> Any:
-    code, said = run(capsys, text, *options, "--json", name=name)
+    code, said = compare(capsys, text, *options, "--json", name=name)
     assert code == 0, said
     return json.loads(said)
 
@@ -65,7 +64,7 @@ def test_twenty_scores_give_a_verdict(capsys: Out) -> None:
         "wide": "inconclusive",
         "tall": "worse by as much as matters",
     }
-    assert said["headline"][0].startswith("As declared on the command line, at a budget that was")
+    assert said["headline"][0].startswith("As declared on the command line: attn is")
     (tall,) = [c for c in said["primary"]["comparisons"] if c["variant"] == "tall"]
     assert (tall["n"], tall["n_ok"], tall["n_diverged"]) == (5, 4, 1)
     attn = said["primary"]["comparisons"][0]
@@ -73,7 +72,7 @@ def test_twenty_scores_give_a_verdict(capsys: Out) -> None:
 
 
 def test_the_words_say_whose_declaration_it_is(capsys: Out) -> None:
-    said = run(capsys, TEXT, *DECLARED)[1]
+    said = compare(capsys, TEXT, *DECLARED)[1]
     assert "are as declared on the command line: no study shows that they were fixed" in said
     assert "Post hoc" not in said
     assert "differs in" not in said
@@ -99,21 +98,21 @@ def test_looks_make_it_exploratory(capsys: Out) -> None:
 def test_a_metric_of_somebody_elses_needs_a_direction(capsys: Out) -> None:
     text = TEXT.replace("fid", "my score %")
     options = [*DECLARED[:2], "--metric", "my score %", *DECLARED[4:]]
-    code, said = run(capsys, text, *options)
+    code, said = compare(capsys, text, *options)
     assert (code, "say which values of my score % are, lower or higher" in said) == (2, True)
     ways = {"lower": "better by as much as matters", "higher": "worse by as much as matters"}
     for way, verdict in ways.items():
         said = judged(capsys, text, *options, "--better", way)
         assert verdicts(said)["attn"] == verdict
         assert said["primary"]["label"] == "my score %"
-    assert run(capsys, TEXT, *DECLARED, "--better", "higher")[0] == 2
+    assert compare(capsys, TEXT, *DECLARED, "--better", "higher")[0] == 2
     assert verdicts(judged(capsys, TEXT, *DECLARED, "--better", "lower"))["attn"]
 
 
 def test_the_page_and_exports_of_a_table(capsys: Out) -> None:
     rows = [line + f",{i / 7},note {i}" for i, line in enumerate(TEXT.splitlines()[1:])]
     text = "\n".join(["variant,seed,fid,beauty,notes", *rows])
-    run(capsys, text, *DECLARED, "--report")
+    compare(capsys, text, *DECLARED, "--report")
     folder = Path("reports/scores")
     document = read(folder / "data" / "report.json")
     assert isinstance(document, Document)
@@ -121,17 +120,30 @@ def test_the_page_and_exports_of_a_table(capsys: Out) -> None:
     page = (folder / "index.html").read_text()
     for words in ("1 better (attn)", "1 worse (tall)", "as declared on the command line", "beauty"):
         assert words in page
-    for words in ("What differed", "Repeat it", "? px", "Images/s", "averaged weights (primary)"):
+    for words in ("What differed", "Repeat it", "? px", "Images/s", "averaged weights (primary)",
+                  "FID", "not recorded", "not known<", "Provenance", "protocol", "FLOP", "Budget",
+                  "settled", "γ"):  # fmt: skip
         assert words not in page
+    assert not document.environments
     names = {"comparisons.csv", "summary.csv", "summary.tex", "summary.md", "runs.csv"}
     assert names <= {file.name for file in (folder / "data").iterdir()}
     assert len(pd.read_csv(folder / "data" / "runs.csv")) == 20
     assert "scores" in Path("reports/index.html").read_text()
 
 
+def test_the_terminal_says_nothing_that_a_table_does_not_say(capsys: Out) -> None:
+    said = compare(capsys, TEXT, *DECLARED)[1]
+    for words in ("not recorded", "Budget", "FLOP", "parameters", "seconds", "FID", "settled"):
+        assert words not in said
+    assert said.count("Figures are as scores.csv gives them") == 1
+    post_hoc = compare(capsys, TEXT, "--baseline", "plain")[1]
+    assert "\nNothing can be claimed.\n" in post_hoc
+    assert "A table has a verdict where --metric and --min-effect declare" in post_hoc
+
+
 @pytest.mark.parametrize("form", ["--csv", "--latex", "--markdown"])
 def test_all_forms(capsys: Out, form: str) -> None:
-    assert "attn" in run(capsys, TEXT, *DECLARED, form)[1]
+    assert "attn" in compare(capsys, TEXT, *DECLARED, form)[1]
 
 
 SAME: dict[str, Callable[[str], str | bytes]] = {
@@ -192,7 +204,7 @@ WRONG: dict[str, tuple[Callable[[str], str | bytes], str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_in_a_table_is_said(capsys: Out, what: str) -> None:
     change, words = WRONG[what]
-    code, said = run(capsys, change(TEXT), *DECLARED)
+    code, said = compare(capsys, change(TEXT), *DECLARED)
     assert code == 2
     assert words in said
     assert said.startswith("error: ")
@@ -201,33 +213,43 @@ def test_what_is_wrong_in_a_table_is_said(capsys: Out, what: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (DECLARED[2:], "--baseline say which variant the others are held to: plain, attn"),
+        (DECLARED[2:], "--baseline: say which variant the others are held to: plain, attn"),
         (["--baseline", "plane", *DECLARED[2:]], "--baseline plane: there is no run of it"),
         ([*DECLARED, "--looks", "-1"], "--looks"),
         ([*DECLARED, "--better", "best"], "--better best"),
         (["scores.csv", *DECLARED], "a table is compared alone"),
         ([*DECLARED[:5], "much"], "--min-effect much"),
+        ([*DECLARED[:3], "FID", *DECLARED[4:]], "no such column; did you mean 'fid'?"),
     ],
 )
 def test_what_is_wrong_in_the_options_is_said(capsys: Out, options: list[str], words: str) -> None:
-    code, said = run(capsys, TEXT, *options)
+    code, said = compare(capsys, TEXT, *options)
     assert code == 2
     assert words in said
 
 
+def test_a_column_of_words_is_no_metric(capsys: Out) -> None:
+    text = "\n".join([line + ",x" for line in TEXT.splitlines()]).replace("fid,x", "fid,note")
+    code, said = compare(capsys, text, *DECLARED[:3], "note", *DECLARED[4:])
+    assert (code, "line 2, column note: 'x' is no number" in said) == (2, True)
+
+
+def test_a_file_that_is_no_study_is_named_with_what_it_may_be(capsys: Out) -> None:
+    Path("scores.xlsx").write_bytes(b"PK")
+    for words in (["compare", "scores.xlsx"], ["report", "scores.xlsx"]):
+        assert run(*words, "--baseline", "plain") == 2
+        assert "of a table of scores: compare FILE.csv" in capsys.readouterr().err
+
+
 def test_a_table_of_several_metrics_asks_which_decides(capsys: Out) -> None:
     text = "\n".join([line + ",1" for line in TEXT.splitlines()]).replace("fid,1", "fid,kid_mean")
-    code, said = run(capsys, text, "--baseline", "plain")
+    code, said = compare(capsys, text, "--baseline", "plain")
     assert (code, "--metric: say which decides: fid, kid_mean" in said) == (2, True)
 
 
 def test_options_of_tables_are_for_tables(capsys: Out, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["compare", "nothing", "--baseline", "x", "--looks", "1"])
-    assert exit_.value.code == 2
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["compare", "missing.csv", "--baseline", "x"])
-    assert exit_.value.code == 2
+    assert run("compare", "nothing", "--baseline", "x", "--looks", "1") == 2
+    assert run("compare", "missing.csv", "--baseline", "x") == 2
     assert "cannot read missing.csv" in capsys.readouterr().err
 
 
@@ -235,7 +257,7 @@ def test_names_of_other_things_are_no_metrics(capsys: Out) -> None:
     """A column of steps is no metric: it would stand where the steps of a run stand."""
     text = "\n".join([line + ",90" for line in TEXT.splitlines()]).replace("fid,90", "fid,steps")
     assert verdicts(judged(capsys, text, "--baseline", "plain"))
-    code, said = run(capsys, text, "--baseline", "plain", "--metric", "steps")
+    code, said = compare(capsys, text, "--baseline", "plain", "--metric", "steps")
     assert (code, "name of something else in reports" in said) == (2, True)
     assert set(RunRow.model_fields) <= RESERVED
 
@@ -243,7 +265,7 @@ def test_names_of_other_things_are_no_metrics(capsys: Out) -> None:
 def test_markup_in_names_stays_text(capsys: Out) -> None:
     text = TEXT.replace("attn", "<b>x").replace("fid", '"<i>m"')
     options = ["--baseline", "plain", "--better", "lower", "--report", "--metric", "<i>m"]
-    assert run(capsys, text, *options)[0] == 0
+    assert compare(capsys, text, *options)[0] == 0
     page = Path("reports/scores/index.html").read_text()
     assert "<b>x" not in page
     assert "<i>m" not in page
@@ -265,7 +287,7 @@ def test_a_frame_says_what_the_file_says(capsys: Out) -> None:
     assert said.headline == (
         "Of 3 comparisons with plain: 1 better (attn); 1 worse (tall); 1 open (wide)."
     )
-    assert said.sentence.splitlines()[0].startswith("As declared in the call, at a budget that")
+    assert said.sentence.splitlines()[0].startswith("As declared in the call: attn is")
     assert "but: Metric, direction, baseline" in str(said)
     assert "<strong>Of 3 comparisons" in said._repr_html_()
     looked = sb.verdict(frame(), metric="fid", baseline="plain", min_effect="3%", looks=1)

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from command_line import run
 from example_runs import SMALL
 from example_tunings import FILE, SMALLER, Scripted
 
@@ -23,12 +24,6 @@ from sagan_bench.runs.finding import find_runs
 ROOT = Path(cli.__file__).parents[2]
 SETS = [part for text in [*SMALLER, "run.eval_images=10"] for part in ("--set", text)]
 Out = pytest.CaptureFixture[str]
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 def by_rate(config: RunConfig, step: int) -> float | None:

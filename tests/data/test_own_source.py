@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+from command_line import run
 from example_runs import SMALL
 from own_components import loaded
 
-from sagan_bench import cli
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host
 from sagan_bench.session import experiment
@@ -21,8 +21,7 @@ def _stripes() -> Iterator[None]:
 @pytest.mark.usefixtures("_stripes")
 def test_a_source_of_a_user_is_shown_and_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (("show", "stripes:24"), ("show", "stripe:24"), ("download", "stripes", ".")):
-        with pytest.raises(SystemExit):
-            cli.main(("data", *arguments))
+        run("data", *arguments)
     said = capsys.readouterr()
     assert "image size    32 px (centre crop 16 px" in said.out
     assert "classes       2: upright (12), level (12)" in said.out

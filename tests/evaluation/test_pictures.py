@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from example_scores import Tiny, figures, pictures, registered, tiny
 from PIL import Image
 from torch import Tensor
@@ -14,7 +15,6 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import register_feature_extractor
 
-from sagan_bench import cli
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data.decoding import Geometry
@@ -124,7 +124,7 @@ def test_fewer_pictures_are_a_sample_and_another_protocol(folders: Folders) -> N
 
 def test_pictures_are_brought_to_a_size_as_data_are(folders: Folders, tmp_path: Path) -> None:
     Image.new("RGB", (40, 20), "red").save(folders.real / "cats" / "wide.png")
-    with pytest.raises(UserError, match=r"wide\.png has 40 x 20.* give --size SIDE"):
+    with pytest.raises(UserError, match=r"wide\.png has 40 x 20.* `score --size SIDE`"):
         score_folders(folders)
     made = score_folders(replace(folders, size=16))
     assert made.protocol["n_real"] == 81
@@ -142,11 +142,8 @@ def test_too_few_pictures_make_figures_doubtful(folders: Folders) -> None:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["score", *options])
-    out = capsys.readouterr()
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code, out.err if exit_.value.code else out.out
+    code, out = run("score", *options), capsys.readouterr()
+    return code, out.err if code else out.out
 
 
 def test_the_command_line(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,11 +159,11 @@ def test_the_command_line(folders: Folders, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["--metrics", "fic"], "--metrics fic: did you mean 'fid'?"),
-        (["--metrics", "twin_rate"], "--metrics twin_rate"),
+        (["--metrics", "fic"], "metric fic: did you mean 'fid'?"),
+        (["--metrics", "twin_rate"], "metric twin_rate"),
         (["--metrics", "intra_fid"], "plain folders of pictures do not have it"),
         (["--extractor", "tinny"], "--extractor tinny: did you mean 'tiny'?"),
-        (["--n-fake", "3"], "too few to score"),
+        (["--n-fake", "3"], "--n-fake 3: too few to score; use 4 or more"),
         (["--n-fake", "0"], "--n-fake"),
         (["--real", "nowhere"], "there is no folder nowhere"),
         (["--device", "tpu"], "--device tpu"),
@@ -179,6 +176,7 @@ def test_what_is_wrong_is_said(
     code, said = printed(capsys, *where, *change)
     assert code == 2
     assert words in said
+    assert "evaluation." not in said  # which this command does not have
 
 
 def test_a_folder_against_itself_and_damaged_pictures(

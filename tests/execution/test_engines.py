@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from command_line import run
 from example_runs import SMALL
 from example_studies import FILE
 
@@ -15,9 +16,7 @@ Out = pytest.CaptureFixture[str]
 def ablate(folder: Path, *more: str) -> int:
     (folder / "small.toml").write_text(FILE)
     sets = [part for text in SMALL for part in ("--set", text)]
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["ablate", str(folder / "small.toml"), *sets, "--seeds", "0", *more])
-    return int(exit_.value.code or 0)
+    return run("ablate", str(folder / "small.toml"), *sets, "--seeds", "0", *more)
 
 
 def test_an_unknown_engine_is_refused_with_the_closest(tmp_path: Path, capsys: Out) -> None:

@@ -197,7 +197,7 @@ def test_time_is_estimated_from_finished_cells_by_flops(finished: Plan) -> None:
     assert fresh.disk_bytes() > more.disk_bytes() > finished.disk_bytes() == 0
 
 
-def test_the_disk_that_is_asked_for_is_what_weights_and_checkpoints_take(
+def test_the_disk_that_is_needed_is_what_weights_and_checkpoints_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Scorer, "scores", lambda *given, **named: iter(()))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run
 
-from sagan_bench import cli
 from sagan_bench.cli import signals
 from sagan_bench.cli.init import FOLDER, TEMPLATES
 from sagan_bench.core import extensions
@@ -468,12 +468,6 @@ def test_what_trains_first_requires_no_error(
     assert "declare deliberate = ('softmax over queries',)" in caplog.text
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
-
-
 @pytest.mark.parametrize("what", sorted(TEMPLATES))
 def test_a_template_passes_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
@@ -495,10 +489,10 @@ def test_a_template_passes_as_it_is(
     [
         (("init", "blok", "mine.py"), "did you mean 'block'?"),
         (("init", "block", "my-block.py"), "expected a Python file"),
-        (("init", "block", "full.py"), "there is a attention kind 'full' already"),
+        (("init", "block", "full.py"), "attention kind 'full' is there already"),
         (("init", "block", "nosuch/mine.py"), "cannot write nosuch/mine.py"),
         (("check", "nosuch.py"), "cannot read nosuch.py"),
-        (("check", "atention:full"), "did you mean 'attention'?"),
+        (("check", "atention:full"), "before the colon stands one of attention"),
         (("check", "attention:ful"), "did you mean 'full'?"),
         (("check", "full"), "expected a Python file"),
         (("check",), "Missing argument"),

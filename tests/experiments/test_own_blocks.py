@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run
 from example_runs import SMALL
 from example_studies import FILE, HOST
 
@@ -38,12 +39,6 @@ def _nothing_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     for name in ("mine", "linear"):
         extensions.forget(name)
     ATTENTION._recalled.clear()
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 def loaded(file: str | Path = "mine.py") -> dict[str, Any]:

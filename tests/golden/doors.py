@@ -136,8 +136,8 @@ def leave_tuning(
     folder: Path, outcome: Callable[[Any, int], float | None], trials: int, **asked: Any
 ) -> Path:
     """Leave a tuning whose runs' FID is a function of their configuration and step."""
-    asked_for = example_tunings.small_tuning(folder.parent, **asked)
-    memory = example_tunings.planned(asked_for, folder, trials=trials)
+    wanted = example_tunings.small_tuning(folder.parent, **asked)
+    memory = example_tunings.planned(wanted, folder, trials=trials)
     example_tunings.tune(memory, folder, example_tunings.Scripted(outcome, slots=1))
     return folder
 

@@ -198,7 +198,7 @@ def test_spectral_norm_starts_near_its_limit() -> None:
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("all", 7), ("hidden", 3), ("none", 0)])
-def test_spectral_norm_is_where_it_was_asked_for(kind: str, expected: int) -> None:
+def test_spectral_norm_is_where_it_was_set(kind: str, expected: int) -> None:
     networks = skeleton(
         small(f"model.spectral_norm.generator={kind}", f"model.spectral_norm.discriminator={kind}")
     )

@@ -5,9 +5,11 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command_line
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from example_records import contents, unsealed
@@ -15,7 +17,6 @@ from example_tunings import Scripted, planned, small_tuning, tune
 from playwright.sync_api import Browser
 from test_page import HOSTILE, _Parts, column, html_of, opened
 
-from sagan_bench import cli
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.tuning.definition import TuningManifest
@@ -296,11 +297,7 @@ def test_the_command_tunes_like_this_again(tmp_path: Path, both: Tuned) -> None:
 # --- The verb ----------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["report", *arguments])
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code
+run = partial(command_line.run, "report")
 
 
 def test_the_verb_renders_a_tuning_by_name_or_as_the_latest(

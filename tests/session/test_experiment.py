@@ -499,7 +499,7 @@ def test_dry_run_tells_what_run_would_do(finished: Path) -> None:
         experiment.dry_run(make("seed=1"), finished)
 
 
-def test_an_interrupted_run_beyond_the_steps_asked_for_is_refused(tmp_path: Path) -> None:
+def test_an_interrupted_run_beyond_the_steps_given_is_refused(tmp_path: Path) -> None:
     _stopped_at(tmp_path / "run", 4)
     with pytest.raises(UserError, match="already at step 4, beyond the 2 asked for"):
         experiment.run(make("run.steps=2"), out=tmp_path / "run")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import safetensors
 import torch
+from command_line import run
 from example_runs import SMALL
 from safetensors.torch import load_file
 
@@ -104,8 +105,7 @@ def test_the_lines_that_the_command_prints(
 ) -> None:
     several = []
     for path in (finished, with_classes):
-        with pytest.raises(SystemExit, match="0"):
-            cli.main(["export", str(path)])
+        assert run("export", str(path)) == 0
         printed = capsys.readouterr().out
         program, weights, *_ = printed.splitlines()
         assert Path(program) == path / "export" / "generator.pt2"
@@ -223,6 +223,5 @@ def test_an_unfinished_run_is_refused_and_a_failure_leaves_what_was_there(
 
 
 def test_weights_are_ema_or_raw(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["export", str(finished), "--weights", "best"])
+    assert run("export", str(finished), "--weights", "best") == 2
     assert capsys.readouterr().err == "error: --weights best: expected ema or raw\n"

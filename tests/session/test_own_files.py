@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run
 from example_runs import SMALL
 
 from sagan_bench import cli
@@ -35,12 +36,6 @@ def _nothing_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def _forget() -> None:
     extensions.forget("mine")
     ATTENTION._recalled.clear()
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
 
 
 def train(*more: str) -> int:

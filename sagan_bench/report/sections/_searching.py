@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sagan_bench.experiments.tuning.findings import Axis, SearchFindings
+from sagan_bench.experiments.tuning.searched import Axis, SearchFindings
 from sagan_bench.experiments.tuning.trials import Candidate, Trial
 from sagan_bench.report.document import TuningFindings
 from sagan_bench.report.formats import number, plural, short, shown

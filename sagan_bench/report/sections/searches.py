@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.core.registry import SECTIONS
-from sagan_bench.experiments.tuning.findings import SearchFindings
 from sagan_bench.experiments.tuning.planning import best_name
+from sagan_bench.experiments.tuning.searched import SearchFindings
 from sagan_bench.report import answers
 from sagan_bench.report.document import TuningDocument, TuningFindings
 from sagan_bench.report.formats import MISSING, decimals, duration, number, plural, short, shown

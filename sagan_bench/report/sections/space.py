@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sagan_bench.core.registry import SECTIONS
-from sagan_bench.experiments.tuning.findings import Axis
+from sagan_bench.experiments.tuning.searched import Axis
 from sagan_bench.report.document import TuningDocument
 from sagan_bench.report.formats import shown
 from sagan_bench.report.frames import Column, table

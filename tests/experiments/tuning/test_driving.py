@@ -462,7 +462,7 @@ def test_a_trial_that_was_pruned_but_not_told_is_told(
     assert study_of(folder).trials[0].state == TrialState.PRUNED
 
 
-def test_a_trial_that_was_only_half_asked_for_is_completed(
+def test_a_trial_that_was_only_half_begun_is_completed(
     tmp_path: Path, memory: TuningManifest
 ) -> None:
     folder = tmp_path / "t"

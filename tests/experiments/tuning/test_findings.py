@@ -13,13 +13,8 @@ from example_tunings import Scripted, planned, small_tuning, tune
 from sagan_bench.analysis.verdicts import Basis, Standing
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.experiments.tuning.findings import (
-    IMPORTANCE_TRIALS,
-    Findings,
-    Unweighed,
-    findings,
-    of_tuning,
-)
+from sagan_bench.experiments.tuning.findings import Findings, findings, of_tuning
+from sagan_bench.experiments.tuning.searched import IMPORTANCE_TRIALS, Unweighed
 from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report import answers
 from sagan_bench.session.events import Stopped
