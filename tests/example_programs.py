@@ -17,7 +17,13 @@ VALUES: Mapping[str, Sequence[float | None]] = {
 
 
 def record(
-    name: str, variant: str, seed: int, fid: float | None, program: Program, curve: bool
+    name: str,
+    variant: str,
+    seed: int,
+    fid: float | None,
+    program: Program,
+    curve: bool,
+    flops_per_step: int | None,
 ) -> Record:
     way = [
         program.score(step, {"fid": (fid or 90) * STEPS / step, "sharpness": 0.1}, final=False)
@@ -27,7 +33,7 @@ def record(
     return program.record(
         name, variant, seed, Status.DIVERGED if fid is None else Status.FINISHED,
         [*(way if curve else ()), *final], steps=STEPS,
-        cost=Cost(train_sec=60.0, flops_per_step=10**9) if curve else None,
+        cost=Cost(train_sec=60.0, flops_per_step=flops_per_step) if curve else None,
         reason="the loss is NaN" if fid is None else None,
     )  # fmt: skip
 
@@ -37,6 +43,7 @@ def leave_programs(
     values: Mapping[str, Sequence[float | None]] = VALUES,
     *,
     curve: bool = False,
+    flops_per_step: int | None = 10**9,
     better: dict[str, Better] | None = None,
     cells_on_device: int = 1,
 ) -> Path:
@@ -48,7 +55,7 @@ def leave_programs(
                 better=better or BETTER, cells_on_device=cells_on_device,
             )  # fmt: skip
             path = folder / f"{variant}-s{seed}-{program.digest}"
-            written = record(path.name, variant, seed, fid, program, curve)
+            written = record(path.name, variant, seed, fid, program, curve, flops_per_step)
             path.mkdir(parents=True)
             RunDirectory(path, digest=written.config_digest, config=written.config).write(written)
     return folder

@@ -97,7 +97,7 @@ class BudgetCurve:
 def by_budget(
     spent: Mapping[str, Spent], pairs: Sequence[Pair], margin: Callable[[str], float]
 ) -> tuple[BudgetCurve, ...]:
-    """Return the differences of each pair in each unit.
+    """Return the differences of each pair in each unit of which it is known what a step costs.
 
     Args:
         spent: variant -> its runs.
@@ -107,6 +107,7 @@ def by_budget(
     return tuple(
         _curve(pair, unit, spent[pair[0]], spent[pair[1]], margin(pair[1]), len(pairs))
         for unit in Unit
+        if any(of.per_step.get(unit) for of in spent.values())
         for pair in pairs
     )
 

@@ -1,5 +1,6 @@
 """Runs that may be put side by side, and their values."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -14,7 +15,9 @@ from sagan_bench.evaluation.metrics import of_key
 from sagan_bench.evaluation.protocol import AnyProtocol, Protocol
 from sagan_bench.runs.program import PROGRAM, Better, Program
 from sagan_bench.runs.records import Score, Status
-from sagan_bench.runs.run import Run, Weights, extractor_named, family
+from sagan_bench.runs.run import Run, Weights, extractor_named, family, of_several_sources
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -184,9 +187,18 @@ class RunSet:
         for owner in (None, *self.other_protocols):
             scores = self._scores(run, owner, "ema")
             names = dict.fromkeys(name for score in scores for name in score.metrics)
-            for name in (name for name in names if self._owner(name) == owner):
+            theirs = (name for name in names if self._owner(name) == owner)
+            for name in (name for name in theirs if name not in self._unlike):
                 values[name] = mean_of_all(score.metrics.get(name) for score in scores)
         return values
+
+    @cached_property
+    def _unlike(self) -> set[str]:
+        """Metrics that are left out: the runs have them from files of one's own that differ."""
+        unlike = of_several_sources(self.attempted)
+        for name in sorted(unlike):
+            _log.warning("%s is left out: the runs have it from files that differ", name)
+        return unlike
 
     @cached_property
     def _families(self) -> dict[str | None, set[str]]:

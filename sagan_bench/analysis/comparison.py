@@ -221,8 +221,9 @@ def _secondary(asked: _Asked) -> Iterator[Reading]:
         for kind in (Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS, Kind.BEST):
             yield Reading(kind, primary, how, absent=absent)
         return
-    for kind in (Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS):
-        yield from _at_equal(kind, asked)
+    if runs.program is None or any(map(runs.flops_per_step, runs.variants)):
+        yield from _at_equal(Kind.EQUAL_FLOPS, asked)
+    yield from _at_equal(Kind.EQUAL_SECONDS, asked)
     best = max if _how(question, runs, primary).better == "higher" else min
     values = runs.outcomes(lambda run: best(value for _, value in run.curve(primary)))
     yield _reading(Kind.BEST, primary, values, asked)

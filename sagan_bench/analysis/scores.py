@@ -32,10 +32,7 @@ MOST = 1e100
 """Of a figure: beyond it, squares are beyond what a number holds."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 WHOLE = re.compile(r"-?\d{1,18}(\.0*)?")
-NOWHERE = Environment(
-    python="not recorded", platform="not recorded", device="not recorded", command="",
-    sagan_bench=installed(),
-)  # fmt: skip
+NOWHERE = Environment(python="", platform="", device="", command="", sagan_bench=installed())
 """Of runs of which only a table tells."""
 
 
@@ -172,9 +169,9 @@ def findings_of(table: Table, request: Request) -> Findings:
     if len(variants) == 1:
         raise UserError(f"{table.source} has one variant alone, {variants[0]}: compare two or more")
     if request.baseline not in variants:
-        given = "" if request.baseline is None else f" {request.baseline}: there is no run of it;"
+        given = "" if request.baseline is None else f" {request.baseline}: there is no run of it"
         which = f"say which variant the others are held to: {', '.join(variants)}"
-        raise UserError(f"--baseline{given} {which}")
+        raise UserError(f"--baseline{given}; {which}" if given else f"--baseline: {which}")
     if request.looks < 0:
         raise UserError(f"--looks {request.looks}: it is a count, from 0")
     metric = _metric(table, request.metric)
@@ -233,9 +230,11 @@ def _metric(table: Table, metric: str | None) -> str:
         which = f"say which decides: {', '.join(known)}" if known else "there is none"
         raise UserError(f"--metric: {which}; {table.source}")
     if metric not in {key for row in table.rows.values() for key in row} - {VARIANT, SEED}:
-        raise UserError(f"--metric {metric}: {closest(metric, known, 'there is no such column')}")
+        raise UserError(f"--metric {metric}: there is no such column; {closest(metric, known)}")
     if why := why_no_metric(metric):
         raise UserError(f"--metric {metric}: {why}; call the column otherwise")
+    for at in table.rows:
+        _figure(table, at, metric)
     return metric
 
 

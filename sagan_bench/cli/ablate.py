@@ -47,6 +47,9 @@ StudyName = Annotated[
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
 ]
+Folder = Annotated[
+    str | None, typer.Option("--name", help="Folder below --runs [default: the study's]")
+]
 CommandLine = Annotated[
     str | None,
     typer.Option("--command", help="Makes a cell, with {seed}, {out}, {variant} and the study's"),
@@ -63,9 +66,7 @@ def ablate(
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
     sets: Sets = None,
     with_: With = None,
-    name: Annotated[
-        str | None, typer.Option(help="Folder below --runs [default: the study's]")
-    ] = None,
+    name: Folder = None,
     command: CommandLine = None,
     runs: Runs = Path("runs"),
     device: Devices = "auto",
@@ -80,27 +81,24 @@ def ablate(
 
     The same command again runs only what is missing.
     """
+    from sagan_bench.core import extensions
     from sagan_bench.experiments import ablation
-    from sagan_bench.experiments.study import parse_seeds
+    from sagan_bench.experiments.written import parse_seeds
 
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
     where = Where.of(jobs, device, engine, in_process)
     requested = _requested(study, data, steps, sets or [], with_, preset=preset, command=command)
     planned = ablation.plan(
-        requested,
-        ablation.folder_of(requested, runs, name),
-        where.host,
-        seeds=() if seeds is None else parse_seeds(seeds),
-        only=tuple(only.split(",")) if only else (),
-        retry=retry_failed,
-        without_data=dry_run and measure,
-    )
+        requested, ablation.folder_of(requested, runs, name), where.host,
+        seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
+        only=tuple(only.split(",")) if only else (), without_data=dry_run and measure,
+    )  # fmt: skip
     if dry_run:
         _print_plan(planned, where, measure, as_json)
     else:
         if planned.missing:
-            refuse_wrong(load_own(with_))
+            refuse_wrong(extensions.require(requested.own))
             planned = _run(planned, where)
         _conclude(planned, as_json)
 
@@ -113,11 +111,16 @@ def _requested(
     with_: list[Path] | None,
     **fields: str | None,
 ) -> "Study":
-    """Return the study that is asked for; blocks of one's own join it, or are one by themselves."""
+    """Return the study that is asked for; blocks of ``with_`` join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.study import blocks_in, load, of_blocks
+    from sagan_bench.experiments.own_studies import blocks_in, files_of, of_blocks
+    from sagan_bench.experiments.study import load
 
-    own = {file.name: file.described for file in load_own(with_)}
+    files = [*(with_ or ()), *(files_of(study) if study else ())]
+    own = {file.name: file.described for file in load_own(files)}
+    joining = [file.stem for file in with_ or ()]
+    if fields.get("command") and study is None:
+        raise UserError("--command needs a study of your own: ablate FILE.toml (docs/own.md)")
     settings: dict[str, Any] = dict(map(parse_set, sets))
     if data:
         settings["data.source"] = data
@@ -128,8 +131,9 @@ def _requested(
         return of_blocks(own, set=settings, **given)
     requested = load(study or "quick", set=settings, own=own, **given)
     theirs = requested.all_variants
-    joining = (block for block in blocks_in(own) if block not in theirs)
-    return requested.model_copy(update={"variants": (*requested.variants, *joining)})
+    blocks = blocks_in({stem: own[stem] for stem in joining})
+    more = (block for block in blocks if block not in theirs)
+    return requested.model_copy(update={"variants": (*requested.variants, *more)})
 
 
 def _run(planned: "Plan", where: Where) -> "Plan":
@@ -206,6 +210,8 @@ def _print_plan(planned: "Plan", where: Where, measure: bool, as_json: bool) -> 
     study, missing = planned.manifest.study, planned.missing
     say(f"{study.name}: {study.question}")
     _print_table(planned)
+    for name, words in _own_variants(planned).items():
+        say(f"{name}: {words}")
     left = planned.seconds_left(len(shared), per_flop)
     unknown = "unknown until a cell is finished; --measure times a step"
     time_left = unknown if left is None else duration(left)
@@ -218,6 +224,15 @@ def _print_plan(planned: "Plan", where: Where, measure: bool, as_json: bool) -> 
         print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
     for point in missing if study.command is not None else ():
         say(_command_line(point))
+
+
+def _own_variants(planned: "Plan") -> dict[str, str]:
+    """Return what the variants of the study's own are, in words."""
+    from sagan_bench.config.meanings import sentence
+    from sagan_bench.config.variants import VARIANTS
+
+    names = planned.manifest.study.names
+    return {name: sentence(table) for name, table in names.get(VARIANTS, {}).items()}
 
 
 def _command_line(point: "GridPoint") -> str:
@@ -254,6 +269,7 @@ def _print_json(planned: "Plan", jobs: int, per_flop: float | None) -> None:
             | ({"command": _command_line(point)} if study.command is not None else {})
             for point in planned.points
         ],
+        **({"variants": own} if (own := _own_variants(planned)) else {}),
         "differences": planned.differences(),
         "seconds_left": planned.seconds_left(jobs, per_flop),
         "seconds_per_flop": per_flop,

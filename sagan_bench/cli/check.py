@@ -14,7 +14,6 @@ from sagan_bench.cli.console import say
 from sagan_bench.cli.options import Json
 from sagan_bench.cli.signals import USAGE
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.names import closest
 
 if TYPE_CHECKING:
     from sagan_bench.experiments.conformance import Costs, Finding
@@ -24,6 +23,7 @@ PREFIXES = {
     "family": "FAMILIES",
     "loss": "LOSSES",
     "metric": "METRICS",
+    "extractor": "EXTRACTORS",
     "source": "SOURCES",
 }
 """What stands before the name of a component that is known already -> its registry."""
@@ -63,7 +63,7 @@ def _components(what: str) -> Sequence[tuple[str, str]]:
     if not colon or what.endswith(".py"):
         return extensions.load(Path(what)).components
     if kind not in PREFIXES:
-        raise UserError(f"check {what}: {closest(kind, list(PREFIXES))}")
+        raise UserError(f"check {what}: before the colon stands one of {', '.join(PREFIXES)}")
     extensions.KINDS[PREFIXES[kind]][name]  # or it says which there are
     return [(PREFIXES[kind], name)]
 
@@ -83,3 +83,7 @@ def _print(findings: "Sequence[Finding]", costs: "dict[str, Costs]") -> None:
         )
     counts = {level: sum(f.severity == level for f in findings) for level in ("error", "warning")}
     say(f"errors: {counts['error']}, warnings: {counts['warning']}, of {len(findings)} checks")
+    for name in dict.fromkeys(f.component for f in findings):
+        skipped = [f.check for f in findings if f.component == name and f.severity == "skipped"]
+        if skipped:
+            say(f"{name}: {len(skipped)} of them do not apply: {', '.join(skipped)}")

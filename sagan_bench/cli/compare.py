@@ -60,6 +60,7 @@ def compare(
     --metric and --min-effect declares them: a verdict; else it is post hoc.
     """
     from sagan_bench.analysis.scores import is_table
+    from sagan_bench.report.compared import titled
     from sagan_bench.report.findings import findings as in_words
     from sagan_bench.report.frames import to_latex, to_markdown
 
@@ -78,7 +79,7 @@ def compare(
     elif as_csv:
         print(shown(frame(findings).to_csv(), lines=True), end="")
     elif as_latex:
-        text = to_latex(frame(findings), f"{findings.name}: {findings.budget}", number)
+        text = to_latex(frame(findings), titled(findings, findings.name), number)
         print(shown(text, lines=True))
     elif as_markdown:
         print(shown(to_markdown(frame(findings), number), lines=True))
@@ -139,6 +140,9 @@ def place(name: str, runs: Path) -> Path:
     from sagan_bench.experiments import study
     from sagan_bench.experiments.tuning import definition
 
+    if Path(name).is_file():
+        table = "of a table of scores: compare FILE.csv --baseline NAME --report"
+        raise UserError(f"{name} is a file, and no study, tuning or run is; {table}")
     for path in (Path(name), runs / name):
         known = (path / file for file in (study.MEMORY, definition.MEMORY))
         if any(file.exists() for file in known) or _holds_runs(path):
@@ -204,7 +208,7 @@ def print_findings(findings: "Findings", numbers: "Numbers") -> None:
         say("By budget, from scores on the way (intervals hold at all budgets of a unit at once):")
     for curve in findings.by_budget:
         say(f"  {of_curve(curve)}")
-    _print_notes(findings)
+    _print_notes(findings, numbers)
 
 
 def _print_secondary(findings: "Findings") -> None:
@@ -269,8 +273,8 @@ def _frames(findings: "Findings") -> Iterator["Frame"]:
 
 
 def _variants(findings: "Findings") -> "Frame":
-    """Return the variants; what they cost, where that is known of any."""
-    from sagan_bench.report import compared
+    """Return the variants, and what is known of their costs."""
+    from sagan_bench.report import compared, formats
     from sagan_bench.report.frames import Column, table
     from sagan_bench.report.text import ARROWS
 
@@ -283,23 +287,33 @@ def _variants(findings: "Findings") -> "Frame":
         Column("from to", show=lambda row: f"{number(row['min'])} to {number(row['max'])}"),
     ]
     costs = [
-        Column("parameters", show=lambda row: f"{row['parameters'] or 0:,}"),
-        Column("GFLOPs a step", show=lambda row: number((row["flops_per_step"] or 0) / 1e9)),
-        Column("seconds", show=lambda row: number(row["train_sec"]) + "*" * row["shared_device"]),
-    ]
+        Column("parameters", show=lambda row: formats.number(row["parameters"])),
+        Column(
+            "flops_per_step", "GFLOPs a step",
+            lambda row: number(row["flops_per_step"] and row["flops_per_step"] / 1e9),
+        ),
+        Column(
+            "train_sec", "seconds",
+            lambda row: number(row["train_sec"]) + "*" * row["shared_device"],
+        ),
+    ]  # fmt: skip
     rows = compared.variants(findings)
-    columns += costs if compared.has_costs(rows) else []
+    columns += compared.known(costs, rows)
     return table("variants", "", columns, rows)
 
 
-def _print_notes(findings: "Findings") -> None:
-    protocol = findings.protocol
+def _print_notes(findings: "Findings", numbers: "Numbers") -> None:
+    from sagan_bench.report.caveats import of_program
+
     images = "Scored with {n_fake:,} generated and {n_real:,} real images"
-    scored = "Scored elsewhere" if "better" in protocol else images.format(**NOT_SCORED | protocol)
-    matters = f"smallest difference that matters: {findings.matters}"
-    say(f"Budget: {findings.budget}. {scored}; {matters}.")
+    theirs = "; ".join(text.rstrip(".") for text in of_program(numbers.runs.attempted))
+    scored = theirs or images.format(**NOT_SCORED | findings.protocol)
+    budget = findings.budget and f"Budget: {findings.budget}. "
+    say(f"{budget}{scored}; smallest difference that matters: {findings.matters}.")
     if not findings.declared:
         say("Post hoc: metric and smallest difference were chosen now, not before the runs.")
+        if numbers.runs.program and not numbers.runs.has_settings:
+            say("A table has a verdict where --metric and --min-effect declare the question.")
     if any(variant.shared_device for variant in findings.variants):
         say("* Several runs shared the device: times are those of a busy one.")
     for path in findings.unfinished:

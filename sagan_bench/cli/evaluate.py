@@ -32,7 +32,7 @@ def evaluate(
     """Score a finished run again, and add the scores to its record."""
     from sagan_bench.cli.progress import View
     from sagan_bench.cli.record import print_record
-    from sagan_bench.experiments.study import parse_seeds
+    from sagan_bench.experiments.written import parse_seeds
     from sagan_bench.runs import records
     from sagan_bench.runs.run import Run
     from sagan_bench.session import experiment

@@ -14,12 +14,12 @@ from sagan_bench.core.names import closest
 
 FOLDER = Path(__file__).parent / "templates"
 TEMPLATES = {"block": "attention", "family": "family", "loss": "loss", "metric": "metric"}
-TEMPLATES |= {"source": "source"}
+TEMPLATES |= {"extractor": "extractor", "source": "source"}
 """What can be begun -> the kind of component that it is."""
 
 
 def init(
-    what: Annotated[str, typer.Argument(help="block, family, loss, metric or source")],
+    what: Annotated[str, typer.Argument(help="block, family, loss, metric, extractor or source")],
     file: Annotated[Path, typer.Argument(help="The file to write, e.g. my_block.py")],
 ) -> None:
     """Write a commented file with a component of your own, which passes check as it is."""
@@ -29,7 +29,7 @@ def init(
     kind = extensions.KINDS[PREFIXES[TEMPLATES[what]]]
     name = file.stem.lower().replace("_", kind.separator)
     if name in kind:
-        raise UserError(f"there is a {kind.what} {name!r} already; give the file another name")
+        raise UserError(f"{kind.what} {name!r} is there already; give the file another name")
     text = (FOLDER / f"{what}.py").read_text(encoding="utf-8")
     placeholder = f"my{kind.separator}{what}"
     try:

@@ -108,6 +108,7 @@ def _rows(paths: list[Path], runs: Path) -> Iterator[dict[str, str]]:
     from sagan_bench.cli.tables import number
     from sagan_bench.core.names import kind_of
     from sagan_bench.core.trees import flatten
+    from sagan_bench.runs.program import has_length
     from sagan_bench.runs.run_directory import read_all
     from sagan_bench.runs.table import ended, listed
 
@@ -121,9 +122,9 @@ def _rows(paths: list[Path], runs: Path) -> Iterator[dict[str, str]]:
                 "variant": record.variant,
                 "data": kind_of(str(source or "")),
                 "status": record.status,
-                "step": str(record.step),
+                "step": str(record.step) if has_length(record) else "",
                 "ended": f"{over:%Y-%m-%d}" if over else "",
-                "n": number(scores[0].n_fake) if scores else "",
+                "n": number(scores[0].n_fake) if scores and scores[0].n_fake else "",
                 "protocol": _protocol(scores, families),
                 **dict(_figures(scores, record.step)),
             }

@@ -128,7 +128,7 @@ class Choice:
         """Return the configuration for this machine, under its right name.  Raises `UserError`."""
         from sagan_bench.config.layers import decide, read
 
-        load_own(self.own)
+        own = {file.name: file.described for file in load_own(self.own)}
         from sagan_bench.session.capabilities import capabilities
 
         requested = read(
@@ -137,6 +137,7 @@ class Choice:
             file=self.file,
             sets=self.sets,
             flags=self.flags,
+            own=own,
         )
         resolved = decide(requested, capabilities(requested.config))
         if (

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from sagan_bench.cli.console import say
 from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.core.errors import UserError
-from sagan_bench.runs.program import program_of
+from sagan_bench.runs.command import LOG, folder_of
+from sagan_bench.runs.program import PROGRAM, has_length
 from sagan_bench.runs.records import Record, Score
 from sagan_bench.runs.run import Run, by_protocol
 from sagan_bench.runs.table import latest
@@ -17,7 +18,9 @@ LAST_POINTS, MOST_DIFFERENCES = 4, 8
 
 def print_record(record: Record) -> None:
     """Print a run's scores beside the real-against-real floor, its cost and its warnings."""
-    state = f"{record.status}, step {record.step} of {record.steps}"
+    state = f"{record.status}"
+    if has_length(record):
+        state += f", step {record.step} of {record.steps}"
     if record.reason:
         state += f" ({record.reason})"
     say(f"{record.run}: {state}; trained {duration(record.cost.train_sec or 0)}")
@@ -25,9 +28,11 @@ def print_record(record: Record) -> None:
     for scores in by_protocol(scored):
         columns = [f"{score.weights} z{score.sampling_seed}" for score in scores]
         header = (f"step {scores[0].step}, n = {scores[0].n_fake}", *columns, "real v real")
-        if program_of(record):
-            header = (f"step {scores[0].step}", "value", "")
-        print_table("", header, _score_rows(scores))
+        rows = _score_rows(scores)
+        if scores[0].protocol.get("by") == PROGRAM:  # of how many images they are, it alone knows
+            at = f"step {scores[0].step}" if has_length(record) else "metric"
+            header, rows = (at, "value"), (row[:2] for row in rows)
+        print_table("", header, rows)
     for warning in dict.fromkeys(text for score in scored for text in score.warnings):
         say(f"note: {warning}")
 
@@ -41,7 +46,11 @@ def print_run(run: Run) -> None:
         _print_origin(run)
     except UserError as error:  # a damaged configuration hides nothing else
         say(f"note: {error}")
-    say(f"samples: {run.path / 'samples'}")
+    if run.program is None:
+        say(f"samples: {run.path / 'samples'}")
+    else:
+        say(f"left:    {run.path / folder_of(run.path).name}")
+        say(f"printed: {run.path / LOG}")
 
 
 def _print_origin(run: Run) -> None:
@@ -54,6 +63,9 @@ def _print_origin(run: Run) -> None:
         for key, value in run.program.values.items():
             say(f"  {key} = {json.dumps(value)}")
         return
+    for tables in run.config.meant.values():
+        for name, table in tables.items():
+            say(f"{name}: {table['says']}")
     preset, differs = run.config.preset, beyond_preset(run.config)
     if differs is not None:
         more = (

@@ -96,12 +96,16 @@ def tune(
     """
     if context.invoked_subcommand:
         return
+    from sagan_bench.config.used import used
     from sagan_bench.experiments.tuning import definition, planning
 
-    refuse_wrong(load_own(with_))
+    files = load_own(with_)
+    refuse_wrong(files)
     names = (variants or variant).split(",")
-    settings = _settings(data, sets or [])
+    own = {file.name: file.described for file in files}
+    settings = used(own) | _settings(data, sets or [])
     tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)
+    tuning = tuning.model_copy(update={"own": own})
     where = Where.of(jobs, device, engine, in_process)
     folder = definition.folder_of(tuning, runs, name)
     manifest = planning.plan(

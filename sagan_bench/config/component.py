@@ -1,5 +1,6 @@
 """What a configuration names: one class in one file, with facts and settings of its own."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sagan_bench.config.schema import RunConfig, Section
@@ -24,7 +25,13 @@ class Component:
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.settings: Any = self.Settings.model_validate(config.options)
+        own = self.Settings.model_fields.keys() & config.options.keys()
+        self.settings: Any = self.Settings.model_validate({k: config.options[k] for k in own})
+
+    @classmethod
+    def alike(cls, options: Mapping[str, Any]) -> "type[Component] | None":
+        """Return the component that one with these settings is like, and takes settings of."""
+        return None
 
     @classmethod
     def check(cls, config: RunConfig) -> None:

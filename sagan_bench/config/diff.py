@@ -48,7 +48,7 @@ def results(config: RunConfig) -> dict[str, Any]:
 def _changes_results(key: str) -> bool:
     if key.startswith("own."):
         return key.endswith(".sha256")  # all else follows from it
-    return not key.startswith("run.") and key not in LABELS
+    return not key.startswith(("run.", "meant.")) and key not in LABELS
 
 
 def listed(pairs: Iterable[Difference], form: str = "{}: {} here, {} asked") -> str:

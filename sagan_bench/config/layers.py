@@ -2,17 +2,18 @@
 
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from sagan_bench.config.belonging import given_to, is_own, is_setting
+from sagan_bench.config.meanings import of_labels
 from sagan_bench.config.naming import rightly_named, shipped_part
-from sagan_bench.config.options import Options
+from sagan_bench.config.options import Options, in_full, settings_in
 from sagan_bench.config.schema import (
-    COMPONENTS,
     LABELS,
     MOST,
     MOST_WHOLE,
@@ -21,7 +22,9 @@ from sagan_bench.config.schema import (
     RunConfig,
     field_types,
 )
-from sagan_bench.config.variants import pick, presets, variant_settings
+from sagan_bench.config.used import ORIGIN as USED
+from sagan_bench.config.used import used
+from sagan_bench.config.variants import NOTHING, Meant, pick, presets, variant_settings
 from sagan_bench.config.wording import in_words
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
@@ -51,9 +54,9 @@ def parse_set(text: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"--set {text}: expected section.key=value, e.g. --set training.lr_g=2e-4")
     try:
-        return key.strip(), parsed_toml(f"value = {value}")["value"]
+        return in_full(key.strip()), parsed_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        return in_full(key.strip()), value.strip()
     except ValueError as error:
         raise UserError(f"--set {key.strip()}: {error}") from error
 
@@ -65,10 +68,12 @@ def read(
     file: Path | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, tuple[str, Any]] | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """Return the whole configuration as it was asked for, and who set each value.
 
-    Later wins: defaults, preset, variant, file, first-class options, ``--set``.
+    Later wins: defaults, preset, what files of one's own have, variant, file, first-class options,
+    ``--set``.
 
     Args:
         preset: name of a shipped preset; else the file's, else ``quick``.
@@ -77,6 +82,7 @@ def read(
         file: a TOML file with the sections of `RunConfig`.
         sets: texts ``section.key=value``.
         flags: dotted key -> (option as typed, value).
+        own: files of components of one's own -> their hash, and what they have.
 
     Raises:
         UserError: an unknown key or name, or a value out of range: what, who set it, the closest;
@@ -94,6 +100,7 @@ def read(
     resolved = assemble(
         preset,
         variant,
+        (USED, used(own or {})),
         (f"variant {variant}", variant_settings(shipped_part(variant))),
         (str(file), written),
         *((option, {key: value}) for key, (option, value) in (flags or {}).items()),
@@ -103,30 +110,69 @@ def read(
     return replace(resolved, config=config, note=note)
 
 
-def assemble(preset: str, variant: str, *layers: tuple[str, Mapping[str, Any]]) -> Resolved:
-    """Return the configuration of layers (who sets it, settings) over a preset; later wins.
+Layer = tuple[str, Mapping[str, Any]]
+"""Who sets it, and settings."""
+
+
+def assemble(preset: str, variant: str, *layers: Layer, names: Meant = NOTHING) -> Resolved:
+    """Return the configuration of layers over a preset; later wins.
 
     ``variant`` is only the label: its settings are a layer too, because a study lets them win over
-    the command line, and a single run the other way round.
+    the command line, and a single run the other way round.  ``names`` are those of one's own.
 
     Raises:
         UserError: as `read`.
     """
+    values, origins = _laid(preset, variant, layers, names)
+    config = _validate(values, origins)
+    if names:
+        alone = _validate(*_laid(preset, variant, (), names))
+        config = config.model_copy(update={"meant": of_labels(config, alone, names)})
+    there = dict(flatten(config.model_dump()))
+    known = {key: origin for key, origin in origins.items() if key in there}
+    known |= {key: "its file" for key in there if key.startswith(("own.", "meant."))}
+    return Resolved(config, known)
+
+
+def _laid(
+    preset: str, variant: str, layers: Iterable[Layer], names: Meant
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return dotted key -> value of a preset with layers over it, and who set each."""
     types_ = field_types()
     values: dict[str, Any] = {"preset": preset, "variant": variant, "name": variant}
     origins = dict.fromkeys(types_, "default") | dict.fromkeys(LABELS, "chosen")
-    for origin, layer in ((f"preset {preset}", pick("preset", preset, presets())), *layers):
-        for key, value in sorted(flatten(layer), key=_components_first):
+    first = (f"preset {preset}", pick("preset", preset, presets(names)))
+    for origin, layer in (first, *layers):
+        for key, value in sorted(settings_in(layer).items(), key=_components_first):
             _refuse_unknown(key, origin, types_)
             if key in LABELS[:2]:  # by now they only name what was chosen
                 raise UserError(f"{origin}: choose it with --{key} {value}")
             _lay(values, key, value)
             origins[key] = origin
-    config = _validate(values, origins)
-    there = dict(flatten(config.model_dump()))
-    known = {key: origin for key, origin in origins.items() if key in there}
-    known |= {key: "its file" for key in there if key.startswith("own.")}
-    return Resolved(config, known)
+    return values, origins
+
+
+def of_experiment(
+    preset: str, variant: str, *layers: Layer, seed: int, names: Meant = NOTHING
+) -> Resolved:
+    """Return the configuration of a run of an experiment: its variant wins over all layers.
+
+    What a component has of its own is laid where the one that is then chosen has it.
+
+    Raises:
+        UserError: as `read`.
+    """
+    decides = (f"variant {variant}", variant_settings(variant, names))
+    rest = [(origin, {k: v for k, v in of.items() if not is_own(k)}) for origin, of in layers]
+    chosen = dict(flatten(RunConfig().model_dump())) | pick("preset", preset, presets(names))
+    for _, layer in (*rest, decides):
+        chosen |= settings_in(layer)
+    own = [
+        (origin, {k: v for k, v in of.items() if is_own(k) and given_to(chosen, k)})
+        for origin, of in layers
+    ]
+    cell = ("the cell", {"seed": seed})
+    return assemble(preset, variant, *rest, decides, *own, decides, cell, names=names)
 
 
 def decide(requested: Resolved, host: Host) -> Resolved:
@@ -182,34 +228,6 @@ def _lay(values: dict[str, Any], key: str, value: Any) -> None:
             del values[own]
     is_optional = type(None) in typing.get_args(field_types().get(key))
     values[key] = None if value == "none" and is_optional else value
-
-
-def is_setting(key: str) -> bool:
-    """Return whether a setting is called so; what a component has of its own is not looked at."""
-    section, _, own = key.rpartition(".")
-    of_component = bool(own) and f"{section}." in OPTIONS.values()
-    return key in field_types() or of_component or key.startswith("evaluation.options.")
-
-
-def value_of(config: RunConfig, key: str) -> Any:
-    """Return the value of a setting as JSON has it; a component's own may be its default.
-
-    Raises:
-        UserError: no setting is called so, or the component that is chosen has none.
-    """
-    leaves = dict(flatten(config.model_dump(mode="json")))
-    if key in leaves:
-        return leaves[key]
-    section, _, own = key.rpartition(".")
-    for named, prefix in OPTIONS.items():
-        if prefix == f"{section}.":
-            known = COMPONENTS[named][leaves[named]].Settings
-            if own in known.model_fields:
-                return known().model_dump(mode="json")[own]
-            raise UserError(
-                f"{leaves[named]} has no setting {key}; {closest(own, [*known.model_fields])}"
-            )
-    raise UserError(f"no setting is called '{key}'; {closest(key, list(leaves))}")
 
 
 def _refuse_unknown(key: str, origin: str, types_: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sagan_bench.config.diff import Difference, differences, listed
+from sagan_bench.config.options import Options
 from sagan_bench.config.schema import RunConfig, field_types
 from sagan_bench.config.variants import (
     clash,
@@ -50,9 +51,9 @@ def contradictions(config: RunConfig, beside: str | None = None) -> list[Differe
         beside: another variant, whose sections are looked at too.
     """
     variant = shipped_part(config.variant)
-    wanted = _wanted(config.preset, variant, beside or variant)
+    wanted = _wanted(config.preset, variant, beside or variant, config.meant)
     leaves = flatten(config.model_dump(mode="json"))
-    is_known = config.preset in presets()
+    is_known = config.preset in presets(config.meant)
     said = {k: v for k, v in leaves if not k.startswith(f"{_BLOCKS}.options.") or k in wanted}
     own = {
         k: v for k, v in said.items() if k in wanted or (is_known and k.startswith(f"{_BLOCKS}."))
@@ -66,14 +67,14 @@ def described(config: RunConfig) -> list[str]:
     Raises:
         UserError: its variant is not shipped.
     """
-    name, table = shipped_part(config.variant), variants()
-    variant_settings(name)
+    name, table = shipped_part(config.variant), variants(config.meant)
+    variant_settings(name, config.meant)
     if differ := contradictions(config):
         differing = listed(differ, "{} is {}, not {}")
         return [f"Unlike {name} on the preset {config.preset}: {differing}"]
-    if why := clash(name):
+    if why := clash(name, config.meant):
         return [f"Contradicts itself: {why}"]
-    return [table[part]["says"] for part in parts(name)]
+    return [table[part]["says"] for part in parts(name, config.meant)]
 
 
 def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
@@ -86,9 +87,9 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
         UserError: it changes what its variant sets, or is called by the name of another variant.
     """
     requested, variant = config.variant, shipped_part(config.variant)
-    refuse_clash(variant)
+    refuse_clash(variant, config.meant)
     differ = contradictions(config)
-    _refuse_overruled(variant, differ, origins)
+    _refuse_overruled(config, differ, origins)
     label = variant
     if differ:
         label = fitting(config) or variant + OWN
@@ -106,9 +107,9 @@ def rightly_named(config: RunConfig, origins: Mapping[str, str]) -> Named:
 
 def fitting(config: RunConfig) -> str | None:
     """Return the shipped variant that a configuration is, whatever it is called; null for none."""
-    variant = shipped_part(config.variant)
-    fit = [name for name in variants() if not contradictions(_called(config, name), variant)]
-    return max(fit, key=lambda name: len(variant_settings(name)), default=None)
+    variant, meant = shipped_part(config.variant), config.meant
+    fit = [name for name in variants(meant) if not contradictions(_called(config, name), variant)]
+    return max(fit, key=lambda name: len(variant_settings(name, meant)), default=None)
 
 
 def refuse_misnamed(
@@ -125,7 +126,7 @@ def refuse_misnamed(
         UserError: which settings, and the variant that has them.
     """
     variant = shipped_part(config.variant)
-    refuse_clash(variant)
+    refuse_clash(variant, config.meant)
     differ = [pair for pair in contradictions(config) if pair.key not in meant]
     if not differ:
         return
@@ -142,8 +143,11 @@ def refuse_misnamed(
     )
 
 
-def _refuse_overruled(variant: str, differ: list[Difference], origins: Mapping[str, str]) -> None:
-    own = variant_settings(variant)
+def _refuse_overruled(
+    config: RunConfig, differ: list[Difference], origins: Mapping[str, str]
+) -> None:
+    variant = shipped_part(config.variant)
+    own = variant_settings(variant, config.meant)
     overruled = [
         f"{key} = {json.dumps(here)} ({origins.get(key, 'default')}), which it sets to "
         f"{json.dumps(there)}"
@@ -161,7 +165,7 @@ def is_anothers(name: str, config: RunConfig) -> bool:
     """Return whether a name is that of a variant, in whatever case, that a run is not."""
     usual = shipped_part(name.lower())
     try:
-        variant_settings(usual)
+        variant_settings(usual, config.meant)
     except UserError:
         return False
     own = shipped_part(config.variant)
@@ -173,13 +177,13 @@ def _called(config: RunConfig, variant: str) -> RunConfig:
 
 
 @cache
-def _wanted(preset: str, variant: str, beside: str) -> dict[str, Any]:
+def _wanted(preset: str, variant: str, beside: str, meant: Options) -> dict[str, Any]:
     """Return what a variant on a preset has, see `contradictions`."""
-    own, laid = variant_settings(variant), dict[str, Any]()
-    if preset in presets():
-        plain = dict(flatten(RunConfig().model_dump())) | presets()[preset]
-        made = {key for name in variants() for key in variant_settings(name)}
-        said = {*_ALWAYS, *map(_section, own), *map(_section, variant_settings(beside))}
+    own, laid = variant_settings(variant, meant), dict[str, Any]()
+    if preset in presets(meant):
+        plain = dict(flatten(RunConfig().model_dump())) | presets(meant)[preset]
+        made = {key for name in variants(meant) for key in variant_settings(name, meant)}
+        said = {*_ALWAYS, *map(_section, own), *map(_section, variant_settings(beside, meant))}
         networks = (key for key in sorted(made) if key.startswith("model."))
         laid = {key: plain[key] for key in networks if _section(key) in said and key in plain}
     return {key: _stored(key, value) for key, value in (laid | own).items()}

@@ -1,6 +1,7 @@
 """A component's own settings, as the configuration carries them."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationError, ValidationInfo
@@ -9,6 +10,10 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 from sagan_bench.config.wording import in_words
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import Registry
+from sagan_bench.core.trees import flatten
+
+SHORT = {"block.": "model.attention.options."}
+"""What the keys of settings may begin with for short."""
 
 
 class Options(dict[str, Any]):
@@ -31,9 +36,37 @@ def options_of(components: Registry[Any], field: str) -> AfterValidator:
     def differing(options: Options, info: ValidationInfo) -> Options:
         if not options or field not in info.data:
             return Options()
-        return own_settings(components[info.data[field]], options, field)
+        component = components[info.data[field]]
+        if (like := component.alike(options)) is None:
+            return own_settings(component, options, field)
+        own = component.Settings.model_fields.keys() & options.keys()
+        theirs = {key: value for key, value in options.items() if key not in own}
+        ours = own_settings(component, {key: options[key] for key in own}, field)
+        return Options(ours | own_settings(like, theirs, field))
 
     return AfterValidator(differing)
+
+
+def in_full(key: str) -> str:
+    """Return the key of a setting in full: ``block.heads`` is one of attention's own."""
+    short = next((short for short in SHORT if key.startswith(short)), "")
+    return SHORT.get(short, "") + key.removeprefix(short)
+
+
+def settings_in(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in nested tables by their dotted keys in full."""
+    return {in_full(key): value for key, value in flatten(tree)}
+
+
+def owner(component: Any, name: str, options: Mapping[str, Any]) -> Any:
+    """Return whose setting of its own a name is: a component's, or of the one that it is like.
+
+    None where neither has it; one whose code is not loaded may have any.
+    """
+    having = (component, component.alike(options))
+    return next(
+        (c for c in having if c and (c.Settings is None or name in c.Settings.model_fields)), None
+    )
 
 
 def own_settings(component: Any, options: Any, what: str, at: tuple[str, ...] = ()) -> Options:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
-from sagan_bench.config.options import Options, options_of, own_settings
+from sagan_bench.config.options import Options, options_of, own_settings, settings_in
 from sagan_bench.core.names import closest, device_called, kind_of
 from sagan_bench.core.registry import (
     ATTENTION,
@@ -297,6 +297,14 @@ class RunSection(Section):
     tensorboard: bool = Field(False, description="write TensorBoard logs too")
 
 
+def _by_dotted_key(meant: Options) -> Options:
+    """Return what names mean, each one's settings by dotted key."""
+    return Options(
+        (kind, {name: settings_in(table) for name, table in tables.items()})
+        for kind, tables in meant.items()
+    )
+
+
 class RunConfig(Section):
     """Everything that a run is.  Immutable; `digest` names what it computes."""
 
@@ -311,11 +319,14 @@ class RunConfig(Section):
     run: RunSection = RunSection()
     own: Options = Options()
     """Files of components of one's own that it names: stem -> `Extension.described`."""
+    meant: Annotated[Options, AfterValidator(_by_dotted_key)] = Options()
+    """What its labels mean, of names of one's own (`sagan_bench.config.meanings.of_labels`)."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_own(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """``own`` is younger than records, and absent where there is none."""
-        return {key: value for key, value in handler(self).items() if key != "own" or value}
+    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """What is of one's own is younger than records, and absent where there is none."""
+        young = ("own", "meant")
+        return {key: value for key, value in handler(self).items() if key not in young or value}
 
     @property
     def components(self) -> list[tuple[str, str]]:
@@ -328,8 +339,11 @@ class RunConfig(Section):
             ("SOURCES", kind_of(self.data.source)),
         ]
         # A control names the block that it is like.
-        named += [("ATTENTION", v) for v in self.model.attention.options.values() if v in ATTENTION]
-        return named + [("METRICS", metric) for metric in self.evaluation.metrics]
+        texts = [v for v in self.model.attention.options.values() if isinstance(v, str)]
+        named += [("ATTENTION", text) for text in texts if text in ATTENTION]
+        for metric in self.evaluation.metrics:
+            named += [("METRICS", metric), ("EXTRACTORS", METRICS[metric].extractor)]
+        return named
 
     @model_validator(mode="after")
     def _loss_goes_with_the_rest(self) -> "RunConfig":
@@ -358,11 +372,17 @@ class RunConfig(Section):
         ATTENTION[attention.kind].check(self)
         return self
 
+    @property
+    def steps_matter(self) -> bool:
+        """Whether a step depends on how many there will be: the kind of attention is told."""
+        return "step" in getattr(ATTENTION[self.model.attention.kind], "knows", ())
+
     def digest(self, data_fingerprint: str) -> str:
         """Return 12 hex digits of SHA-256 over all that changes results.
 
         The images enter by the fingerprint of their content, so that moving a folder changes
         nothing and changing an image does.  A field declared `later` enters unless neutral.
+        ``run.steps`` enters where `steps_matter`.
 
         Raises:
             ValueError: a value is still ``auto``.
@@ -374,6 +394,8 @@ class RunConfig(Section):
         unresolved = [k for k, value in fields.items() if value == "auto" and ".options." not in k]
         if unresolved:
             raise ValueError(f"resolve before taking the digest: {', '.join(unresolved)}")
+        if self.steps_matter:
+            fields["run.steps"] = self.run.steps
         fields |= {"data.fingerprint": data_fingerprint, "schema": DIGEST_SCHEMA}
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -385,7 +407,8 @@ LABELS = ("preset", "variant", "name")
 def _changes_results(key: str) -> bool:
     if key.startswith("own."):
         return key.endswith(".sha256")  # all else follows from it
-    return key not in LABELS and key != "data.source" and not key.startswith("run.")
+    is_label = key in LABELS or key.startswith("meant.")
+    return not is_label and key != "data.source" and not key.startswith("run.")
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def _facts(component: Any) -> dict[str, Any]:
         for name, kind in vars(base).get("__annotations__", {}).items()
         if str(kind).startswith(("typing.ClassVar", "ClassVar"))
     }
-    facts = {name: getattr(component, name, None) for name in sorted(names - {"name", "Settings"})}
+    said = (name for name in sorted(names - {"name", "Settings"}) if hasattr(component, name))
+    facts = {name: getattr(component, name) for name in said}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in facts.items()
             if _is_json(v)}  # fmt: skip
 
@@ -78,7 +79,7 @@ def _is_json(value: Any) -> bool:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         return False
-    return value is not None
+    return True
 
 
 _known: dict[str, Extension] = {}
@@ -137,6 +138,12 @@ def that_has(kind: str, name: str) -> Extension | None:
     """Return the file that registered a component; None if none did."""
     having = (known for known in _known.values() if (kind, name) in known.components)
     return next(having, None)
+
+
+def source_of(kind: str, name: str) -> str:
+    """Return the SHA-256 of the file that registered a component; empty if none did."""
+    extension = that_has(kind, name)
+    return extension.sha256 if extension else ""
 
 
 def recall(own: Any) -> None:

@@ -38,6 +38,7 @@ def closest(word: str, known: Sequence[str], otherwise: str = "", *, most: int =
     last = {key: key.rpartition(".")[2] for key in known if "." in key}
     near = (
         [key for key in last if last[key] == word]
+        or [key for key in known if key.lower() == word.lower()]
         or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
         or [key for key in last if difflib.get_close_matches(word, [last[key]], cutoff=0.8)]
     )

@@ -38,12 +38,20 @@ class Recalled:
     what: str
     Settings = None
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise UserError(f"the code of the {self.what} {self.name!r} is not loaded: add --with FILE")
+    def __new__(cls, *_: Any, **__: Any) -> "Recalled":
+        """Make none: there is no code of it."""
+        raise UserError(f"the code of the {cls.what} {cls.name!r} is not loaded: add --with FILE")
+
+    def __init_subclass__(cls) -> None:
+        """Ask nothing of facts: its own class was asked."""
 
     @classmethod
-    def check(cls, config: Any) -> None:
+    def check(cls, *_: Any) -> None:
         """Accept whatever its own class accepted."""
+
+    @classmethod
+    def alike(cls, options: Any) -> None:
+        """Return None: what it takes is not looked at."""
 
 
 class Registry(Mapping[str, type[T]], Generic[T]):
@@ -53,16 +61,18 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         what: a component of the kind in words, e.g. ``loss``.
         package: whose modules are the shipped components, below ``sagan_bench``.
         separator: of the words of a name, ``_`` in that of a module.
+        base: the class in the package's ``_base`` that says what is true of a component whose
+            class says nothing, where that is read without torch.
     """
 
-    def __init__(self, what: str, package: str, separator: str = "-") -> None:
-        self.what = what
+    def __init__(self, what: str, package: str, separator: str = "-", base: str = "") -> None:
+        self.what, self.base = what, base
         self.package, self.separator = package, separator
         folder = ROOT.joinpath(*package.split("."))
         names = (path.stem for path in folder.glob("[!_]*.py"))
         self._modules = {name.replace("_", separator): name for name in sorted(names)}
         self._known: dict[str, type[T]] = {}
-        self._recalled: dict[str, type[Any]] = {}
+        self._recalled: dict[str, dict[str, Any]] = {}
 
     def register(self, name: str) -> Callable[[type[C]], type[C]]:
         """Return the decorator that makes a class known under ``name``.
@@ -110,8 +120,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def recall(self, name: str, facts: Mapping[str, Any]) -> None:
         """Have a component known by its facts alone, until its class is registered."""
         if NAME.fullmatch(name) and name not in self._modules:
-            known = {**facts, "name": name, "what": self.what}
-            self._recalled[name] = type("Recalled", (Recalled,), known)
+            said = {key: value for key, value in facts.items() if not key.startswith("_")}
+            self._recalled[name] = {**said, "name": name, "what": self.what}
 
     def check(self, name: str) -> str:
         """Return ``name`` if a component is called so, without reading its module.
@@ -130,13 +140,18 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         except ValueError as error:
             raise UserError(str(error)) from None
         if name not in self._known and name in self._recalled:
-            return self._recalled[name]
+            return type("Recalled", (Recalled, *self._bases()), self._recalled[name])
         if name not in self._known:
             module = f"sagan_bench.{self.package}.{self._modules[name]}"
             importlib.import_module(module)
             if name not in self._known:
                 raise UserError(f"{module} registers no {self.what} {name!r}; call it as its file")
         return self._known[name]
+
+    def _bases(self) -> tuple[type[Any], ...]:
+        if not self.base:
+            return ()
+        return (getattr(importlib.import_module(f"sagan_bench.{self.package}._base"), self.base),)
 
     def __contains__(self, name: object) -> bool:
         return name in self._modules or name in self._known or name in self._recalled
@@ -148,12 +163,12 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return len(list(iter(self)))
 
 
-ATTENTION: Registry[Any] = Registry("attention kind", "models.attention")
+ATTENTION: Registry[Any] = Registry("attention kind", "models.attention", base="Attention")
 FAMILIES: Registry[Any] = Registry("architecture", "models.families")
-LOSSES: Registry[Any] = Registry("loss", "training.losses")
-METRICS: Registry[Any] = Registry("metric", "evaluation.metrics", separator="_")
-EXTRACTORS: Registry[Any] = Registry("extractor", "evaluation.extractors")
-SOURCES: Registry[Any] = Registry("kind of data", "data.sources")
+LOSSES: Registry[Any] = Registry("loss", "training.losses", base="Loss")
+METRICS: Registry[Any] = Registry("metric", "evaluation.metrics", separator="_", base="Metric")
+EXTRACTORS: Registry[Any] = Registry("extractor", "evaluation.extractors", base="Extractor")
+SOURCES: Registry[Any] = Registry("kind of data", "data.sources", base="Source")
 SAMPLERS: Registry[Any] = Registry("sampler", "experiments.tuning.samplers")
 ENGINES: Registry[Any] = Registry("engine", "execution.engines")
 SECTIONS: Registry[Any] = Registry("report section", "report.sections")

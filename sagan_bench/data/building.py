@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, Timeout
 
-from sagan_bench.core import files
+from sagan_bench.core import extensions, files
 from sagan_bench.core.cpu import cores
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sync_folder
@@ -290,7 +290,9 @@ class _Build:
 @contextmanager
 def _pool(source: Source, tasks: int, workers: int) -> Iterator[Executor | None]:
     """Workers for the tasks of ``source``; None where this thread alone is as quick."""
-    processes = source.geometry is not None  # pictures hold Python's lock while they are decoded
+    # Pictures hold Python's lock while they are decoded; a file of one's own is known here alone.
+    own = extensions.that_has("SOURCES", source.name)
+    processes = source.geometry is not None and own is None
     few = workers == 1 or (processes and tasks < _TASKS_WORTH_PROCESSES)
     if not tasks or (few and not source.fragile):
         yield None

@@ -46,8 +46,8 @@ def common_size(folders: Sequence[tuple[Path, Sequence[str]]]) -> int:
             if size != (first[1], first[1]):
                 raise UserError(
                     f"pictures of different sizes, or not square: {where} has {size[0]} x {size[1]}"
-                    f" pixels, and {first[0]} is {first[1]} wide; give --size SIDE to bring all to "
-                    "one"
+                    f" pixels, and {first[0]} is {first[1]} wide; bring all to one, or use "
+                    "`score --size SIDE`, which does"
                 )
     if first is None:
         raise UserError(f"no picture in {folders[0][0]} can be read")

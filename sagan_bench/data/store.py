@@ -28,6 +28,7 @@ from pydantic import (
     model_serializer,
 )
 
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.locks import holding
 from sagan_bench.core.stored import first_trouble
@@ -141,9 +142,14 @@ def cache_root() -> Path:
 
 
 def place_of(source: Source, cache: Path | None) -> Path:
-    """Return the folder of a source's store, whether it is there or not."""
+    """Return the folder of a source's store, whether it is there or not.
+
+    That of a source of one's own is of what its file held: another source is other images.
+    """
     root = cache_root() if cache is None else cache
-    return root / "stores" / f"{source.name}-{source.spec.image_size}px-{source.key}"
+    own = extensions.source_of("SOURCES", source.name)[:8]
+    name = f"{source.name}-{source.spec.image_size}px-{source.key}"
+    return root / "stores" / (f"{name}-{own}" if own else name)
 
 
 def lock_of(place: Path) -> Path:

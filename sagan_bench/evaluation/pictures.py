@@ -22,7 +22,7 @@ from sagan_bench.evaluation.extractors import Extractor, best
 from sagan_bench.evaluation.features import extract
 from sagan_bench.evaluation.measuring import default_metrics
 from sagan_bench.evaluation.metrics import RUNS, Metric, shown
-from sagan_bench.evaluation.protocol import PICTURES, Protocol
+from sagan_bench.evaluation.protocol import PICTURES, Protocol, least_images_of
 from sagan_bench.evaluation.reference import reference
 from sagan_bench.evaluation.scoring import score
 from sagan_bench.runs.records import Score
@@ -70,6 +70,7 @@ def score_folders(folders: Folders, progress: OnProgress = unwatched) -> Score:
         (folders.fake, pictures.listed(folders.fake, folders.n_fake)),
         (folders.real, pictures.listed(folders.real)),
     )
+    _refuse_too_few(folders, names)
     size = folders.size or pictures.common_size(names)
     extractor = _extractor(folders)
     geometry = Geometry(size, None, "centre-crop")
@@ -89,8 +90,18 @@ def score_folders(folders: Folders, progress: OnProgress = unwatched) -> Score:
     made = score(images, against, how, extractor, metrics, features=features)
     for metric in metrics:
         if metric.name not in made.metrics:
-            raise UserError(f"--metrics {metric.name}: plain folders of pictures do not have it")
+            raise UserError(f"metric {metric.name}: plain folders of pictures do not have it")
     return made
+
+
+def _refuse_too_few(folders: Folders, names: Sequence[tuple[Path, Sequence[str]]]) -> None:
+    least = least_images_of()
+    if folders.n_fake is not None and folders.n_fake < least:
+        raise UserError(f"--n-fake {folders.n_fake}: too few to score; use {least} or more")
+    for root, of in names:
+        if len(of) < least:
+            few = f"{len(of)} of the {least} pictures that a score needs at least"
+            raise UserError(f"{root} has {few}: too few to score; put more there")
 
 
 def _metrics(names: Sequence[str]) -> list[Metric]:
@@ -98,7 +109,7 @@ def _metrics(names: Sequence[str]) -> list[Metric]:
     known = [name for name, metric in shown().items() if metric.extractor == RUNS]
     for name in names:
         if name not in known:
-            raise UserError(f"--metrics {name}: {closest(name, known)}")
+            raise UserError(f"metric {name}: {closest(name, known)}")
     return [METRICS[name]() for name in dict.fromkeys(names)] or default_metrics()
 
 

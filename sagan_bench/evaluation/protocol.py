@@ -99,7 +99,7 @@ class Protocol(BaseModel):
     @property
     def least_images(self) -> int:
         """The smallest set for which every metric exists."""
-        return _least_images(self.prc_neighborhood)
+        return least_images_of(self.prc_neighborhood)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -159,13 +159,14 @@ def stored(protocol: Mapping[str, Any]) -> AnyProtocol:
     return (Protocol if is_ours else ProgramProtocol).model_validate(protocol)
 
 
-def _least_images(neighbours: int) -> int:
+def least_images_of(neighbours: int = 3) -> int:
+    """Return how many images a set has at least, so that every metric exists."""
     return max(4, neighbours + 1)
 
 
 def _refuse_too_few(n_real: int, n_fake: int, neighbours: int) -> None:
     """Raise `UserError` if a set is too small for its metrics to exist."""
-    least = _least_images(neighbours)
+    least = least_images_of(neighbours)
     if min(n_real, n_fake) < least:
         raise UserError(
             f"{n_fake} generated and {n_real} real images are too few to score; "
@@ -175,7 +176,7 @@ def _refuse_too_few(n_real: int, n_fake: int, neighbours: int) -> None:
 
 def label_in(key: str, protocol: Mapping[str, Any]) -> str:
     """Return a metric's name for readers by a stored protocol, of ours or of another program."""
-    return label(key, protocol.get("extractor"))
+    return key if protocol.get("by") == PROGRAM else label(key, protocol.get("extractor"))
 
 
 def label(key: str, extractor: str | None) -> str:

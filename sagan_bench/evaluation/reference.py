@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_file, sweep_dead
 from sagan_bench.core.seeding import generator
@@ -161,7 +162,8 @@ def _own(metric: Metric) -> list[str]:
     settings = metric.settings.model_dump_json(exclude_defaults=True)
     if metric.default and settings == "{}" and metric.__module__.startswith("sagan_bench."):
         return []
-    return [metric.name, settings, inspect.getsource(type(metric))]
+    source = extensions.source_of("METRICS", metric.name) or inspect.getsource(type(metric))
+    return [metric.name, settings, source]
 
 
 def _choose(

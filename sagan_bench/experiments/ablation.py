@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagan_bench.analysis.question import Facts
+from sagan_bench.config.belonging import refuse_untaken
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
@@ -71,6 +72,7 @@ def plan(
     if study.command is None:
         auto = manifest.auto if manifest else host(study.requested(study.all_variants[0], 0).config)
         configs = [study.config(variant, seed, auto).config for variant, seed in study.in_turn]
+        refuse_untaken(study.settings, configs, f"study {study.name}")
         known = manifest.data_fingerprint if manifest else _known(_spec(configs), without_data)
         begun = StudyManifest.begun(study, auto, known)
         points = _points(configs, known, folder)

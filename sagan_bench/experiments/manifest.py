@@ -6,10 +6,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from sagan_bench.config.diff import ABSENT, differences, listed
 from sagan_bench.config.schema import NAME, Host, RunConfig, Section
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
 from sagan_bench.core.progress import OnProgress, unwatched
@@ -25,6 +35,29 @@ class Experiment(Section):
 
     GROWS: ClassVar[tuple[str, ...]] = ()
     """Beginnings of keys of its definition that may be added, or left out, while it goes on."""
+    YOUNG: ClassVar[tuple[str, ...]] = ("own",)
+    """Fields that are younger than experiments, and left out where they say nothing."""
+
+    own: dict[str, dict[str, Any]] = Field(
+        default={}, description="file of one's own components -> its hash, and what it has"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recalled(cls, given: Any) -> Any:
+        """Know the components of its files by their facts: it is read without their code."""
+        extensions.recall(given.get("own") if isinstance(given, dict) else None)
+        return given
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if key not in self.YOUNG or value}
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Those of its files, as its definition has them."""
+        return {f"own.{name}": described["sha256"] for name, described in self.own.items()}
 
     @property
     @abstractmethod

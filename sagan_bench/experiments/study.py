@@ -4,44 +4,46 @@ A study is a TOML file (``ablations/*.toml``).
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from pydantic import (
-    BaseModel,
     Field,
     PrivateAttr,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
     model_validator,
 )
 
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
-from sagan_bench.config.layers import Resolved, assemble, decide
+from sagan_bench.config.layers import Resolved, decide, of_experiment
+from sagan_bench.config.meanings import own_variants, sentence
 from sagan_bench.config.naming import SIDES, refuse_misnamed
-from sagan_bench.config.schema import MOST_WHOLE, NAME, Host
-from sagan_bench.config.variants import presets, shipped, variant_settings
-from sagan_bench.config.wording import in_words
-from sagan_bench.core import extensions
-from sagan_bench.core.errors import UserError
+from sagan_bench.config.schema import NAME, Host
+from sagan_bench.config.used import used
+from sagan_bench.config.variants import (
+    NOTHING,
+    VARIANTS,
+    Meant,
+    parts,
+    presets,
+    shipped,
+    variant_settings,
+)
 from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS
-from sagan_bench.core.stored import load_toml, table_of
+from sagan_bench.core.stored import load_toml
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.metrics import RUNS
 from sagan_bench.experiments.manifest import Experiment, Manifest
-from sagan_bench.runs.command import Command, Template, Value
+from sagan_bench.experiments.written import file_of, flattened, validated
+from sagan_bench.runs.command import A_WORD, Command, Template, fits_a_word
 from sagan_bench.runs.program import Better, Program, why_no_metric
 
 MEMORY = "study.json"
-OF_COMMANDS = ("command", "variant", "better", "real")
+OF_COMMANDS = ("command", "better", "real")
 """Fields of studies whose runs another program makes."""
-YOUNG = (*OF_COMMANDS, "own")
-"""Fields that are younger than studies, and left out where they say nothing."""
-MOST_SEEDS = 10_000
-M = TypeVar("M", bound=BaseModel)
+FLAGS = {"set": ", as --set, --steps and --data are", "preset": ", as --preset is"}
+"""Options that give what is not for commands."""
 
 
 class Study(Experiment):
@@ -52,6 +54,7 @@ class Study(Experiment):
     """
 
     GROWS: ClassVar[tuple[str, ...]] = ("against.", "variant.", "own.")
+    YOUNG: ClassVar[tuple[str, ...]] = (*OF_COMMANDS, "variant", "own")
 
     name: str = Field(pattern=NAME)
     question: str
@@ -65,31 +68,15 @@ class Study(Experiment):
     comparable: bool = Field(True, description="false: too small to conclude anything from")
     paper: Paper | None = None
     command: str | None = Field(None, description="makes a cell, where another program does")
-    variant: dict[str, dict[str, Value]] = Field(
-        default={}, description="variant -> the values of its command's placeholders"
+    variant: dict[str, dict[str, Any]] = Field(
+        default={}, description="variant -> what it sets, or values of its command's placeholders"
     )
     better: dict[str, Better] = Field(
         default={}, description="of further metrics that a command gives: which values are"
     )
-    own: dict[str, dict[str, Any]] = Field(
-        default={}, description="file of one's own components -> its hash, and what it has"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _recalled(cls, given: Any) -> Any:
-        """Know the components of its files by their facts: it is read without their code."""
-        extensions.recall(given.get("own") if isinstance(given, dict) else None)
-        return given
-
     real: str | None = Field(
         None, description="folder of real pictures, against which those of a command are scored"
     )
-
-    @model_serializer(mode="wrap")
-    def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
-        return {key: value for key, value in fields.items() if key not in YOUNG or value}
 
     _typed: frozenset[str] = PrivateAttr(frozenset())
     """Settings that come from the command line."""
@@ -107,31 +94,44 @@ class Study(Experiment):
             self._template.check()
             return self
         for key in (key for key in OF_COMMANDS if getattr(self, key)):
-            raise ValueError(f"{key} is for studies of a command; give one, or leave it out")
+            raise ValueError(f"{key} is for studies of a command; give --command, or leave it out")
         if self.preset not in presets():
             raise ValueError(
                 f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
             )
+        names = self.names
+        compared = {part for name in self.all_variants for part in parts(name, names)}
+        for name in self.variant.keys() - compared:
+            raise ValueError(f"[variant.{name}] is not compared: list it in variants")
         for variant in self.all_variants:
-            variant_settings(variant)
+            variant_settings(variant, names)
         self.measure  # noqa: B018  # refuses data that it has no measure for
         return self
+
+    @property
+    def names(self) -> Meant:
+        """What names of its own mean.  Raises `UserError` if they cannot be."""
+        is_ours = self.command is None and self.variant
+        return {VARIANTS: own_variants(self.variant, "variant")} if is_ours else NOTHING
 
     def _refuse_settings(self) -> None:
         """Refuse what means nothing to the runs of a command."""
         usual = type(self).model_fields["preset"].default
         given = {"set": self.set, "preset": self.preset != usual, "paper": self.paper}
-        given["on.*.set"] = self.measure.set
+        given |= {"on.*.set": self.measure.set, "with": self.own}
         for key in (key for key, value in given.items() if value):
             raise ValueError(
-                f"{key} is for runs that this package makes; what a command is to know stands in "
-                "the command, and in [variant.NAME]"
+                f"{key} is for runs that this package makes{FLAGS.get(key, '')}; what a command is "
+                "to know stands in the command, and in [variant.NAME]"
             )
         for name in self.all_variants:
             if not re.fullmatch(NAME, name):
                 raise ValueError(f"variant {name!r}: expected letters, digits, '_', '.', '+', '-'")
         for name in self.variant.keys() - set(self.all_variants):
             raise ValueError(f"[variant.{name}]: {closest(name, self.all_variants)}")
+        for name, values in self.variant.items():
+            for key in (key for key, value in values.items() if not fits_a_word(value)):
+                raise ValueError(f"variant.{name}.{key}: expected {A_WORD}")
         for why in filter(None, map(why_no_metric, self._directions)):
             raise ValueError(f"a metric cannot be called so: {why}")
         if self.real is not None and not self._measured:
@@ -197,7 +197,8 @@ class Study(Experiment):
     def requested(self, variant: str, seed: int) -> Resolved:
         """Return the configuration of a cell as it is requested.
 
-        A variant wins over the study's settings: what it names is what it is about.
+        A variant wins over the study's settings: what it names is what it is about.  Settings of a
+        block are of the variants whose block has them.
 
         Raises:
             UserError: an unknown key, a value out of range, or settings that make it no longer that
@@ -207,14 +208,14 @@ class Study(Experiment):
         own, typed = dict[str, Any](), dict[str, Any]()
         for key, value in self.set.items():
             (typed if key in self._typed else own)[key] = value
-        resolved = assemble(
+        resolved = of_experiment(
             self.preset,
             variant,
             (f"study {self.name}, on.{kind}", self.measure.set),
             (f"study {self.name}", own),
             ("--set", typed),
-            (f"variant {variant}", variant_settings(variant)),
-            ("the cell", {"seed": seed}),
+            seed=seed,
+            names=self.names,
         )
         meant = {key for key in SIDES if key in self.measure.set.keys() - self.set.keys()}
         refuse_misnamed(resolved.config, resolved.origins, meant)
@@ -253,7 +254,9 @@ class Study(Experiment):
             fixed |= {"better": self._directions, "measured": list(self._measured)}
         decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
         leaves = dict(flatten(fixed | decides)) | self.settings
-        leaves |= {f"own.{name}": described["sha256"] for name, described in self.own.items()}
+        leaves |= self.hashes
+        for name, table in self.names.get(VARIANTS, {}).items():
+            leaves[f"variant.{name}"] = sentence({**table, "says": ""})
         return {key: value for key, value in leaves.items() if key != "data.source"}
 
     def extended(self, requested: "Study", seeds: Iterable[int]) -> "Study":
@@ -300,118 +303,17 @@ def load(study: str, **changed: Any) -> Study:
 
     Args:
         study: its name, or the path of a TOML file.
-        changed: fields that replace the file's; ``set`` is merged into it.
+        changed: fields that replace the file's; ``set`` is merged into it.  What files of ``own``
+            have is used where neither says otherwise.
 
     Raises:
         UserError: there is no such study, or it cannot be: which field, and why.
     """
     file = file_of("study", study, studies())
     written = flattened(load_toml(file), file, "set")
+    written.pop("with", None)  # who loads these files gives them as ``own``
     typed = changed.pop("set", {})
-    settings = written["set"] | typed
+    settings = used(changed.get("own", {})) | written["set"] | typed
     known = validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
     known._typed = frozenset(typed)
     return known
-
-
-def of_blocks(own: Mapping[str, Any], **changed: Any) -> Study:
-    """Return the study of a file's blocks: each beside none, SAGAN's, and controls like it.
-
-    Args:
-        own: the file -> its hash, and what it has.
-        changed: fields that replace the study's; ``set`` is merged into it.
-
-    Raises:
-        UserError: there is no block, or not just one.
-    """
-    (stem,) = own
-    blocks = blocks_in(own)
-    if len(blocks) != 1:
-        named = f"blocks {', '.join(blocks)}" if blocks else "no block"
-        raise UserError(f"{stem}.py has {named}: name a study for it to join, e.g. ablate quick")
-    (block,) = blocks
-    quick = load("quick")
-    fields = quick.model_dump() | {
-        "name": f"with-{stem}",
-        "question": f"Does {block} help on twins at 32 px, beside SAGAN's block and its own cost?",
-        "baseline": block,
-        "variants": ("no-attention", "sagan", f"residual-like-{block}", f"wider-like-{block}"),
-        "own": dict(own),
-    }
-    settings = quick.set | changed.pop("set", {})
-    return validated(Study, Path(f"{stem}.py"), {**fields, **changed, "set": settings})
-
-
-def blocks_in(own: Mapping[str, Any]) -> list[str]:
-    """Return the blocks among the components of files."""
-    named = (key.partition("/") for described in own.values() for key in described["components"])
-    return [name for kind, _, name in named if kind == "ATTENTION"]
-
-
-def file_of(what: str, name: str, known: Mapping[str, Path]) -> Path:
-    """Return the file of a shipped study or space, or the one at a path.
-
-    Raises:
-        UserError: there is neither; with the closest name.
-    """
-    file = known.get(name) or Path(name)
-    if name not in known and not file.is_file():
-        hint = closest(name, list(known), "give a TOML file")
-        raise UserError(f"no {what} is called '{name}'; {hint}")
-    return file
-
-
-def flattened(written: dict[str, Any], file: Path, settings: str) -> dict[str, Any]:
-    """Return what a file says with its tables of settings as dotted keys: its own, and of data.
-
-    Raises:
-        UserError: one of them is no table.
-    """
-    own = dict(flatten(table_of(written.get(settings, {}), f"{file}: {settings}")))
-    measures = {}
-    for kind, value in table_of(written.get("on", {}), f"{file}: on").items():
-        measure = table_of(value, f"{file}: on.{kind}")
-        with_it = table_of(measure.get("set", {}), f"{file}: on.{kind}.set")
-        measures[kind] = {**measure, "set": dict(flatten(with_it))}
-    return {**written, settings: own} | ({"on": measures} if "on" in written else {})
-
-
-def validated(kind: type[M], file: Path, fields: Mapping[str, Any]) -> M:
-    """Return what a file defines.  Raises `UserError` that names the file and each bad field."""
-    try:
-        return kind.model_validate(fields)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    except OverflowError as error:
-        raise UserError(f"{file}: a number beyond all bounds") from error
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, problem['loc'])) or f'the {kind.__name__.lower()}'}: "
-            + in_words(problem)
-            for problem in error.errors()
-        ]
-        raise UserError(f"{file}: " + "\n".join(lines)) from error
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds in ``0-4`` or ``0,2,7-9``, in the order given.
-
-    Raises:
-        UserError: anything else, one twice, or more than a study could run.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        span = re.fullmatch(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?", part)
-        if not span:
-            raise UserError(f"--seeds {text}: expected numbers and ranges, e.g. 0-4 or 0,2,5-7")
-        first, last = int(span[1]), int(span[2] or span[1])
-        if last < first:
-            raise UserError(f"--seeds {text}: {part.strip()} goes down; give {last}-{first}")
-        if last > MOST_WHOLE or len(seeds) + last - first >= MOST_SEEDS:
-            raise UserError(
-                f"--seeds {text}: at most {MOST_SEEDS:,} seeds, each up to {MOST_WHOLE} (63 bits)"
-            )
-        seeds += range(first, last + 1)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: expected different seeds, e.g. 0-4")
-    return tuple(seeds)

@@ -14,9 +14,13 @@ from sagan_bench.config.schema import ModelConfig, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, FAMILIES
 from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.calls import told
 from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
 from sagan_bench.models.layers import SpectralNorm, Weighted, initialise
 from sagan_bench.models.placed import Placed
+
+BETWEEN = "(between layers)"
+"""The row of products that no layer makes when it is called."""
 
 
 class Networks(NamedTuple):
@@ -121,13 +125,17 @@ def skeleton(config: RunConfig) -> Networks:
     family, size = _family(config.model), config.data.image_size
     family.refuse_unknown()
     with torch.device("meta"):
-        return Networks(
-            *family.networks(
+        networks = Networks(
+            *family.connected(
                 size,
                 widths(config.model, size),
                 needs_double_backward=config.training.needs_double_backward,
             )
         )
+    for network in networks:
+        for block in told(network):
+            block.steps = config.run.steps
+    return networks
 
 
 def _family(model: ModelConfig) -> Family:
@@ -270,7 +278,10 @@ def _rows(title: str, network: nn.Module, *inputs: Tensor | None) -> Iterator[La
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(*inputs)
     counts = counter.get_flop_counts()
-    root = type(network).__name__
+    root, between = type(network).__name__, counter.get_total_flops()
     for name, module in shown.items():
         flops = sum(counts.get(f"{root}.{name}", {}).values())
-        yield Layer(title, name, shapes[name][1:], parameters(module), flops)
+        between -= flops
+        yield Layer(title, name, shapes.get(name, ())[1:], parameters(module), flops)
+    if between:
+        yield Layer(title, BETWEEN, (), 0, between)

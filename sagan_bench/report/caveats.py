@@ -19,7 +19,7 @@ from sagan_bench.report.document import TuningFindings
 from sagan_bench.report.formats import plural
 from sagan_bench.report.readings import Findings
 from sagan_bench.report.text import Words, claimed, excludes_0, without_figure
-from sagan_bench.runs.program import PROGRAM
+from sagan_bench.runs.program import PROGRAM, program_of
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
 
@@ -57,11 +57,13 @@ def of_study(
     if not partial:
         yield from _settling(findings)
     if any(variant.shared_device for variant in findings.variants):
+        rates = any(variant.images_per_sec is not None for variant in findings.variants)
+        times = "times and images a second" if rates else "times"
         yield (
-            "Several runs shared a device: times and images a second are those of a busy one, and "
-            "of equal seconds nothing is said."
+            f"Several runs shared a device: {times} are those of a busy one, and of equal seconds "
+            "nothing is said."
         )
-    yield from _of_program(runs)
+    yield from of_program(runs)
     yield from _of_place(findings.protocol, [run.record for run in runs])
     devices = {run.record.environment.device_name or run.record.environment.cpu for run in runs}
     if len(devices) > 1:
@@ -72,7 +74,7 @@ def of_study(
     yield from dict.fromkeys(f"{text}." for score in scores for text in score.warnings)
 
 
-def _of_program(runs: Sequence[Run]) -> Iterator[str]:
+def of_program(runs: Sequence[Run]) -> Iterator[str]:
     """Yield what is not known of figures that another program gave."""
     scores = (score for run in runs if run.program for score in run.final("ema"))
     if any(score.protocol.get("by") != PROGRAM for score in scores):  # of its pictures, by us
@@ -115,7 +117,7 @@ def _of_place(protocol: Mapping[str, Any], records: Iterable[Record]) -> Iterato
             f"Features come from {extractor}, not Inception: its FID, IS and KID are on another "
             "scale than published ones."
         )
-    if any(record.environment.git_dirty for record in records):
+    if any(record.environment.git_dirty for record in records if not program_of(record)):
         yield "Some runs were made from a checkout with changes that no commit holds."
 
 

@@ -185,9 +185,9 @@ def _named(findings: Findings) -> Findings:
 
 
 def _environments(records: Iterable[Record]) -> Iterator[Mapping[str, Any]]:
-    """Yield the distinct environments, without command lines, which may hold paths."""
+    """Yield the distinct environments that are known, without command lines: these hold paths."""
     seen: dict[str, dict[str, Any]] = {}
-    for record in records:
+    for record in (record for record in records if record.environment.python):
         environment = record.environment.model_dump(mode="json", exclude={"command"})
         seen.setdefault(json.dumps(environment, sort_keys=True), environment)
     yield from seen.values()

@@ -1,6 +1,6 @@
 """What is compared as rows of values, and the columns that pages, terminals and files share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -93,12 +93,14 @@ def variants(findings: Findings) -> list[dict[str, Any]]:
     return rows
 
 
-COSTS = ("train_sec", "images_per_sec", "parameters", "flops_per_step")
+def known(columns: Iterable[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Return the columns of which a row has a value."""
+    return [column for column in columns if any(row[column.key] is not None for row in rows)]
 
 
-def has_costs(rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether it is known of any variant what its runs cost."""
-    return any(row[key] is not None for row in rows for key in COSTS)
+def titled(findings: Findings, name: str) -> str:
+    """Return what a table of variants is of: a name, and the budget where that is known."""
+    return ": ".join(filter(None, (name, findings.budget)))
 
 
 def blocks(findings: Findings) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from sagan_bench.report import courses, readings
 from sagan_bench.report.formats import compact, duration
 from sagan_bench.report.readings import Reading
 from sagan_bench.report.text import in_words, sentence
+from sagan_bench.runs.program import has_length
 
 TITLES = {
     Kind.PRIMARY: "at the end, averaged weights (primary)",
@@ -51,13 +52,12 @@ def findings(numbers: Findings) -> readings.Findings:
     theirs = runs.program is not None
     primary = reading(numbers.primary, theirs=theirs)
     variants = {variant.name: variant for variant in numbers.variants}
-    primary = replace(
-        primary,
-        sentences=tuple(
-            f"{text}; {_settling(variants[c.variant], variants[c.baseline])}"
-            for c, text in zip(primary.comparisons, primary.sentences, strict=True)
-        ),
-    )
+    if not theirs or any(variant.curves for variant in numbers.variants):
+        texts = zip(primary.comparisons, primary.sentences, strict=True)
+        settled = (
+            f"{text}; {_settling(variants[c.variant], variants[c.baseline])}" for c, text in texts
+        )
+        primary = replace(primary, sentences=tuple(settled))
     budget = _budget(runs)
     return readings.Findings(
         name=question.name,
@@ -120,8 +120,9 @@ def _courses(numbers: Findings) -> tuple[courses.Course, ...]:
 
 
 def _budget(runs: RunSet) -> str:
+    """Return the budget in words; empty where it is not known."""
     if runs.program:
-        return f"{runs.steps:,} steps" if runs.steps > 1 else "a budget that was not recorded"
+        return f"{runs.steps:,} steps" if any(has_length(r.record) for r in runs.attempted) else ""
     shown = " or ".join(f"{g:.3g}/{d:.3g}" for g, d in runs.learning_rates)
     return f"{runs.steps:,} steps, learning rates of G/D {shown}"
 
@@ -160,14 +161,16 @@ def _headlines(numbers: Findings, primary: Reading, budget: str) -> tuple[str, .
         return ("These runs are too small to compare: they show that everything works.",)
     if numbers.missing:
         return (f"Provisional: {still_to_come(len(numbers.runs.attempted), numbers.missing)}.",)
+    where = numbers.question.where and f"as declared {numbers.question.where}"
+    at = ", ".join(filter(None, (where, budget and f"at {budget}")))
     claims, others = list[str](), list[str]()
     for comparison, text in zip(primary.comparisons, primary.sentences, strict=True):
         is_open = comparison.verdict in (None, Verdict.INCONCLUSIVE)
         (others if is_open else claims).append(f"{text}.")
-    first, *rest = claims or ["nothing can be claimed."]
-    where = numbers.question.where
-    at = f"As declared {where}, at {budget}" if where else f"At {budget}"
-    return (f"{at}: {first}", *rest, *others)
+    if not claims:
+        claims = ["nothing can be claimed." if at else "Nothing can be claimed."]
+    first, *rest = claims
+    return (f"{at[0].upper()}{at[1:]}: {first}" if at else first, *rest, *others)
 
 
 def still_to_come(over: int, missing: int) -> str:

@@ -43,6 +43,7 @@ GLOSSARY = {
     "95 % interval": "Of the difference of means (Welch). All intervals of the study hold at once.",
     "smallest difference that matters": "Fixed before the runs; smaller ones are never a verdict.",
 }
+THEIR_UNIT = "The unit is one training run. n is the number of training seeds."
 THEIR_ENDPOINT = (
     "The endpoint is the figure that the program or the table gives; of which weights and images "
     "it is, only they know."
@@ -71,7 +72,11 @@ TUNING_GLOSSARY = {
 }
 METHODS = {
     "study": Method(JUDGED, NOT_CLAIMED, GLOSSARY),
-    "program": Method((JUDGED[0], THEIR_ENDPOINT, *JUDGED[2:]), NOT_CLAIMED[:-1], GLOSSARY),
+    "program": Method(
+        (THEIR_UNIT, THEIR_ENDPOINT, *JUDGED[2:4], *JUDGED[5:]),
+        NOT_CLAIMED[:-1],
+        {term: GLOSSARY[term] for term in ("pairs ahead", "95 % interval")},
+    ),
     "tuning": Method(TUNING_JUDGED, TUNING_NOT_CLAIMED, TUNING_GLOSSARY),
 }
 """By the kind of report; ``program``: of runs that another program made."""

@@ -34,9 +34,11 @@ def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
         configuration = "Configuration of a trial with the preset's own values"
     else:
         protocol, records = document.findings.protocol, len(document.runs)
+        protocol = {} if protocol.get("by") == PROGRAM else protocol
         configuration = f"Configuration of {document.runs[0].id}"
     return _templates().get_template("page.html").render(
         document=document,
+        kind=kind,
         answer=answer,
         blocks=sections,
         exports=exports(blocks),

@@ -50,8 +50,8 @@ def of_run(record: Record) -> str | None:
 def _rightly(config: RunConfig) -> str:
     """Return the variant by which `train` makes a run: of one that is not its own, what it is."""
     shipped = shipped_part(config.variant)
-    overruled = {pair.key for pair in contradictions(config)} & variant_settings(shipped).keys()
-    if overruled or clash(shipped):
+    own = variant_settings(shipped, config.meant)
+    if any(pair.key in own for pair in contradictions(config)) or clash(shipped, config.meant):
         return fitting(config) or "sagan"
     return config.variant
 
@@ -62,7 +62,7 @@ def beyond_preset(config: RunConfig) -> list[Difference] | None:
     Null where the preset is not one that ships here.
     """
     try:
-        preset = assemble(config.preset, config.variant).config
+        preset = assemble(config.preset, config.variant, names=config.meant).config
     except UserError:
         return None
     return [pair for pair in in_results(preset, config) if pair.here != "auto"]
@@ -71,7 +71,8 @@ def beyond_preset(config: RunConfig) -> list[Difference] | None:
 def _results(config: RunConfig) -> Iterator[tuple[str, Any]]:
     """Yield the settings of a run but for labels, and for how it was run."""
     for key, value in flatten(config.model_dump(mode="json")):
-        is_label = key in ("preset", "variant", "name", "seed") or key.startswith("own.")
+        is_label = key in ("preset", "variant", "name", "seed")
+        is_label |= key.startswith(("own.", "meant."))
         if not is_label and (not key.startswith("run.") or key in RUN_SETTINGS):
             yield key, value
 

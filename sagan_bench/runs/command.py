@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BeforeValidator
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
@@ -25,16 +22,15 @@ RESULT, PROGRESS, LOG = "result.json", "progress.jsonl", "log.txt"
 """What a program leaves in its folder, what it may, and what it printed, which is ours."""
 
 
-def _plain(value: object) -> object:
-    """Return a value of a placeholder.  Raises ValueError if it fits into no word."""
-    is_plain = isinstance(value, str | int) and "\0" not in str(value)
-    if not (is_plain or (isinstance(value, float) and math.isfinite(value))):
-        raise ValueError("expected a text, a finite number, true or false")
-    return value
-
-
-Value = Annotated[str | int | float | bool, BeforeValidator(_plain)]
+Value = str | int | float | bool
 """Of a placeholder."""
+A_WORD = "a text, a finite number, true or false"
+
+
+def fits_a_word(value: object) -> bool:
+    """Return whether a value may be that of a placeholder."""
+    is_plain = isinstance(value, str | int) and "\0" not in str(value)
+    return is_plain or (isinstance(value, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,9 @@ class Template:
         if name in OURS:
             raise UserError(f"{where}: {{{name}}} has a value in every run; choose another name")
         if name not in self.names:
-            raise UserError(f"{where}: the command has no {{{name}}}; use it, or leave it out")
+            spare = [other for other in self.names if other not in (*OURS, *self.values[variant])]
+            has = f" but {{{spare[0]}}}" if spare else ""
+            raise UserError(f"{where}: the command has no {{{name}}}{has}; use it, or leave it out")
 
     def of(self, variant: str) -> dict[str, Value]:
         """Return the values that make a variant what it is."""

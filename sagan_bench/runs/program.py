@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.registry import METRICS
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import Cost, Record, Score, Status
 
@@ -46,8 +45,8 @@ class ProgramProtocol(BaseModel):
     better: dict[str, Better]
 
     def label(self, metric: str) -> str:
-        """Return a metric's name for readers; by which features it was made is not known."""
-        return (METRICS[metric].title if metric in METRICS else "") or metric
+        """Return a metric's name for readers, as it is given: how it was measured is not known."""
+        return metric
 
 
 class Program(BaseModel):
@@ -115,6 +114,11 @@ class Program(BaseModel):
             steps=steps, config={PROGRAM: self.model_dump(mode="json")}, config_digest=self.digest,
             scores=tuple(scores), cost=cost or Cost(), **more,
         )  # fmt: skip
+
+
+def has_length(record: Record) -> bool:
+    """Return whether it is known how many steps a run took: another program may not say."""
+    return PROGRAM not in record.config or record.steps > 1
 
 
 def why_no_metric(name: str) -> str | None:

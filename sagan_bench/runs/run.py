@@ -47,6 +47,17 @@ def extractor_named(metric: str) -> str | None:
     return own if own in EXTRACTORS else None
 
 
+def of_several_sources(runs: "Iterable[Run]") -> set[str]:
+    """Return the metrics of one's own that runs had from files that differ."""
+    sources: dict[str, set[str]] = defaultdict(set)
+    for run in (run for run in runs if not run.program):
+        for described in run.config.own.values():
+            for key in described["components"]:
+                sources[key].add(described["sha256"])
+    several = (key.partition("/") for key, of_it in sources.items() if len(of_it) > 1)
+    return {name for kind, _, name in several if kind == "METRICS"}
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that was attempted: it has an outcome, or diverged or failed."""

@@ -18,6 +18,7 @@ from sagan_bench.core.files import atomic_write, json_bytes, obstacle, sweep, sy
 from sagan_bench.core.locks import acquired, is_held
 from sagan_bench.core.stored import damaged, sealed
 from sagan_bench.runs.finding import find_runs
+from sagan_bench.runs.program import PROGRAM
 from sagan_bench.runs.records import (
     CONFIG,
     RECORD,
@@ -108,7 +109,8 @@ class RunDirectory:
         sweep(self.path)
         # Before the folders: files without it would be refused, had a kill come between.
         atomic_write(self.config_file, sealed({"digest": self._digest, "config": self._config}))
-        for folder in (self.checkpoints, self.samples):
+        theirs = PROGRAM in self._config  # another program has a folder of its own
+        for folder in () if theirs else (self.checkpoints, self.samples):
             folder.mkdir(exist_ok=True)
 
     def _refuse_place(self) -> None:

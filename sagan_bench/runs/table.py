@@ -140,6 +140,7 @@ def _rows_of(path: Path, record: Record) -> Iterator[dict[str, Any]]:
 def _of_score(score: Score) -> dict[str, Any]:
     return {
         **score.model_dump(include=set(_OF_SCORE)),
+        "n_fake": score.n_fake or None,  # another program does not say
         "score_step": score.step,
         "warnings": "; ".join(score.warnings),
         **{name: value for name, value in score.metrics.items() if name not in _COLUMNS},

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sagan_bench.core.precision import full_precision
-from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.attention._blocks import Block, Call
 from sagan_bench.models.build import attention_blocks
+from sagan_bench.models.calls import forget, tell
 
 QUERY_POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 """The positions whose maps are kept, (row, column) in sides: the centre and the quarter points."""
@@ -49,8 +50,9 @@ class BlockDiagnostics:
     """One block of attention, or what stands in its place.
 
     Attributes:
-        gamma: the block's factor in y = x + gamma * o.
-        ratio: ||gamma * o|| / ||x||, mean over images; not finite if x is zero throughout an image.
+        gamma: the block's factor in y = x + gamma * o; NaN for one without it.
+        ratio: ||gamma * o|| / ||x||, mean over images; not finite if x is zero throughout an image,
+            or if the block stands instead of a layer.
         maps: none where the block has no maps.
     """
 
@@ -93,12 +95,14 @@ def diagnose(
                 chunk = slice(start, start + CHUNK_IMAGES)
                 of_chunk = None if labels is None else labels[chunk]
                 features, side = _features(network, inputs[chunk], of_chunk)
-                for name, x in features.items():
-                    for image in x.split(1):
+                for name, (x, call) in features.items():
+                    for index, image in enumerate(x.split(1)):
                         keeps = len(looks[name]) < pictured
+                        blocks[name].hear(call and call.of_image(index))
                         looks[name].append(_look(blocks[name], image, keeps))
             return {name: _read(blocks[name], looks[name], side) for name in looks}
     finally:
+        forget(network)
         network.train(training)
 
 
@@ -141,15 +145,16 @@ def _centres(rows: int, columns: int, size: int, like: Tensor) -> Tensor:
 
 def _features(
     network: nn.Module, inputs: Tensor, labels: Tensor | None
-) -> tuple[dict[str, Tensor], int]:
-    """Return what each block receives, by its name, and the side of the images in pixels."""
-    received: dict[str, Tensor] = {}
+) -> tuple[dict[str, tuple[Tensor, Call | None]], int]:
+    """Return what each block receives and is told, by its name, and the side of the images."""
+    received: dict[str, tuple[Tensor, Call | None]] = {}
     hooks = [
         block.register_forward_pre_hook(
-            lambda _block, arguments, name=name: received.update({name: arguments[0]})
+            lambda block, given, name=name: received.update({name: (given[0], block.heard)})
         )
         for name, block in attention_blocks(network).items()
     ]
+    tell(network, (inputs, labels))
     try:
         output = network.forward(inputs, labels)  # a call would compile a compiled network anew
     finally:
@@ -173,9 +178,9 @@ class _Look(NamedTuple):
 
 def _look(block: Block, x: Tensor, keeps: bool) -> _Look:
     """Return what one image's features, (1, C, H, W), show; its maps too if it ``keeps`` them."""
-    o = (block.gamma * block.branch(x)).expand_as(x)
+    o = _added(block, x)
     ratio, (rows, columns) = o.norm() / x.norm(), x.shape[2:]
-    maps = block.maps(x)
+    maps = None if block.replaces else block.maps(x)
     if maps is None:
         return _Look(ratio[None], (rows, columns))
     beta = maps[0]
@@ -185,6 +190,15 @@ def _look(block: Block, x: Tensor, keeps: bool) -> _Look:
     return _Look(figures, (rows, columns), beta.shape[1], kept)
 
 
+def _added(block: Block, x: Tensor) -> Tensor:
+    """Return what a block adds to x; nothing of the kind, NaN, where it makes another map of it."""
+    if block.replaces:
+        return x.new_full((), torch.nan)
+    if type(block).forward is Block.forward:
+        return (block.gamma * block.branch(x)).expand_as(x)
+    return torch.sub(block(x), x)
+
+
 def _queries(rows: int, columns: int) -> tuple[tuple[int, int], ...]:
     return tuple((int(rows * y), int(columns * x)) for y, x in QUERY_POINTS)
 
@@ -192,6 +206,7 @@ def _queries(rows: int, columns: int) -> tuple[tuple[int, int], ...]:
 def _read(block: Block, looks: Sequence[_Look], image_side: int) -> BlockDiagnostics:
     """Return the means over images: one read from the device, and one of the maps that are kept."""
     gamma, *values = torch.cat([block.gamma, *(look.figures for look in looks)]).tolist()
+    gamma = gamma if block.has_gamma else math.nan
     if not looks[0].keys:
         return BlockDiagnostics(gamma, fmean(values), None)
     rows, columns = looks[0].shape

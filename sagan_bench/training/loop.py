@@ -22,6 +22,7 @@ from sagan_bench.data.feeding import Feed
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
 from sagan_bench.models.build import attention_blocks, build
+from sagan_bench.models.calls import begin_step, extra_loss
 from sagan_bench.models.layers import frozen_spectral_norm
 from sagan_bench.models.synchronised import synchronise
 from sagan_bench.training.draws import Draws, Noise, dtype_of
@@ -75,6 +76,11 @@ class TrainState:
         self.parallel_g, self.parallel_d = (
             _parallel(net, context) for net in (self.generator, self.discriminator)
         )
+
+    def begin(self, step: int) -> None:
+        """Have the blocks that want to know it be at a step; averages follow G's."""
+        for network in (self.generator, self.discriminator):
+            begin_step(network, step)
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -132,6 +138,7 @@ class Recipe:
         self.training = config.training
         self.state = state
         self.loss: Loss = LOSSES[config.training.loss](config.training)
+        self._beside: tuple[Tensor | None, Tensor | None] = None, None
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self.training.precision == "bf16"
@@ -152,19 +159,30 @@ class Recipe:
         ) -> dict[str, Tensor]:
             with torch.no_grad(), frozen_spectral_norm(state.generator), self._autocast():
                 fake = state.generator(z, fake_labels)
+            both = _both(real_labels, fake_labels)
             with self._autocast():
-                logits = state.parallel_d(torch.cat([real, fake]), _both(real_labels, fake_labels))
+                logits = state.parallel_d(torch.cat([real, fake]), both)
+            extra = _extra("d", state.discriminator)  # before the penalty, another call of D
             real_logits, fake_logits = logits.chunk(2)
             loss = self.loss.d(real_logits, fake_logits)
             penalty = self.loss.penalty(
-                lambda images: state.discriminator(images, real_labels), real, fake, share
+                lambda images: state.discriminator(
+                    images, real_labels if len(images) == len(real) else both
+                ),
+                real,
+                fake,
+                share,
             )
+            added = [each for each in (penalty, *extra.values()) if each is not None]
             return {
-                "loss_d": loss if penalty is None else loss + penalty,
+                "loss_d": sum(added, start=loss),
                 "real_logits": real_logits.mean(),
                 "fake_logits": fake_logits.mean(),
+                **extra,
             }
 
+        if self.loss.relative:
+            self._beside = real, real_labels
         batch = real, noise.z, real_labels, noise.labels, noise.share
         measured = self._accumulated(loss, "loss_d", state.parallel_d, batch)
         return measured | {"grad_norm_d": _descend(state.optimizer_d)}
@@ -173,14 +191,23 @@ class Recipe:
         """Descend G's loss once; D stays as it is: no gradient, no power iteration."""
         state = self.state
 
-        def loss(z: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        def loss(
+            z: Tensor, labels: Tensor | None, real: Tensor | None, real_labels: Tensor | None
+        ) -> dict[str, Tensor]:
             with self._autocast():
                 logits = state.discriminator(state.parallel_g(z, labels), labels)
-            return {"loss_g": self.loss.g(logits)}
+            extra = _extra("g", state.generator)
+            if real is None:
+                adversarial = self.loss.g(logits)
+            else:
+                with torch.no_grad(), self._autocast():
+                    real_logits = state.discriminator(real, real_labels)
+                adversarial = self.loss.g_beside(real_logits, logits)
+            return {"loss_g": sum(extra.values(), start=adversarial), **extra}
 
         state.discriminator.requires_grad_(False).eval()
         try:
-            batch = noise.z, noise.labels
+            batch = noise.z, noise.labels, *self._beside
             measured = self._accumulated(loss, "loss_g", state.parallel_g, batch)
         finally:  # also where memory runs out: a smaller batch is tried with the same networks
             state.discriminator.requires_grad_(True).train()
@@ -230,6 +257,12 @@ def _both(real: Tensor | None, fake: Tensor | None) -> Tensor | None:
     return None if real is None or fake is None else torch.cat([real, fake])
 
 
+def _extra(letter: str, network: nn.Module) -> dict[str, Tensor]:
+    """Return what the blocks of a network add to its loss, by what rows call it; else nothing."""
+    extra = extra_loss(network)
+    return {} if extra is None else {f"extra_{letter}": extra}
+
+
 def _descend(optimizer: Adam) -> Tensor:
     """Take one optimizer step, clear the gradients and return their norm."""
     weights = optimizer.param_groups[0]["params"]
@@ -265,6 +298,7 @@ def _steps(
         f"gamma.{network}.{name}": block.gamma
         for network in ("generator", "discriminator")
         for name, block in attention_blocks(getattr(state, network)).items()
+        if block.has_gamma
     }
     finite = torch.ones((), dtype=torch.bool, device=device)
     spent, since = 0.0, state.step
@@ -275,6 +309,7 @@ def _steps(
         began = time.perf_counter()
         step = state.step + 1
         noise = draws(step)
+        state.begin(step)
 
         # Discriminator: n_critic updates, each on images and noise of its own.
         for update, critic_noise in enumerate(noise.critic):

@@ -271,7 +271,8 @@ GOOD = "true {seed} {lr} {out}"
         ("true {lr} {out}", "the command has no {seed}"),
         ("true {seed} {lr}", "the command has no {out}"),
         (f"{GOOD} {{l}}", "the command has {l}, and [variant.slow] no l; did you mean 'lr'?"),
-        ("true {seed} {out}", "[variant.slow] lr: the command has no {lr}"),
+        ("true {seed} {out}", "[variant.slow] lr: the command has no {lr}; use it"),
+        ("true {seed} {out} {rl}", "[variant.slow] lr: the command has no {lr} but {rl}; use it"),
         (f"{GOOD} {{}}", "the command has {}"),
         (f"{GOOD} {{seed.real}}", "the command has {seed.real}"),
         (f"{GOOD} {{", "write a brace that is no placeholder twice"),
@@ -322,13 +323,25 @@ def test_a_study_that_cannot_be_is_refused(
     assert not (study.parent / "runs").exists()
 
 
+def test_a_length_that_a_program_does_not_tell_is_not_shown(study: Path, capsys: Out) -> None:
+    assert ablate(study, "--seeds", "0", command=quick(study.parent)) == 0
+    said = capsys.readouterr().out
+    assert run("list", "--runs", study.parent / "runs") == 0
+    (cell, *_) = (study.parent / "runs" / "tiny").glob("slow-s0-*")
+    assert run("show", cell) == 0
+    assert "step" not in said + capsys.readouterr().out
+
+
 def test_what_is_for_runs_of_ours_is_refused(study: Path, capsys: Out) -> None:
     for option in (["--steps", "5"], ["--set", "model.width=3"], ["--data", "twins"]):
         assert ablate(study, *option, command=GOOD) == cli.USAGE
-        assert "set is for runs that this package makes" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "set is for runs that this package makes, as --set, --steps and --data are" in said
     assert ablate(study, "--dry-run", "--measure", command=GOOD) == cli.USAGE
     assert ablate(study) == cli.USAGE
-    assert "variant is for studies of a command" in capsys.readouterr().err
+    assert "a value for a command needs a command" in capsys.readouterr().err
+    assert run("ablate", "--command", GOOD) == cli.USAGE
+    assert "--command needs a study of your own: ablate FILE.toml" in capsys.readouterr().err
 
 
 def test_a_run_of_another_program_is_no_network_of_ours(study: Path, capsys: Out) -> None:

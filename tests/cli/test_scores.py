@@ -64,7 +64,7 @@ def test_twenty_scores_give_a_verdict(capsys: Out) -> None:
         "wide": "inconclusive",
         "tall": "worse by as much as matters",
     }
-    assert said["headline"][0].startswith("As declared on the command line, at a budget that was")
+    assert said["headline"][0].startswith("As declared on the command line: attn is")
     (tall,) = [c for c in said["primary"]["comparisons"] if c["variant"] == "tall"]
     assert (tall["n"], tall["n_ok"], tall["n_diverged"]) == (5, 4, 1)
     attn = said["primary"]["comparisons"][0]
@@ -120,12 +120,25 @@ def test_the_page_and_exports_of_a_table(capsys: Out) -> None:
     page = (folder / "index.html").read_text()
     for words in ("1 better (attn)", "1 worse (tall)", "as declared on the command line", "beauty"):
         assert words in page
-    for words in ("What differed", "Repeat it", "? px", "Images/s", "averaged weights (primary)"):
+    for words in ("What differed", "Repeat it", "? px", "Images/s", "averaged weights (primary)",
+                  "FID", "not recorded", "not known<", "Provenance", "protocol", "FLOP", "Budget",
+                  "settled", "γ"):  # fmt: skip
         assert words not in page
+    assert not document.environments
     names = {"comparisons.csv", "summary.csv", "summary.tex", "summary.md", "runs.csv"}
     assert names <= {file.name for file in (folder / "data").iterdir()}
     assert len(pd.read_csv(folder / "data" / "runs.csv")) == 20
     assert "scores" in Path("reports/index.html").read_text()
+
+
+def test_the_terminal_says_nothing_that_a_table_does_not_say(capsys: Out) -> None:
+    said = compare(capsys, TEXT, *DECLARED)[1]
+    for words in ("not recorded", "Budget", "FLOP", "parameters", "seconds", "FID", "settled"):
+        assert words not in said
+    assert said.count("Figures are as scores.csv gives them") == 1
+    post_hoc = compare(capsys, TEXT, "--baseline", "plain")[1]
+    assert "\nNothing can be claimed.\n" in post_hoc
+    assert "A table has a verdict where --metric and --min-effect declare" in post_hoc
 
 
 @pytest.mark.parametrize("form", ["--csv", "--latex", "--markdown"])
@@ -200,18 +213,32 @@ def test_what_is_wrong_in_a_table_is_said(capsys: Out, what: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (DECLARED[2:], "--baseline say which variant the others are held to: plain, attn"),
+        (DECLARED[2:], "--baseline: say which variant the others are held to: plain, attn"),
         (["--baseline", "plane", *DECLARED[2:]], "--baseline plane: there is no run of it"),
         ([*DECLARED, "--looks", "-1"], "--looks"),
         ([*DECLARED, "--better", "best"], "--better best"),
         (["scores.csv", *DECLARED], "a table is compared alone"),
         ([*DECLARED[:5], "much"], "--min-effect much"),
+        ([*DECLARED[:3], "FID", *DECLARED[4:]], "no such column; did you mean 'fid'?"),
     ],
 )
 def test_what_is_wrong_in_the_options_is_said(capsys: Out, options: list[str], words: str) -> None:
     code, said = compare(capsys, TEXT, *options)
     assert code == 2
     assert words in said
+
+
+def test_a_column_of_words_is_no_metric(capsys: Out) -> None:
+    text = "\n".join([line + ",x" for line in TEXT.splitlines()]).replace("fid,x", "fid,note")
+    code, said = compare(capsys, text, *DECLARED[:3], "note", *DECLARED[4:])
+    assert (code, "line 2, column note: 'x' is no number" in said) == (2, True)
+
+
+def test_a_file_that_is_no_study_is_named_with_what_it_may_be(capsys: Out) -> None:
+    Path("scores.xlsx").write_bytes(b"PK")
+    for words in (["compare", "scores.xlsx"], ["report", "scores.xlsx"]):
+        assert run(*words, "--baseline", "plain") == 2
+        assert "of a table of scores: compare FILE.csv" in capsys.readouterr().err
 
 
 def test_a_table_of_several_metrics_asks_which_decides(capsys: Out) -> None:
@@ -260,7 +287,7 @@ def test_a_frame_says_what_the_file_says(capsys: Out) -> None:
     assert said.headline == (
         "Of 3 comparisons with plain: 1 better (attn); 1 worse (tall); 1 open (wide)."
     )
-    assert said.sentence.splitlines()[0].startswith("As declared in the call, at a budget that")
+    assert said.sentence.splitlines()[0].startswith("As declared in the call: attn is")
     assert "but: Metric, direction, baseline" in str(said)
     assert "<strong>Of 3 comparisons" in said._repr_html_()
     looked = sb.verdict(frame(), metric="fid", baseline="plain", min_effect="3%", looks=1)

@@ -124,7 +124,7 @@ def test_fewer_pictures_are_a_sample_and_another_protocol(folders: Folders) -> N
 
 def test_pictures_are_brought_to_a_size_as_data_are(folders: Folders, tmp_path: Path) -> None:
     Image.new("RGB", (40, 20), "red").save(folders.real / "cats" / "wide.png")
-    with pytest.raises(UserError, match=r"wide\.png has 40 x 20.* give --size SIDE"):
+    with pytest.raises(UserError, match=r"wide\.png has 40 x 20.* `score --size SIDE`"):
         score_folders(folders)
     made = score_folders(replace(folders, size=16))
     assert made.protocol["n_real"] == 81
@@ -159,11 +159,11 @@ def test_the_command_line(folders: Folders, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["--metrics", "fic"], "--metrics fic: did you mean 'fid'?"),
-        (["--metrics", "twin_rate"], "--metrics twin_rate"),
+        (["--metrics", "fic"], "metric fic: did you mean 'fid'?"),
+        (["--metrics", "twin_rate"], "metric twin_rate"),
         (["--metrics", "intra_fid"], "plain folders of pictures do not have it"),
         (["--extractor", "tinny"], "--extractor tinny: did you mean 'tiny'?"),
-        (["--n-fake", "3"], "too few to score"),
+        (["--n-fake", "3"], "--n-fake 3: too few to score; use 4 or more"),
         (["--n-fake", "0"], "--n-fake"),
         (["--real", "nowhere"], "there is no folder nowhere"),
         (["--device", "tpu"], "--device tpu"),
@@ -176,6 +176,7 @@ def test_what_is_wrong_is_said(
     code, said = printed(capsys, *where, *change)
     assert code == 2
     assert words in said
+    assert "evaluation." not in said  # which this command does not have
 
 
 def test_a_folder_against_itself_and_damaged_pictures(

@@ -16,6 +16,7 @@ from sagan_bench.core.trees import flatten
 from sagan_bench.experiments import study
 from sagan_bench.experiments.manifest import below
 from sagan_bench.experiments.study import Study, StudyManifest
+from sagan_bench.experiments.written import parse_seeds
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 SMALLEST = """
@@ -149,13 +150,13 @@ def test_an_unknown_study_is_refused_with_the_closest() -> None:
     ("text", "seeds"), [("0-4", (0, 1, 2, 3, 4)), ("0,2,7-8", (0, 2, 7, 8)), ("3", (3,))]
 )
 def test_seeds_are_read(text: str, seeds: tuple[int, ...]) -> None:
-    assert study.parse_seeds(text) == seeds
+    assert parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "4-0", "1,1", "0-", "-1", "1;2"])
 def test_other_seeds_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--seeds"):
-        study.parse_seeds(text)
+        parse_seeds(text)
 
 
 def test_the_smallest_effect_may_be_a_share_of_the_baseline() -> None:
@@ -252,7 +253,7 @@ def test_a_file_of_the_wrong_shape_is_refused_with_file_and_field(
 )
 def test_seeds_are_bounded_before_they_are_made(text: str) -> None:
     with pytest.raises(UserError, match="--seeds"):
-        study.parse_seeds(text)
+        parse_seeds(text)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".x", "", "x\n"])

@@ -16,6 +16,7 @@ from sagan_bench.models.attention import _blocks
 from sagan_bench.models.attention import _paths as attention
 from sagan_bench.models.attention._blocks import Block, Residual, SelfAttention, UniformAttention
 from sagan_bench.models.attention._paths import attend, attention_maps, path
+from sagan_bench.models.placed import Site
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 FAST = [attention.chunked, attention.fused, attention.recomputed]
@@ -27,7 +28,7 @@ KINDS: list[AttentionKind] = ["full", "icml", "pooled", "uniform", "residual"]
 
 
 def of_kind(kind: AttentionKind, channels: int) -> Block:
-    made: Block = ATTENTION[kind](AttentionConfig(kind=kind)).block(channels)
+    made: Block = ATTENTION[kind](AttentionConfig(kind=kind)).block(Site("generator", 8, channels))
     return made
 
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._base import Family
-from sagan_bench.models.placement import blocks_by_side
+from sagan_bench.models.placement import Places
 
 
 class Network(nn.Sequential):
@@ -25,10 +25,16 @@ class Linear(Family):
     ) -> tuple[nn.Module, nn.Module]:
         """Return G and D."""
         width, size = round(widths[0]), image_size
-        blocks = [b for _, b in blocks_by_side("generator", self.config, {size: width}).values()]
+        places = Places("generator", self.config, {size: width}, norm="group")
         first = nn.Linear(self.config.z_dim, width * size**2), nn.Unflatten(1, (width, size, size))
-        blocks_by_side("discriminator", self.config, {})  # which has no map: it refuses all sides
-        g = Network(*first, nn.GroupNorm(1, width), *blocks, nn.Conv2d(width, 3, 1), nn.Tanh())
+        Places("discriminator", self.config, {}, norm="none")  # which has no map: no side is right
+        g = Network(
+            *first,
+            nn.GroupNorm(1, width),
+            *places.at(size, {}).values(),
+            nn.Conv2d(width, 3, 1),
+            nn.Tanh(),
+        )
         return g, Network(nn.Flatten(), nn.Linear(3 * size**2, 1), nn.Flatten(0))
 
     def width_of_a_channel(self, image_size: int) -> float:

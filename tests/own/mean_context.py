@@ -6,6 +6,7 @@ from sagan_bench.config.schema import AttentionConfig, Section
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.placed import Site
 
 
 class Groups(Block):
@@ -32,6 +33,6 @@ class MeanContext(Attention):
 
         groups: int = 2
 
-    def block(self, channels: int, **how: bool) -> Block:
-        """Return the block for maps of C channels."""
-        return Groups(channels, self.config, self.settings.groups)
+    def block(self, site: Site) -> Block:
+        """Return the block for a site."""
+        return Groups(site.channels, self.config, self.settings.groups)

@@ -14,8 +14,9 @@ from sagan_bench.analysis.gathering import gather
 from sagan_bench.analysis.question import Measure, Question
 from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.core.errors import UserError
-from sagan_bench.report import caveats, collect, publish
+from sagan_bench.report import caveats, collect, compared, publish
 from sagan_bench.report.findings import findings as in_words
+from sagan_bench.report.frames import Column
 from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.program import Better
 
@@ -41,7 +42,7 @@ def test_a_study_of_another_program_has_a_verdict_and_a_page(tmp_path: Path, cur
     assert numbers.differences == {"attn8": [("attn", None, 8)]}
     words = in_words(numbers)
     assert words.budget == "1,000 steps"
-    assert "attn8 is better than plain by as much as matters: FID -5.34" in words.headline[0]
+    assert "attn8 is better than plain by as much as matters: fid -5.34" in words.headline[0]
     assert words.primary.title == "at the end (primary)"
     kinds = [reading.kind for reading in numbers.secondary]
     ways = [Kind.EQUAL_FLOPS, Kind.EQUAL_SECONDS, Kind.BEST] if curve else []
@@ -53,7 +54,9 @@ def test_a_study_of_another_program_has_a_verdict_and_a_page(tmp_path: Path, cur
         assert text in page
     assert "averaged weights" not in page
     assert "? px" not in page
-    assert ("By budget" in page) == curve
+    assert ("By budget" in page) == ("FLOPs" in page) == curve
+    for what in ("Images/s", "Parameters", "Data: not known", "protocol</summary>", "FID", "γ"):
+        assert what not in page
     assert publish.again(tmp_path / "page" / "data" / "report.json")[0].name == "mine"
 
 
@@ -76,7 +79,7 @@ def test_a_metric_of_ours_keeps_its_own_direction(tmp_path: Path) -> None:
     folder = leave_programs(tmp_path, better={"fid": "higher"})
     numbers = about(gather(find_runs(folder)), "plain", "fid")
     assert numbers.primary.how.better == "lower"
-    assert numbers.primary.how.label == "FID"
+    assert numbers.primary.how.label == "fid"
 
 
 def test_seconds_of_runs_that_shared_a_device_are_withheld(tmp_path: Path) -> None:
@@ -141,14 +144,34 @@ def test_compare_lists_and_shows_them(
     assert "post hoc" in text
     if form is None:
         assert "attn8 differs in attn null → 8" in text
-        assert "Scored elsewhere" in text
+        assert "Figures are as python train.py" in text
+        for cost in ("parameters", "GFLOPs a step", "seconds"):
+            assert (cost in text) == (curve and cost != "parameters")
     listed = printed(capsys, "list", "--runs", str(tmp_path / "runs"))
-    assert "FID" in listed
+    assert "FID" not in listed
+    assert "fid" in listed
     assert "sharpness" in listed
     assert "[None]" not in listed
-    shown = printed(capsys, "show", str(next(folder.glob("attn8-s0-*"))))
+    assert " n " not in listed
+    told = json.loads(printed(capsys, "list", "--runs", str(tmp_path / "runs"), "--json"))
+    assert {row["n_fake"] for row in told} == {None}
+    path = next(folder.glob("attn8-s0-*"))
+    shown = printed(capsys, "show", str(path))
     assert "made by: python train.py" in shown
     assert "attn = 8" in shown
+    assert "samples" not in shown
+    assert f"{path / 'out'}\n" in shown
+    assert f"{path / 'log.txt'}\n" in shown
+
+
+def test_costs_that_no_run_tells_are_no_columns_nor_readings(tmp_path: Path) -> None:
+    folder = leave_programs(tmp_path, curve=True, flops_per_step=None)
+    numbers = about(gather(find_runs(folder)), "plain")
+    assert Kind.EQUAL_FLOPS not in [reading.kind for reading in numbers.secondary]
+    assert {curve.unit for curve in numbers.by_budget} == {"steps", "seconds"}
+    rows = compared.variants(in_words(numbers))
+    keys = ("parameters", "flops_per_step", "train_sec", "images_per_sec")
+    assert [c.key for c in compared.known([Column(key) for key in keys], rows)] == ["train_sec"]
 
 
 def test_runs_of_another_program_have_a_page_by_report(

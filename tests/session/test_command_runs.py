@@ -85,6 +85,9 @@ def test_a_program_that_leaves_its_figures_is_a_finished_run(path: Path) -> None
     assert [event for event in events if isinstance(event, Scored)][-1].score.final
     assert record.run == path.name
     log = (path / "log.txt").read_text()
+    assert {entry.name for entry in path.iterdir()} == {
+        ".lock", ".program.lock", "config.json", "log.txt", "out", "record.json",
+    }  # fmt: skip
     assert log.startswith("--- attempt 1, ")
     assert str(folder_of(path)) in log
     assert "hello\n" in log

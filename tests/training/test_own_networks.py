@@ -20,7 +20,8 @@ from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.build import attention_blocks, layers, layout
 from sagan_bench.models.families._base import Family
-from sagan_bench.models.placement import blocks_by_side
+from sagan_bench.models.placed import Site
+from sagan_bench.models.placement import Places
 from sagan_bench.training.draws import step_noise
 from sagan_bench.training.loop import Recipe, TrainState
 from sagan_bench.training.losses._base import Critic, Loss
@@ -46,8 +47,8 @@ class Groups(Block):
 class Grouped(Attention):
     title, is_attention, Settings = "grouped", False, Heads
 
-    def block(self, channels: int, **how: bool) -> Block:
-        return Groups(channels, self.config, self.settings.heads)
+    def block(self, site: Site) -> Block:
+        return Groups(site.channels, self.config, self.settings.heads)
 
 
 class Network(nn.Sequential):
@@ -59,7 +60,8 @@ class Network(nn.Sequential):
 class Linear(Family):
     def networks(self, image_size: int, widths: tuple[float, float], **how: bool) -> Pair:
         width, size = round(widths[0]), image_size
-        [(_, block)] = blocks_by_side("generator", self.config, {size: width}).values()
+        places = Places("generator", self.config, {size: width}, norm="group")
+        [block] = places.at(size, {}).values()
         first = nn.Linear(self.config.z_dim, width * size**2), nn.Unflatten(1, (width, size, size))
         g = Network(*first, nn.GroupNorm(1, width), block, nn.Conv2d(width, 3, 1))
         return g, Network(nn.Flatten(), nn.Linear(3 * size**2, 1), nn.Flatten(0))

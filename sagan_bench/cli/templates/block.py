@@ -13,6 +13,7 @@ from sagan_bench.config.schema import AttentionConfig, Section
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.placed import Site
 
 
 class MyBlock(Block):
@@ -20,13 +21,12 @@ class MyBlock(Block):
 
     ``query``, ``key`` and ``value`` are the last layers that make them, and ``out`` is what follows
     the sum over positions: by these names ``check`` sees the axis, sign and scale of ``maps``.
-    Convolutions that are direct children are given spectral norm where networks have it.
+    All layers with weights within it are given spectral norm where networks have it.
     """
 
-    def __init__(
-        self, channels: int, config: AttentionConfig, temperature: float, *, bias: bool
-    ) -> None:
+    def __init__(self, site: Site, config: AttentionConfig, temperature: float) -> None:
         super().__init__(config)  # gamma: what it is at the start, and whether it is trained
+        channels, bias = site.channels, site.bias
         if channels % 8:
             raise ValueError(f"a multiple of 8 channels is needed; got {channels}")
         self.factor = 1 / temperature
@@ -50,6 +50,8 @@ class MyBlock(Block):
         query, key = self.query(x).flatten(2), self.key(x).flatten(2)  # (B, D, N)
         return (self.factor * (query.mT @ key)).softmax(dim=-1)
 
+    # def extra_loss(self) -> Tensor | None: a scalar of what `forward` left, if there is one
+
 
 @ATTENTION.register("my-block")
 class MyKind(Attention):
@@ -59,15 +61,16 @@ class MyKind(Attention):
     label = "my-block"  # in figures
     is_attention = True  # False for a control in attention's place
     positions = False  # True if it is to know where a position is
+    place = "after"  # the layer of its side, or "instead" of it: then forward() makes the map
+    knows = ()  # of "z", "labels" and "step", what self.call is to have; see docs/own.md
+    own_spectral_norm = False  # True if the block sees to it itself
     deliberate = ()  # what is unusual and meant, e.g. ("null key",): see docs/own.md
 
     class Settings(Section):
-        """Its own settings: --set model.attention.options.temperature=2."""
+        """Its own settings: --set block.temperature=2."""
 
         temperature: float = 1.0
 
-    def block(
-        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
-    ) -> Block:
-        """Return the block for maps of C channels."""
-        return MyBlock(channels, self.config, self.settings.temperature, bias=bias)
+    def block(self, site: Site) -> Block:
+        """Return the block for a site: its network, side, channels, and more (`Site`)."""
+        return MyBlock(site, self.config, self.settings.temperature)

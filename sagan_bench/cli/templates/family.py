@@ -2,103 +2,38 @@
 
 python cli.py check FILE        what must hold before figures mean anything
 
-Weights are drawn by the seed and the names of layers: an own `nn.init` has no effect.
+Here is said what makes a feature map of each side; where blocks stand, widths, spectral norm and
+the ends are `Pyramid`'s.  A family of other networks has ``networks`` of its own: see `Family`.
+Weights are drawn by the seed and the names of layers: `nn.init` in ``__init__`` has no effect; what
+no layer's rule fills (a parameter or buffer of your own) needs ``reset_parameters``.
 """
 
-from collections import OrderedDict
+from torch import nn
 
-from torch import Tensor, nn
-
-from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import FAMILIES
-from sagan_bench.models.families._base import Family
-from sagan_bench.models.layers import at_least_fp32, logits_of
-from sagan_bench.models.placement import blocks_by_side, normed_if
-
-
-def channels_by_side(image_size: int, width: float) -> dict[int, int]:
-    """Return the channels of each feature map by its side: 8, 16, ... image_size / 2."""
-    sides = [2**power for power in range(3, image_size.bit_length() - 1)]
-    return {side: round(width * image_size / (2 * side)) for side in sides}
-
-
-class Generator(nn.Sequential):
-    """Noise to images: a linear layer to 8 x 8, then upsampling and a convolution a side."""
-
-    def __init__(self, model: ModelConfig, image_size: int, width: float) -> None:
-        channels = channels_by_side(image_size, width)
-        normed = model.spectral_norm.generator
-        # One block at each side that is asked for; a side that is not in `channels` is refused.
-        blocks = blocks_by_side("generator", model, channels)
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        inputs = 0
-        for side, outputs in channels.items():
-            if side == 8:
-                first = nn.Linear(model.z_dim, outputs * side * side)
-                layers["up8"] = normed_if(first, normed != "none")
-                layers["map8"] = nn.Unflatten(1, (outputs, side, side))
-            else:
-                layers[f"twice{side}"] = nn.Upsample(scale_factor=2)
-                conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-                layers[f"up{side}"] = normed_if(conv, normed != "none")
-            layers[f"norm{side}"] = nn.BatchNorm2d(outputs)
-            layers[f"relu{side}"] = nn.ReLU()
-            layers.update([blocks[side]] if side in blocks else [])
-            inputs = outputs
-        layers["twice"] = nn.Upsample(scale_factor=2)
-        layers["out"] = normed_if(nn.Conv2d(inputs, 3, 3, padding=1), normed == "all")
-        super().__init__(layers)
-
-    def forward(self, z: Tensor, labels: None = None) -> Tensor:
-        """Return images (B, 3, S, S) in (-1, 1), fp32, from noise (B, z_dim)."""
-        images: Tensor = super().forward(z)  # type: ignore[no-untyped-call]
-        return at_least_fp32(images).tanh()
-
-
-class Discriminator(nn.Sequential):
-    """Images to logits: a convolution of stride 2 a side, then the mean over positions."""
-
-    def __init__(
-        self,
-        model: ModelConfig,
-        image_size: int,
-        width: float,
-        *,
-        needs_double_backward: bool = False,
-    ) -> None:
-        channels = channels_by_side(image_size, width)
-        normed = model.spectral_norm.discriminator
-        blocks = blocks_by_side(
-            "discriminator", model, channels, needs_double_backward=needs_double_backward
-        )
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        inputs = 3
-        for side, outputs in sorted(channels.items(), reverse=True):
-            conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
-            layers[f"down{side}"] = normed_if(conv, normed != "none")
-            layers[f"relu{side}"] = nn.LeakyReLU(0.1)
-            layers.update([blocks[side]] if side in blocks else [])
-            inputs = outputs
-        layers["out"] = normed_if(nn.Conv2d(inputs, 1, 3, padding=1), normed == "all")
-        super().__init__(layers)
-        self.sees = model.discriminator_sees
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits (B,), fp32, of images (B, 3, S, S) in [-1, 1]: no sigmoid."""
-        return logits_of(self.sees, self._logits, images, labels)
-
-    def _logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        scores: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
-        return at_least_fp32(scores).mean(dim=(1, 2, 3))
+from sagan_bench.models.families._pyramid import Pyramid
 
 
 @FAMILIES.register("my-family")
-class MyFamily(Family):
+class MyFamily(Pyramid):
     """What configurations know: model.architecture = my-family."""
 
-    generator, discriminator = Generator, Discriminator
-    knows = ()  # of model.classes and model.layout, what it has room for
+    most = 8  # channels double as sides halve, up to so many widths
+    multiple = 1  # of which the channels of each map are one
+    norm = "batch"  # what G's layers normalise with, as blocks are told
 
-    def width_of_a_channel(self, image_size: int) -> float:
-        """Return the width that adds a channel to the widest map, the 8 x 8 one."""
-        return 16 / image_size
+    def up(self, inputs: int, outputs: int) -> nn.Module:
+        """Return what makes (B, outputs, 2H, 2W) of G's map, (B, inputs, H, W)."""
+        return nn.Sequential(
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
+
+    def down(self, inputs: int, outputs: int) -> nn.Module:
+        """Return what makes (B, outputs, H / 2, W / 2) of D's map, (B, inputs, H, W)."""
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.1))
+
+    # By default ``begin`` is a linear layer, ``paint`` and ``look`` are 1 x 1 convolutions to and
+    # from pixels, ``judge`` is a linear layer on the mean over positions, and ``mapping`` is none.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagan_bench.config.schema import RunSection, Section
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Extractor(ABC):
     """Width of ``layer``."""
     resize: ClassVar[str]
     """How it reads pixels.  Whoever changes that must change this: caches go by it too."""
-    weights_sha256: ClassVar[str]
-    """Of the file that holds its weights."""
+    weights_sha256: ClassVar[str] = hashlib.sha256().hexdigest()
+    """Of the file that holds its weights; of nothing, where there is none."""
     suffix: ClassVar[str | None] = None
     """What a figure's name ends in; None is its own name in brackets.
 
@@ -73,9 +74,16 @@ class Extractor(ABC):
 
     @classmethod
     def facts(cls) -> dict[str, str | int]:
-        """Return the fields of a protocol that it decides."""
+        """Return the fields of a protocol that it decides.
+
+        What a file of one's own computes is in its source, which counts as its weights do.
+        """
         names = ("layer", "isc_layer", "dimensions", "resize", "weights_sha256")
-        return {"extractor": cls.name, **{name: getattr(cls, name) for name in names}}
+        facts = {"extractor": cls.name, **{name: getattr(cls, name) for name in names}}
+        if source := extensions.source_of("EXTRACTORS", cls.name):
+            both = f"{facts['weights_sha256']} {source}"
+            facts["weights_sha256"] = hashlib.sha256(both.encode()).hexdigest()
+        return facts
 
     @classmethod
     def file_of(cls, run: RunSection) -> Path | None:
@@ -92,13 +100,15 @@ class Extractor(ABC):
         return True
 
     @classmethod
-    @abstractmethod
     def weights(cls, file: Path | None = None) -> Path:
         """Return the verified file of its weights, downloaded if they must be and can be.
+
+        One without weights returns no file, ``.``.
 
         Raises:
             UserError: they are missing or not the published ones.
         """
+        return Path()
 
     @classmethod
     def foresee(cls, file: Path | None = None) -> list[str]:

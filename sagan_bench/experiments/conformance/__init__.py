@@ -12,8 +12,10 @@ from contextlib import suppress
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.extensions import KINDS, Extension
 from sagan_bench.data.store import cache_root
-from sagan_bench.experiments.conformance._alone import BLOCK
+from sagan_bench.experiments.conformance._alone import ALONE
+from sagan_bench.experiments.conformance._calls import CALLS
 from sagan_bench.experiments.conformance._costs import SIDE, Costs, of_block
+from sagan_bench.experiments.conformance._extracting import EXTRACTOR
 from sagan_bench.experiments.conformance._families import FAMILY
 from sagan_bench.experiments.conformance._findings import (
     UNUSUAL,
@@ -28,7 +30,8 @@ from sagan_bench.experiments.conformance._kinds import KIND, widths
 from sagan_bench.experiments.conformance._losses import LOSS
 from sagan_bench.experiments.conformance._maps import MAPS
 from sagan_bench.experiments.conformance._measuring import METRIC, SOURCE
-from sagan_bench.experiments.conformance._parts import CHANNELS
+from sagan_bench.experiments.conformance._parts import CHANNELS, replaces
+from sagan_bench.experiments.conformance._places import PLACES
 from sagan_bench.runs.environment import installed
 
 __all__ = [
@@ -50,10 +53,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CHECKS: dict[str, Sequence[Check]] = {
-    "ATTENTION": (*BLOCK, *GRADIENTS, *MAPS, *KIND),
+    "ATTENTION": (*ALONE, *PLACES, *GRADIENTS, *MAPS, *CALLS, *KIND),
     "FAMILIES": FAMILY,
     "LOSSES": LOSS,
     "METRICS": METRIC,
+    "EXTRACTORS": EXTRACTOR,
     "SOURCES": SOURCE,
 }
 """The checks of a kind of component, by the name of its registry."""
@@ -83,6 +87,8 @@ def check_component(registry: str, name: str) -> Iterator[Finding]:
     checks = CHECKS[registry]
     if registry == "ATTENTION" and not getattr(subject.component, "has_block", True):
         checks = (widths,)
+    elif registry == "ATTENTION" and replaces(subject):
+        checks = [check for check in checks if check not in MAPS]
     yield from examined(subject, checks)
 
 

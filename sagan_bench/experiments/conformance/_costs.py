@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sagan_bench.experiments.conformance._findings import Subject
-from sagan_bench.experiments.conformance._parts import CHANNELS, block_of, features
+from sagan_bench.experiments.conformance._parts import block_of, fed
 from sagan_bench.models.layers import forward_flops
 
 SIDE = 16
@@ -28,7 +28,8 @@ def of_block(subject: Subject) -> Costs | None:
         return None
     try:
         with torch.random.fork_rng(devices=[]):
-            block, x = block_of(subject), features(CHANNELS, SIDE, images=1)
+            block = block_of(subject, side=SIDE)
+            x = fed(block, images=1)
             saved: dict[int, int] = {}
 
             def keep(tensor: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ from sagan_bench.core.names import closest
 UNUSUAL = {
     "softmax over queries": "the columns of its maps are distributions, not the rows",
     "null key": "its maps have more columns than the feature map has positions",
+    "no distribution": "what it sums values by are no distributions over positions",
+    "rows depend on each other": "what a position looks at depends on the queries of others",
+    "columns depend on each other": "how a position shares between two keys depends on a third",
+    "positions not seen": "positions = True, and permuted positions give permuted results",
+    "own position not seen": "a position's o does not depend on what stands there",
     "no gamma": "gamma does nothing in it",
     "batch statistics": "in training, an image's result depends on the others of its batch",
     "randomness": "in training, the same images give another result each time",
@@ -30,6 +35,7 @@ UNUSUAL = {
     "far is better": "a metric finds features far from the real ones better",
     "bounded logits": "D's logits stay within [-1, 1] whatever it is shown",
     "no spectral norm": "a layer has none where all layers of a network have it",
+    "unused": "it is told something at each call that it never uses",
 }
 """What a component may be if it says so in ``deliberate``: word -> what it means."""
 LONGEST = 300

@@ -7,21 +7,22 @@ import torch
 from torch import Tensor
 
 from sagan_bench.experiments.conformance._findings import Broken, Subject
-from sagan_bench.experiments.conformance._parts import block_of, features
+from sagan_bench.experiments.conformance._parts import block_of, fed
 from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.calls import extra_loss
 
 STEPS = (1e-8, 1e-5, 1e-3)
 """Of finite differences: the first crosses no kink of a ReLU, the last serves sums in fp32."""
 
 
 def gradients(subject: Subject) -> str:
-    """Every parameter of the block gets a gradient, and so does x."""
+    """Every parameter of the block gets its gradient, and so does x."""
     block = block_of(subject).train()
     unregistered(block)
     for _ in range(2):
-        x = features().requires_grad_()
-        y = block(x)
-        (y * torch.randn(y.shape)).sum().backward()
+        x = fed(block).requires_grad_()
+        y, extra = block(x), extra_loss(block)
+        ((y * torch.randn(y.shape)).sum() + (0 if extra is None else extra)).backward()
         if x.grad is None or not x.grad.isfinite().all():
             raise Broken("the gradient of x is missing or not finite")
     if names := without_gradient(block, subject.says("no gamma")):
@@ -37,9 +38,10 @@ def gradients(subject: Subject) -> str:
 def _require_true(subject: Subject) -> None:
     """Raise `Broken` where gradients are not those of finite differences, and not meant to be."""
     block = block_of(subject).double()
-    x = features(images=2).double()
-    coefficients = torch.randn(x.shape, dtype=x.dtype)
-    slope, differences = _slopes(block, lambda: (block(x).square() * coefficients).sum())
+    x = fed(block, images=2).double()
+    coefficients = torch.randn(block(x).shape, dtype=x.dtype)
+    x.requires_grad_()
+    slope, differences = _slopes(block, lambda: (block(x).square() * coefficients).sum(), x)
     if _agree(slope, differences) or subject.says("altered gradients"):
         return
     raise Broken(
@@ -79,12 +81,16 @@ def unregistered(block: Block) -> None:
                 )
 
 
-def _slopes(block: Block, function: Callable[[], Tensor]) -> tuple[float, list[float]]:
+def _slopes(
+    block: Block, function: Callable[[], Tensor], *inputs: Tensor
+) -> tuple[float, list[float]]:
     """Return the slope of a function in a direction of a block's parameters, and differences.
+
+    Inputs are moved with the parameters.
 
     The slope is by its gradient; the differences are over each of `STEPS`.
     """
-    weights = [weight for weight in block.parameters() if weight.requires_grad]
+    weights = [*(weight for weight in block.parameters() if weight.requires_grad), *inputs]
     direction = [torch.randn(weight.shape, dtype=weight.dtype) for weight in weights]
     gradients = torch.autograd.grad(function(), weights, allow_unused=True)
     pairs = zip(gradients, direction, strict=True)
@@ -106,8 +112,8 @@ def _agree(slope: float, differences: list[float]) -> bool:
 def double_backward(subject: Subject) -> str:
     """The gradient of a gradient penalty is that of finite differences, in fp64."""
     block = block_of(subject, double=True).double()
-    x = features(images=2).double()
-    coefficients = torch.randn(x.shape, dtype=x.dtype)
+    x = fed(block, images=2).double()
+    coefficients = torch.randn(block(x).shape, dtype=x.dtype)
 
     def penalty() -> Tensor:
         given = x.clone().requires_grad_()

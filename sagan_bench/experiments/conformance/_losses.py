@@ -23,6 +23,10 @@ def _logits() -> tuple[Tensor, Tensor]:
     return real.requires_grad_(), fake.requires_grad_()
 
 
+def _of_g(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
+    return loss.g_beside(real.detach(), fake) if loss.relative else loss.g(fake)
+
+
 def _scalar(value: Any, what: str) -> Tensor:
     if not isinstance(value, Tensor) or value.dim() or not value.isfinite():
         raise Broken(f"{what} is no finite scalar", "end with mean()")
@@ -33,7 +37,7 @@ def signs(subject: Subject) -> str:
     """D's loss falls where real logits rise and fake ones fall; G's where fake ones rise."""
     loss, (real, fake) = _loss(subject), _logits()
     d = torch.autograd.grad(_scalar(loss.d(real, fake), "d()"), (real, fake), allow_unused=True)
-    g = torch.autograd.grad(_scalar(loss.g(fake), "g()"), fake, allow_unused=True)
+    g = torch.autograd.grad(_scalar(_of_g(loss, real, fake), "g()"), fake, allow_unused=True)
     wanted = (("d", "real", -1), ("d", "fake", 1), ("g", "fake", -1))
     for (function, logits, way), slope in zip(wanted, (*d, *g), strict=True):
         if slope is None or not slope.isfinite().all() or way * float(slope.mean()) <= 0:
@@ -50,7 +54,7 @@ def mean(subject: Subject) -> str:
     loss, (real, fake) = _loss(subject), _logits()
     values = (
         ("d", loss.d(real, fake), loss.d(real.repeat(2), fake.repeat(2))),
-        ("g", loss.g(fake), loss.g(fake.repeat(2))),
+        ("g", _of_g(loss, real, fake), _of_g(loss, real.repeat(2), fake.repeat(2))),
     )
     for name, single, double in values:
         if not torch.isclose(single, double, rtol=1e-4):

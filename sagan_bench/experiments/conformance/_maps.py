@@ -4,222 +4,262 @@ A block with maps has modules ``query``, ``key`` and ``value``, the last layers 
 checks replace what they make by designed features.  What follows the sum may stand in ``out``.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from contextlib import ExitStack
+from math import isclose
 
 import torch
 from torch import Tensor, nn
 
 from sagan_bench.experiments.conformance._findings import Broken, Skipped, Subject, Unusual
+from sagan_bench.experiments.conformance._looking import (
+    POSITIONS,
+    Looking,
+    channel_dim,
+    summed,
+)
 from sagan_bench.experiments.conformance._parts import SIDE, block_of, features
 from sagan_bench.models.attention._blocks import Block
 
 TOLERANCE = 5e-3
 """Relative: maps may be rounded to half precision, and bugs are far beyond it."""
-POSITIONS = SIDE * SIDE
-
-
-def _with_maps(subject: Subject) -> tuple[Block, Tensor]:
-    """Return a block in fp64, and x that is constant on the cells that are pooled, if any.
-
-    Raises:
-        Skipped: it has no maps.
-        Broken: they are no (B, N, M).
-    """
-    block = block_of(subject, gamma=1.0).double()
-    x = 2 * features().double()  # so that maps are far from even
-    maps = block.maps(x)
-    if maps is None:
-        raise Skipped("it has no maps")
-    if maps.dim() != 3 or maps.shape[:2] != (len(x), POSITIONS):
-        raise Broken(
-            f"maps have the shape {tuple(maps.shape)}, not (B, N, M) = ({len(x)}, {POSITIONS}, M)",
-            "return the mean over heads; row j says where position j looks",
-        )
-    cell = _cell(maps.shape[2])
-    coarse = x[..., ::cell, ::cell]
-    return block, coarse.repeat_interleave(cell, 2).repeat_interleave(cell, 3)
-
-
-def _cell(columns: int) -> int:
-    """Return the side of the cells that are pooled; 1 where there are as many keys, or more.
-
-    Raises:
-        Broken: there are fewer, and not by whole cells.
-    """
-    if columns >= POSITIONS:
-        return 1
-    for cell in (2, 4, 8):
-        if columns * cell * cell == POSITIONS:
-            return cell
-    raise Broken(
-        f"maps of {POSITIONS} positions have {columns} columns, which are no pooled positions",
-        "return None from maps() if they say nothing of positions",
-    )
-
-
-def _modules(block: Block, *names: str) -> None:
-    """Raise `Broken` where a module of the convention is missing."""
-    missing = [name for name in names if not isinstance(getattr(block, name, None), nn.Module)]
-    if missing:
-        raise Broken(
-            f"it has maps, and no module {', '.join(missing)}: its axis, sign and scale cannot be "
-            "seen",
-            "call the layers that make queries, keys and values query, key and value, and what "
-            "follows the sum out; or return None from maps()",
-        )
-
-
-def _constant(block: Block, x: Tensor) -> bool:
-    """Return whether the maps do not depend on the images."""
-    maps, others = block.maps(x), block.maps(x.flip(0).roll(3, 2) * 2)
-    return maps is not None and others is not None and torch.allclose(maps, others)
-
-
-def _shaped(pattern: Tensor, like: Tensor) -> Tensor:
-    """Return a pattern (B, S, S, D) in the form that a layer gave: maps, or rows of positions."""
-    if like.dim() == 4:
-        return pattern[:, :: SIDE // like.shape[2], :: SIDE // like.shape[3]].permute(0, 3, 1, 2)
-    cell = _cell(like.shape[-2])
-    return pattern[:, ::cell, ::cell].flatten(1, 2)
-
-
-@contextmanager
-def _looking(block: Block, codes: Tensor) -> Iterator[None]:
-    """Have queries and keys be ``codes``, (B, S, S, K), again and again along the channels."""
-
-    def replaced(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        width = output.shape[1] if output.dim() == 4 else output.shape[-1]
-        pattern = codes[..., torch.arange(width) % codes.shape[-1]]
-        return _shaped(pattern, output).to(output.dtype)
-
-    handles = [
-        getattr(block, name).register_forward_hook(replaced) for name in ("query", "key")
-    ]  # fmt: skip
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-class _Fit(NamedTuple):
-    """How o is made of the maps: per channel, o = factor * (maps @ v) + constant."""
-
-    residual: float
-    """What is left, relative."""
-    factors: Tensor
-    """(V,)."""
-
-
-def _fit(block: Block, x: Tensor) -> _Fit:
-    """Fit o by the maps, with v the first channel of what ``value`` is given."""
-    seen: dict[str, Tensor] = {}
-
-    def value(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        given = inputs[0]
-        first = given[:, :1] if given.dim() == 4 else given[..., :1]
-        if given.dim() == output.dim() == 4:  # which strides may make smaller
-            first = first[
-                ..., :: given.shape[2] // output.shape[2], :: given.shape[3] // output.shape[3]
-            ]
-        seen["v"] = first.flatten(1)
-        return first.expand(output.shape)
-
-    def out(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen["o"] = inputs[0]
-
-    layer = getattr(block, "out", None)
-    handles = [block.value.register_forward_hook(value)]  # type: ignore[union-attr]
-    if isinstance(layer, nn.Module):
-        handles.append(layer.register_forward_pre_hook(out))
-    try:
-        o = block(x) - x if type(block).branch is Block.branch else block.branch(x)
-        o = seen.get("o", o)
-    finally:
-        for handle in handles:
-            handle.remove()
-    maps = block.maps(x)
-    assert maps is not None
-    return min(_fits(maps, seen.get("v", x[:, 0].flatten(1)), x, o), key=lambda fit: fit.residual)
-
-
-def _fits(maps: Tensor, v: Tensor, x: Tensor, o: Tensor) -> Iterator[_Fit]:
-    """Yield a fit with the positions as the first columns, and as the last."""
-    rows = o.expand(*o.shape[:2], *x.shape[2:]).flatten(2).mT if o.dim() == 4 else o
-    rows = rows.flatten(0, 1)
-    columns = min(maps.shape[2], POSITIONS)
-    if v.shape[1] != columns:  # a value of a mean is that of x; or they are pooled afterwards
-        cell = _cell(columns)
-        v = (v if v.shape[1] == POSITIONS else x[:, 0].flatten(1)).unflatten(1, (SIDE, SIDE))
-        v = v[:, ::cell, ::cell].flatten(1)
-    for start in {0, maps.shape[2] - columns}:
-        own, rest = maps[..., start : start + columns], maps.clone()
-        rest[..., start : start + columns] = 0
-        expected = (own @ v[..., None]).flatten(0, 1)
-        null = rest.sum(2, keepdim=True).flatten(0, 1)
-        basis = torch.cat([expected, torch.ones_like(expected), null], 1)
-        basis = basis if rest.any() else basis[:, :2]
-        factors = torch.linalg.lstsq(basis, rows, driver="gelsd").solution
-        left = (rows - basis @ factors).norm() / (rows - rows.mean(0)).norm().clamp_min(1e-12)
-        yield _Fit(float(left), factors[0])
-
-
-def _patterned() -> Tensor:
-    """Return codes (B, S, S, 2), (a, -a), with which all heads have the same map."""
-    a = torch.randn(3, SIDE // 2, SIDE // 2, 1, dtype=torch.float64)
-    a = a.repeat_interleave(2, 1).repeat_interleave(2, 2)
-    return torch.cat([a, -a], 3)
+LAYERS = ("query", "key", "value")
+MOVED = 1e-9
+"""Relative, in fp64: what a row is off that has not moved."""
+THE_SAME = 1e-3
+"""Relative: between factors of other weights that are constant."""
+PLACES = (0, 18, 44)
+"""Positions that are looked at more closely: the first of a cell where keys are pooled."""
 
 
 @torch.no_grad()
 def axis(subject: Subject) -> str:
     """Each row of the maps is a distribution, over keys; and o is maps times values."""
-    block, x = _with_maps(subject)
-    _modules(block, "value", *(() if _constant(block, x) else ("query", "key")))
-    maps = block.maps(x)
-    assert maps is not None
+    try:
+        looking = Looking(subject)
+    except Skipped:
+        return _of_alike_values(subject)
+    looking.require("value")
+    maps = looking.maps()
+    if maps.shape[2] > POSITIONS and not subject.says("null key"):
+        raise Unusual("null key", f"{maps.shape[2]} columns for {POSITIONS} positions")
+    rows_even = _require_distributions(subject, maps)
+    sums = summed(looking, maps)
+    gated = False
+    if sums.fit().residual > TOLERANCE:
+        _require_gate(looking)
+        gated = True
+    if not rows_even:
+        raise Unusual("softmax over queries")
+    gate = ", times what x says of each position" if gated else ""
+    return f"rows are distributions over keys, and o is maps times values{gate}"
+
+
+def _require_distributions(subject: Subject, maps: Tensor) -> bool:
+    """Return whether rows are distributions, and not columns.
+
+    Raises:
+        Broken: neither are.
+    """
+    if maps.isfinite().all() and subject.says("no distribution"):
+        return True
     if not maps.isfinite().all() or maps.min() < -TOLERANCE:
-        raise Broken("maps have entries that are negative or not finite", "return what softmax did")
-    sums = {"rows": maps.sum(2), "columns": maps.sum(1)}
-    even = {name: bool((s.std() / s.mean()).abs() < TOLERANCE) for name, s in sums.items()}
-    if not any(even.values()):
         raise Broken(
-            f"neither rows nor columns of the maps sum to the same: {float(sums['rows'].min()):.3g}"
-            f" to {float(sums['rows'].max()):.3g}",
+            "maps have entries that are negative or not finite",
+            "return what softmax did; if they are no distributions, declare "
+            "deliberate = ('no distribution',)",
+        )
+    rows, columns = maps.sum(2), maps.sum(1)
+    if not (_even(rows) or _even(columns)):
+        raise Broken(
+            f"neither rows nor columns of the maps sum to the same: {float(rows.min()):.3g} to "
+            f"{float(rows.max()):.3g}",
             "take the softmax over keys, the last dim",
         )
-    with nullcontext() if _constant(block, x) else _looking(block, _patterned()):
-        residual = _fit(block, x).residual
+    return _even(rows)
+
+
+def _even(sums: Tensor) -> bool:
+    """Return whether the sums of each head, (H, N), are all the same."""
+    return bool(((sums.std(1) / sums.mean(1)).abs() < TOLERANCE).all())
+
+
+def _require_gate(looking: Looking) -> None:
+    """Raise `Broken` unless o is the sum by the maps times what x says of each position.
+
+    What queries and keys say of each must be in the maps: with theirs as they were, and another x,
+    the factors must be others.
+    """
+    residual, factors = 0.0, list[Tensor]()
+    known = {}
+    if all(isinstance(looking.layer(name), nn.Module) for name in ("query", "key")):
+        known = dict.fromkeys(("query", "key"), _patterned())
+    with looking.making(**known):
+        for _ in range(2):
+            fit = summed(looking, looking.maps()).fit(by_position=True)
+            residual = max(fit.residual, residual)
+            factors.append(fit.factors)
+            looking.x = looking.on_cells(2 * features(images=1).to(looking.x))
     if residual > TOLERANCE:
         raise Broken(
-            "o is not the sum of values by the maps: with known queries, keys and values, "
-            f"{residual:.0%} of it is something else",
-            "o_j = sum over i of maps[j, i] value_i; what follows the sum belongs in a module out, "
-            "and layers that only make queries, keys and values in query, key and value",
+            f"o is not the sum of values by the maps: with known values, {residual:.0%} of it is "
+            "something else",
+            "o_j = sum over i of maps[j, i] value_i, keys of positions behind null keys; what "
+            "follows the sum belongs in a module out, and layers that only make queries, keys and "
+            "values in query, key and value; of heads of their own kinds return (B, heads, N, M)",
         )
-    if not even["rows"]:
-        raise Unusual("softmax over queries")
-    if maps.shape[2] > POSITIONS:
-        raise Unusual("null key", f"{maps.shape[2]} columns for {POSITIONS} positions")
-    return "rows are distributions over keys, and o is maps times values"
+    if torch.allclose(*factors, rtol=TOLERANCE):
+        raise Broken(
+            "o is the sum of values by the maps times a factor of each position",
+            "return the maps that values are summed by, after all that is done to them",
+        )
+
+
+def _patterned() -> Tensor:
+    """Return codes (S, S, 2), (a, -a), of cells of 4 x 4."""
+    a = torch.randn(SIDE // 4, SIDE // 4, 1, dtype=torch.float64)
+    a = a.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    return torch.cat([a, -a], 2)
+
+
+def _of_alike_values(subject: Subject) -> str:
+    """Where a block without maps has the three layers: alike values give an o that is constant.
+
+    Raises:
+        Skipped: it has not, or o is gated by x.
+        Unusual: o is not constant, though it is where queries and keys are alike too.
+    """
+    block = block_of(subject, gamma=1.0).double()
+    if not all(isinstance(getattr(block, name, None), nn.Module) for name in LAYERS):
+        raise Skipped("it has no maps, and not the layers query, key and value")
+    x, other = (features(images=1).double() for _ in range(2))
+    if _even_rows(_alike(block, x, "value")):
+        return "without maps: of values that are all alike, o is constant"
+    o, others = (_alike(block, each, *LAYERS) for each in (x, other))
+    if not _even_rows(o) and not torch.allclose(o, others, rtol=TOLERANCE):
+        raise Skipped("it has no maps, and o is gated by x")
+    raise Unusual("no distribution", "of values that are all alike, o is not constant")
+
+
+def _alike(block: Block, x: Tensor, *names: str) -> Tensor:
+    """Return o, or what ``out`` is given, (N, V), where layers make the same of all positions."""
+    seen = list[Tensor]()
+
+    def alike(layer: nn.Module, _inputs: object, made: Tensor) -> Tensor:
+        channels = channel_dim(layer, made)
+        constant = torch.linspace(-1, 2, made.shape[channels], dtype=made.dtype)
+        return constant.expand(made.movedim(channels, -1).shape).movedim(-1, channels)
+
+    def see(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].movedim(channel_dim(layer, inputs[0]), -1).flatten(0, -2))
+
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.callback(getattr(block, name).register_forward_hook(alike).remove)
+        if isinstance(out := getattr(block, "out", None), nn.Module):
+            hooks.callback(out.register_forward_pre_hook(see).remove)
+        o = (block(x) - x)[0].flatten(1).mT
+    return seen[0] if seen else o
+
+
+def _even_rows(rows: Tensor) -> bool:
+    return bool((rows - rows.mean(0)).norm() <= TOLERANCE * rows.norm())
+
+
+@torch.no_grad()
+def rows(subject: Subject) -> str:
+    """Another query of a position moves its row of the maps, and no other."""
+    looking = Looking(subject)
+    if looking.constant:
+        return "its maps do not depend on the images"
+    looking.need("query")
+    if looking.layer("query") is looking.layer("key"):
+        raise Skipped("its queries are its keys")
+    before = looking.maps()
+    if not _even(before.sum(2)) and not subject.says("no distribution"):
+        raise Skipped("the rows of its maps are no distributions")
+    for position in PLACES:
+        moved = _off(_with_another(looking, "query", position), before)
+        if moved == [position]:
+            continue
+        if len(moved) > 1 and subject.says("rows depend on each other"):
+            return "deliberate: rows depend on each other"
+        which = f"row {moved[0]}" if len(moved) == 1 else f"{len(moved) or 'no'} rows"
+        raise Broken(
+            f"another query of position {position} moves {which} of the maps",
+            "row j is that of query j alone: normalise queries over channels, take the softmax "
+            "over keys, and undo what order windows have; if rows are to depend on each other, "
+            "declare deliberate = ('rows depend on each other',)",
+        )
+    return "a position's query moves its own row"
+
+
+@torch.no_grad()
+def columns(subject: Subject) -> str:
+    """How a position shares between two keys does not depend on a third."""
+    looking = Looking(subject)
+    if looking.constant:
+        return "its maps do not depend on the images"
+    looking.need("query", "key", "value")
+    before = looking.maps()
+    if not _even(before.sum(2)) or subject.says("rows depend on each other"):
+        raise Skipped("the rows of its maps are no distributions of their own")
+    if len(before) > 1 or not summed(looking, before).same_for_all:
+        raise Skipped("its heads may share their maps")
+    for position in PLACES:
+        after = _with_another(looking, "key", position)
+        rows, columns = torch.arange(POSITIONS), torch.arange(before.shape[2])
+        cell = looking.keys()[position] + before.shape[2] - int(looking.keys().max()) - 1
+        shares = [maps[:, rows != position][..., columns != cell] for maps in (after, before)]
+        moved = _off(*(share / share.sum(2, keepdim=True) for share in shares), TOLERANCE)
+        if 2 * len(moved) > POSITIONS:  # of a mean of rows' and columns' maps a few do
+            raise Unusual("columns depend on each other")
+    return "a position's key moves its own column, and others alike"
+
+
+def _off(after: Tensor, before: Tensor, by: float = MOVED) -> list[int]:
+    """Return the rows of maps that have moved, by more than a share of the largest entry."""
+    off = (after - before).abs().amax((0, 2)) > by * before.amax()
+    return [int(row) for row in off.nonzero()]
+
+
+def _with_another(looking: Looking, name: str, position: int) -> Tensor:
+    """Return the maps with another query, or key, of a position.
+
+    Raises:
+        Skipped: none is that of this position alone.
+    """
+    pattern = torch.arange(POSITIONS).view(SIDE, SIDE, 1)
+
+    def other(layer: nn.Module, inputs: tuple[Tensor, ...], made: Tensor) -> Tensor:
+        its = looking.placed(pattern, layer, inputs[0], made).squeeze(-1) == position
+        if int(its.sum()) != 1 or (name == "query" and its.numel() != POSITIONS):
+            raise Skipped("its queries or keys are not those of each position")
+        made = made.clone()
+        rows = made.movedim(channel_dim(layer, made), -1)  # a view
+        rows[its] = 2 * torch.randn_like(rows[its])
+        return made
+
+    handle = looking.layer(name).register_forward_hook(other)
+    try:
+        return looking.maps()
+    finally:
+        handle.remove()
 
 
 @torch.no_grad()
 def sign(subject: Subject) -> str:
     """With query = key, orthogonal between quadrants, a position looks at its own more."""
-    block, x = _with_maps(subject)
-    if _constant(block, x):
+    looking = Looking(subject)
+    if looking.constant:
         return "its maps do not depend on the images"
-    _modules(block, "query", "key")
-    which = _quadrants(len(x))
-    codes = torch.eye(4, dtype=x.dtype)[which]
-    own, before = (_own_mass(block, x, which, c) for c in (codes, torch.zeros_like(codes)))
-    gains = [float((own - before)[which.flatten(1) == q].mean()) for q in range(4)]
+    looking.require("query", "key")
+    codes = torch.eye(4, dtype=looking.x.dtype)[_quadrants()]
+    own, before = (_own_mass(looking, code) for code in (codes, torch.zeros_like(codes)))
+    gains = [float((own - before)[_quadrants().flatten() == q].mean()) for q in range(4)]
     if max(gains) < TOLERANCE and min(gains) > -TOLERANCE:
         raise Broken(
-            "queries and keys do not change the maps", "make the maps of query(x) and key(x)"
+            "queries and keys do not change the maps",
+            "make the maps of query(x) and key(x), and take the softmax over keys, the last dim",
         )
     if min(gains) < TOLERANCE:
         raise Broken(
@@ -232,57 +272,55 @@ def sign(subject: Subject) -> str:
     return f"{mass:.2f} of the mass is on the own quadrant, {alike:.2f} where all are alike"
 
 
-def _quadrants(images: int) -> Tensor:
-    """Return the quadrant of each position, (B, S, S), 0 to 3."""
+def _quadrants() -> Tensor:
+    """Return the quadrant of each position, (S, S), 0 to 3."""
     half = torch.arange(SIDE) * 2 // SIDE
-    return (2 * half[:, None] + half).expand(images, SIDE, SIDE)
+    return 2 * half[:, None] + half
 
 
-def _own_mass(block: Block, x: Tensor, which: Tensor, codes: Tensor) -> Tensor:
-    """Return the share of each row, (B, N), that is on positions of its own quadrant."""
-    with _looking(block, codes):
-        maps = block.maps(x)
-    assert maps is not None
-    columns = min(maps.shape[2], POSITIONS)
-    cell = _cell(columns)
-    keys = which[:, ::cell, ::cell].flatten(1)
-    same = which.flatten(1)[..., None] == keys[:, None]
-    start = maps.shape[2] - columns
-    mass = [(maps[..., s : s + columns] * same).sum(2) for s in {0, start}]
-    return torch.stack(mass).amax(0) / maps.sum(2)
+def _own_mass(looking: Looking, codes: Tensor) -> Tensor:
+    """Return the share of each row, (N,), that is on positions of its own quadrant."""
+    with looking.making(query=codes, key=codes):
+        maps = looking.maps().mean(0)
+    which = _quadrants()
+    keys = which[:: looking.cell, :: looking.cell].flatten()
+    same = which.flatten()[:, None] == keys
+    return (maps[:, -len(keys) :] * same).sum(1) / maps.abs().sum(1)
 
 
 @torch.no_grad()
 def scale(subject: Subject) -> str:
     """No factor stands after the softmax, in the maps or in o; large products are no trouble."""
-    sums, factors = list[Tensor](), list[Tensor]()
+    draws = list[list[float]]()
     for _ in range(2):  # of other weights: a learned factor is another then
-        block, x = _with_maps(subject)
-        constant = _constant(block, x)
-        _modules(block, "value", *(() if constant else ("query", "key")))
-        maps = block.maps(x)
-        assert maps is not None
-        sums = [maps.sum(2), maps.sum(1)]
-        with nullcontext() if constant else _looking(block, _patterned()):
-            factors.append(_fit(block, x).factors)
-    total = float(min(sums, key=lambda s: float(s.std())).mean())
-    if abs(total - 1) > TOLERANCE:
+        looking = Looking(subject)
+        looking.need("value", *(() if looking.constant else ("query", "key")))
+        maps = looking.maps()
+        fit = summed(looking, maps).fit()
+        total = min((maps.sum(2), maps.sum(1)), key=lambda sums: float(sums.std())).mean()
+        factor = fit.factors.sum(0).mean() if fit.residual <= TOLERANCE else torch.ones(())
+        draws.append([float(total), float(factor)])
+    if not looking.constant:
+        codes = 100 * torch.eye(4, dtype=looking.x.dtype)[_quadrants()]
+        with looking.making(query=codes, key=codes):
+            if not looking.maps().isfinite().all():
+                raise Broken("large products overflow", "use softmax(), not exp()")
+    if subject.says("no distribution"):
+        return "deliberate: no distribution"
+    (total_is, factor_is), again = draws
+    if abs(total_is - 1) > TOLERANCE and isclose(total_is, again[0], rel_tol=THE_SAME):
         raise Broken(
-            f"distributions of the maps sum to {total:.4g}: a factor stands after the softmax",
+            f"distributions of the maps sum to {total_is:.4g}: a factor stands after the softmax, "
+            "or it is taken over another dim than keys",
             "multiply the products before it",
         )
-    first, second = factors
-    if torch.allclose(first, second) and not torch.allclose(first, torch.ones_like(first)):
+    if abs(factor_is - 1) > TOLERANCE and isclose(factor_is, again[1], rel_tol=THE_SAME):
         raise Broken(
-            f"o is {float(first.mean()):.4g} times the sum of values by the maps: a factor "
-            "stands after the softmax",
+            f"o is {factor_is:.4g} times the sum of values by the maps: a factor stands after the "
+            "softmax",
             "multiply the products before it; a learned factor may stand in a module out",
         )
-    if not constant:
-        with _looking(block, 100 * torch.eye(4, dtype=x.dtype)[_quadrants(len(x))]):
-            if (large := block.maps(x)) is not None and not large.isfinite().all():
-                raise Broken("large products overflow", "use softmax(), not exp()")
     return "distributions sum to 1, and no factor stands after the softmax"
 
 
-MAPS = (axis, sign, scale)
+MAPS = (axis, rows, columns, sign, scale)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.registry import EXTRACTORS
+from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.sources._base import Source
 from sagan_bench.evaluation.features import Features
@@ -48,6 +48,8 @@ def facts(subject: Subject) -> str:
             f"its extractor {metric.extractor!r} is not known here",
             "register it in the same file, or name another",
         )
+    if metric.default and metric.name in METRICS.own:
+        raise Broken("default = True is for metrics that all have", "leave it out, and name it")
     return f"{metric.better} is better"
 
 

@@ -14,6 +14,7 @@ from sagan_bench.experiments.conformance._findings import Broken, Unusual
 from sagan_bench.experiments.conformance._gradients import without_gradient
 from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.build import Networks, attention_blocks
+from sagan_bench.models.calls import extra_loss
 from sagan_bench.training.draws import step_noise
 from sagan_bench.training.loop import Recipe, TrainState
 
@@ -57,6 +58,7 @@ def after_a_step(config: RunConfig) -> TrainState:
     """Return what one step of training makes of new networks."""
     state = TrainState(config, torch.device("cpu"))
     noise, recipe = step_noise(config, SINGLE_PROCESS, 1), Recipe(config, state)
+    state.begin(1)
     recipe.update_d(real_images(), noise.critic[0], labels(config))
     recipe.update_g(noise.generator)
     return state
@@ -69,10 +71,16 @@ def descend(networks: Networks, config: RunConfig) -> None:
     """
     classes = labels(config)
     fake = networks.generator(torch.randn(IMAGES, config.model.z_dim), classes)
-    softplus(-networks.discriminator(fake, classes)).mean().backward()
+    _with_extra(networks.generator, softplus(-networks.discriminator(fake, classes)).mean())
     networks.discriminator.zero_grad()
     real, fake = (networks.discriminator(x, classes) for x in (real_images(), fake.detach()))
-    (softplus(-real).mean() + softplus(fake).mean()).backward()
+    _with_extra(networks.discriminator, softplus(-real).mean() + softplus(fake).mean())
+
+
+def _with_extra(network: nn.Module, loss: Tensor) -> None:
+    """Leave gradients of a loss and of what blocks add to it."""
+    extra = extra_loss(network)
+    (loss if extra is None else loss + extra).backward()
 
 
 def outermost(network: nn.Module) -> dict[str, Block]:
@@ -83,6 +91,10 @@ def outermost(network: nn.Module) -> dict[str, Block]:
         for name, block in blocks.items()
         if not any(name.startswith(f"{other}.") for other in blocks)
     }
+
+
+def _with_gamma(network: nn.Module) -> dict[str, Block]:
+    return {name: block for name, block in outermost(network).items() if block.has_gamma}
 
 
 def sides_of_blocks(network: nn.Module, *inputs: Tensor | None) -> list[int]:
@@ -114,7 +126,7 @@ def require_at(config: RunConfig, networks: Networks) -> None:
             raise Broken(
                 f"model.attention.{name} = {wanted}: {config.model.architecture}'s {name} has "
                 f"blocks at {met}",
-                "put blocks_by_side()'s block behind the only map of its side, and refuse others",
+                "put there what Places.at() returns for the only map of a side, and refuse others",
             )
 
 
@@ -122,7 +134,7 @@ def require_reached(config: RunConfig, networks: Networks) -> None:
     """Raise `Broken` where the result of a network does not depend on the gamma of a block."""
     for name, inputs in inputs_of(config).items():
         network = getattr(networks, name).eval()
-        for at, block in outermost(network).items():
+        for at, block in _with_gamma(network).items():
             results = []
             for gamma in (0.0, 2.0):
                 with torch.no_grad():
@@ -142,9 +154,10 @@ def require_gradients(config: RunConfig, networks: Networks, *, no_gamma: bool =
         blocks = outermost(network)
         fine = {f"{at}.gamma" for at in blocks} if no_gamma else set()
         if lost := [at for at in without_gradient(network) if at not in fine]:
+            more = f" and {len(lost) - 4} more" if lost[4:] else ""
             raise Broken(
                 f"in the {name} ({config.model.architecture}) no gradient reaches "
-                f"{', '.join(lost[:4])}",
+                f"{', '.join(lost[:4])}{more}",
                 "look for detach(), .data or a layer whose result is not used",
             )
 
@@ -152,11 +165,11 @@ def require_gradients(config: RunConfig, networks: Networks, *, no_gamma: bool =
 def require_begun(config: RunConfig, networks: Networks) -> None:
     """Raise `Broken` where a gamma at 0 gets no gradient within a network."""
     for network in networks:
-        for block in outermost(network).values():
+        for block in _with_gamma(network).values():
             block.gamma.detach().fill_(0.0)
     descend(networks, config)
     for name, network in networks._asdict().items():
-        for at, block in outermost(network).items():
+        for at, block in _with_gamma(network).items():
             if block.gamma.grad is None or not block.gamma.grad.any():
                 raise Broken(f"in the {name} gamma of {at} gets no gradient at 0")
 
@@ -179,8 +192,8 @@ def require_norms(network: nn.Module) -> None:
         if is_normed and not NORMS[0] < norm < NORMS[1]:
             raise Broken(f"the spectral norm of {name} is {norm:.3g}, not about 1")
     if bare := [name for name, is_normed, _ in layers if not is_normed]:
+        more = f" and {len(bare) - 4} more" if bare[4:] else ""
         raise Unusual(
             "no spectral norm",
-            f"{', '.join(bare[:4])} has no spectral norm where all layers have it: only Conv2d "
-            "that are direct children of a block are given it",
+            f"{', '.join(bare[:4])}{more}: no spectral norm, where all layers of networks have it",
         )

@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
-from sagan_bench.config.layers import Resolved, assemble, decide
+from sagan_bench.config.belonging import has, refuse_untaken
+from sagan_bench.config.layers import Resolved, decide, of_experiment
 from sagan_bench.config.naming import SIDES, refuse_misnamed
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.config.variants import presets, variant_settings
@@ -62,6 +63,8 @@ class Tuning(Experiment):
     ``searches`` of each variant are independent; search k has the same seeds for every variant.
     """
 
+    GROWS: ClassVar[tuple[str, ...]] = ("own.",)
+
     preset: str
     variants: tuple[str, ...] = Field(min_length=1)
     searches: int = Field(1, ge=1, le=MOST_SEARCHES)
@@ -80,7 +83,7 @@ class Tuning(Experiment):
                 f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
             )
         for variant in self.variants:
-            variant_settings(variant)
+            _refuse_unknown(variant)
         if len(set(self.variants)) < len(self.variants):
             raise UserError(f"--variants {','.join(self.variants)}: one is there twice")
         for objective in self.objectives:
@@ -178,14 +181,13 @@ class Tuning(Experiment):
             "run.eval_every": self.eval_every if watched else "none",
             "run.eval_metrics": "rule" if by_rule else "all",
         }
-        return assemble(
+        return of_experiment(
             self.preset,
             variant,
             (f"space {self.space.name}", self.fixed),
             ("tune", scored),
             ("the trial", params or {}),
-            (f"variant {variant}", variant_settings(variant)),
-            ("the cell", {"seed": seed}),
+            seed=seed,
         )
 
     def config(self, variant: str, seed: int, host: Host, **rest: Any) -> RunConfig:
@@ -202,7 +204,7 @@ class Tuning(Experiment):
     @property
     def definition(self) -> dict[str, Any]:
         """What it searches and decides by; variants and searches may be added."""
-        fixed = self.model_dump(mode="json", exclude={"variants", "searches"})
+        fixed = self.model_dump(mode="json", exclude={"variants", "searches", "own"}) | self.hashes
         for parameter in fixed["space"]["parameters"].values():
             del parameter["why"]  # words
         del fixed["space"]["says"], fixed["space"]["presets"]
@@ -214,6 +216,7 @@ class Tuning(Experiment):
             "variants": tuple(dict.fromkeys((*self.variants, *requested.variants))),
             "searches": max(self.searches, requested.searches),
             "settings": self.settings | requested.settings,  # a path may have moved
+            "own": self.own | requested.own,
         }
         return Tuning.model_validate(self.model_dump() | more)
 
@@ -226,8 +229,11 @@ class Tuning(Experiment):
         )
         origins |= dict.fromkeys(self.settings, "--set")
         meant = {*SIDES} & (self.space.measure(kind).set.keys() - self.settings.keys())
-        for variant in self.variants:
-            refuse_misnamed(self.requested(variant, 0).config, origins, meant)
+        configs = [self.requested(variant, 0).config for variant in self.variants]
+        for config in configs:
+            refuse_misnamed(config, origins, meant)
+        searched = [*self.fixed, *self.space.parameters]
+        refuse_untaken(searched, configs, f"space {self.space.name}")
 
     def refuse_pruner(self, trials: int) -> None:
         """Refuse a pruner that could not work.  Raises `UserError`: which, and what would."""
@@ -251,6 +257,16 @@ def hyperband_brackets(budget: int, factor: int = 3) -> int:
     while factor**brackets <= budget:
         brackets += 1
     return brackets
+
+
+def _refuse_unknown(variant: str) -> None:
+    try:
+        variant_settings(variant)
+    except UserError as error:
+        raise UserError(
+            f"{error}; a variant of a study's own, [variant.NAME], is not tuned: tune one that is "
+            "shipped, with its values by --set"
+        ) from error
 
 
 class TuningManifest(Manifest):
@@ -311,7 +327,12 @@ def exported(
     }
     sizes = [key for key in tuning.settings if key in SCORED_SIZES]
     own = {"run.steps", *sizes, *variant_settings(variant)}
-    settings = {key: value for key, value in {**lasting, **params}.items() if key not in own}
+    config = tuning.requested(variant, 0).config
+    settings = {
+        key: value
+        for key, value in {**lasting, **params}.items()
+        if key not in own and has(config, key)
+    }
     if sizes:
         names = ", ".join(key.rpartition(".")[2] for key in sizes)
         remarks = [*remarks, f"Scored as the preset says: the search's {names} are left out."]

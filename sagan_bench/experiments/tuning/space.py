@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sagan_bench.analysis.question import Measure, Settings
-from sagan_bench.config.layers import is_setting, value_of
+from sagan_bench.config.belonging import has, is_setting, value_of
+from sagan_bench.config.options import in_full
 from sagan_bench.config.schema import MOST_WHOLE, RunConfig, Section, field_types
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import ATTENTION
-from sagan_bench.core.stored import load_toml, shortened
-from sagan_bench.experiments.study import file_of, flattened, validated
+from sagan_bench.core.stored import load_toml, shortened, table_of
+from sagan_bench.experiments.written import file_of, flattened, validated
 
 if TYPE_CHECKING:
     import optuna
@@ -150,7 +151,9 @@ class Space(Section):
         return {
             key: parameter
             for key, parameter in self.parameters.items()
-            if key not in own and (blocks or not key.startswith("model.attention."))
+            if key not in own
+            and (blocks or not key.startswith("model.attention."))
+            and has(config, key)
         }
 
     def own_values(self, parameters: Mapping[str, Parameter], config: RunConfig) -> Settings:
@@ -193,4 +196,6 @@ def load(space: str) -> Space:
     """
     file = file_of("space", space, spaces())
     written = flattened(load_toml(file), file, "budget")
+    named = table_of(written.get("parameters", {}), f"{file}: parameters")
+    written["parameters"] = {in_full(key): value for key, value in named.items()}
     return validated(Space, file, {"name": file.stem, **written})

@@ -5,35 +5,107 @@ Shapes: B images, C channels, N = H * W positions that look, M that are looked a
 pooled), D = C / 8 query and key channels, V value channels.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from sagan_bench.config.schema import AttentionConfig
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
 from sagan_bench.models.attention._paths import attend, attention_maps
+from sagan_bench.models.placed import Site
+
+WORDS = ("z", "labels", "step")
+"""What a block may be told: see `Call`."""
+
+
+class Call(NamedTuple):
+    """What a network knows while it runs, as far as a kind ``knows`` it; else None."""
+
+    z: Tensor | None = None
+    """G's noise, (B, z_dim)."""
+    labels: Tensor | None = None
+    """Classes, (B,) int64, one for each map that comes in."""
+    step: Tensor | None = None
+    """The generator update that is being made, from 1, a number; afterwards the last one made."""
+    steps: int | None = None
+    """Of how many: the run's."""
+
+    def of_image(self, index: int) -> "Call":
+        """Return what is known of one image."""
+        z, labels = (
+            None if each is None else each[index : index + 1] for each in (self.z, self.labels)
+        )
+        return self._replace(z=z, labels=labels)
 
 
 class Block(nn.Module):
     """A block y = x + gamma * o(x) (SAGAN, section 3); at gamma = 0, the usual start, y = x.
 
+    One that has a ``forward`` of its own may be without gamma, which then is constant at 1.
+
     Args:
-        config: what gamma is at the start, and whether it is trained.
+        config: what gamma is at the start, and whether it is trained; none is without gamma.
     """
 
     gamma: Tensor
+    site: Site | None = None
+    """Where it stands; none outside a network, and within another block."""
+    knows: tuple[str, ...] = ()
+    """Of `Call`, what it is told."""
+    replaces: bool = False
+    """Whether it stands instead of a layer, not after it."""
+    steps: int = 1
+    """Of the run."""
 
-    def __init__(self, config: AttentionConfig) -> None:
+    def __init__(self, config: AttentionConfig | None = None) -> None:
         super().__init__()
-        self.gamma_init = config.gamma_init
+        self.heard: Call | None = None
+        self.has_gamma = config is not None
+        self.gamma_init = config.gamma_init if config else 1.0
         gamma = torch.empty(1)
-        if config.gamma_learned:
+        if config and config.gamma_learned:
             self.gamma = nn.Parameter(gamma)
         else:  # a buffer: G's step freezes D's parameters and then releases all of them
-            self.register_buffer("gamma", gamma)
+            self.register_buffer("gamma", gamma, persistent=self.has_gamma)
         self.reset_parameters()
 
+    def stand_at(self, site: Site, knows: tuple[str, ...] = (), *, replaces: bool = False) -> None:
+        """Take a place in a network, there to be told what the block's kind ``knows``.
+
+        The step is a part of the state: averaged and stored weights know which they are of.
+
+        Raises:
+            UserError: it wants to know what no network does.
+        """
+        for word in knows:
+            if word not in WORDS:
+                raise UserError(f"knows: {word!r} is no word of {WORDS}; {closest(word, WORDS)}")
+        self.site, self.knows, self.replaces = site, tuple(knows), replaces
+        if "step" in knows:
+            self.register_buffer("run_step", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def call(self) -> Call:
+        """What the network knows now.  Raises `UserError` while none runs."""
+        if self.heard is None:
+            raise UserError(
+                f"{type(self).__name__} reads self.call while no network runs, or its kind "
+                "declares no knows = ('z', 'labels', 'step'); what is computed again for the "
+                "backward pass is handed what it needs as an argument"
+            )
+        return self.heard
+
+    def hear(self, call: Call | None) -> None:
+        """Have ``call`` be what the network knows now; None while none runs."""
+        self.heard = call
+
     def reset_parameters(self) -> None:
-        """Set gamma to its value at the start."""
+        """Set gamma to its value at the start, and the step to 0."""
         nn.init.constant_(self.gamma, self.gamma_init)
+        if "run_step" in self._buffers:
+            nn.init.zeros_(self.get_buffer("run_step"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y = x + gamma * o.  x, y: (B, C, H, W) float, of one dtype and memory format."""
@@ -43,6 +115,13 @@ class Block(nn.Module):
     def branch(self, x: Tensor) -> Tensor:
         """Return o, in the shape of x or one that broadcasts to it."""
         raise NotImplementedError
+
+    def extra_loss(self) -> Tensor | None:
+        """Return what is added to its network's loss, of what the last ``forward`` left; a scalar.
+
+        A mean over images: micro-batches are averaged.  None adds nothing.
+        """
+        return None
 
     def maps(self, x: Tensor) -> Tensor | None:
         """Return beta, (B, N, M), or none where the block has no maps.

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
+from sagan_bench.models.placed import Site
 
 if TYPE_CHECKING:
     from sagan_bench.models.attention._blocks import Block
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 class Uniform(Attention):
     """Self-attention with constant maps: every position sees the mean of all."""
 
-    def block(self, channels: int, *, bias: bool = True, **_: bool) -> "Block":
-        """Return the block for maps of C channels."""
+    def block(self, site: Site) -> "Block":
+        """Return the block for a site."""
         from sagan_bench.models.attention._blocks import UniformAttention
 
-        return UniformAttention(channels, self.config, bias=bias)
+        return UniformAttention(site.channels, self.config, bias=site.bias)

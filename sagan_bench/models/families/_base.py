@@ -1,6 +1,6 @@
 """What a family of networks is asked for."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from sagan_bench.config.component import Component
 from sagan_bench.config.schema import ModelConfig, SpectralNormConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import FAMILIES
+from sagan_bench.models.calls import connect
 from sagan_bench.models.layers import forward_flops
 
 NO_SPECTRAL_NORM = SpectralNormConfig(generator="none", discriminator="none")
@@ -47,9 +48,21 @@ class Family(Component, ABC):
             self.config, image_size, width_d, needs_double_backward=needs_double_backward
         )
 
-    @abstractmethod
+    def connected(
+        self, image_size: int, widths: tuple[float, float], *, needs_double_backward: bool = False
+    ) -> tuple[nn.Module, nn.Module]:
+        """Return `networks`, which tell their blocks what those want to know of each call."""
+        networks = self.networks(image_size, widths, needs_double_backward=needs_double_backward)
+        for network in networks:
+            connect(network)
+        return networks
+
     def width_of_a_channel(self, image_size: int) -> float:
-        """Return the width that adds a channel to the map of most channels, in G and D alike."""
+        """Return the width that adds a channel to the map of most channels, in G and D alike.
+
+        Where less adds none, a smaller width is only slower to search by.
+        """
+        return 1 / 16
 
     def refuse_unknown(self) -> None:
         """Raise `UserError` if a setting has a value that the family has no room for."""
@@ -68,11 +81,22 @@ class Family(Component, ABC):
         Raises:
             UserError: as `networks`.
         """
+        generator, discriminator = self._plain(image_size, width)
+        with torch.device("meta"):
+            z, images, labels = self.inputs(image_size)
+            return forward_flops(generator, z, labels), forward_flops(discriminator, images, labels)
+
+    def parameters(self, image_size: int, width: float) -> tuple[int, int]:
+        """Return the parameters of G and D.  Raises as `networks`."""
+        generator, discriminator = self._plain(image_size, width)
+        counts = (sum(w.numel() for w in net.parameters()) for net in (generator, discriminator))
+        return next(counts), next(counts)
+
+    def _plain(self, image_size: int, width: float) -> tuple[nn.Module, nn.Module]:
+        """Return G and D of one width without spectral norms, on the meta device."""
         plain = type(self)(self.config.model_copy(update={"spectral_norm": NO_SPECTRAL_NORM}))
         with torch.device("meta"):
-            generator, discriminator = plain.networks(image_size, (width, width))
-            z, images, labels = plain.inputs(image_size)
-            return forward_flops(generator, z, labels), forward_flops(discriminator, images, labels)
+            return plain.connected(image_size, (width, width))
 
     def inputs(self, image_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Return the shape of a batch of a single image: noise, images, and labels if any."""

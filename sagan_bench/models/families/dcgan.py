@@ -13,7 +13,7 @@ from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import at_least_fp32, logits_of
-from sagan_bench.models.placement import blocks_by_side, normed_if
+from sagan_bench.models.placement import Places, norm_layers
 
 LEAK = 0.1
 """Negative slope of D's leaky ReLU, the seed project's."""
@@ -37,7 +37,7 @@ class Generator(nn.Sequential):
 
     ``up4`` makes a 4 x 4 map, each further ``upN`` (transposed convolution 4 x 4 stride 2,
     BatchNorm, ReLU) doubles the side to N, ``attentionN`` (or what stands in its place)
-    follows ``upN`` where asked for, and ``out`` makes the image.
+    follows ``upN`` where asked for, or stands instead of it, and ``out`` makes the image.
 
     Args:
         model: all but its width.
@@ -46,24 +46,26 @@ class Generator(nn.Sequential):
     """
 
     def __init__(self, model: ModelConfig, image_size: int, width: float) -> None:
-        normed, channels = model.spectral_norm.generator, channels_by_side(image_size, width)
-        blocks = blocks_by_side("generator", model, channels)
+        channels = channels_by_side(image_size, width)
+        places = Places("generator", model, channels, norm="batch")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = model.z_dim
         for side, outputs in channels.items():
             stretch = {"stride": 1, "padding": 0} if side == 4 else {"stride": 2, "padding": 1}
             conv = nn.ConvTranspose2d(inputs, outputs, 4, **stretch)  # type: ignore[arg-type]
-            layers[f"up{side}"] = nn.Sequential(
+            up = nn.Sequential(
                 OrderedDict(
-                    conv=normed_if(conv, normed != "none"),
+                    conv=conv,
                     norm=nn.BatchNorm2d(outputs),
                     relu=nn.ReLU(inplace=True),
                 )
             )
-            layers.update([blocks[side]] if side in blocks else [])
+            came = None if side == 4 else (inputs, side // 2)
+            layers.update(places.at(side, {f"up{side}": up}, came))
             inputs = outputs
-        layers["out"] = normed_if(nn.ConvTranspose2d(inputs, 3, 4, 2, 1), normed == "all")
+        layers["out"] = nn.ConvTranspose2d(inputs, 3, 4, 2, 1)
         super().__init__(layers)
+        norm_layers(self, model.spectral_norm.generator)
 
     def forward(self, z: Tensor, labels: None = None) -> Tensor:
         """Return images (B, 3, S, S), float in (-1, 1), from noise (B, z_dim)."""
@@ -96,25 +98,30 @@ class Discriminator(nn.Sequential):
         *,
         needs_double_backward: bool = False,
     ) -> None:
-        normed, channels = model.spectral_norm.discriminator, channels_by_side(image_size, width)
-        blocks = blocks_by_side(
-            "discriminator", model, channels, needs_double_backward=needs_double_backward
+        channels = channels_by_side(image_size, width)
+        places = Places(
+            "discriminator",
+            model,
+            channels,
+            norm="none",
+            needs_double_backward=needs_double_backward,
         )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 3
         for side, outputs in sorted(channels.items(), reverse=True):
-            layers[f"down{side}"] = nn.Sequential(
+            down = nn.Sequential(
                 OrderedDict(
-                    conv=normed_if(nn.Conv2d(inputs, outputs, 4, 2, 1), normed != "none"),
+                    conv=nn.Conv2d(inputs, outputs, 4, 2, 1),
                     relu=nn.LeakyReLU(LEAK, inplace=True),
                 )
             )
-            layers.update([blocks[side]] if side in blocks else [])
+            layers.update(places.at(side, {f"down{side}": down}, (inputs, 2 * side)))
             inputs = outputs
         # A half ends as 4 x 2, and the kernel is 4 x 4.
         beside = (0, 1) if model.discriminator_sees == "halves" else 0
-        layers["out"] = normed_if(nn.Conv2d(inputs, 1, 4, padding=beside), normed == "all")
+        layers["out"] = nn.Conv2d(inputs, 1, 4, padding=beside)
         super().__init__(layers)
+        norm_layers(self, model.spectral_norm.discriminator)
         self.sees = model.discriminator_sees
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ limit, and is not iterated by an evaluation, nor in D by G's step.
 """
 
 import operator
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Literal
 
@@ -24,7 +25,7 @@ from sagan_bench.models.layers import (
     logits_of,
     no_autocast,
 )
-from sagan_bench.models.placement import blocks_by_side, normed_if
+from sagan_bench.models.placement import Places, norm_layers
 
 MOST = 16
 """The most channels of a map in a pyramid, in widths."""
@@ -77,16 +78,15 @@ class Up(nn.Module):
         inputs: channels in.
         outputs: channels out, and between the convolutions.
         classes: of the norms; 0 for BatchNorm without classes.
-        normed: whether convolutions have spectral norm.
     """
 
-    def __init__(self, inputs: int, outputs: int, classes: int, normed: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, classes: int) -> None:
         super().__init__()
         self.norm1 = _batchnorm(inputs, classes)
-        self.conv1 = normed_if(nn.Conv2d(inputs, outputs, 3, padding=1), normed)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.norm2 = _batchnorm(outputs, classes)
-        self.conv2 = normed_if(nn.Conv2d(outputs, outputs, 3, padding=1), normed)
-        self.shortcut = normed_if(nn.Conv2d(inputs, outputs, 1), normed)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, labels: Tensor | None = None, *mix: Tensor) -> Tensor:
         """Return (B, outputs, 2H, 2W) from x, (B, inputs, H, W), and labels (B,) if conditional.
@@ -106,20 +106,16 @@ class Down(nn.Module):
         inputs: channels in.
         outputs: channels out, and between the convolutions.
         stride: 2 halves the side; 1 leaves it, and has no pooling.
-        normed: whether convolutions have spectral norm.
         first: x is an image, which no ReLU comes before.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, normed: bool, first: bool = False
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 2, first: bool = False) -> None:
         super().__init__()
         self.first = first
-        self.conv1 = normed_if(nn.Conv2d(inputs, outputs, 3, padding=1), normed)
-        self.conv2 = normed_if(nn.Conv2d(outputs, outputs, 3, padding=1), normed)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         changes = stride > 1 or inputs != outputs
-        convolution = normed_if(nn.Conv2d(inputs, outputs, 1), normed) if changes else None
-        self.shortcut = convolution or nn.Identity()
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if changes else nn.Identity()
         self.pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,25 +140,26 @@ class Generator(nn.Module):
 
     def __init__(self, model: ModelConfig, image_size: int, width: float) -> None:
         super().__init__()
-        normed = model.spectral_norm.generator
         channels = generator_channels(image_size, width, model.layout)
-        blocks = blocks_by_side("generator", model, channels, bias=False)
-        hidden = normed != "none"
+        norm = "conditional batch" if model.classes else "batch"
+        places = Places("generator", model, channels, norm=norm, bias=False)
         inputs, self.blocks = channels[FIRST_SIDE], list[str]()
         for side, outputs in channels.items():
             if side == FIRST_SIDE:
-                self.up4 = normed_if(nn.Linear(model.z_dim, outputs * side * side), hidden)
+                self.up4 = nn.Linear(model.z_dim, outputs * side * side)
+                self._follow(places.at(side, {}))
             else:
-                self._follow(f"up{side}", Up(inputs, outputs, model.classes, hidden))
-            if side in blocks:
-                self._follow(*blocks[side])
+                up = Up(inputs, outputs, model.classes)
+                self._follow(places.at(side, {f"up{side}": up}, (inputs, side // 2)))
             inputs = outputs
         self.norm = nn.BatchNorm2d(inputs)
-        self.out = normed_if(nn.Conv2d(inputs, 3, 3, padding=1), normed == "all")
+        self.out = nn.Conv2d(inputs, 3, 3, padding=1)
+        norm_layers(self, model.spectral_norm.generator)
 
-    def _follow(self, name: str, module: nn.Module) -> None:
-        self.add_module(name, module)
-        self.blocks.append(name)
+    def _follow(self, modules: Mapping[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            self.add_module(name, module)
+            self.blocks.append(name)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, *mix: Tensor) -> Tensor:
         """Return images (B, 3, S, S), float in (-1, 1), from z (B, z_dim) and labels (B,).
@@ -203,14 +200,15 @@ class Discriminator(nn.Module):
         needs_double_backward: bool = False,
     ) -> None:
         super().__init__()
-        self.sees, normed = model.discriminator_sees, model.spectral_norm.discriminator
+        self.sees = model.discriminator_sees
         steps = strides(image_size, model.layout)
         channels = discriminator_channels(image_size, width, model.layout)
         layout = list(zip(_sides(image_size, steps), channels, steps, strict=True))
-        blocks = blocks_by_side(
+        places = Places(
             "discriminator",
             model,
             {side: outputs for side, outputs, stride in layout if stride > 1},
+            norm="none",
             bias=False,
             needs_double_backward=needs_double_backward,
         )
@@ -218,17 +216,19 @@ class Discriminator(nn.Module):
         for side, outputs, stride in layout:
             name = f"down{side}" if stride > 1 else f"stay{side}"
             name = f"{name}_2" if name in self.blocks else name
-            self._follow(name, Down(inputs, outputs, stride, normed != "none", inputs == 3))
-            if stride > 1 and side in blocks:
-                self._follow(*blocks[side])
+            down = {name: Down(inputs, outputs, stride, inputs == 3)}
+            halves = stride > 1  # else another layer of its side is behind it
+            self._follow(places.at(side, down, (inputs, stride * side)) if halves else down)
             inputs = outputs
-        self.out = normed_if(nn.Linear(inputs, 1), normed == "all")
+        self.out = nn.Linear(inputs, 1)
         if model.classes:
-            self.embed = normed_if(nn.Embedding(model.classes, inputs), normed == "all")
+            self.embed = nn.Embedding(model.classes, inputs)
+        norm_layers(self, model.spectral_norm.discriminator, last=("out", "embed"))
 
-    def _follow(self, name: str, module: nn.Module) -> None:
-        self.add_module(name, module)
-        self.blocks.append(name)
+    def _follow(self, modules: Mapping[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            self.add_module(name, module)
+            self.blocks.append(name)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return real-or-fake logits (B,), float, from images (B, 3, S, S) and labels (B,)."""

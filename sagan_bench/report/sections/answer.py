@@ -49,7 +49,7 @@ def _of_study(document: Document) -> list[tuple[str, str]]:
     facts = [
         ("Runs", f"{plural(len(runs), 'run')}: {counts}"),
         *_data(document),
-        ("Budget", numbers.budget),
+        *([("Budget", numbers.budget)] if numbers.budget else []),
         *_scored(numbers.primary.label, numbers.protocol),
     ]
     margins = {comparison.min_effect for comparison in numbers.primary.comparisons}

@@ -124,7 +124,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
         *compared.EFFECT,
         *(Column(name, labels.get(name, name), better=_better(document, name), places=places[name])
           for name in others),
-        *(_costs() if compared.has_costs(rows) else ()),
+        *compared.known(_costs(), rows),
     )  # fmt: skip
     baselines = {comparison.baseline for comparison in primary.comparisons}
     lines = []
@@ -194,10 +194,11 @@ def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
     )  # fmt: skip
     bare = {"effect": Cell(""), "says": Cell("baseline")}
     paper = table("summary", "", columns, [row if row["says"] else {**row, **bare} for row in rows])
-    headline = f"**{escaped(answer(document)[1])}** {escaped(findings.budget)}."
+    budget = findings.budget and f" {escaped(findings.budget)}."
+    headline = f"**{escaped(answer(document)[1])}**{budget}"
     files = {
         "summary.csv": to_csv([{key: row[key] for key in compared.SUMMARY} for row in rows]),
-        "summary.tex": to_latex(paper, f"{document.name}: {findings.budget}"),
+        "summary.tex": to_latex(paper, compared.titled(findings, document.name)),
         "summary.md": f"{headline}\n\n{to_markdown(paper)}\n",
     }
     yield Export(files, "one row a variant")

@@ -100,6 +100,7 @@ def _frame(document: Document) -> Frame:
     )  # fmt: skip
     if theirs:  # of which there may be a table alone
         known = {key for run in document.runs for key, value in run if value}
+        known -= set() if any(run.steps > 1 for run in document.runs) else {"step"}
         columns = tuple(c for c in columns if c.key in {*known, primary.metric})
     rows, keys = [], dict[str, None]()
     for run in document.runs:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # a second of torch
     from torch import Tensor
 
 Critic = Callable[["Tensor"], "Tensor"]
-"""Images to logits."""
+"""Images to logits: as many as the real ones, or those and as many generated ones behind them."""
 
 
 class Loss(Component, ABC):
@@ -22,6 +22,8 @@ class Loss(Component, ABC):
     """Whether its penalty differentiates D's gradient, which is done in fp32."""
     mixes: ClassVar[bool] = False
     """Whether its penalty is taken between real and generated images, at a ``share`` drawn."""
+    relative: ClassVar[bool] = False
+    """Whether G's loss is that of logits beside those of real images: `g_beside`."""
 
     @abstractmethod
     def d(self, real: "Tensor", fake: "Tensor") -> "Tensor":
@@ -31,13 +33,20 @@ class Loss(Component, ABC):
         """Return G's loss, by default -E[D(G(z))] (SAGAN, equation 4)."""
         return -fake.mean()
 
+    def g_beside(self, real: "Tensor", fake: "Tensor") -> "Tensor":
+        """Return G's loss of the logits of as many real images, and of generated ones.
+
+        The real images are those of D's update before it.  Only where it is ``relative``.
+        """
+        raise NotImplementedError
+
     def penalty(
         self, critic: Critic, real: "Tensor", fake: "Tensor", share: "Tensor | None"
     ) -> "Tensor | None":
         """Return what is added to D's loss, its weight included, or none.
 
         Args:
-            critic: D, of images with the labels of the real ones.
+            critic: D, of images with the labels of the real ones, or of both, real ones first.
             real: images (B, 3, S, S) in [-1, 1].
             fake: as many generated ones.
             share: (B, 1, 1, 1) in [0, 1], if the loss ``mixes``.

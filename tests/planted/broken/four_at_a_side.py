@@ -11,7 +11,7 @@ from torch import nn
 from sagan_bench.config.schema import ModelConfig
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families.dcgan import Dcgan, Discriminator, channels_by_side
-from sagan_bench.models.placement import blocks_by_side
+from sagan_bench.models.placement import Places
 
 RESOLUTIONS = {16: 16, 8: 16, 4: 16}
 
@@ -31,7 +31,7 @@ class Critic(Discriminator):
             if RESOLUTIONS.get(side) in model.attention.discriminator:
                 attention = model.attention.model_copy(update={"discriminator": (side,)})
                 of_layer = model.model_copy(update={"attention": attention})
-                layers |= [blocks_by_side("discriminator", of_layer, channels)[side]]
+                layers |= Places("discriminator", of_layer, channels, norm="none").at(side, {})
         self._modules = layers
 
 

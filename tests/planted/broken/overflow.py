@@ -8,6 +8,7 @@ from torch import Tensor
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block, SelfAttention
+from sagan_bench.models.placed import Site
 
 
 class Planted(SelfAttention):
@@ -27,8 +28,6 @@ class Planted(SelfAttention):
 class Kind(Attention):
     """Planted."""
 
-    def block(
-        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
-    ) -> Block:
+    def block(self, site: Site) -> Block:
         """Return it."""
-        return Planted(channels, self.config)
+        return Planted(site.channels, self.config)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block, SelfAttention
+from sagan_bench.models.placed import Site
 
 
 class Odd(SelfAttention):
@@ -24,8 +25,6 @@ class Odd(SelfAttention):
 class Kind(Attention):
     """Planted."""
 
-    def block(
-        self, channels: int, *, bias: bool = True, needs_double_backward: bool = False
-    ) -> Block:
+    def block(self, site: Site) -> Block:
         """Return it."""
-        return Odd(channels, self.config)
+        return Odd(site.channels, self.config)

@@ -1,0 +1,34 @@
+"""What a configuration uses of files of one's own where nothing else is said."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sagan_bench.core.registry import METRICS, SOURCES
+
+ORIGIN = "--with"
+KEYS = {
+    "FAMILIES": "model.architecture",
+    "LOSSES": "training.loss",
+    "EXTRACTORS": "evaluation.extractor",
+    "SOURCES": "data.source",
+}
+"""The registry of a kind of which a run has one -> the setting that names it."""
+
+
+def used(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that use what files have: their only one of a kind, and all metrics.
+
+    Blocks are variants.  What must be told more is left to be named: a source of a path, and an
+    extractor for a metric beside it.
+
+    Args:
+        own: the file -> its hash, and what it has.
+    """
+    keys = [key for described in own.values() for key in described["components"]]
+    of = {kind: [key.partition("/")[2] for key in keys if key.startswith(f"{kind}/")]
+          for kind in (*KEYS, "METRICS")}  # fmt: skip
+    apart = {METRICS[name].extractor for name in of["METRICS"]}
+    of["EXTRACTORS"] = [name for name in of["EXTRACTORS"] if name not in apart]
+    of["SOURCES"] = [name for name in of["SOURCES"] if ":" not in SOURCES[name].usage]
+    settings: dict[str, Any] = {KEYS[k]: of[k][0] for k in KEYS if len(of[k]) == 1}
+    return settings | ({"evaluation.metrics": of["METRICS"]} if of["METRICS"] else {})
