@@ -143,10 +143,11 @@ def findings(runs: RunSet, question: Question) -> Findings:
         raise NothingFinished(
             f"{question.name}: no run is finished yet, so there is nothing to compare; run it on"
         )
-    metric = question.measure.metric
-    if runs.metrics and metric not in runs.metrics:
-        known = ordered(runs.metrics, theirs=runs.program is not None)
-        raise UserError(f"these runs have no {metric}; they have {', '.join(known)}")
+    metric, collapse = question.measure.metric, question.measure.collapse
+    for wanted in (metric, *([collapse.metric] if collapse else [])):
+        if runs.metrics and wanted not in runs.metrics:
+            known = ordered(runs.metrics, theirs=runs.program is not None)
+            raise UserError(f"these runs have no {wanted}; they have {', '.join(known)}")
     pairs = tuple(pair for pair in question.pairs if all(name in runs.variants for name in pair))
     question = replace(question, pairs=pairs)
     runs = replace(runs, collapse=question.measure.collapse)
@@ -319,6 +320,8 @@ def _withheld(
         standing = Standing(Basis.POST_HOC)
     elif not question.comparable:
         standing = Standing(Basis.TOO_SMALL)
+    elif question.design and question.looks:  # it began around runs that could be seen
+        standing = Standing(Basis.EXPLORATORY, looks=question.looks)
     elif did_nothing := idle(pair, runs):
         standing = Standing(Basis.IDLE, idle=did_nothing)
     else:

@@ -6,7 +6,7 @@ and however often the study was stopped.  docs/statistics.md states the rule and
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -189,7 +189,7 @@ def at_look(
     (comparison,) = statistics.compare(
         first, [pair], metric, missing=missing, level=design.price(n), paired=design.paired
     )
-    return comparison
+    return replace(comparison, price=design.price(n))
 
 
 def _stop(look: Look, design: Design) -> Stop | None:

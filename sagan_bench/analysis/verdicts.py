@@ -195,6 +195,7 @@ class Comparison(Generic[S]):
             ``pairs`` in which it does.  Ties count half, and a diverged run loses to any other.
         p_better_interval: 95 % interval of that chance for this comparison alone (Newcombe).
         verdict: Only where confirmatory.
+        price: level of ``interval`` where it is that of a look; else null.
         seeds_needed: Where inconclusive: seeds per group with which, if the effect is the true
             difference, there is a verdict with power 0.8: a claim where it is larger than the
             smallest that matters, else *no meaningful difference*. Null if over 1,000, or no more
@@ -233,3 +234,4 @@ class Comparison(Generic[S]):
     n_baseline_diverged: int | None = None
     n_baseline_failed: int | None = None
     p_divergence: float | None = None
+    price: float | None = None

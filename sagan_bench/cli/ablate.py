@@ -50,6 +50,17 @@ Measure = Annotated[
 Folder = Annotated[
     str | None, typer.Option("--name", help="Folder below --runs [default: the study's]")
 ]
+UntilConclusive = Annotated[
+    bool,
+    typer.Option("--until-conclusive", help="Add seeds until each pair has its answer"),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(min=5, max=1_000, help="Until conclusive, seeds at most [default: 20]"),
+]
+NoFutility = Annotated[
+    bool, typer.Option("--no-futility", help="Until conclusive, go on where there is little hope")
+]
 CommandLine = Annotated[
     str | None,
     typer.Option("--command", help="Makes a cell, with {seed}, {out}, {variant} and the study's"),
@@ -68,6 +79,9 @@ def ablate(
     with_: With = None,
     name: Folder = None,
     command: CommandLine = None,
+    until_conclusive: UntilConclusive = False,
+    max_seeds: MaxSeeds = None,
+    no_futility: NoFutility = False,
     runs: Runs = Path("runs"),
     device: Devices = "auto",
     engine: Engine = "processes",
@@ -88,7 +102,10 @@ def ablate(
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
     where = Where.of(jobs, device, engine, in_process)
-    requested = _requested(study, data, steps, sets or [], with_, preset=preset, command=command)
+    grows = _grows(until_conclusive, max_seeds, no_futility)
+    requested = _requested(
+        study, data, steps, sets or [], with_, preset=preset, command=command, grows=grows
+    )
     planned = ablation.plan(
         requested, ablation.folder_of(requested, runs, name), where.host,
         seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
@@ -103,12 +120,20 @@ def ablate(
         _conclude(planned, as_json)
 
 
+def _grows(until_conclusive: bool, max_seeds: int | None, no_futility: bool) -> dict[str, Any]:
+    """Return what the options say of how a study grows; empty if they say nothing."""
+    said: dict[str, Any] = {} if max_seeds is None else {"max_seeds": max_seeds}
+    said |= {"futility": False} if no_futility else {}
+    return {"until_conclusive": said} if until_conclusive or said else {}
+
+
 def _requested(
     study: str | None,
     data: str | None,
     steps: int | None,
     sets: list[str],
     with_: list[Path] | None,
+    grows: dict[str, Any],
     **fields: str | None,
 ) -> "Study":
     """Return the study that is asked for; blocks of ``with_`` join it, or are one by themselves."""
@@ -126,7 +151,7 @@ def _requested(
         settings["data.source"] = data
     if steps:
         settings["run.steps"] = steps
-    given = {key: value for key, value in fields.items() if value is not None}
+    given = {key: value for key, value in fields.items() if value is not None} | grows
     if own and study is None:
         return of_blocks(own, set=settings, **given)
     requested = load(study or "quick", set=settings, own=own, **given)
@@ -158,10 +183,11 @@ def _announce(planned: "Plan", jobs: int) -> None:
         say(f"  {variant} against {baselines[variant]}: {changes(differs)}", error=True)
     left = planned.seconds_left(jobs)
     about = f", about {duration(left)}" if left else ""
-    print(
-        f"{len(planned.missing)} of {len(planned.points)} cells to run, {jobs} at a time{about}",
-        file=sys.stderr,
-    )
+    cells = f"{len(planned.missing)} of {len(planned.points)} cells to run"
+    if study.design and not planned.by_seed:
+        cells = f"{len(planned.missing)} cells to run for the next look"
+        cells += f", up to {len(planned.possible)} in all"
+    print(f"{cells}, {jobs} at a time{about}", file=sys.stderr)
 
 
 def _seconds_per_flop(planned: "Plan", slot: "Slot") -> float:

@@ -225,7 +225,10 @@ def _print_secondary(findings: "Findings") -> None:
 def _to_come(numbers: "Numbers") -> dict[str, int]:
     """Return variant -> its runs that a study plans and that are not over."""
     over = {(run.variant, run.seed) for run in numbers.runs.attempted}
-    lacking = sorted({*(numbers.question.planned or ())} - over)
+    planned = {*(numbers.question.planned or ())}
+    if numbers.question.design:
+        planned = {cell for course in numbers.courses for cell in course.missing}
+    lacking = sorted(planned - over)
     return Counter(variant for variant, _ in lacking)
 
 
@@ -240,7 +243,7 @@ def _frames(findings: "Findings") -> Iterator["Frame"]:
         Column("pair", "against the baseline"),
         Column("effect", f"Δ {primary.label}"),
         Column("interval", show=lambda row: _interval(row["interval"])),
-        Column("p_bonferroni", "p, Bonferroni"),
+        Column("p_bonferroni", f"p, {'priced' if findings.courses else 'Bonferroni'}"),
         Column("hedges_g", "Hedges' g"),
         Column("ahead", "pairs ahead"),
         Column("says", "verdict"),

@@ -14,6 +14,7 @@ from sagan_bench.cli.tables import number
 
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Ended
+    from sagan_bench.experiments.driver import What
     from sagan_bench.experiments.grid import GridPoint, Plan
 
 
@@ -28,6 +29,14 @@ class GridView(RunsView["GridPoint"]):
         self.texts = {point.id: self._of_record(point) for point in planned.points}
         self.to_run = self.left = len(planned.missing)
         self.began = time.monotonic()
+        self.counted = {point.id for point in planned.missing}
+
+    def follow(self, run: "GridPoint", what: "What | None") -> None:
+        """Take notice of what happened; a study that grows begins runs that were not counted."""
+        if what is None and run.id not in self.counted:
+            self.counted.add(run.id)
+            self.to_run, self.left = self.to_run + 1, self.left + 1
+        super().follow(run, what)
 
     def ended(self, run: "GridPoint", what: "Ended") -> str:
         """Return a line where no table is drawn, and of each failure."""
@@ -60,10 +69,15 @@ class GridView(RunsView["GridPoint"]):
             caption_justify="left",
         )
         table.add_column("variant", no_wrap=True)
-        for seed in self.study.seeds:
+        names = self.study.all_variants
+        seeds = [
+            seed for seed in self.study.order
+            if self.study.design is None or any(self.texts.get(f"{v}-s{seed}") for v in names)
+        ]  # fmt: skip
+        for seed in seeds:
             table.add_column(str(seed), justify="right", no_wrap=True)
-        for variant in self.study.all_variants:
-            texts = (self.texts.get(f"{variant}-s{seed}", "") for seed in self.study.seeds)
+        for variant in names:
+            texts = (self.texts.get(f"{variant}-s{seed}", "") for seed in seeds)
             table.add_row(_safe(variant), *map(_safe, texts))
         return table
 

@@ -26,7 +26,7 @@ from sagan_bench.runs.run_directory import move_aside
 
 if TYPE_CHECKING:  # torch: a finished study is recognised without it
     from sagan_bench.execution.engine import Engine
-    from sagan_bench.experiments.driver import Watch, What
+    from sagan_bench.experiments.driver import Watch, What, Work
     from sagan_bench.session.events import Stop
 
 _log = logging.getLogger(__name__)
@@ -80,9 +80,9 @@ def plan(
         begun = StudyManifest.of_command(study)
         points = _points([study.run_of(*cell) for cell in study.in_turn], "", folder)
     manifest = _extended(manifest, begun, points)
-    variants, chosen_seeds = set(only or study.all_variants), set(seeds or study.seeds)
+    variants, chosen_seeds = set(only or study.all_variants), set(seeds or study.order)
     chosen = (c.id for c in points if c.variant in variants and c.seed in chosen_seeds)
-    planned = Plan(folder, manifest, points, frozenset(chosen), retry)
+    planned = Plan(folder, manifest, points, frozenset(chosen), retry, by_seed=bool(seeds))
     _refuse_unknown_program(planned)
     return planned
 
@@ -106,7 +106,9 @@ def _with_seeds(
 ) -> Study:
     """Return the study that goes on, or begins.  Raises `UserError` if the folder has another."""
     if manifest is None:
-        return requested.model_copy(update={"seeds": tuple(seeds)} if seeds else {})
+        begun = requested.seeds if requested.design else ()  # its order does not depend on these
+        more = tuple(dict.fromkeys((*begun, *seeds)))
+        return requested.model_copy(update={"seeds": more} if seeds else {})
     manifest.refuse_other(requested, folder)
     more = sorted(set(requested.seeds) - set(manifest.study.seeds))
     if more and not seeds:
@@ -132,7 +134,8 @@ def _extended(
         for name, config in configs.items()
         if not isinstance(config, Command)
     }
-    looks = manifest.looks + bool(visible and grown)
+    pays = before is not None and study.design is not None  # for each look, whatever is added
+    looks = manifest.looks + bool(visible and grown and not pays)
     return manifest.model_copy(update={"study": study, "looks": looks, "facts": facts})
 
 
@@ -250,7 +253,16 @@ def run(planned: Plan, engine: "Engine", watch: "Watch[GridPoint]", stop: "Stop"
         )
     planned.manifest.write(planned.folder)
     extensions.leave(extensions.require(planned.manifest.study.own), planned.folder)
-    drive(_Grid(planned.missing), engine, watch, stop, planned.folder)
+    drive(_work(planned), engine, watch, stop, planned.folder)
+
+
+def _work(planned: Plan) -> "Work[GridPoint]":
+    study = planned.manifest.study
+    if study.design is None or planned.by_seed:
+        return _Grid(planned.missing)
+    from sagan_bench.experiments.growing import Growing  # scipy comes with it
+
+    return Growing(planned.possible, lambda: planned.refreshed().courses, study.design, study.order)
 
 
 class _Grid:

@@ -57,6 +57,8 @@ def question(memory: StudyManifest) -> Question:
         declared=True,
         comparable=own.comparable,
         looks=memory.looks,
+        design=own.design,
+        order=own.order,
         planned=own.cells,
         facts=memory.facts,
         paper=own.paper,

@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sagan_bench.config.diff import Difference, differences, results
 from sagan_bench.config.schema import RunConfig
@@ -16,6 +16,9 @@ from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.runs.command import Command
 from sagan_bench.runs.records import RECORD, Record, Status
 from sagan_bench.runs.run_directory import read_now
+
+if TYPE_CHECKING:
+    from sagan_bench.analysis.sequential import Course
 
 BYTES_A_WEIGHT = 4
 CHECKPOINTS_KEPT = 2
@@ -62,6 +65,7 @@ class Plan:
         points: of all variants and seeds.
         chosen: of these, the ids that are to be run now.
         retry: also run what failed before.
+        by_seed: the seeds to be run were named, also of a study that grows.
     """
 
     folder: Path
@@ -69,13 +73,34 @@ class Plan:
     points: tuple[GridPoint, ...]
     chosen: frozenset[str]
     retry: bool = False
+    by_seed: bool = False
 
     @cached_property
     def missing(self) -> list[GridPoint]:
-        """What will be run."""
+        """What will be run; of a study that grows, for the next looks of its open pairs."""
+        if self.manifest.study.design is None or self.by_seed:
+            return self.possible
+        needed = {cell for course in self.courses for cell in course.missing}
+        lost = {cell for course in self.courses for cell in course.waiting}
+        return [p for p in self.possible if (p.variant, p.seed) in needed | lost]
+
+    @cached_property
+    def possible(self) -> list[GridPoint]:
+        """What may have to be run."""
         return [
             point for point in self.points if point.id in self.chosen and self._is_missing(point)
         ]
+
+    @cached_property
+    def courses(self) -> "tuple[Course, ...]":
+        """How far each pair is, of a study that grows until it is conclusive."""
+        from sagan_bench.analysis import comparison, gathering  # scipy comes with it
+        from sagan_bench.experiments.findings import question
+
+        study = self.manifest.study
+        paths = [point.path for point in self.points if point.record]
+        runs = gathering.gather(paths, planned=study.cells)
+        return comparison.courses(runs, question(self.manifest))
 
     def _is_missing(self, point: GridPoint) -> bool:
         lost = point.status is Status.FAILED

@@ -4,21 +4,23 @@ A study is a TOML file (``ablations/*.toml``).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import (
     Field,
     PrivateAttr,
+    field_validator,
     model_validator,
 )
 
+from sagan_bench.analysis.design import FIRST_LOOKS, Design
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
 from sagan_bench.config.layers import Resolved, decide, of_experiment
 from sagan_bench.config.meanings import own_variants, sentence
 from sagan_bench.config.naming import SIDES, refuse_misnamed
-from sagan_bench.config.schema import NAME, Host
+from sagan_bench.config.schema import NAME, Host, Section
 from sagan_bench.config.used import used
 from sagan_bench.config.variants import (
     NOTHING,
@@ -42,8 +44,21 @@ from sagan_bench.runs.program import Better, Program, why_no_metric
 MEMORY = "study.json"
 OF_COMMANDS = ("command", "better", "real")
 """Fields of studies whose runs another program makes."""
+MOST_LOOKED = 1_000
+"""Seeds a group at which a study that grows may end."""
 FLAGS = {"set": ", as --set, --steps and --data are", "preset": ", as --preset is"}
 """Options that give what is not for commands."""
+
+
+class UntilConclusive(Section):
+    """Seeds are added until each pair has its answer, at looks whose prices are fixed beforehand.
+
+    ``horizon`` is what prices are by: the seeds a group for which the study began.
+    """
+
+    max_seeds: int = Field(20, ge=FIRST_LOOKS[0], le=MOST_LOOKED)
+    futility: bool = True
+    horizon: int | None = None
 
 
 class Study(Experiment):
@@ -54,7 +69,7 @@ class Study(Experiment):
     """
 
     GROWS: ClassVar[tuple[str, ...]] = ("against.", "variant.", "own.")
-    YOUNG: ClassVar[tuple[str, ...]] = (*OF_COMMANDS, "variant", "own")
+    YOUNG: ClassVar[tuple[str, ...]] = (*OF_COMMANDS, "variant", "own", "until_conclusive")
 
     name: str = Field(pattern=NAME)
     question: str
@@ -78,8 +93,17 @@ class Study(Experiment):
         None, description="folder of real pictures, against which those of a command are scored"
     )
 
+    until_conclusive: UntilConclusive | None = Field(
+        None, description="true, or a table: seeds are added until each pair has its answer"
+    )
+
     _typed: frozenset[str] = PrivateAttr(frozenset())
     """Settings that come from the command line."""
+
+    @field_validator("until_conclusive", mode="before")
+    @classmethod
+    def _as_table(cls, given: Any) -> Any:
+        return {True: {}, False: None}.get(given, given) if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -89,9 +113,12 @@ class Study(Experiment):
             raise ValueError("variants must be different")
         if any(seed < 0 for seed in self.seeds) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds must be different numbers from 0")
+        if self.until_conclusive and not self.comparable:
+            raise ValueError("until_conclusive: these runs are too small to conclude from")
         if self.command is not None:
             self._refuse_settings()
             self._template.check()
+            self._refuse_collapse(self._directions)
             return self
         for key in (key for key in OF_COMMANDS if getattr(self, key)):
             raise ValueError(f"{key} is for studies of a command; give --command, or leave it out")
@@ -105,8 +132,13 @@ class Study(Experiment):
             raise ValueError(f"[variant.{name}] is not compared: list it in variants")
         for variant in self.all_variants:
             variant_settings(variant, names)
-        self.measure  # noqa: B018  # refuses data that it has no measure for
+        self._refuse_collapse(METRICS)  # and data that it has no measure for
         return self
+
+    def _refuse_collapse(self, metrics: Collection[str]) -> None:
+        collapse = self.measure.collapse
+        if collapse and collapse.metric not in metrics:
+            raise ValueError(f"lost: {collapse.metric}: {closest(collapse.metric, list(metrics))}")
 
     @property
     def names(self) -> Meant:
@@ -167,7 +199,28 @@ class Study(Experiment):
     @property
     def in_turn(self) -> tuple[tuple[str, int], ...]:
         """The cells in the order they run: all variants at one seed, then the next seed."""
-        return tuple((name, seed) for seed in self.seeds for name in self.all_variants)
+        seeds = dict.fromkeys((*self.order, *self.seeds))
+        return tuple((name, seed) for seed in seeds for name in self.all_variants)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The seeds in turn; of a study that grows, from its first on, up to its last look."""
+        if self.design is None:
+            return self.seeds
+        return tuple(range(self.seeds[0], self.seeds[0] + self.design.looks[-1]))
+
+    @property
+    def design(self) -> Design | None:
+        """How it grows until it is conclusive; None if it has the seeds that it has."""
+        if (until := self.until_conclusive) is None:
+            return None
+        return Design(
+            pairs=len(self.pairs),
+            horizon=until.horizon or until.max_seeds,
+            most=until.max_seeds,
+            futility=until.futility,
+            paired=self.measure.paired,
+        )
 
     @property
     def settings(self) -> Settings:
@@ -252,7 +305,10 @@ class Study(Experiment):
         fixed = self.model_dump(mode="json", include=include)
         if self.command is not None:
             fixed |= {"better": self._directions, "measured": list(self._measured)}
-        decides = self.measure.model_dump(mode="json", include={"metric", "min_effect"})
+        deciding = {"metric", "min_effect", "lost", "paired"}
+        decides = self.measure.model_dump(mode="json", include=deciding)
+        if self.until_conclusive:
+            decides["until_conclusive"] = {"pairs": len(self.pairs)}  # they share the error
         leaves = dict(flatten(fixed | decides)) | self.settings
         leaves |= self.hashes
         for name, table in self.names.get(VARIANTS, {}).items():
@@ -273,8 +329,20 @@ class Study(Experiment):
             "real": requested.real,
             "variant": self.variant | requested.variant,
             "own": self.own | requested.own,
+            "until_conclusive": self._further(requested.until_conclusive),
         }
         return self.model_copy(update=grown)
+
+    def _further(self, requested: UntilConclusive | None) -> UntilConclusive | None:
+        """Return how it grows from now on: further, or also where there is little hope."""
+        begun = self.until_conclusive
+        if begun is None or requested is None:
+            return begun
+        return UntilConclusive(
+            max_seeds=max(begun.max_seeds, requested.max_seeds),
+            futility=begun.futility and requested.futility,
+            horizon=begun.horizon or begun.max_seeds,
+        )
 
 
 class StudyManifest(Manifest):

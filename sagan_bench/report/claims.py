@@ -12,6 +12,7 @@ from sagan_bench.report.text import (
     Words,
     ahead,
     claimed,
+    corrected,
     excludes_0,
     lost,
     p_value,
@@ -123,7 +124,7 @@ def _figures(c: Words, reading: Reading, places: int, unit: str) -> tuple[tuple[
         ("95 % interval", span(c.interval, places)),
         (f"{many(unit)} with a figure", runs),
     ]
-    for name, p in (("Bonferroni", c.p_bonferroni), ("divergence", c.p_divergence)):
+    for name, p in ((corrected(c), c.p_bonferroni), ("divergence", c.p_divergence)):
         if p is not None:
             figures.append((f"p ({name})", p_value(p).removeprefix("p ").removeprefix("= ")))
     if c.pairs is not None:

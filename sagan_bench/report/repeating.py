@@ -99,6 +99,9 @@ def of_study(memory: StudyManifest) -> str | None:
         words += ["--seeds", ",".join(map(str, own.seeds))]
     if own.preset != shipped.preset:
         words += ["--preset", own.preset]
+    if until := own.until_conclusive:
+        words += ["--until-conclusive", "--max-seeds", str(until.max_seeds)]
+        words += [] if until.futility else ["--no-futility"]
     return _line(words, *_sets(own.set.items(), shipped.set))
 
 

@@ -101,6 +101,11 @@ def claimed(c: Words) -> str:
     return f"per step, not per FLOP shown, {text}" if c.shown_per_flop is False else text
 
 
+def corrected(c: Words) -> str:
+    """Return by what the p of a comparison is corrected: below 0.05 where the interval is."""
+    return "Bonferroni" if c.price is None else "priced"
+
+
 def excludes_0(interval: Interval | None) -> bool:
     """Return whether an interval lies on one side of 0."""
     return interval is not None and (interval[0] > 0 or interval[1] < 0)
@@ -148,7 +153,7 @@ def _in_figures(c: Words, metric: Metric) -> str:
     interval = " [{:.3g}, {:.3g}]".format(*c.interval) if c.interval else ""
     figures = [f"{metric.label} {effect}{interval}", f"n = {c.n} v {c.n_baseline}"]
     if c.verdict and c.p_bonferroni is not None:
-        figures.append(f"Bonferroni {p_value(c.p_bonferroni)}")
+        figures.append(f"{corrected(c)} {p_value(c.p_bonferroni)}")
     if c.p_divergence is not None:
         figures.append(f"by divergence {p_value(c.p_divergence)}")
     figures += filter(None, [ahead(c)])

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from sagan_bench.analysis import comparison
 from sagan_bench.analysis.collection import RunSet
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.evaluation.protocol import stored
+from sagan_bench.experiments.findings import question
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.report import compared
 from sagan_bench.report.document import Document, RunRow
@@ -45,11 +47,14 @@ def _to_come(source: Any) -> Iterator[tuple[str, int]]:
     """Yield each variant of a study that has not all its runs, and how many it lacks."""
     if not isinstance(source.memory, StudyManifest):
         return
-    study = source.memory.study
-    over = {(run.variant, run.seed) for run in source.collection.attempted}
+    study, runs = source.memory.study, source.collection
+    lacking = study.cells - {(run.variant, run.seed) for run in runs.attempted}
+    if study.design:
+        courses = comparison.courses(runs, question(source.memory))
+        lacking = frozenset(cell for course in courses for cell in course.missing)
     for variant in study.all_variants:
-        if lacking := sum((variant, seed) not in over for seed in study.seeds):
-            yield variant, lacking
+        if count := sum(name == variant for name, _ in lacking):
+            yield variant, count
 
 
 def _row(run: Run, collection: RunSet) -> RunRow:

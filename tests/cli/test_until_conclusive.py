@@ -1,0 +1,180 @@
+"""``ablate --until-conclusive``: seeds are added until the answer is there, as a user meets it."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import run
+
+from sagan_bench import cli
+
+Out = pytest.CaptureFixture[str]
+STUDY = """
+question = "Does it help?"
+baseline = "plain"
+variants = ["clear", "same"]
+seeds = [0, 1, 2, 3, 4]
+variant.plain.mean = 10
+variant.clear.mean = 7
+variant.same.mean = 10
+[on.other]
+metric = "fid"
+min_effect = 0.5
+"""
+PROGRAM = """
+import json, random, sys
+from pathlib import Path
+mean, seed, out = float(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+value = mean + random.Random(sys.argv[4] + seed).gauss(0, 1)
+(out / "result.json").write_text(json.dumps({"metrics": {"fid": value}}))
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    file, script = tmp_path / "grows.toml", tmp_path / "draw.py"
+    script.write_text(PROGRAM)
+    command = f"{sys.executable} -S {script} {{mean}} {{seed}} {{out}} {{variant}}"
+    file.write_text(f"command = {json.dumps(command)}\n{STUDY}")
+    return file
+
+
+def ablate(study: Path, *more: str) -> int:
+    runs = str(study.parent / "runs")
+    return run("ablate", str(study), "--runs", runs, "--in-process", *more)
+
+
+def counts(study: Path) -> dict[str, int]:
+    """Return how many runs each variant has."""
+    folder = study.parent / "runs" / study.stem
+    names = [path.name.partition("-")[0] for path in folder.glob("*-s*-*")]
+    return {name: names.count(name) for name in sorted(set(names))}
+
+
+def said(study: Path, capsys: Out) -> Any:
+    capsys.readouterr()
+    assert run("compare", str(study.parent / "runs" / study.stem), "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_pairs_stop_where_they_have_their_answer_and_the_baseline_goes_on(
+    study: Path, capsys: Out
+) -> None:
+    assert ablate(study, "--until-conclusive", "--max-seeds", "12", "--no-futility") == 0
+    assert "6 cells to run" not in capsys.readouterr().err
+    found = said(study, capsys)
+    clear, same = found["courses"]
+    assert (clear["why"], clear["stopped"]) == ("verdict", len(clear["looks"]) - 1)
+    ended = clear["looks"][-1]["n"]
+    assert counts(study) == {"clear": ended, "plain": 12, "same": 12}
+    assert same["why"] == "spent"
+    assert found["primary"]["comparisons"][0]["verdict"].startswith("better")
+    assert ablate(study, "--until-conclusive", "--max-seeds", "12") == 0
+    assert counts(study) == {"clear": ended, "plain": 12, "same": 12}  # nothing is run again
+
+
+def test_other_orders_and_seeds_beyond_say_the_same(study: Path, capsys: Out) -> None:
+    options = ["--until-conclusive", "--max-seeds", "8", "--no-futility"]
+    assert ablate(study, *options) == 0
+    first = said(study, capsys)
+    assert ablate(study, *options, "--seeds", "8-10") == 0
+    assert counts(study) == {"clear": 8, "plain": 11, "same": 11}
+    assert ablate(study, *options, "--seeds", "20,3") == 0
+    beyond = said(study, capsys)
+    assert beyond["courses"] == first["courses"]
+    shutil.rmtree(study.parent / "runs")
+    for seeds in ("7,6", "3", "0-2"):
+        ablate(study, *options, "--seeds", seeds, "--only", "same,plain")
+        capsys.readouterr()
+    assert ablate(study, *options) == 0
+    other = said(study, capsys)["courses"]
+    assert [c["sentence"] for c in other] == [c["sentence"] for c in first["courses"]]
+
+
+def test_a_hopeless_pair_stops_and_its_chance_is_said(study: Path, capsys: Out) -> None:
+    text = study.read_text().replace("min_effect = 0.5", "min_effect = 0.01")
+    text = text.replace("{variant}", "x").replace("same.mean = 10", "same.mean = 10.0001")
+    study.write_text(
+        text.replace('"clear", "same"', '"same"').replace("variant.clear.mean = 7", "")
+    )
+    assert ablate(study, "--until-conclusive") == 0
+    (course,) = said(study, capsys)["courses"]
+    assert course["why"] == "futile"
+    assert "would decide with chance 0.0" in course["sentence"]
+    assert counts(study)["same"] < 20
+
+
+def test_it_may_stand_in_the_file_and_is_part_of_what_the_study_is(
+    study: Path, capsys: Out
+) -> None:
+    plain = study.read_text()
+    study.write_text(f"until_conclusive = {{max_seeds = 8}}\n{plain}")
+    assert ablate(study) == 0
+    study.write_text(plain)
+    assert ablate(study) == cli.USAGE
+    assert "until_conclusive.pairs" in capsys.readouterr().err
+    study.write_text(
+        f"until_conclusive = {{max_seeds = 8}}\n{plain}".replace('"same"]', '"same", "x"]') + "\n"
+    )
+    assert ablate(study, "--dry-run") == cli.USAGE
+
+
+def test_a_later_end_goes_on_at_the_prices_of_the_beginning(study: Path, capsys: Out) -> None:
+    options = ["--until-conclusive", "--no-futility"]
+    assert ablate(study, *options, "--max-seeds", "5") == 0
+    first = said(study, capsys)
+    assert ablate(study, *options, "--max-seeds", "8") == 0
+    second = said(study, capsys)
+    for before, after in zip(first["courses"], second["courses"], strict=True):
+        assert after["looks"][0] == before["looks"][0]
+    assert second["rule"]["horizon"] == 5
+    assert second["rule"]["most"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--max-seeds", "4"], "--max-seeds"),
+        (["--until-conclusive", "--max-seeds", "many"], "--max-seeds"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    study: Path, capsys: Out, options: list[str], named: str
+) -> None:
+    assert ablate(study, *options) == cli.USAGE
+    assert named in capsys.readouterr().err
+
+
+def test_a_fixed_study_that_was_seen_does_not_become_one_that_pays(
+    study: Path, capsys: Out
+) -> None:
+    assert ablate(study) == 0
+    assert ablate(study, "--until-conclusive") == cli.USAGE
+    assert "another study is in" in capsys.readouterr().err
+
+
+def test_the_page_shows_look_by_look(study: Path, capsys: Out) -> None:
+    assert ablate(study, "--until-conclusive", "--max-seeds", "8", "--no-futility") == 0
+    out = study.parent / "page"
+    assert run("report", str(study.parent / "runs/grows"), "--out", str(out)) == 0
+    page = (out / "index.html").read_text()
+    assert "Look by look" in page
+    assert "decided after 5 seeds a side" in page
+    assert "interval_low" in (out / "data/looks.csv").read_text()
+    assert run("verify", str(out / "data/report.json")) == 0
+
+
+def test_what_collapsed_counts_as_diverged_and_is_declared(study: Path, capsys: Out) -> None:
+    study.write_text(study.read_text() + 'lost = "fid > 9.5"\n')
+    assert ablate(study, "--seeds", "0-4") == 0
+    found = said(study, capsys)["primary"]["comparisons"][0]
+    values = [np.random.default_rng(0)]  # drawn by the program
+    assert values
+    assert found["n_baseline_diverged"] > 0
+    study.write_text(study.read_text().replace("9.5", "9"))
+    assert ablate(study) == cli.USAGE
+    assert "lost" in capsys.readouterr().err
