@@ -39,12 +39,15 @@ def foreseen(spread: float, least: float, design: Design) -> list[Sight]:
         least: smallest difference that matters.
         design: of the study; pairs of seeds are taken as independent, as correlations are unknown.
     """
-    return [_sight(n, spread, least, design) for n in design.looks]
+    return [
+        foreseen_at(n, design.price(n), spread, least, paired=design.paired) for n in design.looks
+    ]
 
 
-def _sight(n: int, spread: float, least: float, design: Design) -> Sight:
-    price, error, margin = design.price(n), float(np.sqrt(2 / n)), least / spread
-    half = _half_widths(n, price, design.paired)
+def foreseen_at(n: int, level: float, spread: float, least: float, *, paired: bool) -> Sight:
+    """Return what n seeds a group see at a level.  Arguments as of `foreseen`."""
+    error, margin = float(np.sqrt(2 / n)), least / spread
+    half = _half_widths(n, level, paired)
 
     def claims(effect: float) -> float:
         return float(stats.norm.sf((np.maximum(half, margin) - effect) / error).mean()) - POWER
@@ -55,7 +58,7 @@ def _sight(n: int, spread: float, least: float, design: Design) -> Sight:
 
     most = margin + half.max() + 4 * error
     claimed, same = (float(brentq(chance, 0, most)) for chance in (claims, shows))
-    return Sight(n, price, spread * claimed, spread * same)
+    return Sight(n, level, spread * claimed, spread * same)
 
 
 def _half_widths(n: int, price: float, paired: bool) -> Floats:

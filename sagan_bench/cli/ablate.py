@@ -1,9 +1,7 @@
 """The verb ``ablate``: run a study's missing runs, and say what can be claimed."""
 
 import json
-import shlex
 import sys
-from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,14 +25,14 @@ from sagan_bench.cli.options import (
     program,
     refuse_wrong,
 )
+from sagan_bench.cli.plan import print_plan
 from sagan_bench.cli.running import Where, carry_out
 from sagan_bench.cli.signals import SOME_FAILED
-from sagan_bench.cli.tables import changes, duration, print_table
+from sagan_bench.cli.tables import changes, duration
 from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Engine as AnyEngine
-    from sagan_bench.execution.slots import Slot
     from sagan_bench.experiments.grid import GridPoint, Plan
     from sagan_bench.experiments.study import Study
     from sagan_bench.session.events import Stop
@@ -60,6 +58,10 @@ MaxSeeds = Annotated[
 ]
 NoFutility = Annotated[
     bool, typer.Option("--no-futility", help="Until conclusive, go on where there is little hope")
+]
+Spread = Annotated[
+    float | None,
+    typer.Option(min=0, help="With --dry-run: sd of runs, to foresee what can be seen"),
 ]
 CommandLine = Annotated[
     str | None,
@@ -89,6 +91,7 @@ def ablate(
     retry_failed: RetryFailed = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing")] = False,
     measure: Measure = False,
+    spread: Spread = None,
     as_json: Json = False,
 ) -> None:
     """Run a study: every variant at every seed, and what the comparison says.
@@ -99,8 +102,8 @@ def ablate(
     from sagan_bench.experiments import ablation
     from sagan_bench.experiments.written import parse_seeds
 
-    if measure and not dry_run:
-        raise UserError("--measure says what a study would cost; add --dry-run")
+    if (measure or spread is not None) and not dry_run:
+        raise UserError("--measure and --spread say what to expect of a study; add --dry-run")
     where = Where.of(jobs, device, engine, in_process)
     grows = _grows(until_conclusive, max_seeds, no_futility)
     requested = _requested(
@@ -112,7 +115,7 @@ def ablate(
         only=tuple(only.split(",")) if only else (), without_data=dry_run and measure,
     )  # fmt: skip
     if dry_run:
-        _print_plan(planned, where, measure, as_json)
+        print_plan(planned, where, measure=measure, spread=spread, as_json=as_json)
     else:
         if planned.missing:
             refuse_wrong(extensions.require(requested.own))
@@ -188,120 +191,6 @@ def _announce(planned: "Plan", jobs: int) -> None:
         cells = f"{len(planned.missing)} cells to run for the next look"
         cells += f", up to {len(planned.possible)} in all"
     print(f"{cells}, {jobs} at a time{about}", file=sys.stderr)
-
-
-def _seconds_per_flop(planned: "Plan", slot: "Slot") -> float:
-    """Return what a step of the first run takes in a slot, over its FLOPs.
-
-    Runs that share a GPU take as long as they would one after the other.
-    """
-    import torch
-
-    from sagan_bench.core import precision, system
-    from sagan_bench.training.timing import seconds_per_flop
-
-    config = planned.points[0].ours
-    precision.use(config.training.precision)
-    torch.set_num_threads(slot.threads)
-    device = system.open_device(slot.device)
-    with system.memory_for("timing a step", device):
-        alone = seconds_per_flop(config, device)
-    return alone if slot.device == "cpu" else alone * slot.shared_by
-
-
-# --- The plan ------------------------------------------------------------------------------------
-
-
-STATES: dict[str | None, str] = {
-    None: "new",
-    "interrupted": "resumable",
-    "running": "running",
-    "finished": "done",
-    "diverged": "diverged",
-    "failed": "failed",
-}
-"""The status of a run -> what a plan calls it."""
-
-
-def _print_plan(planned: "Plan", where: Where, measure: bool, as_json: bool) -> None:
-    from sagan_bench.execution.slots import slots
-
-    shared = slots(where.jobs, where.device, len(planned.points))
-    if measure and planned.manifest.study.command is not None:
-        raise UserError("--measure times a step of runs that this package makes; leave it out")
-    per_flop = _seconds_per_flop(planned, shared[0]) if measure else None
-    if as_json:
-        _print_json(planned, len(shared), per_flop)
-        return
-    study, missing = planned.manifest.study, planned.missing
-    say(f"{study.name}: {study.question}")
-    _print_table(planned)
-    for name, words in _own_variants(planned).items():
-        say(f"{name}: {words}")
-    left = planned.seconds_left(len(shared), per_flop)
-    unknown = "unknown until a cell is finished; --measure times a step"
-    time_left = unknown if left is None else duration(left)
-    if left and per_flop and not any(point.status == "finished" for point in planned.points):
-        alone = (planned.seconds_left(1, per_flop) or 0) / 3600
-        time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
-    say(f"cells:  {len(missing)} of {len(planned.points)} to run, in {planned.folder}")
-    print(f"time:   {time_left} (with {len(shared)} at a time)")
-    if study.command is None:
-        print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
-    for point in missing if study.command is not None else ():
-        say(_command_line(point))
-
-
-def _own_variants(planned: "Plan") -> dict[str, str]:
-    """Return what the variants of the study's own are, in words."""
-    from sagan_bench.config.meanings import sentence
-    from sagan_bench.config.variants import VARIANTS
-
-    names = planned.manifest.study.names
-    return {name: sentence(table) for name, table in names.get(VARIANTS, {}).items()}
-
-
-def _command_line(point: "GridPoint") -> str:
-    """Return the command of a run that another program makes, as a shell takes it."""
-    from sagan_bench.runs.command import Command
-
-    words = point.config.words(point.path) if isinstance(point.config, Command) else []
-    return shlex.join(words)
-
-
-def _print_table(planned: "Plan") -> None:
-    study, differences = planned.manifest.study, planned.differences()
-    baselines = dict(study.pairs)
-    counts = Counter((point.variant, STATES[point.status]) for point in planned.points)
-    to_run = Counter(point.variant for point in planned.missing)
-    rows = []
-    for variant in study.all_variants:
-        states = [str(counts[variant, state] or "") for state in STATES.values()]
-        apart = ""
-        if variant in baselines:
-            apart = f"{baselines[variant]}: {changes(differences[variant])}"
-        rows.append([variant, *states, str(to_run[variant]), apart])
-    print_table("", ("variant", *STATES.values(), "to run", "against"), rows)
-
-
-def _print_json(planned: "Plan", jobs: int, per_flop: float | None) -> None:
-    study, to_run = planned.manifest.study, {point.id for point in planned.missing}
-    plan = {
-        "study": study.name,
-        "question": study.question,
-        "folder": str(planned.folder),
-        "cells": [
-            {"id": point.id, "state": STATES[point.status], "to_run": point.id in to_run}
-            | ({"command": _command_line(point)} if study.command is not None else {})
-            for point in planned.points
-        ],
-        **({"variants": own} if (own := _own_variants(planned)) else {}),
-        "differences": planned.differences(),
-        "seconds_left": planned.seconds_left(jobs, per_flop),
-        "seconds_per_flop": per_flop,
-        "disk_bytes": planned.disk_bytes(),
-    }
-    print(json.dumps(plan, indent=2))
 
 
 # --- What came of it -----------------------------------------------------------------------------

@@ -107,8 +107,8 @@ def _with_seeds(
     """Return the study that goes on, or begins.  Raises `UserError` if the folder has another."""
     if manifest is None:
         begun = requested.seeds if requested.design else ()  # its order does not depend on these
-        more = tuple(dict.fromkeys((*begun, *seeds)))
-        return requested.model_copy(update={"seeds": more} if seeds else {})
+        wanted = tuple(dict.fromkeys((*begun, *seeds)))
+        return requested.model_copy(update={"seeds": wanted} if seeds else {})
     manifest.refuse_other(requested, folder)
     more = sorted(set(requested.seeds) - set(manifest.study.seeds))
     if more and not seeds:

@@ -135,6 +135,30 @@ def test_a_later_end_goes_on_at_the_prices_of_the_beginning(study: Path, capsys:
     assert second["rule"]["most"] == 8
 
 
+def test_what_it_could_see_is_said_before_the_first_run(study: Path, capsys: Out) -> None:
+    assert ablate(study, "--until-conclusive", "--dry-run") == 0
+    assert "could see: unknown without a spread" in capsys.readouterr().out
+    assert ablate(study, "--until-conclusive", "--dry-run", "--spread", "1", "--json") == 0
+    seen = json.loads(capsys.readouterr().out)["could_see"]
+    assert [sight["n"] for sight in seen["sights"]] == [5, 8, 12, 16, 20]
+    assert seen["sights"][0]["price"] == pytest.approx(0.00562, abs=5e-6)  # of two pairs
+    assert seen["sights"][0]["claimed"] > seen["sights"][-1]["claimed"] > 0.5
+    assert ablate(study, "--spread", "1") == cli.USAGE
+    assert "add --dry-run" in capsys.readouterr().err
+
+
+def test_what_it_could_see_follows_from_an_earlier_study(study: Path, capsys: Out) -> None:
+    assert ablate(study, "--name", "earlier") == 0
+    capsys.readouterr()
+    assert ablate(study, "--until-conclusive", "--dry-run", "--json") == 0
+    seen = json.loads(capsys.readouterr().out)["could_see"]
+    assert seen["origin"].startswith("of 15 runs in ")
+    assert 0.4 < seen["spread"] < 1.6
+    assert all(hours > 0 for hours in seen["device_hours"] if hours is not None)
+    assert ablate(study, "--name", "other", "--dry-run") == 0  # of a study of its seeds alone
+    assert "│ 5 " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
