@@ -262,7 +262,7 @@ KEPT = """
         return o
 """
 CONTRACT = {
-    "unused": ("knows = ('step',)", "", "told", "warning", "whatever it is; .*'unused'"),
+    "unused": ("knows = ('step',)", "", "knows", "warning", "whatever it is; .*'unused'"),
     "unknown": ("knows = ('noise',)", "", "shape", "error", "'noise' is no word of"),
     "undeclared": ("pass", KEPT.format("self.call.z"), "shape", "error", "declares no knows"),
     "kept": ("pass", KEPT.format("o"), "state", "error", "keeps a tensor as kept"),
