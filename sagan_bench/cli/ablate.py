@@ -116,7 +116,7 @@ def _requested(
 ) -> "Study":
     """Return the study that is asked for; blocks of one's own join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.study import blocks_in, load, of_blocks
+    from sagan_bench.experiments.study import components_in, load, of_files
 
     settings: dict[str, Any] = dict(map(parse_set, sets))
     if data:
@@ -125,10 +125,10 @@ def _requested(
         settings["run.steps"] = steps
     given = {key: value for key, value in fields.items() if value is not None}
     if own and study is None:
-        return of_blocks(own, set=settings, **given)
+        return of_files(own, set=settings, **given)
     requested = load(study or "quick", set=settings, own=own, **given)
     theirs = requested.all_variants
-    joining = (block for block in blocks_in(own) if block not in theirs)
+    joining = (block for block in components_in(own, "ATTENTION") if block not in theirs)
     return requested.model_copy(update={"variants": (*requested.variants, *joining)})
 
 

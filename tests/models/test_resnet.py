@@ -154,7 +154,7 @@ def test_a_residual_control_without_bias_has_as_many_parameters(channels: int) -
 def test_up_is_the_authors_block() -> None:
     """Nearest upsampling before the 1x1 convolution, as they have it."""
     torch.manual_seed(0)
-    block, labels = Up(8, 4, 5, False).double(), torch.tensor([0, 4, 0])
+    block, labels = Up(8, 4, 5).double(), torch.tensor([0, 4, 0])
     nn.init.normal_(block.norm1.gain)  # type: ignore[arg-type]
     nn.init.normal_(block.norm2.bias)  # type: ignore[arg-type]
     x = torch.randn(3, 8, 4, 4, dtype=torch.float64)
@@ -176,7 +176,7 @@ def test_down_is_the_authors_block_and_its_shortcut_sees_x_as_it_is(
 ) -> None:
     """Pooling after the 1x1 convolution, as they have it; in-place ReLU would change x."""
     torch.manual_seed(0)
-    block = Down(inputs, 4, stride, False).double()
+    block = Down(inputs, 4, stride).double()
     x = torch.randn(3, inputs, 8, 8, dtype=torch.float64)
     before = x.clone()
     h = block.conv2(block.conv1(x.relu()).relu())
@@ -193,7 +193,7 @@ def test_the_first_block_of_d_has_no_relu_before_it() -> None:
     assert [block.first for block in d.modules() if isinstance(block, Down)] == [
         True, False, False, False,
     ]  # fmt: skip
-    block = Down(3, 4, 2, False, first=True).double()
+    block = Down(3, 4, 2, first=True).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     expected = block.conv2(block.conv1(x).relu()) + block.shortcut(x)
     assert torch.allclose(block(x), F.avg_pool2d(expected, 2))
