@@ -215,7 +215,7 @@ def test_what_is_recalled_of_a_family_has_its_variants() -> None:
     ("old", "new", "words"),
     [
         ('{"mixing": "mlp"}', '{"mixing": "attention"}', "settings of the family as it is"),
-        ('{"mixing": "mlp"}', '{"depth": 4, "mixin": "mlp"}', "called 'mixin'; did you mean 'mixing'"),
+        ('{"mixing": "mlp"}', '{"depth": 4, "mixin": "mlp"}', "did you mean 'mixing'"),
         ('"token-mlp"', '"Token MLP"', "a contrast is called"),
         ("MIXERS[mixing]", "Attention", "is the family as it is"),
     ],

@@ -128,9 +128,7 @@ def test_another_source_is_another_study(capsys: Out) -> None:
 
 def test_a_file_without_a_block_is_no_study_by_itself() -> None:
     shutil.copy(LINEAR, "linear.py")
-    with pytest.raises(
-        UserError, match="no block, and no family with a contrast: name a study"
-    ):
+    with pytest.raises(UserError, match="no block, and no family with a contrast: name a study"):
         of_files(loaded("linear.py"))
 
 
