@@ -26,6 +26,7 @@ from sagan_bench.models.build import BETWEEN, attention_blocks, build, layers, s
 from sagan_bench.models.layers import forward_flops, spectral_norms
 from sagan_bench.models.placement import norm_layers
 from sagan_bench.training.draws import Noise
+from sagan_bench.training.generation import _average_statistics
 from sagan_bench.training.loop import Recipe, TrainState
 
 ROOT = Path(__file__).parents[1]
@@ -164,6 +165,32 @@ def test_a_penalty_on_both_is_given_the_labels_of_both() -> None:
     recipe.update_d(torch.rand(4, 3, 32, 32), noise, torch.tensor([0, 1, 0, 1]))
     both = [0, 1, 0, 1, 2, 2, 2, 2]
     assert seen == [(8, both), (4, both[:4]), (8, both)]
+
+
+def test_statistics_are_those_of_batchnorms_of_all_kinds_and_cost_nothing_without_any() -> None:
+    batches = [(torch.randn(8, 3), None) for _ in range(3)]
+    norm = nn.BatchNorm1d(3)
+    norm(100 + torch.randn(8, 3))  # left by training
+
+    class Network(nn.Module):
+        calls = 0
+
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor, labels: None) -> Tensor:
+            self.calls += 1
+            y: Tensor = self.layer(x)
+            return y
+
+    _average_statistics(Network(norm), batches)
+    assert norm.running_mean is not None
+    means = torch.stack([x.mean(0) for x, _ in batches]).mean(0)
+    assert torch.allclose(norm.running_mean, means, atol=1e-6)
+    without = Network(nn.Linear(3, 3))
+    _average_statistics(without, batches)
+    assert without.calls == 0
 
 
 @pytest.mark.parametrize(("asked", "normed"), [("all", 3), ("hidden", 1), ("none", 0)])
