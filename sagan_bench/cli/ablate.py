@@ -113,7 +113,7 @@ def _requested(
 ) -> "Study":
     """Return the study that is asked for; blocks of ``with_`` join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.own_studies import blocks_in, files_of, of_blocks
+    from sagan_bench.experiments.own_studies import components_in, files_of, of_files
     from sagan_bench.experiments.study import load
 
     files = [*(with_ or ()), *(files_of(study) if study else ())]
@@ -128,10 +128,10 @@ def _requested(
         settings["run.steps"] = steps
     given = {key: value for key, value in fields.items() if value is not None}
     if own and study is None:
-        return of_blocks(own, set=settings, **given)
+        return of_files(own, set=settings, **given)
     requested = load(study or "quick", set=settings, own=own, **given)
     theirs = requested.all_variants
-    blocks = blocks_in({stem: own[stem] for stem in joining})
+    blocks = components_in({stem: own[stem] for stem in joining}, "ATTENTION")
     more = (block for block in blocks if block not in theirs)
     return requested.model_copy(update={"variants": (*requested.variants, *more)})
 

@@ -17,11 +17,12 @@ from pydantic import (
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
 from sagan_bench.config.layers import Resolved, decide, of_experiment
 from sagan_bench.config.meanings import own_variants, sentence
-from sagan_bench.config.naming import SIDES, refuse_misnamed
+from sagan_bench.config.naming import refuse_misnamed
 from sagan_bench.config.schema import NAME, Host
 from sagan_bench.config.used import used
 from sagan_bench.config.variants import (
     NOTHING,
+    SIDES,
     VARIANTS,
     Meant,
     parts,

@@ -17,7 +17,7 @@ from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments import ablation, conformance
-from sagan_bench.experiments.own_studies import of_blocks
+from sagan_bench.experiments.own_studies import of_files
 from sagan_bench.experiments.tuning import planning
 from sagan_bench.experiments.tuning.definition import exported
 
@@ -126,7 +126,7 @@ def test_in_a_study_they_are_of_the_variants_whose_block_has_them() -> None:
 
 def test_a_file_alone_is_a_study_with_them_too() -> None:
     extension = extensions.load(Path("mine.py"))
-    study = of_blocks({"mine": extension.described}, set=dict([parse_set("block.groups=4")]))
+    study = of_files({"mine": extension.described}, set=dict([parse_set("block.groups=4")]))
     for name in ("mean-context", *CONTROLS):
         assert study.config(name, 0, HOST).config.model.attention.options["groups"] == 4
 

@@ -407,8 +407,7 @@ def test_sources_are_checked(tmp_path: Path, old: str, new: str, check: str) -> 
         ("nn.LeakyReLU(0.1)", "nn.BatchNorm2d(outputs)", "evaluation"),
         ("self, model.spectral_norm.discriminator", "self, 'all'", "penalty"),
         ("norm_layers(self, model.spectral_norm.generator)", "", "norms"),
-        ('channels,\n            norm="none"', '{8: 8, **channels, 4: 64},\n            norm="none"',
-         "blocks"),
+        ("channels,\n            norm=", "{8: 8, **channels, 4: 64},\n            norm=", "blocks"),
     ],
 )  # fmt: skip
 def test_families_are_checked(tmp_path: Path, old: str, new: str, check: str) -> None:

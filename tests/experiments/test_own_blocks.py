@@ -20,7 +20,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments import conformance
 from sagan_bench.experiments.ablation import counted
-from sagan_bench.experiments.own_studies import of_blocks
+from sagan_bench.experiments.own_studies import of_files
 
 BLOCK = Path(__file__).parents[1] / "own" / "mean_context.py"
 LINEAR = Path(__file__).parents[1] / "own" / "linear.py"
@@ -48,7 +48,7 @@ def loaded(file: str | Path = "mine.py") -> dict[str, Any]:
 
 
 def test_alone_it_is_a_study_with_controls_of_its_own_cost() -> None:
-    study = of_blocks(loaded())
+    study = of_files(loaded())
     assert (study.name, study.baseline) == ("with-mine", "mean-context")
     assert study.all_variants == (
         "mean-context", "no-attention", "sagan", "residual-like-mean-context",
@@ -69,7 +69,7 @@ def test_a_block_instead_of_a_layer_has_controls_of_another_width(capsys: Out) -
     shutil.copy(REPLACING, "replacing.py")
     assert run("ablate", "--with", "replacing.py", "--dry-run", "--json") == 0
     assert "sized-like-planted-replacing" in capsys.readouterr().out
-    study = of_blocks(loaded("replacing.py"))
+    study = of_files(loaded("replacing.py"))
     names = ("planted-replacing", "sized-like-planted-replacing", "wider-like-planted-replacing")
     assert set(names) <= set(study.all_variants)
     mine, sized, wider = (counted(study.requested(name, 0).config) for name in names)
@@ -139,8 +139,8 @@ def test_another_source_is_another_study(capsys: Out) -> None:
 
 def test_a_file_without_a_block_is_no_study_by_itself() -> None:
     shutil.copy(LINEAR, "linear.py")
-    with pytest.raises(UserError, match=r"linear\.py has no block: name a study"):
-        of_blocks(loaded("linear.py"))
+    with pytest.raises(UserError, match="no block, and no family with a contrast: name a study"):
+        of_files(loaded("linear.py"))
 
 
 def test_it_is_checked_before_anything_trains_with_it(

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, model_validator
 from sagan_bench.analysis.question import Measure, Settings
 from sagan_bench.config.belonging import has, refuse_untaken
 from sagan_bench.config.layers import Resolved, decide, of_experiment
-from sagan_bench.config.naming import SIDES, refuse_misnamed
+from sagan_bench.config.naming import refuse_misnamed
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.config.variants import presets, variant_settings
+from sagan_bench.config.variants import SIDES, presets, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS, SAMPLERS
