@@ -107,7 +107,7 @@ def _require_gate(looking: Looking) -> None:
             "follows the sum belongs in a module out, and layers that only make queries, keys and "
             "values in query, key and value; of heads of their own kinds return (B, heads, N, M)",
         )
-    if torch.allclose(*factors, rtol=TOLERANCE):
+    if torch.allclose(factors[0], factors[1], rtol=TOLERANCE):
         raise Broken(
             "o is the sum of values by the maps times a factor of each position",
             "return the maps that values are summed by, after all that is done to them",
@@ -210,7 +210,8 @@ def columns(subject: Subject) -> str:
         rows, columns = torch.arange(POSITIONS), torch.arange(before.shape[2])
         cell = looking.keys()[position] + before.shape[2] - int(looking.keys().max()) - 1
         shares = [maps[:, rows != position][..., columns != cell] for maps in (after, before)]
-        moved = _off(*(share / share.sum(2, keepdim=True) for share in shares), TOLERANCE)
+        now, then = (share / share.sum(2, keepdim=True) for share in shares)
+        moved = _off(now, then, TOLERANCE)
         if 2 * len(moved) > POSITIONS:  # of a mean of rows' and columns' maps a few do
             raise Unusual("columns depend on each other")
     return "a position's key moves its own column, and others alike"
