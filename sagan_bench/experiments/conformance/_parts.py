@@ -26,7 +26,7 @@ STEP, STEPS = 3, 10
 
 def replaces(subject: Subject) -> bool:
     """Return whether blocks of a kind stand instead of a layer."""
-    return bool(subject.component.place == "instead")
+    return getattr(subject.component, "place", "after") == "instead"
 
 
 def block_of(

@@ -33,7 +33,7 @@ class Planted(SelfAttention):
 class Kind(Attention):
     """Planted."""
 
-    positions, deliberate = True, ("square maps",)
+    positions = True
 
     def block(self, site: Site) -> Block:
         """Return it."""
