@@ -26,7 +26,7 @@ LAYERS = ("query", "key", "value")
 MOVED = 1e-9
 """Relative, in fp64: what a row is off that has not moved."""
 THE_SAME = 1e-3
-"""Relative: between factors of other weights that are constant."""
+"""Relative: between factors of other weights that are constant, or shares that have not moved."""
 PLACES = (0, 18, 44)
 """Positions that are looked at more closely: the first of a cell where keys are pooled."""
 
@@ -211,7 +211,7 @@ def columns(subject: Subject) -> str:
         cell = looking.keys()[position] + before.shape[2] - int(looking.keys().max()) - 1
         shares = [maps[:, rows != position][..., columns != cell] for maps in (after, before)]
         now, then = (share / share.sum(2, keepdim=True) for share in shares)
-        moved = _off(now, then, TOLERANCE)
+        moved = _off(now, then, THE_SAME)
         if 2 * len(moved) > POSITIONS:  # of a mean of rows' and columns' maps a few do
             raise Unusual("columns depend on each other")
     return "a position's key moves its own column, and others alike"
@@ -237,7 +237,7 @@ def _with_another(looking: Looking, name: str, position: int) -> Tensor:
             raise Skipped("its queries or keys are not those of each position")
         made = made.clone()
         rows = made.movedim(channel_dim(layer, made), -1)  # a view
-        rows[its] = 2 * torch.randn_like(rows[its])
+        rows[its] = 4 * torch.randn_like(rows[its])
         return made
 
     handle = looking.layer(name).register_forward_hook(other)

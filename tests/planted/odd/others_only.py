@@ -18,8 +18,10 @@ class Odd(Block):
         self.conv = nn.Conv2d(channels, channels, 3, padding=2, dilation=2)
 
     def branch(self, x: Tensor) -> Tensor:
-        around = self.conv.weight.flatten(2).index_fill(2, torch.tensor(4), 0).unflatten(2, (3, 3))
-        return nn.functional.conv2d(x, around, self.conv.bias, padding=2, dilation=2)
+        around = torch.ones_like(self.conv.weight[:1, :1])
+        around[..., 1, 1] = 0
+        weight = self.conv.weight * around
+        return nn.functional.conv2d(x, weight, self.conv.bias, padding=2, dilation=2)
 
 
 @ATTENTION.register("planted-others-only")
