@@ -581,7 +581,7 @@ def test_check_prints_a_table_costs_and_an_exit_code(
     assert run("check", "attention:full", "loss:hinge") == 0
     out = capsys.readouterr().out
     assert "full: 5,200 parameters" in out.replace("5,201", "5,200")
-    assert "errors: 0, warnings: 0, of 25 checks" in out
+    assert "errors: 0, warnings: 0, of 23 checks" in out
     assert "full: 2 checks do not apply: told, extra loss\n" in out
     assert "hinge: 1 check does not apply: penalty\n" in out
     assert run("check", str(TESTS / "planted/broken/wrong_axis.py")) == signals.USAGE

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from example_runs import SMALL
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -30,7 +31,7 @@ from sagan_bench.models.build import (
     without_spectral_norm,
 )
 from sagan_bench.models.placed import Site
-from sagan_bench.session import exporting
+from sagan_bench.session import experiment, exporting
 from sagan_bench.session.sampling import TrainedGenerator
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import draw, noise, standing
@@ -345,3 +346,20 @@ def test_diagnostics_look_at_each_of_them(stem: str) -> None:
             assert figures["gamma"] == 0.5
             assert figures["ratio"] > 0
         assert block.heard is None
+
+
+@pytest.mark.slow  # three runs
+def test_a_run_of_other_steps_is_another_where_a_block_is_told_of_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for steps, says in ((1, False), (2, True), (2, False)):
+        caplog.clear()
+        made = planted("annealed", *SMALL, f"run.steps={steps}")
+        assert experiment.run(made).step == steps
+        said = "is of 1 steps, and this run of 2 is another" in caplog.text
+        assert said == says
+    assert len(list(Path("runs").iterdir())) == 2
+    (first, *_) = Path("runs").iterdir()
+    with pytest.raises(UserError, match=r"another run is here: .*run\.steps: \d here, 3 asked"):
+        experiment.run(planted("annealed", *SMALL, "run.steps=3"), out=first)

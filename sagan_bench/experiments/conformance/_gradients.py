@@ -9,8 +9,7 @@ from torch import Tensor
 from sagan_bench.experiments.conformance._findings import Broken, Subject
 from sagan_bench.experiments.conformance._parts import block_of, fed, labels_of, noise_of
 from sagan_bench.models.attention._blocks import Block
-from sagan_bench.models.calls import tell
-from sagan_bench.models.calls import extra_loss
+from sagan_bench.models.calls import extra_loss, tell
 
 STEPS = (1e-8, 1e-5, 1e-3)
 """Of finite differences: the first crosses no kink of a ReLU, the last serves sums in fp32."""
