@@ -183,6 +183,12 @@ def test_a_missing_layer_is_an_error_once(tmp_path: Path) -> None:
                         "scale": "skipped"}  # fmt: skip
 
 
+def test_maps_of_what_stands_instead_of_a_layer_are_not_looked_at(tmp_path: Path) -> None:
+    names = [check.__name__ for check in conformance.MAPS]
+    findings = seen(tmp_path, *names, facts='place = "instead"')
+    assert {finding.severity for finding in findings} == {Severity.SKIPPED}
+
+
 def test_all_layers_without_spectral_norm_are_counted() -> None:
     block = nn.Sequential(*(nn.Linear(2, 2) for _ in range(6)))
     with pytest.raises(Unusual) as caught:

@@ -10,6 +10,7 @@ from math import isclose
 import torch
 from torch import Tensor, nn
 
+from sagan_bench.experiments.conformance._alone import refuse_replacing
 from sagan_bench.experiments.conformance._findings import Broken, Skipped, Subject, Unusual
 from sagan_bench.experiments.conformance._looking import (
     POSITIONS,
@@ -34,6 +35,7 @@ PLACES = (0, 18, 44)
 @torch.no_grad()
 def axis(subject: Subject) -> str:
     """Each row of the maps is a distribution, over keys; and o is maps times values."""
+    refuse_replacing(subject)
     try:
         looking = Looking(subject)
     except Skipped:
