@@ -320,7 +320,7 @@ KEPT = """
         return o
 """
 CONTRACT = {
-    "unused": ("knows = ('step',)", "", "told", "warning", "whatever it is; .*'unused'"),
+    "unused": ("knows = ('step',)", "", "knows", "warning", "whatever it is; .*'unused'"),
     "unknown": ("knows = ('noise',)", "", "shape", "error", "'noise' is no word of"),
     "undeclared": ("pass", KEPT.format("self.call.z"), "shape", "error", "declares no knows"),
     "kept": ("pass", KEPT.format("o"), "state", "error", "keeps a tensor as kept"),
@@ -582,7 +582,7 @@ def test_check_prints_a_table_costs_and_an_exit_code(
     out = capsys.readouterr().out
     assert "full: 5,200 parameters" in out.replace("5,201", "5,200")
     assert "errors: 0, warnings: 0, of 23 checks" in out
-    assert "full: 2 checks do not apply: told, extra loss\n" in out
+    assert "full: 2 checks do not apply: knows, extra loss\n" in out
     assert "hinge: 1 check does not apply: penalty\n" in out
     assert run("check", str(TESTS / "planted/broken/wrong_axis.py")) == signals.USAGE
     assert "o is not the sum of values by the maps" in " ".join(capsys.readouterr().out.split())

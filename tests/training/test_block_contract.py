@@ -12,6 +12,7 @@ from example_runs import SMALL
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from sagan_bench.cli.init import FOLDER
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import extensions
@@ -68,7 +69,7 @@ def store() -> Store:
 @pytest.fixture(autouse=True)
 def _nothing_stays_known() -> Iterator[None]:
     yield
-    for stem in SETS:
+    for stem in ("mine", *SETS):
         extensions.forget(stem)
     ATTENTION.forget("listener")
 
@@ -115,19 +116,19 @@ def test_a_block_is_told_its_site_and_what_its_network_knows(sees: str) -> None:
     z, labels = torch.randn(4, 8), torch.tensor([1, 2, 3, 4])
     images = copy.deepcopy(g)(z, labels)  # a copy tells its own
     d(images, labels)
-    (of_g, told_g, _), (of_d, told_d, came) = HEARD
+    (of_g, to_g, _), (of_d, to_d, came) = HEARD
     assert of_g is not None
     assert of_d is not None
     assert (of_g.network, of_g.side, of_g.z_dim, of_g.classes) == ("generator", 8, 8, 10)
     assert (of_g.norm, of_d.norm, of_d.network) == ("conditional batch", "none", "discriminator")
     assert of_d.halves == (sees == "halves")
-    assert told_g.z is z
-    assert told_g.labels is labels
-    assert (int(told_g.step or 0), told_g.steps) == (3, 4)
-    assert (told_d.z, int(told_d.step if told_d.step is not None else -1)) == (None, 0)
-    assert told_d.labels is not None
-    assert len(told_d.labels) == came == (8 if sees == "halves" else 4)
-    assert told_d.labels[:4].equal(labels)
+    assert to_g.z is z
+    assert to_g.labels is labels
+    assert (int(to_g.step or 0), to_g.steps) == (3, 4)
+    assert (to_d.z, int(to_d.step if to_d.step is not None else -1)) == (None, 0)
+    assert to_d.labels is not None
+    assert len(to_d.labels) == came == (8 if sees == "halves" else 4)
+    assert to_d.labels[:4].equal(labels)
     for network in (g, d):
         for block in attention_blocks(network).values():
             with pytest.raises(UserError, match=r"reads self\.call while no network runs"):
@@ -253,6 +254,18 @@ def test_a_block_stands_instead_of_the_layer_of_its_side() -> None:
         UserError, match=r"gamma_init changes nothing, .* stands instead of a layer"
     ):
         planted("replacing", "model.attention.gamma_init=1")
+
+
+def test_a_family_of_ones_own_has_both_places_by_a_line(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "mine.py").write_text((FOLDER / "family.py").read_text())
+    extensions.load(tmp_path / "mine.py")
+    made = planted("replacing", "model.architecture=my-family", "model.attention.generator=[16]")
+    g, d = skeleton(made)
+    assert [name for name, _ in g.named_children()][-3:] == ["window16", "twice", "out"]
+    assert "window8" in dict(d.named_children())
+    try_step(made, TrainState(made, CPU))
+    with pytest.raises(UserError, match=r"generator = 8: planted-replacing stands instead of"):
+        skeleton(planted("replacing", "model.architecture=my-family"))
 
 
 def test_what_a_block_refuses_is_said_with_its_place() -> None:
