@@ -86,4 +86,5 @@ def _print(findings: "Sequence[Finding]", costs: "dict[str, Costs]") -> None:
     for name in dict.fromkeys(f.component for f in findings):
         skipped = [f.check for f in findings if f.component == name and f.severity == "skipped"]
         if skipped:
-            say(f"{name}: {len(skipped)} of them do not apply: {', '.join(skipped)}")
+            do = "check does" if len(skipped) == 1 else "checks do"
+            say(f"{name}: {len(skipped)} {do} not apply: {', '.join(skipped)}")
