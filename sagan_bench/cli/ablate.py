@@ -80,6 +80,7 @@ def ablate(
 
     The same command again runs only what is missing.
     """
+    from sagan_bench.core import extensions
     from sagan_bench.experiments import ablation, own_studies
     from sagan_bench.experiments.written import parse_seeds
 
@@ -105,7 +106,8 @@ def ablate(
         _print_plan(planned, where, measure, as_json)
     else:
         if planned.missing:
-            refuse_wrong(load_own(files))
+            study_own = planned.manifest.study.own
+            refuse_wrong([*load_own(files), *extensions.require(study_own, planned.folder)])
             planned = _run(planned, where)
         _conclude(planned, as_json)
 

@@ -264,15 +264,20 @@ class Verb(TyperCommand):
 
 
 def load_own(files: Iterable[Path] | None) -> "list[Extension]":
-    """Have the components in files known.  Raises `UserError` with the line that is wrong."""
+    """Have the components in files, and of installed packages, known.
+
+    Raises:
+        UserError: one cannot be, with the line that is wrong.
+    """
     from sagan_bench.core import extensions
 
+    extensions.load_installed()
     return [extensions.load(file) for file in files or ()]
 
 
 def refuse_wrong(files: "Iterable[Extension]") -> None:
     """Refuse files of components that are not what they say, before anything trains with them."""
-    for extension in files:
+    for extension in {file.name: file for file in files}.values():
         from sagan_bench.experiments import conformance
 
         say(f"checking {extension.file}", error=True)

@@ -96,14 +96,15 @@ def tune(
     """
     if context.invoked_subcommand:
         return
+    from sagan_bench.core import extensions
     from sagan_bench.experiments.tuning import definition, planning
 
     files = load_own(with_)
-    refuse_wrong(files)
     names = (variants or variant).split(",")
     settings = _settings(data, sets or [])
     tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)
-    tuning = tuning.model_copy(update={"own": {file.name: file.described for file in files}})
+    tuning = tuning.with_own(tuning.requested(variant, 0).config for variant in names)
+    refuse_wrong([*files, *extensions.require(tuning.own)])
     where = Where.of(jobs, device, engine, in_process)
     folder = definition.folder_of(tuning, runs, name)
     manifest = planning.plan(

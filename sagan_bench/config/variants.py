@@ -8,7 +8,7 @@ from typing import Any
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
-from sagan_bench.core.registry import ATTENTION
+from sagan_bench.core.registry import ATTENTION, unread
 from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
 
@@ -107,7 +107,8 @@ _OF_A_KIND = (
 def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return ``table[name]`` without its description.  Raises `UserError` with the closest."""
     if name not in table:
-        raise UserError(f"no {kind} is called '{name}'; {closest(str(name), list(table))}")
+        hint = closest(str(name), list(table)) + unread()
+        raise UserError(f"no {kind} is called '{name}'; {hint}")
     return {key: value for key, value in table[name].items() if key not in WORDS}
 
 

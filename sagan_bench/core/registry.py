@@ -23,8 +23,18 @@ from sagan_bench.core.names import closest
 ROOT = Path(__file__).parents[1]
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
+UNREAD: dict[str, str] = {}
+"""Installed packages whose components are not known -> why."""
+
 T = TypeVar("T")
 C = TypeVar("C")
+
+
+def unread() -> str:
+    """Return what a hint on an unknown name ends in where packages could not be imported."""
+    return "".join(
+        f"; the package {name} could not be imported: {why}" for name, why in UNREAD.items()
+    )
 
 
 class Unknown(ValueError):
@@ -39,7 +49,10 @@ class Recalled:
     Settings = None
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        raise UserError(f"the code of the {self.what} {self.name!r} is not loaded: add --with FILE")
+        raise UserError(
+            f"the code of the {self.what} {self.name!r} is not loaded: add --with FILE, or install "
+            "its package"
+        )
 
     @classmethod
     def check(cls, config: Any) -> None:
@@ -124,7 +137,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             ValueError: there is none; the message names the closest.
         """
         if name not in self:
-            raise Unknown(f"no {self.what} is called {name[:80]!r}; {closest(name, list(self))}")
+            hint = closest(name, list(self)) + unread()
+            raise Unknown(f"no {self.what} is called {name[:80]!r}; {hint}")
         return name
 
     def __getitem__(self, name: str) -> type[T]:

@@ -2,6 +2,7 @@
 
 import re
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -53,6 +54,13 @@ class Experiment(Section):
     def _stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = handler(self)
         return {key: value for key, value in fields.items() if key not in self.YOUNG or value}
+
+    def with_own(self, configs: Iterable[RunConfig]) -> Self:
+        """Return it with the files that configurations of its runs name components of."""
+        own = dict(self.own)
+        for config in configs:
+            own |= config.own
+        return self.model_copy(update={"own": own})
 
     @property
     def hashes(self) -> dict[str, str]:

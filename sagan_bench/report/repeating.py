@@ -43,7 +43,8 @@ def of_run(record: Record) -> str | None:
     words = ["train", "--preset", config.preset, "--variant", variant]
     if config.name != config.variant and not is_anothers(config.name, config):
         words += ["--name", config.name]
-    files = [word for name in config.own for word in ("--with", f"{name}.py")]
+    of_files = [name for name, described in config.own.items() if "module" not in described]
+    files = [word for name in of_files for word in ("--with", f"{name}.py")]
     return _line(words, "--seed", config.seed, *files, *_sets(_results(config), before))
 
 
