@@ -19,11 +19,13 @@ from sagan_bench.cli.options import (
     InProcess,
     Jobs,
     Json,
+    PresetFile,
     RetryFailed,
     Runs,
     Sets,
     With,
     load_own,
+    load_presets,
     program,
     refuse_wrong,
 )
@@ -61,6 +63,7 @@ def ablate(
     jobs: Jobs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Generator updates of each cell")] = None,
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
+    preset_file: PresetFile = None,
     sets: Sets = None,
     with_: With = None,
     name: Annotated[
@@ -90,9 +93,8 @@ def ablate(
     own = {file.name: file.described for file in load_own(files)}
     joining = [file.stem for file in with_ or ()]
     where = Where.of(jobs, device, engine, in_process)
-    requested = _requested(
-        study, data, steps, sets or [], own, joining, preset=preset, command=command
-    )
+    fields = {"preset": preset, "command": command, "names": load_presets(preset_file) or None}
+    requested = _requested(study, data, steps, sets or [], own, joining, **fields)
     planned = ablation.plan(
         requested,
         ablation.folder_of(requested, runs, name),
@@ -119,7 +121,7 @@ def _requested(
     sets: list[str],
     own: dict[str, Any],
     joining: list[str],
-    **fields: str | None,
+    **fields: Any,
 ) -> "Study":
     """Return the study that is asked for.
 

@@ -9,19 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sagan_bench.config.belonging import given_to, is_own, is_setting
-from sagan_bench.config.meanings import of_labels
+from sagan_bench.config.belonging import OPTIONS, given_to, is_own, is_setting
+from sagan_bench.config.digest import LABELS
+from sagan_bench.config.limits import MOST, MOST_WHOLE
+from sagan_bench.config.meanings import chosen_preset, of_labels
 from sagan_bench.config.naming import rightly_named, shipped_part
 from sagan_bench.config.options import Options, in_full, settings_in
-from sagan_bench.config.schema import (
-    LABELS,
-    MOST,
-    MOST_WHOLE,
-    OPTIONS,
-    Host,
-    RunConfig,
-    field_types,
-)
+from sagan_bench.config.schema import Host, RunConfig, field_types
 from sagan_bench.config.variants import NOTHING, Meant, pick, presets, variant_settings
 from sagan_bench.config.wording import in_words
 from sagan_bench.core import extensions
@@ -66,6 +60,7 @@ def read(
     file: Path | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, tuple[str, Any]] | None = None,
+    names: Meant = NOTHING,
 ) -> Resolved:
     """Return the whole configuration as it was asked for, and who set each value.
 
@@ -78,6 +73,7 @@ def read(
         file: a TOML file with the sections of `RunConfig`.
         sets: texts ``section.key=value``.
         flags: dotted key -> (option as typed, value).
+        names: presets of one's own; of a single one it is the usual.
 
     Raises:
         UserError: an unknown key or name, or a value out of range: what, who set it, the closest;
@@ -89,7 +85,7 @@ def read(
     for key in LABELS[:2]:
         if not isinstance(written.get(key, ""), str):
             raise UserError(f"{file}: {key} = {shortened(written[key])}: expected a name")
-    preset = preset or written.get("preset") or "quick"
+    preset = chosen_preset(names, preset or written.get("preset"))
     variant = variant or written.get("variant") or "sagan"
     written = {key: value for key, value in written.items() if key not in LABELS[:2]}
     resolved = assemble(
@@ -99,6 +95,7 @@ def read(
         (str(file), written),
         *((option, {key: value}) for key, (option, value) in (flags or {}).items()),
         ("--set", dict(map(parse_set, sets))),
+        names=names,
     )
     config, note = rightly_named(resolved.config, resolved.origins)
     return replace(resolved, config=config, note=note)

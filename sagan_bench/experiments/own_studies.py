@@ -6,7 +6,7 @@ from typing import Any
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import load_toml
-from sagan_bench.experiments.study import Study, load, studies
+from sagan_bench.experiments.study import Study, load, of_presets, studies
 from sagan_bench.experiments.written import file_of, validated
 
 
@@ -47,6 +47,8 @@ def of_blocks(own: Mapping[str, Any], **changed: Any) -> Study:
         "variants": ("no-attention", "sagan", f"residual-like-{block}", f"wider-like-{block}"),
         "own": dict(own),
     }
+    if names := changed.pop("names", None):
+        changed |= of_presets(names, changed.get("preset"))
     settings = quick.set | changed.pop("set", {})
     return validated(Study, Path(f"{stem}.py"), {**fields, **changed, "set": settings})
 

@@ -92,7 +92,7 @@ def _plain(preset: str, variant: str) -> dict[str, Any] | None:
 def of_study(memory: StudyManifest) -> str | None:
     """Return the command that runs a shipped study again; null where its file is not shipped."""
     own = memory.study
-    if own.name not in study.studies():
+    if own.name not in study.studies() or own.presets:
         return None
     shipped = study.load(own.name)
     words = ["ablate", own.name]
@@ -106,7 +106,7 @@ def of_study(memory: StudyManifest) -> str | None:
 def of_tuning(memory: TuningManifest) -> str | None:
     """Return the command that tunes like this again; null where its space is not shipped."""
     own = memory.tuning
-    if own.space.name not in space.spaces():
+    if own.space.name not in space.spaces() or own.presets:
         return None
     shipped, steps = space.load(own.space.name), own.space.budget["run.steps"]
     budget = shipped.budget | {"run.steps": steps}
