@@ -107,7 +107,8 @@ _OF_A_KIND = (
 def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return ``table[name]`` without its description.  Raises `UserError` with the closest."""
     if name not in table:
-        hint = closest(str(name), list(table)) + unread()
+        otherwise = "name its file by --preset-file" if kind == "preset" else ""
+        hint = closest(str(name), list(table), otherwise) + unread()
         raise UserError(f"no {kind} is called '{name}'; {hint}")
     return {key: value for key, value in table[name].items() if key not in WORDS}
 

@@ -92,7 +92,7 @@ def _plain(preset: str, variant: str) -> dict[str, Any] | None:
 def of_study(memory: StudyManifest) -> str | None:
     """Return the command that runs a shipped study again; null where its file is not shipped."""
     own = memory.study
-    if own.name not in study.studies() or own.presets:
+    if own.name not in study.studies() or own.presets or own.variant:
         return None
     shipped = study.load(own.name)
     words = ["ablate", own.name]
