@@ -19,11 +19,13 @@ from sagan_bench.cli.options import (
     InProcess,
     Jobs,
     Json,
+    PresetFile,
     RetryFailed,
     Runs,
     Sets,
     With,
     load_own,
+    load_presets,
     program,
     refuse_wrong,
 )
@@ -64,6 +66,7 @@ def ablate(
     jobs: Jobs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Generator updates of each cell")] = None,
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
+    preset_file: PresetFile = None,
     sets: Sets = None,
     with_: With = None,
     name: Folder = None,
@@ -88,7 +91,8 @@ def ablate(
     if measure and not dry_run:
         raise UserError("--measure says what a study would cost; add --dry-run")
     where = Where.of(jobs, device, engine, in_process)
-    requested = _requested(study, data, steps, sets or [], with_, preset=preset, command=command)
+    fields = {"preset": preset, "command": command, "names": load_presets(preset_file) or None}
+    requested = _requested(study, data, steps, sets or [], with_, **fields)
     planned = ablation.plan(
         requested, ablation.folder_of(requested, runs, name), where.host,
         seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
@@ -98,7 +102,9 @@ def ablate(
         _print_plan(planned, where, measure, as_json)
     else:
         if planned.missing:
-            refuse_wrong(extensions.require(requested.own))
+            study_own = planned.manifest.study.own
+            loaded = extensions.require(requested.own)
+            refuse_wrong([*loaded, *extensions.require(study_own, planned.folder)])
             planned = _run(planned, where)
         _conclude(planned, as_json)
 
@@ -109,7 +115,7 @@ def _requested(
     steps: int | None,
     sets: list[str],
     with_: list[Path] | None,
-    **fields: str | None,
+    **fields: Any,
 ) -> "Study":
     """Return the study that is asked for; blocks of ``with_`` join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set

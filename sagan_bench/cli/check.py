@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Json
+from sagan_bench.cli.options import Json, load_own
 from sagan_bench.cli.signals import USAGE
 from sagan_bench.core.errors import UserError
 
@@ -64,6 +64,7 @@ def _components(what: str) -> Sequence[tuple[str, str]]:
         return extensions.load(Path(what)).components
     if kind not in PREFIXES:
         raise UserError(f"check {what}: before the colon stands one of {', '.join(PREFIXES)}")
+    load_own(())
     extensions.KINDS[PREFIXES[kind]][name]  # or it says which there are
     return [(PREFIXES[kind], name)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
-from sagan_bench.core.registry import ATTENTION, FAMILIES
+from sagan_bench.core.registry import ATTENTION, FAMILIES, unread
 from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
 
@@ -145,7 +145,9 @@ _OF_A_KIND = (
 def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return ``table[name]`` without its description.  Raises `UserError` with the closest."""
     if name not in table:
-        raise UserError(f"no {kind} is called '{name}'; {closest(str(name), list(table))}")
+        otherwise = "name its file by --preset-file" if kind == "preset" else ""
+        hint = closest(str(name), list(table), otherwise) + unread()
+        raise UserError(f"no {kind} is called '{name}'; {hint}")
     return {key: value for key, value in table[name].items() if key not in WORDS}
 
 

@@ -8,7 +8,7 @@ from sagan_bench.config.used import used
 from sagan_bench.config.variants import contrast_of, controls
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import load_toml
-from sagan_bench.experiments.study import Study, load, studies
+from sagan_bench.experiments.study import Study, load, of_presets, studies
 from sagan_bench.experiments.written import file_of, validated
 
 
@@ -58,6 +58,8 @@ def of_files(own: Mapping[str, Any], **changed: Any) -> Study:
         "variants": tuple(variants),
         "own": dict(own),
     }
+    if names := changed.pop("names", None):
+        changed |= of_presets(names, changed.get("preset"))
     settings = used(own) | quick.set | changed.pop("set", {})
     return validated(Study, Path(f"{stem}.py"), {**fields, **changed, "set": settings})
 
