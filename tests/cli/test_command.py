@@ -439,6 +439,7 @@ def test_pictures_are_scored_under_a_protocol_of_ours(pictured: Path, capsys: Ou
     assert ablate(pictured, command=drawing(pictured.parent, figures)) == 0
     shown = capsys.readouterr()
     assert "FID" in shown.out
+    assert "finished, FID" in shown.err
     assert "fast against slow" in shown.out
     record = records.read(cells(pictured)["fast-s1"])
     made, own = record.scores
@@ -459,7 +460,7 @@ def test_pictures_are_scored_under_a_protocol_of_ours(pictured: Path, capsys: Ou
     assert found["primary"]["metric"] == "fid"
     assert "loss" in [reading["metric"] for reading in found["secondary"]]
     assert run("report", str(pictured.parent / "runs" / "tiny")) == 0
-    assert "how they were measured is not known" not in capsys.readouterr().out
+    assert "note: Figures of loss are as " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
