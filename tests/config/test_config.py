@@ -319,6 +319,10 @@ def test_a_hint_names_no_more_than_can_be_read() -> None:
     assert hint.endswith("run-29 and 1,970 more")
 
 
+def test_a_name_in_another_case_is_the_closest() -> None:
+    assert closest("FID", ["twin_rate", "fid"]) == "did you mean 'fid'?"
+
+
 @pytest.mark.parametrize("key", limits.MOST)
 def test_what_nobody_can_want_is_refused_before_it_is_built(key: str) -> None:
     most = limits.MOST[key]

@@ -1,6 +1,7 @@
 """A block of one's own: a study by itself, controls that cost what it costs, or one of a study."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def test_a_run_of_it_is_called_as_it_is(capsys: Out) -> None:
 
 
 def test_it_joins_a_study_that_then_needs_no_option(capsys: Out) -> None:
-    command = ["ablate", "small.toml", *SETS, "--in-process"]
+    command = ["ablate", "small.toml", *SETS, "--in-process", "--seeds", "0"]
     assert run(*command, "--with", "mine.py", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     compared = {(c["variant"], c["baseline"]) for c in found["primary"]["comparisons"]}
@@ -117,12 +118,16 @@ def test_it_joins_a_study_that_then_needs_no_option(capsys: Out) -> None:
     assert records["no-attention"] is records["sagan"] is None
     assert set(records["mean-context"]) == {"mine"}
 
-    for verb in (["compare", "runs/small"], ["report", "runs/small", "--out", "page"]):
-        seen = subprocess.run(  # nobody's code is run to read it
-            [sys.executable, str(ROOT / "cli.py"), *verb], capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert seen.returncode == 0, seen.stderr
+    read = """
+from command_line import run
+assert run("compare", "runs/small") == 0
+assert run("report", "runs/small", "--out", "page") == 0
+"""
+    seen = subprocess.run(  # nobody's code is run to read it
+        [sys.executable, "-c", read], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    )  # fmt: skip
+    assert seen.returncode == 0, seen.stderr
     extensions.forget("mine")
     Path("mine.py").unlink()
     assert run(*command, "--json") == 0  # by the copy in the study's folder
