@@ -17,11 +17,13 @@ from sagan_bench.cli.options import (
     InProcess,
     Jobs,
     Json,
+    PresetFile,
     RetryFailed,
     Runs,
     Sets,
     With,
     load_own,
+    load_presets,
     program,
     refuse_wrong,
 )
@@ -77,6 +79,7 @@ def ablate(
     jobs: Jobs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Generator updates of each cell")] = None,
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
+    preset_file: PresetFile = None,
     sets: Sets = None,
     with_: With = None,
     name: Folder = None,
@@ -105,10 +108,9 @@ def ablate(
     if (measure or spread is not None) and not dry_run:
         raise UserError("--measure and --spread say what to expect of a study; add --dry-run")
     where = Where.of(jobs, device, engine, in_process)
-    grows = _grows(until_conclusive, max_seeds, no_futility)
-    requested = _requested(
-        study, data, steps, sets or [], with_, preset=preset, command=command, grows=grows
-    )
+    fields = {"preset": preset, "command": command, "names": load_presets(preset_file) or None}
+    fields |= _grows(until_conclusive, max_seeds, no_futility)
+    requested = _requested(study, data, steps, sets or [], with_, **fields)
     planned = ablation.plan(
         requested, ablation.folder_of(requested, runs, name), where.host,
         seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
@@ -118,7 +120,9 @@ def ablate(
         print_plan(planned, where, measure=measure, spread=spread, as_json=as_json)
     else:
         if planned.missing:
-            refuse_wrong(extensions.require(requested.own))
+            study_own = planned.manifest.study.own
+            loaded = extensions.require(requested.own)
+            refuse_wrong([*loaded, *extensions.require(study_own, planned.folder)])
             planned = _run(planned, where)
         _conclude(planned, as_json)
 
@@ -136,12 +140,11 @@ def _requested(
     steps: int | None,
     sets: list[str],
     with_: list[Path] | None,
-    grows: dict[str, Any],
-    **fields: str | None,
+    **fields: Any,
 ) -> "Study":
     """Return the study that is asked for; blocks of ``with_`` join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.own_studies import blocks_in, files_of, of_blocks
+    from sagan_bench.experiments.own_studies import components_in, files_of, of_files
     from sagan_bench.experiments.study import load
 
     files = [*(with_ or ()), *(files_of(study) if study else ())]
@@ -154,12 +157,12 @@ def _requested(
         settings["data.source"] = data
     if steps:
         settings["run.steps"] = steps
-    given = {key: value for key, value in fields.items() if value is not None} | grows
+    given = {key: value for key, value in fields.items() if value is not None}
     if own and study is None:
-        return of_blocks(own, set=settings, **given)
+        return of_files(own, set=settings, **given)
     requested = load(study or "quick", set=settings, own=own, **given)
     theirs = requested.all_variants
-    blocks = blocks_in({stem: own[stem] for stem in joining})
+    blocks = components_in({stem: own[stem] for stem in joining}, "ATTENTION")
     more = (block for block in blocks if block not in theirs)
     return requested.model_copy(update={"variants": (*requested.variants, *more)})
 

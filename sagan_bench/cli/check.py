@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Json
+from sagan_bench.cli.options import Json, load_own
 from sagan_bench.cli.signals import USAGE
 from sagan_bench.core.errors import UserError
 
@@ -64,6 +64,7 @@ def _components(what: str) -> Sequence[tuple[str, str]]:
         return extensions.load(Path(what)).components
     if kind not in PREFIXES:
         raise UserError(f"check {what}: before the colon stands one of {', '.join(PREFIXES)}")
+    load_own(())
     extensions.KINDS[PREFIXES[kind]][name]  # or it says which there are
     return [(PREFIXES[kind], name)]
 
@@ -86,4 +87,5 @@ def _print(findings: "Sequence[Finding]", costs: "dict[str, Costs]") -> None:
     for name in dict.fromkeys(f.component for f in findings):
         skipped = [f.check for f in findings if f.component == name and f.severity == "skipped"]
         if skipped:
-            say(f"{name}: {len(skipped)} of them do not apply: {', '.join(skipped)}")
+            do = "check does" if len(skipped) == 1 else "checks do"
+            say(f"{name}: {len(skipped)} {do} not apply: {', '.join(skipped)}")

@@ -309,10 +309,12 @@ def _print_notes(findings: "Findings", numbers: "Numbers") -> None:
     from sagan_bench.report.caveats import of_program
 
     images = "Scored with {n_fake:,} generated and {n_real:,} real images"
-    theirs = "; ".join(text.rstrip(".") for text in of_program(numbers.runs.attempted))
-    scored = theirs or images.format(**NOT_SCORED | findings.protocol)
+    parts = [text.rstrip(".") for text in of_program(numbers.runs.attempted)]
+    if "n_fake" in findings.protocol or numbers.runs.program is None:
+        parts.insert(0, images.format(**NOT_SCORED | findings.protocol))
+    said = "; ".join([*parts, f"smallest difference that matters: {findings.matters}."])
     budget = findings.budget and f"Budget: {findings.budget}. "
-    say(f"{budget}{scored}; smallest difference that matters: {findings.matters}.")
+    say(f"{budget}{said[0].upper()}{said[1:]}")
     if not findings.declared:
         say("Post hoc: metric and smallest difference were chosen now, not before the runs.")
         if numbers.runs.program and not numbers.runs.has_settings:

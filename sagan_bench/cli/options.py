@@ -21,6 +21,7 @@ from sagan_bench.core.registry import EXTRACTORS, LOSSES
 
 if TYPE_CHECKING:
     from sagan_bench.config.layers import Resolved
+    from sagan_bench.config.variants import Meant
     from sagan_bench.core.extensions import Extension
 
 S = TypeVar("S", bound=str)
@@ -31,6 +32,8 @@ Weights = Annotated[str, typer.Option(help="ema or raw")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value")]
 WITH = "Python file of components of your own, repeatable"
 With = Annotated[list[Path] | None, typer.Option("--with", help=WITH)]
+PRESET_FILE = "TOML file of presets of your own; --preset chooses"
+PresetFile = Annotated[Path | None, typer.Option("--preset-file", help=PRESET_FILE)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run; do nothing")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda")]
 Devices = Annotated[str, typer.Option("--device", help="auto (every GPU), cpu, cuda:N")]
@@ -108,6 +111,7 @@ class Choice:
     """What the user chose, not yet resolved."""
 
     preset: str | None
+    preset_file: Path | None
     variant: str | None
     file: Path | None
     sets: tuple[str, ...]
@@ -133,6 +137,7 @@ class Choice:
 
         requested = read(
             preset=self.preset,
+            names=load_presets(self.preset_file),
             variant=self.variant,
             file=self.file,
             sets=self.sets,
@@ -168,6 +173,7 @@ def _parameters() -> Iterator[inspect.Parameter]:
     yield _parameter(
         "--preset", str, "Where to begin, e.g. quick, twins64, celeba64, imagenet128-official"
     )
+    yield _parameter("--preset-file", Path, PRESET_FILE)
     yield _parameter("--variant", str, "What to change: sagan, no-attention")
     yield _parameter("--config", Path, "TOML file of settings")
     yield _parameter("--set", list[str], "section.key=value, repeatable; see: show config")
@@ -218,6 +224,7 @@ def _choice(values: dict[str, Any]) -> Choice:
                 flags[flag.key] = (option, value)
     return Choice(
         preset=preset,
+        preset_file=values[_name("--preset-file")],
         variant=values[_name("--variant")],
         file=values[_name("--config")],
         sets=tuple(values[_name("--set")] or ()),
@@ -265,15 +272,28 @@ class Verb(TyperCommand):
 
 
 def load_own(files: Iterable[Path] | None) -> "list[Extension]":
-    """Have the components in files known.  Raises `UserError` with the line that is wrong."""
+    """Have the components in files, and of installed packages, known.
+
+    Raises:
+        UserError: one cannot be, with the line that is wrong.
+    """
     from sagan_bench.core import extensions
 
+    extensions.load_installed()
     return [extensions.load(file) for file in files or ()]
+
+
+def load_presets(file: Path | None) -> "Meant":
+    """Return the presets in a file, if there is one.  Raises `UserError`: what is wrong in it."""
+    from sagan_bench.config import preset_files
+    from sagan_bench.config.variants import NOTHING
+
+    return preset_files.load(file) if file else NOTHING
 
 
 def refuse_wrong(files: "Iterable[Extension]") -> None:
     """Refuse files of components that are not what they say, before anything trains with them."""
-    for extension in files:
+    for extension in {file.name: file for file in files}.values():
         from sagan_bench.experiments import conformance
 
         say(f"checking {extension.file}", error=True)

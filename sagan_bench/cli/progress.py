@@ -15,12 +15,13 @@ from rich.table import Column
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.tables import number
 from sagan_bench.core.stops import Stopped
-from sagan_bench.evaluation.protocol import label
+from sagan_bench.evaluation.protocol import label, label_in
 
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Ended, Job
     from sagan_bench.experiments.driver import What
     from sagan_bench.experiments.tuning.trials import TrialRun
+    from sagan_bench.runs.records import Score
     from sagan_bench.session.events import Event, Stop
 
 J = TypeVar("J", bound="Job")
@@ -126,7 +127,7 @@ class RunsView(View, Generic[J]):
     Args:
         metric: of which a run's final score is shown.
         extractor: of the runs, by which the metric is called; None where another program makes
-            them.
+            them, so that only their scores tell.
     """
 
     def __init__(self, metric: str, extractor: str | None) -> None:
@@ -162,7 +163,7 @@ class RunsView(View, Generic[J]):
             self.texts[run.id] = "diverged"
         elif isinstance(what, Scored):
             if what.score.final and what.score.weights == "ema":
-                self._scored(run, what.score.metrics)
+                self._scored(run, what.score)
         elif isinstance(what, Ended):
             finished = what.status == "finished"
             self.texts[run.id] = self.scores.get(run.id, "done") if finished else what.status
@@ -177,9 +178,10 @@ class RunsView(View, Generic[J]):
         if under_way:
             say(f"{self.heading()}: {', '.join(under_way)}", error=True)
 
-    def _scored(self, run: J, metrics: Mapping[str, float | None]) -> None:
-        if self.metric in metrics:  # each extractor has a score of its own
-            self.scores[run.id] = number(metrics[self.metric])
+    def _scored(self, run: J, score: "Score") -> None:
+        if self.metric in score.metrics:  # each extractor has a score of its own
+            self.label = label_in(self.metric, score.protocol)
+            self.scores[run.id] = number(score.metrics[self.metric])
 
 
 def _how_far(phase: str, done: int, total: int) -> str:

@@ -77,6 +77,7 @@ def _show_config(choice: Choice, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"config": tree, "origins": resolved.origins}, indent=2))
         return
+    tree.pop("meant", None)  # what they set stands in the other rows
     rows = ([key, json.dumps(value), resolved.origins[key]] for key, value in flatten(tree))
     print_table("", ("setting", "value", "from"), rows)
 

@@ -42,9 +42,11 @@ def train(
     """
     if from_study:
         choice = choice.from_file(best_file(from_study, choice.variant, Path("runs")))
+    from sagan_bench.core import extensions
+
     config = choice.resolve().config
     if not dry_run:
-        refuse_wrong(load_own(choice.own))
+        refuse_wrong([*load_own(choice.own), *extensions.require(config.own, out)])
     if dry_run:
         _print_plan(config, out, not resume, as_json)
     elif record := _trained(config, out, not resume):

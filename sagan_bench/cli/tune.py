@@ -16,6 +16,7 @@ from sagan_bench.cli.options import (
     InProcess,
     Jobs,
     Json,
+    PresetFile,
     RetryFailed,
     Runs,
     Sets,
@@ -23,6 +24,7 @@ from sagan_bench.cli.options import (
     With,
     either,
     load_own,
+    load_presets,
     pick,
     program,
     refuse_wrong,
@@ -34,6 +36,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SAMPLERS
 
 if TYPE_CHECKING:
+    from sagan_bench.config.variants import Meant
     from sagan_bench.execution.engine import Engine as AnyEngine
     from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest
     from sagan_bench.session.events import Stop
@@ -70,7 +73,10 @@ def tune(
     trials: Trials = 30,
     timeout: Timeout = None,
     searches: Searches = 1,
-    preset: Annotated[str, typer.Option(help="What every trial begins with")] = "quick",
+    preset: Annotated[
+        str | None, typer.Option(help="What every trial begins with [default: quick]")
+    ] = None,
+    preset_file: PresetFile = None,
     space: Space = None,
     objective: Objective = None,
     sampler: Annotated[str, typer.Option(help=either(SAMPLERS))] = "tpe",
@@ -96,16 +102,22 @@ def tune(
     """
     if context.invoked_subcommand:
         return
+    from sagan_bench.config.meanings import chosen_preset
     from sagan_bench.config.used import used
+    from sagan_bench.core import extensions
     from sagan_bench.experiments.tuning import definition, planning
 
     files = load_own(with_)
-    refuse_wrong(files)
     names = (variants or variant).split(",")
     own = {file.name: file.described for file in files}
     settings = used(own) | _settings(data, sets or [])
-    tuning = _requested(names, searches, preset, space, objective, sampler, pruner, steps, settings)
-    tuning = tuning.model_copy(update={"own": own})
+    presets = load_presets(preset_file)
+    chosen = chosen_preset(presets, preset)
+    tuning = _requested(
+        names, searches, chosen, presets, space, objective, sampler, pruner, steps, settings
+    )
+    tuning = tuning.with_own(tuning.requested(variant, 0).config for variant in names)
+    refuse_wrong([*files, *extensions.require(tuning.own)])
     where = Where.of(jobs, device, engine, in_process)
     folder = definition.folder_of(tuning, runs, name)
     manifest = planning.plan(
@@ -125,6 +137,7 @@ def _requested(
     variants: list[str],
     searches: int,
     preset: str,
+    names: "Meant",
     space: str | None,
     objective: str | None,
     sampler: str,
@@ -132,23 +145,25 @@ def _requested(
     steps: int | None,
     settings: dict[str, Any],
 ) -> "Tuning":
+    from sagan_bench.config.meanings import only_preset, source_of
     from sagan_bench.config.variants import pick as pick_preset
     from sagan_bench.config.variants import presets
     from sagan_bench.core.names import kind_of
     from sagan_bench.experiments.tuning import space as spaces
     from sagan_bench.experiments.tuning.definition import PRUNERS, Tuning
 
-    pick_preset("preset", preset, presets())
+    pick_preset("preset", preset, presets(names))
     searched = spaces.load(space) if space else spaces.space_for(preset)
     if steps:
         budget = searched.budget | {"run.steps": steps}
         searched = searched.model_copy(update={"budget": budget})
-    kind = kind_of(str(settings.get("data.source") or presets()[preset]["data.source"]))
+    kind = kind_of(str(settings.get("data.source") or source_of(preset, names)))
     named = searched.measure(kind).metric if objective is None else objective
     objectives = tuple(named.split(","))
     default = "median" if len(objectives) == 1 else "none"
     return Tuning(
         preset=preset,
+        presets=only_preset(names, preset),
         variants=tuple(variants),
         searches=searches,
         space=searched,

@@ -4,10 +4,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sagan_bench.config.options import owner
-from sagan_bench.config.schema import COMPONENTS, OPTIONS, RunConfig, field_types
+from sagan_bench.config.schema import RunConfig, field_types
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
+from sagan_bench.core.registry import ATTENTION, FAMILIES, LOSSES, Registry
 from sagan_bench.core.trees import flatten
+
+OPTIONS = {
+    "model.attention.kind": "model.attention.options.",
+    "model.architecture": "model.options.",
+    "training.loss": "training.options.",
+}
+"""What the keys of a component's own settings begin with, by the key that names it."""
+COMPONENTS: dict[str, Registry[Any]] = {
+    "model.attention.kind": ATTENTION,
+    "model.architecture": FAMILIES,
+    "training.loss": LOSSES,
+}
+"""What there is to choose from, by the key that names it."""
 
 
 def is_setting(key: str) -> bool:

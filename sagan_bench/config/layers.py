@@ -9,19 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sagan_bench.config.belonging import given_to, is_own, is_setting
-from sagan_bench.config.meanings import of_labels
+from sagan_bench.config.belonging import OPTIONS, given_to, is_own, is_setting
+from sagan_bench.config.digest import LABELS
+from sagan_bench.config.limits import MOST, MOST_WHOLE
+from sagan_bench.config.meanings import chosen_preset, of_labels
 from sagan_bench.config.naming import rightly_named, shipped_part
 from sagan_bench.config.options import Options, in_full, settings_in
-from sagan_bench.config.schema import (
-    LABELS,
-    MOST,
-    MOST_WHOLE,
-    OPTIONS,
-    Host,
-    RunConfig,
-    field_types,
-)
+from sagan_bench.config.schema import Host, RunConfig, field_types
 from sagan_bench.config.used import ORIGIN as USED
 from sagan_bench.config.used import used
 from sagan_bench.config.variants import NOTHING, Meant, pick, presets, variant_settings
@@ -69,6 +63,7 @@ def read(
     sets: Sequence[str] = (),
     flags: Mapping[str, tuple[str, Any]] | None = None,
     own: Mapping[str, Any] | None = None,
+    names: Meant = NOTHING,
 ) -> Resolved:
     """Return the whole configuration as it was asked for, and who set each value.
 
@@ -83,6 +78,7 @@ def read(
         sets: texts ``section.key=value``.
         flags: dotted key -> (option as typed, value).
         own: files of components of one's own -> their hash, and what they have.
+        names: presets of one's own; of a single one it is the usual.
 
     Raises:
         UserError: an unknown key or name, or a value out of range: what, who set it, the closest;
@@ -94,7 +90,7 @@ def read(
     for key in LABELS[:2]:
         if not isinstance(written.get(key, ""), str):
             raise UserError(f"{file}: {key} = {shortened(written[key])}: expected a name")
-    preset = preset or written.get("preset") or "quick"
+    preset = chosen_preset(names, preset or written.get("preset"))
     variant = variant or written.get("variant") or "sagan"
     written = {key: value for key, value in written.items() if key not in LABELS[:2]}
     resolved = assemble(
@@ -105,6 +101,7 @@ def read(
         (str(file), written),
         *((option, {key: value}) for key, (option, value) in (flags or {}).items()),
         ("--set", dict(map(parse_set, sets))),
+        names=names,
     )
     config, note = rightly_named(resolved.config, resolved.origins)
     return replace(resolved, config=config, note=note)

@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from sagan_bench.config.belonging import is_setting
+from sagan_bench.config.digest import LABELS
 from sagan_bench.config.naming import shipped_part
 from sagan_bench.config.options import Options, settings_in
-from sagan_bench.config.schema import LABELS, RunConfig, field_types
+from sagan_bench.config.schema import DataConfig, RunConfig, field_types
 from sagan_bench.config.variants import (
     PRESETS,
     VARIANTS,
@@ -22,7 +22,7 @@ from sagan_bench.config.variants import (
 )
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
-from sagan_bench.core.stored import load_toml, table_of
+from sagan_bench.core.stored import table_of
 from sagan_bench.core.trees import flatten
 
 NAME = re.compile(r"\w[\w-]*")
@@ -55,11 +55,11 @@ def own_variants(tables: Any, where: str) -> dict[str, dict[str, Any]]:
     return known
 
 
-def own_presets(tables: Any, where: str) -> dict[str, dict[str, Any]]:
+def own_presets(tables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the presets in tables by name, with those that they extend; raises likewise."""
     known = {}
-    for name, table in table_of(tables, where).items():
-        at = f"{where}.{name}" if where else name
+    for at, table in tables.items():
+        name = at
         _refuse_name(name, at, "preset", presets())
         table = dict(table_of(table, at))
         base = table.pop("extends", None)
@@ -72,15 +72,28 @@ def own_presets(tables: Any, where: str) -> dict[str, dict[str, Any]]:
     return whole_presets(known, presets())
 
 
-def preset_file(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the presets in a TOML file.  Raises `UserError` that names the file and the key."""
-    try:
-        known = own_presets(load_toml(file), "")
-    except UserError as error:
-        raise UserError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
-    if not known:
-        raise UserError(f"{file}: there is no preset; expected a table such as [mine]")
-    return known
+def chosen_preset(names: Meant, name: str | None, usual: str = "quick") -> str:
+    """Return the name of the preset that is meant: the only one of one's own, or what is usual.
+
+    Raises:
+        UserError: there are several, and none is named.
+    """
+    own = [*names.get(PRESETS, {})]
+    if name is None and len(own) > 1:
+        raise UserError(f"there are presets {', '.join(own)}: choose one with --preset")
+    return name or next(iter(own), usual)
+
+
+def only_preset(names: Meant, name: str) -> dict[str, dict[str, Any]]:
+    """Return the preset of that name, where it is of one's own; else nothing."""
+    own = names.get(PRESETS, {})
+    return {name: own[name]} if name in own else {}
+
+
+def source_of(preset: str, names: Meant) -> str:
+    """Return the data of a preset."""
+    usual = DataConfig.model_fields["source"].default
+    return str(presets(names)[preset].get("data.source", usual))
 
 
 def _refuse_name(name: str, where: str, what: str, shipped: Iterable[str]) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from sagan_bench.config.diff import Difference, differences, listed
+from sagan_bench.config.diff import ABSENT, Difference, differences, listed
 from sagan_bench.config.options import Options
 from sagan_bench.config.schema import RunConfig, field_types
 from sagan_bench.config.variants import (
+    ARCHITECTURE,
     clash,
+    contrast_of,
     parts,
     presets,
     refuse_clash,
@@ -22,7 +24,6 @@ from sagan_bench.core.trees import flatten
 OWN = "+own"
 """What the name of a variant ends in where the networks' settings are neither its nor another's."""
 _BLOCKS = "model.attention"
-SIDES = (f"{_BLOCKS}.generator", f"{_BLOCKS}.discriminator")
 _ALWAYS = (_BLOCKS, "model")
 """Sections of which every variant says something: attention, and what is planted."""
 
@@ -184,9 +185,17 @@ def _wanted(preset: str, variant: str, beside: str, meant: Options) -> dict[str,
         plain = dict(flatten(RunConfig().model_dump())) | presets(meant)[preset]
         made = {key for name in variants(meant) for key in variant_settings(name, meant)}
         said = {*_ALWAYS, *map(_section, own), *map(_section, variant_settings(beside, meant))}
+        made -= {ARCHITECTURE}  # which only variants of a family of one's own have
         networks = (key for key in sorted(made) if key.startswith("model."))
         laid = {key: plain[key] for key in networks if _section(key) in said and key in plain}
-    return {key: _stored(key, value) for key, value in (laid | own).items()}
+    otherwise = dict.fromkeys(_contrasted(own.get(ARCHITECTURE)), ABSENT)
+    return {key: _stored(key, value) for key, value in (otherwise | laid | own).items()}
+
+
+def _contrasted(family: str | None) -> list[str]:
+    """Return the settings by which the variants of a family of one's own differ."""
+    contrast = contrast_of(family) if family else {}
+    return [f"model.options.{key}" for settings in contrast.values() for key in settings]
 
 
 def _section(key: str) -> str:

@@ -9,7 +9,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from sagan_bench.config.wording import in_words
 from sagan_bench.core.names import closest
-from sagan_bench.core.registry import Registry
+from sagan_bench.core.registry import EXTRACTORS, METRICS, Registry
 from sagan_bench.core.trees import flatten
 
 SHORT = {"block.": "model.attention.options."}
@@ -101,3 +101,24 @@ def own_settings(component: Any, options: Any, what: str, at: tuple[str, ...] = 
     if errors:
         raise ValidationError.from_exception_data(component.name, errors)
     return Options(settings.model_dump(mode="json", exclude_defaults=True))
+
+
+def of_measuring(options: Options) -> Options:
+    """Return own settings of metrics and extractors, where they differ from the defaults."""
+    differing = {}
+    for name, given in options.items():
+        components = METRICS if name in METRICS else EXTRACTORS
+        if name not in components:
+            known = [*METRICS, *EXTRACTORS]
+            raise ValueError(f"no metric or extractor is called {name!r}; {closest(name, known)}")
+        what = components.what
+        differing[name] = own_settings(components[name], given, what, (name,))
+    return Options((name, settings) for name, settings in differing.items() if settings)
+
+
+def by_dotted_key(meant: Options) -> Options:
+    """Return what names mean, each one's settings by dotted key."""
+    return Options(
+        (kind, {name: settings_in(table) for name, table in tables.items()})
+        for kind, tables in meant.items()
+    )

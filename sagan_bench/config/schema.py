@@ -4,8 +4,6 @@ Every field outside the section ``run`` changes results and enters the digest; n
 does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,47 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
-from sagan_bench.config.options import Options, options_of, own_settings, settings_in
-from sagan_bench.core.names import closest, device_called, kind_of
-from sagan_bench.core.registry import (
-    ATTENTION,
-    EXTRACTORS,
-    FAMILIES,
-    LOSSES,
-    METRICS,
-    SOURCES,
-    Registry,
-)
+from sagan_bench.config.digest import digest
+from sagan_bench.config.options import Options, by_dotted_key, of_measuring, options_of
+from sagan_bench.core.names import device_called, kind_of
+from sagan_bench.core.registry import ATTENTION, EXTRACTORS, FAMILIES, LOSSES, METRICS, SOURCES
 from sagan_bench.core.trees import flatten
 
-DIGEST_SCHEMA = 1
-MOST_WHOLE = 2**63 - 1
-"""The largest whole number that can be asked for, a seed among them: what tables can hold.
-
-Records of before may have larger ones, and are read.
-"""
 NAME = r"^\w[\w.+-]*$"
 """Of what is a folder's name too."""
-MOST: dict[str, int] = {
-    "model.width": 8_192,
-    "model.width_factor": 64,
-    "model.z_dim": 65_536,
-    "model.classes": 100_000,
-    "training.batch_size": 65_536,
-    "training.n_critic": 1_000,
-    "evaluation.n_real": 10_000_000,
-    "evaluation.n_fake": 10_000_000,
-    "evaluation.n_floor": 10_000_000,
-    "evaluation.bn_batches": 10_000,
-    "evaluation.isc_splits": 10_000,
-    "evaluation.kid_subsets": 100_000,
-    "evaluation.kid_subset_size": 100_000,
-    "run.eval_images": 10_000_000,
-    "run.threads": 4_096,
-    "run.cells_on_device": 4_096,
-}
-"""What can be asked for at most, far beyond use: a slip of a key is refused before it is built."""
-
 Sides = Annotated[tuple[int, ...], AfterValidator(lambda sides: tuple(sorted(set(sides))))]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp64"]
 ExtractorName = Annotated[
@@ -63,19 +28,6 @@ ExtractorName = Annotated[
 Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
 AttentionKind = Annotated[str, AfterValidator(ATTENTION.check)]
-OPTIONS = {
-    "model.attention.kind": "model.attention.options.",
-    "model.architecture": "model.options.",
-    "training.loss": "training.options.",
-}
-"""What the keys of a component's own settings begin with, by the key that names it."""
-COMPONENTS: dict[str, Registry[Any]] = {
-    "model.attention.kind": ATTENTION,
-    "model.architecture": FAMILIES,
-    "training.loss": LOSSES,
-}
-"""What there is to choose from, by the key that names it."""
-
 
 LATER: dict[str, Any] = {"later": True}
 
@@ -220,19 +172,6 @@ class TrainingConfig(_WithOptions):
         return needed
 
 
-def _of_measuring(options: Options) -> Options:
-    """Return own settings of metrics and extractors, where they differ from the defaults."""
-    differing = {}
-    for name, given in options.items():
-        components = METRICS if name in METRICS else EXTRACTORS
-        if name not in components:
-            known = [*METRICS, *EXTRACTORS]
-            raise ValueError(f"no metric or extractor is called {name!r}; {closest(name, known)}")
-        what = components.what
-        differing[name] = own_settings(components[name], given, what, (name,))
-    return Options((name, settings) for name, settings in differing.items() if settings)
-
-
 def _of_choice(metrics: tuple[str, ...]) -> tuple[str, ...]:
     """Return names of metrics that are not in every score, each once and in one order."""
     for name in metrics:
@@ -264,7 +203,7 @@ class EvaluationConfig(Section):
     metrics: Annotated[
         tuple[Annotated[str, AfterValidator(METRICS.check)], ...], AfterValidator(_of_choice)
     ] = later((), description="metrics beyond those of every score")
-    options: Annotated[Options, AfterValidator(_of_measuring)] = Options()
+    options: Annotated[Options, AfterValidator(of_measuring)] = Options()
     """Settings of a metric's or an extractor's own: name -> key -> value."""
 
     @model_serializer(mode="wrap")
@@ -297,14 +236,6 @@ class RunSection(Section):
     tensorboard: bool = Field(False, description="write TensorBoard logs too")
 
 
-def _by_dotted_key(meant: Options) -> Options:
-    """Return what names mean, each one's settings by dotted key."""
-    return Options(
-        (kind, {name: settings_in(table) for name, table in tables.items()})
-        for kind, tables in meant.items()
-    )
-
-
 class RunConfig(Section):
     """Everything that a run is.  Immutable; `digest` names what it computes."""
 
@@ -319,7 +250,7 @@ class RunConfig(Section):
     run: RunSection = RunSection()
     own: Options = Options()
     """Files of components of one's own that it names: stem -> `Extension.described`."""
-    meant: Annotated[Options, AfterValidator(_by_dotted_key)] = Options()
+    meant: Annotated[Options, AfterValidator(by_dotted_key)] = Options()
     """What its labels mean, of names of one's own (`sagan_bench.config.meanings.of_labels`)."""
 
     @model_serializer(mode="wrap")
@@ -387,28 +318,9 @@ class RunConfig(Section):
         Raises:
             ValueError: a value is still ``auto``.
         """
-        fields = {k: v for k, v in flatten(self.model_dump()) if _changes_results(k)}
-        for key, value in neutral_values(type(self)).items():
-            if fields.get(key) == value:
-                del fields[key]
-        unresolved = [k for k, value in fields.items() if value == "auto" and ".options." not in k]
-        if unresolved:
-            raise ValueError(f"resolve before taking the digest: {', '.join(unresolved)}")
-        if self.steps_matter:
-            fields["run.steps"] = self.run.steps
-        fields |= {"data.fingerprint": data_fingerprint, "schema": DIGEST_SCHEMA}
-        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-LABELS = ("preset", "variant", "name")
-
-
-def _changes_results(key: str) -> bool:
-    if key.startswith("own."):
-        return key.endswith(".sha256")  # all else follows from it
-    is_label = key in LABELS or key.startswith("meant.")
-    return not is_label and key != "data.source" and not key.startswith("run.")
+        values = dict(flatten(self.model_dump()))
+        also = {"run.steps": self.run.steps} if self.steps_matter else {}
+        return digest(values, neutral_values(type(self)), data_fingerprint, also)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sagan_bench.config.variants import ARCHITECTURE, SIDES, contrast_of
 from sagan_bench.core.registry import METRICS, SOURCES
 
 ORIGIN = "--with"
 KEYS = {
-    "FAMILIES": "model.architecture",
+    "FAMILIES": ARCHITECTURE,
     "LOSSES": "training.loss",
     "EXTRACTORS": "evaluation.extractor",
     "SOURCES": "data.source",
@@ -18,8 +19,8 @@ KEYS = {
 def used(own: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that use what files have: their only one of a kind, and all metrics.
 
-    Blocks are variants.  What must be told more is left to be named: a source of a path, and an
-    extractor for a metric beside it.
+    Blocks are variants, and stand nowhere in a family that is attention itself.  What must be told
+    more is left to be named: a source of a path, and an extractor for a metric beside it.
 
     Args:
         own: the file -> its hash, and what it has.
@@ -31,4 +32,6 @@ def used(own: Mapping[str, Any]) -> dict[str, Any]:
     of["EXTRACTORS"] = [name for name in of["EXTRACTORS"] if name not in apart]
     of["SOURCES"] = [name for name in of["SOURCES"] if ":" not in SOURCES[name].usage]
     settings: dict[str, Any] = {KEYS[k]: of[k][0] for k in KEYS if len(of[k]) == 1}
+    if (family := settings.get(ARCHITECTURE)) and contrast_of(family):
+        settings |= {key: [] for key in SIDES}
     return settings | ({"evaluation.metrics": of["METRICS"]} if of["METRICS"] else {})

@@ -8,7 +8,7 @@ from typing import Any
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
-from sagan_bench.core.registry import ATTENTION
+from sagan_bench.core.registry import ATTENTION, FAMILIES, unread
 from sagan_bench.core.stored import load_toml, table_of
 from sagan_bench.core.trees import flatten
 
@@ -66,6 +66,8 @@ def variants(meant: Meant = NOTHING) -> dict[str, dict[str, Any]]:
     own: dict[str, dict[str, Any]] = {}
     for name in ATTENTION.not_shipped:
         own |= _of_block(name)
+    for name in FAMILIES.not_shipped:
+        own |= _of_family(name)
     return own | _shipped() | dict(meant.get(VARIANTS, {}))
 
 
@@ -98,6 +100,25 @@ def _of_block(name: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def _of_family(name: str) -> dict[str, dict[str, Any]]:
+    """Return what a family of one's own that is attention itself means: as it is, and otherwise."""
+    contrast = contrast_of(name)
+    itself = {ARCHITECTURE: name, **{key: [] for key in SIDES}}
+    known = {name: {"says": f"The networks {name} as they are", **itself}} if contrast else {}
+    for other, settings in contrast.items():
+        said = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        own = {f"model.options.{key}": value for key, value in settings.items()}
+        known[f"{name}-{other}"] = {"says": f"The networks {name} with {said}", **itself, **own}
+    return known
+
+
+def contrast_of(family: str) -> dict[str, dict[str, Any]]:
+    """Return what a family of one's own is held against: name -> settings of its own."""
+    declared = getattr(FAMILIES[family], "contrast", None)
+    named = declared.items() if isinstance(declared, dict) else ()
+    return {name: settings for name, settings in named if isinstance(settings, dict)}
+
+
 @cache
 def _shipped() -> dict[str, dict[str, Any]]:
     file = shipped("ablations") / "variants.toml"
@@ -110,9 +131,11 @@ def _shipped() -> dict[str, dict[str, Any]]:
 
 WORDS = ("says",)
 """What describes a variant: a sentence."""
+ARCHITECTURE = "model.architecture"
 _NETWORKS = ("generator", "discriminator")
+SIDES = tuple(f"model.attention.{network}" for network in _NETWORKS)
 _OF_A_KIND = (
-    tuple(f"model.attention.{network}" for network in _NETWORKS),
+    SIDES,
     ("model.attention.gamma_init", "model.attention.gamma_learned"),
     tuple(f"model.spectral_norm.{network}" for network in _NETWORKS),
 )
@@ -122,7 +145,9 @@ _OF_A_KIND = (
 def pick(kind: str, name: str, table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return ``table[name]`` without its description.  Raises `UserError` with the closest."""
     if name not in table:
-        raise UserError(f"no {kind} is called '{name}'; {closest(str(name), list(table))}")
+        otherwise = "name its file by --preset-file" if kind == "preset" else ""
+        hint = closest(str(name), list(table), otherwise) + unread()
+        raise UserError(f"no {kind} is called '{name}'; {hint}")
     return {key: value for key, value in table[name].items() if key not in WORDS}
 
 

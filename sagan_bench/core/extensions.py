@@ -1,25 +1,31 @@
 """Components of one's own: a Python file that registers them as a module of the package does.
 
-A file is run once for each content, under a module name of its own, so that its classes can be
+It is a file that somebody names, or a module of an installed package (`core.packages`).  A file is
+run once for each content, under a module name of its own, so that its classes can be
 named and its lines be told in errors.  What it registers is known in this process alone: each
 process that makes runs loads it.
 """
 
 import hashlib
+import importlib
 import json
+import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sagan_bench.core import registry
+from sagan_bench.core import packages, registry
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
-from sagan_bench.core.registry import Registry
+from sagan_bench.core.registry import UNREAD, Registry
+
+_log = logging.getLogger(__name__)
 
 MODULE = "sagan_bench_own_"
 """What the name of such a module begins with; the stem of its file follows."""
@@ -41,23 +47,30 @@ class Extension:
         content: that of the file.
         sha256: of its content.
         components: (name of the registry, name of the component), in the order registered.
+        module: that it is, of an installed package; else empty.
     """
 
     file: Path
     content: bytes
     sha256: str
     components: tuple[tuple[str, str], ...]
+    module: str = ""
 
     @property
     def name(self) -> str:
-        """The stem of the file."""
-        return self.file.stem
+        """The stem of the file, or what its module is called."""
+        return _name(self.file, self.module)
 
     @property
     def described(self) -> dict[str, Any]:
         """What a configuration keeps of it: the hash, and what must be known of its components."""
         facts = {f"{kind}/{name}": _facts(KINDS[kind][name]) for kind, name in self.components}
-        return {"sha256": self.sha256, "components": facts}
+        own = {"module": self.module} if self.module else {}
+        return {"sha256": self.sha256, "components": facts, **own}
+
+
+def _name(file: Path, module: str) -> str:
+    return module.replace(".", "_") or file.stem
 
 
 def _facts(component: Any) -> dict[str, Any]:
@@ -100,26 +113,86 @@ def load(file: Path) -> Extension:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
 
 
-def load_content(file: Path, content: bytes) -> Extension:
+def load_content(file: Path, content: bytes, module: str = "") -> Extension:
     """Run what a file held, and return what it registered.  Raises as `load`."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    earlier = _known.get(file.stem)
+    sha256, stem = hashlib.sha256(content).hexdigest(), _name(file, module)
+    earlier = _known.get(stem)
     if earlier and earlier.sha256 == sha256:
         return earlier
-    forget(file.stem)
-    before = {name: set(kind.own) for name, kind in KINDS.items()}
-    try:
-        _run(file, content)
+    forget(stem)
+    with _undone_if_wrong(MODULE + stem) as before:
+        _run(file, content, module)
         if not (components := _added(before)):
             raise UserError(
                 f"{file} registers no component; decorate a class, e.g. "
                 "@ATTENTION.register('my-block')"
             )
+    _known[stem] = Extension(file, content, sha256, components, module)
+    return _known[stem]
+
+
+def load_installed() -> None:
+    """Have the components of installed packages known.
+
+    A package that cannot be imported is warned of, and told of where a name is not known.
+
+    Raises:
+        UserError: a package gives a component the name of another.
+    """
+    for module, package in packages.modules().items():
+        if package in UNREAD or _name(Path(), module) in _known:
+            continue
+        try:
+            import_module(module)
+        except UserError as error:
+            if isinstance(error.__cause__, UserError):
+                raise UserError(f"the installed package {package}: {error}") from error
+            UNREAD[package] = str(error)
+            _log.warning("the installed package %s is left out: %s", package, error)
+
+
+def import_module(module: str) -> None:
+    """Import a module of a package; what is registered there is known by the file it stands in.
+
+    Raises:
+        UserError: it cannot be imported; or as `Registry.register`.
+    """
+    with _undone_if_wrong(module):
+        try:
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:  # the package's own
+            raise UserError(f"{module}: {_words(error)}") from error
+    of_modules: dict[str, list[tuple[str, str]]] = {}
+    for kind, name in ((kind, name) for kind, known in KINDS.items() for name in known.own):
+        of_modules.setdefault(KINDS[kind][name].__module__, []).append((kind, name))
+    package = module.partition(".")[0]
+    for of, components in of_modules.items():
+        if of.partition(".")[0] == package and _name(Path(), of) not in _known:
+            file = Path(sys.modules[of].__file__ or "")
+            content = file.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            _known[_name(file, of)] = Extension(file, content, sha256, tuple(components), of)
+
+
+def load_again(extension: Extension) -> None:
+    """Have an extension known in another process than that in which it was loaded."""
+    if extension.module and extension.name not in _known:
+        with suppress(UserError):  # its content is here too
+            import_module(extension.module)
+    load_content(extension.file, extension.content, extension.module)
+
+
+@contextmanager
+def _undone_if_wrong(module: str) -> Iterator[dict[str, set[str]]]:
+    """Yield the names that are known before; what an error leaves behind is forgotten."""
+    before = {name: set(kind.own) for name, kind in KINDS.items()}
+    try:
+        yield before
     except BaseException:
-        _forget(file.stem, _added(before))
+        sys.modules.pop(module, None)
+        for kind, name in _added(before):
+            KINDS[kind].forget(name)
         raise
-    _known[file.stem] = Extension(file, content, sha256, components)
-    return _known[file.stem]
 
 
 def require_name(file: Path) -> None:
@@ -131,7 +204,9 @@ def require_name(file: Path) -> None:
 def forget(name: str) -> None:
     """Know the components of a file no more; nothing if none was loaded under that stem."""
     if earlier := _known.pop(name, None):
-        _forget(name, earlier.components)
+        sys.modules.pop(earlier.module or MODULE + name, None)
+        for kind, component in earlier.components:
+            KINDS[kind].forget(component)
 
 
 def that_has(kind: str, name: str) -> Extension | None:
@@ -173,14 +248,22 @@ def require(own: Mapping[str, Any], folder: Path | None = None) -> list[Extensio
     for name, described in own.items():
         sha256 = described["sha256"]
         copy = folder / FOLDER / f"{name}.py" if folder else None
+        module, how = described.get("module", ""), "add --with FILE"
+        if module and name not in _known:
+            how = "install its package"
+            try:
+                import_module(module)
+            except UserError as error:
+                how += f" ({error})"
         known = _known.get(name)
         if (known is None or known.sha256 != sha256) and copy and copy.is_file():
             content = copy.read_bytes()
             if hashlib.sha256(content).hexdigest() == sha256:
-                known = load_content(copy, content)
+                known = load_content(copy, content, module)
         if known is None:
+            needed_file = module or f"{name}.py"
             raise UserError(
-                f"what {name}.py registers is needed (SHA-256 {sha256[:12]}...): add --with FILE"
+                f"what {needed_file} registers is needed (SHA-256 {sha256[:12]}...): {how}"
             )
         if known.sha256 != sha256:
             raise UserError(
@@ -194,7 +277,7 @@ def require(own: Mapping[str, Any], folder: Path | None = None) -> list[Extensio
 def leave(needed: Iterable[Extension], folder: Path) -> None:
     """Leave copies of files in a run's folder."""
     for extension in needed:
-        copy = folder / FOLDER / extension.file.name
+        copy = folder / FOLDER / f"{extension.name}.py"
         copy.parent.mkdir(parents=True, exist_ok=True)
         if not copy.exists():
             atomic_write(copy, extension.content)
@@ -207,16 +290,10 @@ def _added(before: dict[str, set[str]]) -> tuple[tuple[str, str], ...]:
     )  # fmt: skip
 
 
-def _forget(stem: str, components: tuple[tuple[str, str], ...]) -> None:
-    sys.modules.pop(MODULE + stem, None)
-    for kind, name in components:
-        KINDS[kind].forget(name)
-
-
-def _run(file: Path, content: bytes) -> None:
-    """Run the content of a file as a module; its errors are told with their line."""
-    module = ModuleType(MODULE + file.stem)
-    module.__file__ = str(file)
+def _run(file: Path, content: bytes, of: str) -> None:
+    """Run the content of a file as a module, of a package maybe; errors name the line."""
+    module = ModuleType(MODULE + _name(file, of))
+    module.__file__, module.__package__ = str(file), of.rpartition(".")[0]
     sys.modules[module.__name__] = module
     try:
         exec(compile(content, str(file), "exec"), vars(module))  # the user's own

@@ -23,8 +23,18 @@ from sagan_bench.core.names import closest
 ROOT = Path(__file__).parents[1]
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
+UNREAD: dict[str, str] = {}
+"""Installed packages whose components are not known -> why."""
+
 T = TypeVar("T")
 C = TypeVar("C")
+
+
+def unread() -> str:
+    """Return what a hint on an unknown name ends in where packages could not be imported."""
+    return "".join(
+        f"; the package {name} could not be imported: {why}" for name, why in UNREAD.items()
+    )
 
 
 class Unknown(ValueError):
@@ -40,7 +50,10 @@ class Recalled:
 
     def __new__(cls, *_: Any, **__: Any) -> "Recalled":
         """Make none: there is no code of it."""
-        raise UserError(f"the code of the {cls.what} {cls.name!r} is not loaded: add --with FILE")
+        raise UserError(
+            f"the code of the {cls.what} {cls.name!r} is not loaded: add --with FILE, or install "
+            "its package"
+        )
 
     def __init_subclass__(cls) -> None:
         """Ask nothing of facts: its own class was asked."""
@@ -130,7 +143,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             ValueError: there is none; the message names the closest.
         """
         if name not in self:
-            raise Unknown(f"no {self.what} is called {name[:80]!r}; {closest(name, list(self))}")
+            hint = closest(name, list(self)) + unread()
+            raise Unknown(f"no {self.what} is called {name[:80]!r}; {hint}")
         return name
 
     def __getitem__(self, name: str) -> type[T]:

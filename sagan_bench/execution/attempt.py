@@ -38,7 +38,7 @@ def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
     """Make a run to its end; all ends but the interpreter's own are recorded."""
     try:
         for extension in job.own:
-            extensions.load_content(extension.file, extension.content)
+            extensions.load_again(extension)
         record = _made(job, watch, stop)
         return Ended(record.status, record.reason)
     except Stopped as stopped:

@@ -65,6 +65,9 @@ def plan(
     Raises:
         UserError: another study is there, or a variant at a seed cannot be.
     """
+    if requested.command is None:
+        each = [requested.requested(name, 0).config for name in requested.all_variants]
+        requested = requested.with_own(each)
     manifest = StudyManifest.of(folder)
     study = _with_seeds(requested, manifest, folder, seeds)
     _refuse_unknown(only, study)

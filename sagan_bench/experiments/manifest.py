@@ -2,6 +2,7 @@
 
 import re
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -19,6 +20,7 @@ from pydantic import (
 
 from sagan_bench.config.diff import ABSENT, differences, listed
 from sagan_bench.config.schema import NAME, Host, RunConfig, Section
+from sagan_bench.config.variants import NOTHING, PRESETS, WORDS, Meant
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
@@ -35,11 +37,15 @@ class Experiment(Section):
 
     GROWS: ClassVar[tuple[str, ...]] = ()
     """Beginnings of keys of its definition that may be added, or left out, while it goes on."""
-    YOUNG: ClassVar[tuple[str, ...]] = ("own",)
+    YOUNG: ClassVar[tuple[str, ...]] = ("own", "presets")
     """Fields that are younger than experiments, and left out where they say nothing."""
 
     own: dict[str, dict[str, Any]] = Field(
         default={}, description="file of one's own components -> its hash, and what it has"
+    )
+
+    presets: dict[str, dict[str, Any]] = Field(
+        default={}, description="its preset, where that is one's own -> what it sets"
     )
 
     @model_validator(mode="before")
@@ -54,10 +60,29 @@ class Experiment(Section):
         fields: dict[str, Any] = handler(self)
         return {key: value for key, value in fields.items() if key not in self.YOUNG or value}
 
+    def with_own(self, configs: Iterable[RunConfig]) -> Self:
+        """Return it with the files that configurations of its runs name components of."""
+        own = dict(self.own)
+        for config in configs:
+            own |= config.own
+        return self.model_copy(update={"own": own})
+
     @property
-    def hashes(self) -> dict[str, str]:
-        """Those of its files, as its definition has them."""
-        return {f"own.{name}": described["sha256"] for name, described in self.own.items()}
+    def names(self) -> Meant:
+        """What names of its own mean."""
+        return {PRESETS: self.presets} if self.presets else NOTHING
+
+    @property
+    def of_ones_own(self) -> dict[str, Any]:
+        """The hashes of its files and the settings of its preset, as its definition has them."""
+        hashes = {f"own.{name}": described["sha256"] for name, described in self.own.items()}
+        sets = (
+            (f"presets.{name}.{key}", value)
+            for name, table in self.presets.items()
+            for key, value in table.items()
+            if key not in (*WORDS, "data.source")
+        )
+        return hashes | dict(sets)
 
     @property
     @abstractmethod

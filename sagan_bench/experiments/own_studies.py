@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from sagan_bench.config.used import used
-from sagan_bench.config.variants import controls
+from sagan_bench.config.variants import contrast_of, controls
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import load_toml
-from sagan_bench.experiments.study import Study, load, studies
+from sagan_bench.experiments.study import Study, load, of_presets, studies
 from sagan_bench.experiments.written import file_of, validated
 
 
@@ -25,35 +25,46 @@ def files_of(study: str) -> list[Path]:
     return [file.parent / name for name in named]
 
 
-def of_blocks(own: Mapping[str, Any], **changed: Any) -> Study:
-    """Return the study of a file's blocks: each beside none, SAGAN's, and controls like it.
+def of_files(own: Mapping[str, Any], **changed: Any) -> Study:
+    """Return the study that a file is by itself.
+
+    Of a block: beside none, SAGAN's, and controls like it.  Of a family that is attention itself:
+    as it is, beside what it declares as its contrast.
 
     Args:
         own: the file -> its hash, and what it has.
         changed: fields that replace the study's; ``set`` is merged into it.
 
     Raises:
-        UserError: there is no block, or not just one.
+        UserError: there is neither, or not just one of either.
     """
-    (stem,) = own
-    blocks = blocks_in(own)
-    if len(blocks) != 1:
-        named = f"blocks {', '.join(blocks)}" if blocks else "no block"
+    stem, quick = " and ".join(own), load("quick")
+    blocks = components_in(own, "ATTENTION")
+    families = [name for name in components_in(own, "FAMILIES") if contrast_of(name)]
+    if len(blocks) + len(families) != 1:
+        named = " and ".join([*blocks, *families]) or "no block, and no family with a contrast"
         raise UserError(f"{stem}.py has {named}: name a study for it to join, e.g. ablate quick")
-    (block,) = blocks
-    quick = load("quick")
+    (baseline,) = (*blocks, *families)
+    if blocks:
+        question = f"Does {baseline} help on twins at 32 px, beside SAGAN's block and its own cost?"
+        variants = ["no-attention", "sagan", *controls(baseline)]
+    else:
+        question = f"Do the networks {baseline} on twins at 32 px need what they are made of?"
+        variants = [f"{baseline}-{name}" for name in contrast_of(baseline)]
     fields = quick.model_dump() | {
-        "name": f"with-{stem}",
-        "question": f"Does {block} help on twins at 32 px, beside SAGAN's block and its own cost?",
-        "baseline": block,
-        "variants": ("no-attention", "sagan", *controls(block)),
+        "name": f"with-{'-'.join(own)}",
+        "question": question,
+        "baseline": baseline,
+        "variants": tuple(variants),
         "own": dict(own),
     }
+    if names := changed.pop("names", None):
+        changed |= of_presets(names, changed.get("preset"))
     settings = used(own) | quick.set | changed.pop("set", {})
     return validated(Study, Path(f"{stem}.py"), {**fields, **changed, "set": settings})
 
 
-def blocks_in(own: Mapping[str, Any]) -> list[str]:
-    """Return the blocks among the components of files."""
+def components_in(own: Mapping[str, Any], kind: str) -> list[str]:
+    """Return the components of a kind, the name of its registry, in files."""
     named = (key.partition("/") for described in own.values() for key in described["components"])
-    return [name for kind, _, name in named if kind == "ATTENTION"]
+    return [name for of, _, name in named if of == kind]

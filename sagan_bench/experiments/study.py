@@ -17,13 +17,21 @@ from pydantic import (
 
 from sagan_bench.analysis.design import FIRST_LOOKS, Design
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
+from sagan_bench.config import preset_files
 from sagan_bench.config.layers import Resolved, decide, of_experiment
-from sagan_bench.config.meanings import own_variants, sentence
-from sagan_bench.config.naming import SIDES, refuse_misnamed
+from sagan_bench.config.meanings import (
+    chosen_preset,
+    only_preset,
+    own_variants,
+    sentence,
+    source_of,
+)
+from sagan_bench.config.naming import refuse_misnamed
 from sagan_bench.config.schema import NAME, Host, Section
 from sagan_bench.config.used import used
 from sagan_bench.config.variants import (
     NOTHING,
+    SIDES,
     VARIANTS,
     Meant,
     parts,
@@ -31,6 +39,7 @@ from sagan_bench.config.variants import (
     shipped,
     variant_settings,
 )
+from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_toml
@@ -69,7 +78,9 @@ class Study(Experiment):
     """
 
     GROWS: ClassVar[tuple[str, ...]] = ("against.", "variant.", "own.")
-    YOUNG: ClassVar[tuple[str, ...]] = (*OF_COMMANDS, "variant", "own", "until_conclusive")
+    YOUNG: ClassVar[tuple[str, ...]] = (
+        *OF_COMMANDS, "variant", "own", "presets", "until_conclusive",
+    )  # fmt: skip
 
     name: str = Field(pattern=NAME)
     question: str
@@ -122,11 +133,11 @@ class Study(Experiment):
             return self
         for key in (key for key in OF_COMMANDS if getattr(self, key)):
             raise ValueError(f"{key} is for studies of a command; give --command, or leave it out")
-        if self.preset not in presets():
-            raise ValueError(
-                f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
-            )
         names = self.names
+        if self.preset not in (known := presets(names)):
+            raise ValueError(
+                f"no preset is called '{self.preset}'; {closest(self.preset, [*known])}"
+            )
         compared = {part for name in self.all_variants for part in parts(name, names)}
         for name in self.variant.keys() - compared:
             raise ValueError(f"[variant.{name}] is not compared: list it in variants")
@@ -144,7 +155,8 @@ class Study(Experiment):
     def names(self) -> Meant:
         """What names of its own mean.  Raises `UserError` if they cannot be."""
         is_ours = self.command is None and self.variant
-        return {VARIANTS: own_variants(self.variant, "variant")} if is_ours else NOTHING
+        own = {VARIANTS: own_variants(self.variant, "variant")} if is_ours else NOTHING
+        return {**super().names, **own} or NOTHING
 
     def _refuse_settings(self) -> None:
         """Refuse what means nothing to the runs of a command."""
@@ -232,7 +244,7 @@ class Study(Experiment):
         """The kind of the data: what stands before the colon; ``other`` is another program's."""
         if self.command is not None:
             return "other"
-        source = self.set.get("data.source") or dict(flatten(presets()[self.preset]))["data.source"]
+        source = self.set.get("data.source") or source_of(self.preset, self.names)
         return kind_of(str(source))
 
     @property
@@ -310,7 +322,7 @@ class Study(Experiment):
         if self.until_conclusive:
             decides["until_conclusive"] = {"pairs": len(self.pairs)}  # they share the error
         leaves = dict(flatten(fixed | decides)) | self.settings
-        leaves |= self.hashes
+        leaves |= self.of_ones_own
         for name, table in self.names.get(VARIANTS, {}).items():
             leaves[f"variant.{name}"] = sentence({**table, "says": ""})
         return {key: value for key, value in leaves.items() if key != "data.source"}
@@ -366,13 +378,20 @@ def studies() -> dict[str, Path]:
     return {file.stem: file for file in files if file.stem != "variants"}
 
 
+def of_presets(names: Meant, preset: str | None) -> dict[str, Any]:
+    """Return the fields of a study with presets of one's own, one of which is named maybe."""
+    chosen = chosen_preset(names, preset)
+    return {"preset": chosen, "presets": only_preset(names, chosen)}
+
+
 def load(study: str, **changed: Any) -> Study:
     """Return a shipped study by name, or one from a file.
 
     Args:
         study: its name, or the path of a TOML file.
-        changed: fields that replace the file's; ``set`` is merged into it.  What files of ``own``
-            have is used where neither says otherwise.
+        changed: fields that replace the file's; ``set`` is merged into it, and ``names`` are those
+            of presets of one's own.  What files of ``own`` have is used where neither says
+            otherwise.
 
     Raises:
         UserError: there is no such study, or it cannot be: which field, and why.
@@ -380,6 +399,13 @@ def load(study: str, **changed: Any) -> Study:
     file = file_of("study", study, studies())
     written = flattened(load_toml(file), file, "set")
     written.pop("with", None)  # who loads these files gives them as ``own``
+    names = changed.pop("names", NOTHING)
+    if presets_file := written.pop("preset-file", None):
+        if not isinstance(presets_file, str):
+            raise UserError(f"{file}: preset-file: expected a file, such as 'my_presets.toml'")
+        names = names or preset_files.load(file.parent / presets_file)
+    if names:
+        changed |= of_presets(names, changed.get("preset") or written.get("preset"))
     typed = changed.pop("set", {})
     settings = used(changed.get("own", {})) | written["set"] | typed
     known = validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})

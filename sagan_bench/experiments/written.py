@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sagan_bench.config.limits import MOST_WHOLE
 from sagan_bench.config.options import settings_in
-from sagan_bench.config.schema import MOST_WHOLE
 from sagan_bench.config.wording import in_words
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest

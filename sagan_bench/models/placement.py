@@ -54,7 +54,7 @@ class Places:
             raise UserError(
                 f"model.attention.{network} asks for side {', '.join(map(str, lacking))}, which "
                 f"the {network} lacks; its feature maps have the sides "
-                f"{', '.join(map(str, sorted(channels)))}"
+                f"{', '.join(map(str, sorted(channels))) or '(none)'}"
             )
         self._nowhere = Site(
             network,

@@ -75,12 +75,18 @@ def of_study(
 
 
 def of_program(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield what is not known of figures that another program gave."""
-    scores = (score for run in runs if run.program for score in run.final("ema"))
-    if any(score.protocol.get("by") != PROGRAM for score in scores):  # of its pictures, by us
-        return
-    for source in dict.fromkeys(run.program.source for run in runs if run.program):
-        yield f"Figures are as {source} gives them: how they were measured is not known here."
+    """Yield which figures another program gave: of these it is not known how they were measured."""
+    given: dict[str, dict[str, None]] = {}
+    is_all = True
+    for program, run in ((run.program, run) for run in runs):
+        for score in run.final("ema") if program else ():
+            if program and score.protocol.get("by") == PROGRAM:
+                given.setdefault(program.source, {}).update(dict.fromkeys(score.metrics))
+            else:
+                is_all = False  # we measured others, of pictures that it left
+    for source, names in given.items():
+        which = "Figures" if is_all else f"Figures of {', '.join(names)}"
+        yield f"{which} are as {source} gives them: how they were measured is not known here."
 
 
 def of_tuning(

@@ -49,7 +49,7 @@ def duration(sec: float | None) -> str:
     if sec is None:
         return MISSING
     if sec < 2 * MINUTE:
-        return f"{sec:.{0 if sec >= 10 else 1}f} s"
+        return f"{sec:.0f} s"
     return f"{sec / MINUTE:.0f} min" if sec < 2 * HOUR else f"{sec / HOUR:.1f} h"
 
 

@@ -43,7 +43,8 @@ def of_run(record: Record) -> str | None:
     words = ["train", "--preset", config.preset, "--variant", variant]
     if config.name != config.variant and not is_anothers(config.name, config):
         words += ["--name", config.name]
-    files = [word for name in config.own for word in ("--with", f"{name}.py")]
+    of_files = [name for name, described in config.own.items() if "module" not in described]
+    files = [word for name in of_files for word in ("--with", f"{name}.py")]
     return _line(words, "--seed", config.seed, *files, *_sets(_results(config), before))
 
 
@@ -91,7 +92,7 @@ def _plain(preset: str, variant: str) -> dict[str, Any] | None:
 def of_study(memory: StudyManifest) -> str | None:
     """Return the command that runs a shipped study again; null where its file is not shipped."""
     own = memory.study
-    if own.name not in study.studies():
+    if own.name not in study.studies() or own.presets or own.variant:
         return None
     shipped = study.load(own.name)
     words = ["ablate", own.name]
@@ -108,7 +109,7 @@ def of_study(memory: StudyManifest) -> str | None:
 def of_tuning(memory: TuningManifest) -> str | None:
     """Return the command that tunes like this again; null where its space is not shipped."""
     own = memory.tuning
-    if own.space.name not in space.spaces():
+    if own.space.name not in space.spaces() or own.presets:
         return None
     shipped, steps = space.load(own.space.name), own.space.budget["run.steps"]
     budget = shipped.budget | {"run.steps": steps}

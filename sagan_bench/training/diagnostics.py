@@ -183,11 +183,12 @@ def _look(block: Block, x: Tensor, keeps: bool) -> _Look:
     maps = None if block.replaces else block.maps(x)
     if maps is None:
         return _Look(ratio[None], (rows, columns))
-    beta = maps[0]
-    figures = torch.stack([ratio, entropy(beta), distance(beta, rows, columns)])
+    whole = maps[0].mean(0) if maps.dim() == 4 else maps[0]
+    beta = whole[:, -len(whole) :]  # null keys, which come first, are nowhere
+    figures = torch.stack([ratio, entropy(whole), distance(beta, rows, columns)])
     places = [row * columns + column for row, column in _queries(rows, columns)]
     kept = torch.stack([beta[place] for place in places]) if keeps else None
-    return _Look(figures, (rows, columns), beta.shape[1], kept)
+    return _Look(figures, (rows, columns), whole.shape[1], kept)
 
 
 def _added(block: Block, x: Tensor) -> Tensor:
@@ -211,7 +212,7 @@ def _read(block: Block, looks: Sequence[_Look], image_side: int) -> BlockDiagnos
         return BlockDiagnostics(gamma, fmean(values), None)
     rows, columns = looks[0].shape
     kept = torch.stack([look.beta for look in looks if look.beta is not None])
-    side = math.isqrt(rows * columns // looks[0].keys)
+    side = math.isqrt(rows * columns // kept.shape[2])
     maps = MapDiagnostics(
         entropy=fmean(values[1::3]),
         entropy_max=math.log(looks[0].keys),

@@ -68,8 +68,12 @@ def _average_statistics(
     """Make BatchNorm's statistics the mean of those of all batches, and leave training mode on.
 
     What torch's `update_bn` computes, which asks the device in each layer how many batches it saw.
+    A network without BatchNorm is left alone.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [module for module in network.modules() if isinstance(module, kind)]
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from test_sequential_errors import at, design, normal
+from test_false_claims import normal
+from test_sequential_errors import at, design
 
 from sagan_bench.analysis.foresight import foreseen
 from sagan_bench.analysis.intervals import verdicts

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagan_bench.config import layers, schema
+from sagan_bench.config import layers, limits, schema
 from sagan_bench.config.layers import read, resolve
 from sagan_bench.config.schema import Host, RunConfig, TrainingConfig, later, neutral_values
 from sagan_bench.config.variants import presets, shipped, variant_settings, variants
@@ -319,16 +319,20 @@ def test_a_hint_names_no_more_than_can_be_read() -> None:
     assert hint.endswith("run-29 and 1,970 more")
 
 
-@pytest.mark.parametrize("key", schema.MOST)
+def test_a_name_in_another_case_is_the_closest() -> None:
+    assert closest("FID", ["twin_rate", "fid"]) == "did you mean 'fid'?"
+
+
+@pytest.mark.parametrize("key", limits.MOST)
 def test_what_nobody_can_want_is_refused_before_it_is_built(key: str) -> None:
-    most = schema.MOST[key]
+    most = limits.MOST[key]
     sets = [f"{key}={most + 1}"]
     with pytest.raises(UserError, match=rf"{key} = [\d,]+ \(--set\): at most {most:,}"):
         layers.read(sets=sets)
 
 
 def test_a_record_of_before_may_have_more() -> None:
-    values = layers._nested({"evaluation.n_fake": schema.MOST["evaluation.n_fake"] + 1})
+    values = layers._nested({"evaluation.n_fake": limits.MOST["evaluation.n_fake"] + 1})
     config = RunConfig.model_validate(values)
     assert layers.override(config, {"evaluation.isc_splits": ("--set", 2)})
     with pytest.raises(UserError, match="at most"):

@@ -11,13 +11,14 @@ from example_studies import HOST, here, small_study
 from example_tunings import SPACE, planned, small_tuning
 
 from sagan_bench import cli
+from sagan_bench.config import preset_files
 from sagan_bench.config.layers import parse_set, resolve
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments import ablation, conformance
-from sagan_bench.experiments.own_studies import of_blocks
+from sagan_bench.experiments.own_studies import of_files
 from sagan_bench.experiments.tuning import planning
 from sagan_bench.experiments.tuning.definition import exported
 
@@ -126,9 +127,28 @@ def test_in_a_study_they_are_of_the_variants_whose_block_has_them() -> None:
 
 def test_a_file_alone_is_a_study_with_them_too() -> None:
     extension = extensions.load(Path("mine.py"))
-    study = of_blocks({"mine": extension.described}, set=dict([parse_set("block.groups=4")]))
+    study = of_files({"mine": extension.described}, set=dict([parse_set("block.groups=4")]))
     for name in ("mean-context", *CONTROLS):
         assert study.config(name, 0, HOST).config.model.attention.options["groups"] == 4
+
+
+def test_a_file_alone_begins_with_ones_own_preset() -> None:
+    Path("presets.toml").write_text('[mine]\nextends = "brief"\nmodel.width = 8\n')
+    described = extensions.load(Path("mine.py")).described
+    study = of_files({"mine": described}, names=preset_files.load(Path("presets.toml")))
+    assert (study.preset, list(study.presets)) == ("mine", ["mine"])
+    assert study.config("mean-context", 0, HOST).config.model.width == 8
+
+
+def test_a_setting_of_the_controls_own_name_is_refused() -> None:
+    Path("other.py").write_text(
+        BLOCK.read_text().replace("groups: int = 2", "groups: int = 2\n        like: int = 3")
+        .replace('"mean-context"', '"liking"')
+    )  # fmt: skip
+    extensions.load(Path("other.py"))
+    assert config("block.like=4", variant="liking").model.attention.options == {"like": 4}
+    with pytest.raises(UserError, match="residual cannot be like liking"):
+        config(variant="residual-like-liking")
 
 
 def test_settings_that_no_variant_has_are_refused() -> None:

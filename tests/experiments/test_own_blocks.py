@@ -1,6 +1,7 @@
 """A block of one's own: a study by itself, controls that cost what it costs, or one of a study."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments import conformance
 from sagan_bench.experiments.ablation import counted
-from sagan_bench.experiments.own_studies import of_blocks
+from sagan_bench.experiments.own_studies import of_files
 
 BLOCK = Path(__file__).parents[1] / "own" / "mean_context.py"
 LINEAR = Path(__file__).parents[1] / "own" / "linear.py"
+REPLACING = Path(__file__).parents[1] / "planted" / "odd" / "replacing.py"
 ROOT = Path(cli.__file__).parents[2]
 SETS = [part for text in SMALL for part in ("--set", text)]
 Out = pytest.CaptureFixture[str]
@@ -36,7 +38,7 @@ def _nothing_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     shutil.copy(BLOCK, "mine.py")
     Path("small.toml").write_text(FILE)
     yield
-    for name in ("mine", "linear"):
+    for name in ("mine", "linear", "replacing"):
         extensions.forget(name)
     ATTENTION._recalled.clear()
 
@@ -47,7 +49,7 @@ def loaded(file: str | Path = "mine.py") -> dict[str, Any]:
 
 
 def test_alone_it_is_a_study_with_controls_of_its_own_cost() -> None:
-    study = of_blocks(loaded())
+    study = of_files(loaded())
     assert (study.name, study.baseline) == ("with-mine", "mean-context")
     assert study.all_variants == (
         "mean-context", "no-attention", "sagan", "residual-like-mean-context",
@@ -62,6 +64,21 @@ def test_alone_it_is_a_study_with_controls_of_its_own_cost() -> None:
         assert getattr(alike, network) - getattr(none, network) == pytest.approx(added, rel=0.05)
     assert wide.flops_per_step == pytest.approx(mine.flops_per_step, rel=0.01)
     assert {place.side for place in alike.blocks} == {place.side for place in mine.blocks}
+
+
+def test_a_block_instead_of_a_layer_has_controls_of_another_width(capsys: Out) -> None:
+    shutil.copy(REPLACING, "replacing.py")
+    assert run("ablate", "--with", "replacing.py", "--dry-run", "--json") == 0
+    assert "sized-like-planted-replacing" in capsys.readouterr().out
+    study = of_files(loaded("replacing.py"))
+    names = ("planted-replacing", "sized-like-planted-replacing", "wider-like-planted-replacing")
+    assert set(names) <= set(study.all_variants)
+    mine, sized, wider = (counted(study.requested(name, 0).config) for name in names)
+    assert not sized.blocks
+    for network in ("parameters_g", "parameters_d"):
+        assert getattr(sized, network) == pytest.approx(getattr(mine, network), rel=0.05)
+    assert wider.flops_per_step == pytest.approx(mine.flops_per_step, rel=0.02)
+    assert wider != sized
 
 
 def test_controls_are_like_the_block_that_is_named_and_like_sagans_by_default() -> None:
@@ -87,7 +104,7 @@ def test_a_run_of_it_is_called_as_it_is(capsys: Out) -> None:
 
 
 def test_it_joins_a_study_that_then_needs_no_option(capsys: Out) -> None:
-    command = ["ablate", "small.toml", *SETS, "--in-process"]
+    command = ["ablate", "small.toml", *SETS, "--in-process", "--seeds", "0"]
     assert run(*command, "--with", "mine.py", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     compared = {(c["variant"], c["baseline"]) for c in found["primary"]["comparisons"]}
@@ -101,12 +118,16 @@ def test_it_joins_a_study_that_then_needs_no_option(capsys: Out) -> None:
     assert records["no-attention"] is records["sagan"] is None
     assert set(records["mean-context"]) == {"mine"}
 
-    for verb in (["compare", "runs/small"], ["report", "runs/small", "--out", "page"]):
-        seen = subprocess.run(  # nobody's code is run to read it
-            [sys.executable, str(ROOT / "cli.py"), *verb], capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert seen.returncode == 0, seen.stderr
+    read = """
+from command_line import run
+assert run("compare", "runs/small") == 0
+assert run("report", "runs/small", "--out", "page") == 0
+"""
+    seen = subprocess.run(  # nobody's code is run to read it
+        [sys.executable, "-c", read], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    )  # fmt: skip
+    assert seen.returncode == 0, seen.stderr
     extensions.forget("mine")
     Path("mine.py").unlink()
     assert run(*command, "--json") == 0  # by the copy in the study's folder
@@ -123,8 +144,8 @@ def test_another_source_is_another_study(capsys: Out) -> None:
 
 def test_a_file_without_a_block_is_no_study_by_itself() -> None:
     shutil.copy(LINEAR, "linear.py")
-    with pytest.raises(UserError, match=r"linear\.py has no block: name a study"):
-        of_blocks(loaded("linear.py"))
+    with pytest.raises(UserError, match="no block, and no family with a contrast: name a study"):
+        of_files(loaded("linear.py"))
 
 
 def test_it_is_checked_before_anything_trains_with_it(

@@ -70,7 +70,7 @@ def test_secondary_readings_are_of_the_same_runs_and_without_verdicts() -> None:
 
 
 def test_what_has_collapsed_counts_as_diverged() -> None:
-    values = {"no-attention": [0.3, 0.31, 0.29, 0.3, 0.28], "sagan": [0.6, 0.61, 0.001, 0.6, 0.59]}
+    values: dict[str, list[float | Lost]] = {"no-attention": [0.3, 0.31, 0.29, 0.3, 0.28], "sagan": [0.6, 0.61, 0.001, 0.6, 0.59]}
     plain, declared = (
         findings_of(values, PAIRS[:1], Measure(metric="twin_rate", min_effect=0.05, lost=lost))
         for lost in (None, "twin_rate < 0.01")

@@ -124,6 +124,34 @@ def test_figures_are_those_of_the_blocks_own_maps(kind: str) -> None:
                 assert np.allclose(found.maps.beta[:, place], expected.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("nulls", "heads"), [(0, 2), (1, None), (4, 2)], ids=["heads", "a null key", "both"]
+)
+def test_of_heads_the_mean_is_looked_at_and_null_keys_are_nowhere(
+    monkeypatch: pytest.MonkeyPatch, nulls: int, heads: int | None
+) -> None:
+    generator = lively(make()).generator
+    plain = SelfAttention.maps
+
+    def maps(block: SelfAttention, x: Tensor) -> Tensor:
+        own = plain(block, x)
+        if heads:
+            own = torch.stack([own.flip(1), 2 * own - own.flip(1)], 1)
+        null = own.new_full((*own.shape[:-1], nulls), 0.5 / max(1, nulls))
+        return torch.cat([null, own / 2], -1) if nulls else own
+
+    before = diagnose(generator, Z)
+    monkeypatch.setattr(SelfAttention, "maps", maps)
+    for name, found in diagnose(generator, Z).items():
+        then = before[name].maps
+        assert then is not None
+        assert found.maps is not None
+        share = 0.5 if nulls else 1
+        assert found.maps.beta == pytest.approx(then.beta * share, abs=1e-6)
+        assert found.maps.distance_px == pytest.approx(then.distance_px * share, rel=1e-4)
+        assert found.maps.entropy_max == pytest.approx(math.log(then.beta[0, 0].size + nulls))
+
+
 def test_query_points_are_the_centre_and_the_quarter_points() -> None:
     found = diagnose(build(make()).generator.eval(), Z)["attention8"].maps
     assert found is not None

@@ -45,7 +45,7 @@ class MyBlock(Block):
     def maps(self, x: Tensor) -> Tensor:
         """Return beta, (B, N, M): row j says where position j looks, and sums to 1.
 
-        Of several heads their mean.  A block without maps leaves this method out.
+        Of heads their mean, or (B, heads, N, M).  A block without maps leaves this method out.
         """
         query, key = self.query(x).flatten(2), self.key(x).flatten(2)  # (B, D, N)
         return (self.factor * (query.mT @ key)).softmax(dim=-1)

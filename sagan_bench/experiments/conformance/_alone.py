@@ -166,9 +166,10 @@ def _with_gamma(subject: Subject) -> Block:
     block = block_of(subject, gamma=0.0)
     if not (block.has_gamma or subject.says("no gamma")):
         raise Broken(
-            "it has no gamma", "hand config on: super().__init__(config); if that is meant, declare "
-            "deliberate = ('no gamma',)",
-        )  # fmt: skip
+            "it has no gamma",
+            "hand config on: super().__init__(config); if that is meant, declare deliberate = "
+            "('no gamma',)",
+        )
     return block
 
 

@@ -4,10 +4,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.wording import in_words
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import NAME
 from sagan_bench.experiments.conformance._alone import TOLERANCE, changed, snapshot
 from sagan_bench.experiments.conformance._findings import (
     UNUSUAL,
@@ -31,7 +34,7 @@ from sagan_bench.experiments.conformance._networks import (
     require_reached,
 )
 from sagan_bench.experiments.conformance._parts import off
-from sagan_bench.models.build import Networks, build
+from sagan_bench.models.build import Networks, build, parameters
 from sagan_bench.models.layers import frozen_spectral_norm
 from sagan_bench.training.loop import TrainState
 
@@ -99,8 +102,8 @@ def blocks(subject: Subject) -> str:
         networks = build(config)
         require_at(config, networks)
         require_reached(config, networks)
-    if not (g or d):
-        raise Skipped("it takes attention nowhere")
+    if not (g or d) and not subject.component.contrast:
+        raise Skipped("it takes attention nowhere, and declares no contrast")
     return f"one at each asked side: G {g}, D {d}"
 
 
@@ -198,4 +201,36 @@ def after_a_step_of(config: RunConfig) -> TrainState:
         return after_a_step(config)
 
 
-FAMILY = (shapes, blocks, training, evaluation, norms, penalty, classes)
+def contrast(subject: Subject) -> str:
+    """Each contrast is another network of the same family, all of which trains."""
+    if not subject.component.contrast:
+        raise Skipped("it declares none")
+    plain, said = build(configured(subject.name, _NOWHERE)), []
+    for name, settings in subject.component.contrast.items():
+        if not NAME.fullmatch(name):
+            raise Broken(f"a contrast is called {name!r}", "small letters, digits, - and _")
+        try:
+            config = configured(subject.name, _NOWHERE, options=settings)
+        except ValidationError as error:
+            raise Broken(f"{name}: {in_words(error.errors()[0])}") from error
+        if not config.model.options:
+            raise Broken(f"{name} has the settings of the family as it is", "set another")
+        networks = build(config)
+        same = (_alike(a, b) for a, b in zip(plain, networks, strict=True))
+        if all(same):
+            raise Broken(f"{name} is the family as it is", "have its settings change a network")
+        state = after_a_step(config)
+        require_gradients(config, Networks(state.generator, state.discriminator))
+        share = sum(map(parameters, networks)) / sum(map(parameters, plain))
+        said.append(f"{name} has {share:.0%} of the parameters")
+    return ", ".join(said)
+
+
+@torch.no_grad()
+def _alike(network: nn.Module, other: nn.Module) -> bool:
+    """Return whether two networks have the same layers, and weights that start alike."""
+    (a, b) = (each.state_dict() for each in (network, other))
+    return list(a) == list(b) and all(map(torch.equal, a.values(), b.values()))
+
+
+FAMILY = (shapes, blocks, training, evaluation, norms, penalty, classes, contrast)

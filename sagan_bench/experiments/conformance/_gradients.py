@@ -1,15 +1,15 @@
 """Gradients of a block: that they reach everything, and are those of finite differences."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from sagan_bench.experiments.conformance._findings import Broken, Subject
-from sagan_bench.experiments.conformance._parts import block_of, fed
+from sagan_bench.experiments.conformance._parts import block_of, fed, labels_of, noise_of
 from sagan_bench.models.attention._blocks import Block
-from sagan_bench.models.calls import extra_loss
+from sagan_bench.models.calls import extra_loss, tell
 
 STEPS = (1e-8, 1e-5, 1e-3)
 """Of finite differences: the first crosses no kink of a ReLU, the last serves sums in fp32."""
@@ -36,20 +36,34 @@ def gradients(subject: Subject) -> str:
 
 
 def _require_true(subject: Subject) -> None:
-    """Raise `Broken` where gradients are not those of finite differences, and not meant to be."""
+    """Raise `Broken` where gradients are not those of finite differences, and not meant to be.
+
+    Those of x are of o alone: in y the residual would outweigh them.
+    """
     block = block_of(subject).double()
     x = fed(block, images=2).double()
     coefficients = torch.randn(block(x).shape, dtype=x.dtype)
     x.requires_grad_()
-    slope, differences = _slopes(block, lambda: (block(x).square() * coefficients).sum(), x)
-    if _agree(slope, differences) or subject.says("altered gradients"):
-        return
-    raise Broken(
-        f"the gradient in a direction is {slope:.4g}, and by finite differences "
-        f"{differences[1]:.4g}",
-        "look for detach(), .data and backward() of your own; if that is meant, declare "
-        "deliberate = ('altered gradients',)",
-    )
+    tell(block, (noise_of(x), labels_of(x)))  # which stay as they are where x is moved
+
+    def of_o() -> Tensor:
+        o = block(x) if block.replaces else block(x) - x
+        return (o.square() * coefficients).sum()
+
+    for name, weights in (("weights", trainable(block)), ("x", [x])):
+        slope, differences = _slopes(of_o, weights)
+        if not _agree(slope, differences) and not subject.says("altered gradients"):
+            raise Broken(
+                f"the gradient of {name} in a direction is {slope:.4g}, and by finite differences "
+                f"{differences[1]:.4g}",
+                "look for detach(), .data and backward() of your own; if that is meant, declare "
+                "deliberate = ('altered gradients',)",
+            )
+
+
+def trainable(block: torch.nn.Module) -> list[Tensor]:
+    """Return the parameters of a block that are trained."""
+    return [weight for weight in block.parameters() if weight.requires_grad]
 
 
 def without_gradient(block: torch.nn.Module, no_gamma: bool = False) -> list[str]:
@@ -81,16 +95,11 @@ def unregistered(block: Block) -> None:
                 )
 
 
-def _slopes(
-    block: Block, function: Callable[[], Tensor], *inputs: Tensor
-) -> tuple[float, list[float]]:
-    """Return the slope of a function in a direction of a block's parameters, and differences.
-
-    Inputs are moved with the parameters.
+def _slopes(function: Callable[[], Tensor], weights: Sequence[Tensor]) -> tuple[float, list[float]]:
+    """Return the slope of a function in a direction of weights, and differences.
 
     The slope is by its gradient; the differences are over each of `STEPS`.
     """
-    weights = [*(weight for weight in block.parameters() if weight.requires_grad), *inputs]
     direction = [torch.randn(weight.shape, dtype=weight.dtype) for weight in weights]
     gradients = torch.autograd.grad(function(), weights, allow_unused=True)
     pairs = zip(gradients, direction, strict=True)
@@ -121,7 +130,7 @@ def double_backward(subject: Subject) -> str:
         (gradient,) = torch.autograd.grad(y, given, create_graph=True)
         return gradient.square().mean()
 
-    slope, differences = _slopes(block, penalty)
+    slope, differences = _slopes(penalty, trainable(block))
     if not _agree(slope, differences):
         raise Broken(
             f"the gradient of a gradient penalty is {slope:.4g}, and by finite differences "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from sagan_bench.experiments.conformance._alone import refuse_replacing
 from sagan_bench.experiments.conformance._findings import Broken, Skipped, Subject
 from sagan_bench.experiments.conformance._parts import CHANNELS, SIDE, block_of, features
 
@@ -24,11 +25,12 @@ class Looking:
     """A block with maps in fp64, and an image for it, constant on the cells that are pooled.
 
     Raises:
-        Skipped: it has no maps.
+        Skipped: it has no maps, or stands instead of a layer.
         Broken: they are no (B, N, M) or (B, H, N, M).
     """
 
     def __init__(self, subject: Subject) -> None:
+        refuse_replacing(subject)
         self.block = block_of(subject, gamma=1.0).double()
         x = 2 * features(images=1).double()  # so that maps are far from even
         maps = self.block.maps(x)
@@ -52,7 +54,7 @@ class Looking:
         return coarse.repeat_interleave(self.cell, 2).repeat_interleave(self.cell, 3)
 
     def maps(self, x: Tensor | None = None) -> Tensor:
-        """Return the maps of the image, or of another, (H, N, M); one head is their mean."""
+        """Return the maps of the image, or of another, (H, N, M); of a mean of heads H is 1."""
         maps = self.block.maps(self.x if x is None else x)
         assert maps is not None
         return maps[0].reshape(-1, *maps.shape[-2:])
@@ -183,16 +185,16 @@ def _of_numbers(rows: Tensor, numbers: Tensor) -> Tensor | None:
 
     The numbers lie closer at their low end, so that a negative factor is seen.
     """
-    known, found = numbers.unique(), rows.flatten()
-    if found.shape == numbers.shape and _correlated(found, numbers):
+    known, given = numbers.unique(), rows.flatten()
+    if given.shape == numbers.shape and _correlated(given, numbers):
         return torch.arange(POSITIONS).view(rows.shape)
-    span = float(found.max() - found.min())
-    ranks = ((found - found.min()) / max(span, 1e-12) * 1e9).round().unique(return_inverse=True)
+    span = float(given.max() - given.min())
+    ranks = ((given - given.min()) / max(span, 1e-12) * 1e9).round().unique(return_inverse=True)
     if len(ranks[0]) != len(known):
         return None
     first = torch.stack([(numbers == number).nonzero()[0, 0] for number in known])
     for order in (ranks[1], len(known) - 1 - ranks[1]):
-        if _correlated(found, known[order]):
+        if _correlated(given, known[order]):
             return first[order].view(rows.shape)
     return None
 
@@ -228,7 +230,7 @@ class Sums(NamedTuple):
 
     @property
     def same_for_all(self) -> bool:
-        """Whether all channels of what the sum gives are by the same maps: of one head."""
+        """Whether all channels of what the sum gives are by the same maps, as of a single head."""
         wanted = self.o[-1].flatten(0, 1)
         basis = self.expected.flatten(0, 1)
         factors = torch.linalg.lstsq(basis, wanted, driver="gelsd").solution

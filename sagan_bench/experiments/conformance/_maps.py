@@ -10,6 +10,7 @@ from math import isclose
 import torch
 from torch import Tensor, nn
 
+from sagan_bench.experiments.conformance._alone import refuse_replacing
 from sagan_bench.experiments.conformance._findings import Broken, Skipped, Subject, Unusual
 from sagan_bench.experiments.conformance._looking import (
     POSITIONS,
@@ -26,7 +27,7 @@ LAYERS = ("query", "key", "value")
 MOVED = 1e-9
 """Relative, in fp64: what a row is off that has not moved."""
 THE_SAME = 1e-3
-"""Relative: between factors of other weights that are constant."""
+"""Relative: between factors of other weights that are constant, or shares that have not moved."""
 PLACES = (0, 18, 44)
 """Positions that are looked at more closely: the first of a cell where keys are pooled."""
 
@@ -34,6 +35,7 @@ PLACES = (0, 18, 44)
 @torch.no_grad()
 def axis(subject: Subject) -> str:
     """Each row of the maps is a distribution, over keys; and o is maps times values."""
+    refuse_replacing(subject)
     try:
         looking = Looking(subject)
     except Skipped:
@@ -107,7 +109,7 @@ def _require_gate(looking: Looking) -> None:
             "follows the sum belongs in a module out, and layers that only make queries, keys and "
             "values in query, key and value; of heads of their own kinds return (B, heads, N, M)",
         )
-    if torch.allclose(*factors, rtol=TOLERANCE):
+    if torch.allclose(factors[0], factors[1], rtol=TOLERANCE):
         raise Broken(
             "o is the sum of values by the maps times a factor of each position",
             "return the maps that values are summed by, after all that is done to them",
@@ -210,7 +212,8 @@ def columns(subject: Subject) -> str:
         rows, columns = torch.arange(POSITIONS), torch.arange(before.shape[2])
         cell = looking.keys()[position] + before.shape[2] - int(looking.keys().max()) - 1
         shares = [maps[:, rows != position][..., columns != cell] for maps in (after, before)]
-        moved = _off(*(share / share.sum(2, keepdim=True) for share in shares), TOLERANCE)
+        now, then = (share / share.sum(2, keepdim=True) for share in shares)
+        moved = _off(now, then, THE_SAME)
         if 2 * len(moved) > POSITIONS:  # of a mean of rows' and columns' maps a few do
             raise Unusual("columns depend on each other")
     return "a position's key moves its own column, and others alike"
@@ -236,7 +239,7 @@ def _with_another(looking: Looking, name: str, position: int) -> Tensor:
             raise Skipped("its queries or keys are not those of each position")
         made = made.clone()
         rows = made.movedim(channel_dim(layer, made), -1)  # a view
-        rows[its] = 2 * torch.randn_like(rows[its])
+        rows[its] = 4 * torch.randn_like(rows[its])
         return made
 
     handle = looking.layer(name).register_forward_hook(other)

@@ -7,7 +7,15 @@ from torch import Tensor
 
 from sagan_bench.experiments.conformance._alone import TOLERANCE, refuse_replacing
 from sagan_bench.experiments.conformance._findings import Broken, Subject, Unusual
-from sagan_bench.experiments.conformance._parts import SIDE, block_of, features, off
+from sagan_bench.experiments.conformance._parts import (
+    SIDE,
+    block_of,
+    features,
+    labels_of,
+    noise_of,
+    off,
+)
+from sagan_bench.models.calls import tell
 
 WIDE = 16
 """Side of the maps in which the influence of positions is seen: four windows of four."""
@@ -69,8 +77,8 @@ def own_position(subject: Subject) -> str:
     rows, columns = places // WIDE, places % WIDE
     away, last = _away(changes, places), WIDE - 1
     turned = (columns * WIDE + rows, rows * WIDE + last - columns, (last - rows) * WIDE + columns)
-    at_most = max(_share(seen, others) for others in turned)
-    if max(map(abs, away)) >= 0.5 or (at_most > 1 - FEW and seen.float().mean() < 0.5):
+    is_turned = max(_share(seen, other) for other in turned) > 1 - FEW and seen.float().mean() < 0.5
+    if max(map(abs, away)) >= 0.5 or is_turned or _shifts(seen, places) == 1:
         raise Broken(
             f"o is off its place: another x at a position does not change o there ({unseen:.0%} of "
             f"positions), but elsewhere, {away[0]:+.1f} rows and {away[1]:+.1f} columns away on "
@@ -88,6 +96,13 @@ def _share(seen: Tensor, places: Tensor) -> float:
     return float(seen.gather(1, places[:, None]).float().mean())
 
 
+def _shifts(seen: Tensor, places: Tensor) -> int:
+    """Return the number of ways, in rows and columns, in which nearly all places are seen away."""
+    maps = zip(seen.float().unflatten(1, (WIDE, WIDE)), places.tolist(), strict=True)
+    rolled = [map_.roll((-(at // WIDE), -(at % WIDE)), (0, 1)) for map_, at in maps]
+    return int((torch.stack(rolled).mean(0) > 1 - FEW).sum())
+
+
 def _changes(subject: Subject, places: Tensor) -> Tensor:
     """Return how much another x at each of P places changes o at each position, (P, N)."""
     block = block_of(subject, side=WIDE, gamma=1.0)
@@ -96,7 +111,12 @@ def _changes(subject: Subject, places: Tensor) -> Tensor:
     others = x.expand(len(places), *x.shape[1:]).flatten(2).clone()
     others[each, :, places] = 3 * torch.randn(len(places), x.shape[1])
     others = others.view(len(places), *x.shape[1:])
-    return (block(others) - others - (block(x) - x)).flatten(2).norm(dim=1)
+
+    def o(images: Tensor) -> Tensor:
+        tell(block, (noise_of(x).expand(len(images), -1), labels_of(x).expand(len(images))))
+        return block(images) - images
+
+    return (o(others) - o(x)).flatten(2).norm(dim=1)
 
 
 def _away(changes: Tensor, places: Tensor) -> tuple[float, float]:

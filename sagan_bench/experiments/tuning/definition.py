@@ -11,9 +11,10 @@ from pydantic import AfterValidator, Field, model_validator
 from sagan_bench.analysis.question import Measure, Settings
 from sagan_bench.config.belonging import has, refuse_untaken
 from sagan_bench.config.layers import Resolved, decide, of_experiment
-from sagan_bench.config.naming import SIDES, refuse_misnamed
+from sagan_bench.config.meanings import source_of
+from sagan_bench.config.naming import refuse_misnamed
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.config.variants import presets, variant_settings
+from sagan_bench.config.variants import SIDES, presets, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS, SAMPLERS
@@ -78,9 +79,9 @@ class Tuning(Experiment):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.preset not in presets():
+        if self.preset not in (there := presets(self.names)):
             raise UserError(
-                f"no preset is called '{self.preset}'; {closest(self.preset, list(presets()))}"
+                f"no preset is called '{self.preset}'; {closest(self.preset, [*there])}"
             )
         for variant in self.variants:
             _refuse_unknown(variant)
@@ -120,7 +121,7 @@ class Tuning(Experiment):
     @cached_property
     def data_kind(self) -> str:
         """The kind of the data: what stands before the colon."""
-        source = self.settings.get("data.source") or presets()[self.preset]["data.source"]
+        source = self.settings.get("data.source") or source_of(self.preset, self.names)
         return kind_of(str(source))
 
     @property
@@ -188,6 +189,7 @@ class Tuning(Experiment):
             ("tune", scored),
             ("the trial", params or {}),
             seed=seed,
+            names=self.names,
         )
 
     def config(self, variant: str, seed: int, host: Host, **rest: Any) -> RunConfig:
@@ -204,11 +206,12 @@ class Tuning(Experiment):
     @property
     def definition(self) -> dict[str, Any]:
         """What it searches and decides by; variants and searches may be added."""
-        fixed = self.model_dump(mode="json", exclude={"variants", "searches", "own"}) | self.hashes
+        fixed = self.model_dump(mode="json", exclude={"variants", "searches", *self.YOUNG})
         for parameter in fixed["space"]["parameters"].values():
             del parameter["why"]  # words
         del fixed["space"]["says"], fixed["space"]["presets"]
-        return {key: value for key, value in flatten(fixed) if key != "settings.data.source"}
+        leaves = dict(flatten(fixed)) | self.of_ones_own
+        return {key: value for key, value in leaves.items() if key != "settings.data.source"}
 
     def extended(self, requested: "Tuning") -> "Tuning":
         """Return this tuning with the variants and searches of what is asked for now."""

@@ -108,6 +108,18 @@ class LikeAnother(Attention):
             known = ATTENTION[name]
         return known
 
+    @classmethod
+    def check(cls, config: RunConfig) -> None:
+        """Raise ValueError as `Attention.check`, and where the other has a setting called so."""
+        super().check(config)
+        other = cls.alike(config.model.attention.options)
+        theirs = other.Settings if other and not issubclass(other, LikeAnother) else None
+        if other and theirs and "like" in theirs.model_fields:
+            raise ValueError(
+                f"{cls.name} cannot be like {other.name}, which has a setting 'like' itself: call "
+                "that something else"
+            )
+
     @property
     def like(self) -> AttentionConfig:
         """The configuration that it is like."""

@@ -124,9 +124,10 @@ class Block(nn.Module):
         return None
 
     def maps(self, x: Tensor) -> Tensor | None:
-        """Return beta, (B, N, M), or none where the block has no maps.
+        """Return beta, (B, N, M) or (B, heads, N, M), or none where the block has no maps.
 
-        Row j says where position j looks; positions are row-major.
+        Row j says where position j looks; positions are row-major, and the columns of null keys
+        come first.
         """
         return None
 

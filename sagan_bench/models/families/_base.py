@@ -1,7 +1,7 @@
 """What a family of networks is asked for."""
 
 from abc import ABC
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ class Family(Component, ABC):
     config: ModelConfig
     knows: ClassVar[tuple[str, ...]] = ()
     """Which of the settings ``classes`` and ``layout`` it has."""
+    contrast: ClassVar[dict[str, dict[str, Any]]] = {}
+    """What it is held against, where it is attention through and through: name -> own settings."""
     generator: ClassVar[type[nn.Module]]
     """G of (model, image_size, width)."""
     discriminator: ClassVar[type[nn.Module]]
