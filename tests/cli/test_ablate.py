@@ -18,7 +18,7 @@ from example_studies import FILE, here, small_study
 
 from sagan_bench import cli
 from sagan_bench.cli import signals
-from sagan_bench.cli.ablate import _print_json
+from sagan_bench.cli.plan import _print_json
 from sagan_bench.config.variants import variants
 from sagan_bench.experiments import ablation
 from sagan_bench.experiments.study import studies
@@ -107,7 +107,7 @@ def test_a_plan_of_four_times_the_cells_takes_no_more_than_four_times_the_calls(
 
         sys.setprofile(profile)
         try:
-            _print_json(study, 2, 1e-12)
+            _print_json(study, 2, 1e-12, None)
         finally:
             sys.setprofile(None)
         assert len(json.loads(capsys.readouterr().out)["cells"]) == 2 * seeds

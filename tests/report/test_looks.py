@@ -70,7 +70,7 @@ def test_secondary_readings_are_of_the_same_runs_and_without_verdicts() -> None:
 
 
 def test_what_has_collapsed_counts_as_diverged() -> None:
-    values: dict[str, list[float | Lost]] = {"no-attention": [0.3, 0.31, 0.29, 0.3, 0.28], "sagan": [0.6, 0.61, 0.001, 0.6, 0.59]}
+    values = {"no-attention": [0.3, 0.31, 0.29, 0.3, 0.28], "sagan": [0.6, 0.61, 0.001, 0.6, 0.59]}
     plain, declared = (
         findings_of(values, PAIRS[:1], Measure(metric="twin_rate", min_effect=0.05, lost=lost))
         for lost in (None, "twin_rate < 0.01")
@@ -88,7 +88,8 @@ def test_a_rule_of_collapse_that_cannot_be_is_refused(lost: str) -> None:
 
 
 def test_a_failed_run_holds_up_its_look_and_is_named() -> None:
-    values = {"no-attention": [0.3] * 5, "sagan": [0.6, 0.6, 0.6, 0.6, Lost.FAILED]}
+    lost: list[float | Lost] = [0.6, 0.6, 0.6, 0.6, Lost.FAILED]
+    values = {"no-attention": [0.3] * 5, "sagan": lost}
     design = Design(1, horizon=20, most=20)
     numbers = findings_of(values, PAIRS[:1], design=design, order=tuple(range(20)))
     (course,) = in_words(numbers).courses
