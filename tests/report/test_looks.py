@@ -89,7 +89,7 @@ def test_a_rule_of_collapse_that_cannot_be_is_refused(lost: str) -> None:
 
 def test_a_failed_run_holds_up_its_look_and_is_named() -> None:
     lost: list[float | Lost] = [0.6, 0.6, 0.6, 0.6, Lost.FAILED]
-    values = {"no-attention": [0.3] * 5, "sagan": lost}
+    values: dict[str, list[float | Lost]] = {"no-attention": [0.3] * 5, "sagan": lost}
     design = Design(1, horizon=20, most=20)
     numbers = findings_of(values, PAIRS[:1], design=design, order=tuple(range(20)))
     (course,) = in_words(numbers).courses
