@@ -14,7 +14,7 @@ from sagan_bench.config.schema import ModelConfig, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, FAMILIES
 from sagan_bench.models.attention._blocks import Block
-from sagan_bench.models.calls import told
+from sagan_bench.models.calls import knowing
 from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
 from sagan_bench.models.layers import SpectralNorm, Weighted, initialise
 from sagan_bench.models.placed import Placed
@@ -133,7 +133,7 @@ def skeleton(config: RunConfig) -> Networks:
             )
         )
     for network in networks:
-        for block in told(network):
+        for block in knowing(network):
             block.steps = config.run.steps
     return networks
 

@@ -8,14 +8,14 @@ from sagan_bench.models.attention._blocks import Block, Call
 from sagan_bench.models.layers import at_least_fp32
 
 
-def told(network: nn.Module) -> list[Block]:
-    """Return the blocks of a network that are told anything."""
+def knowing(network: nn.Module) -> list[Block]:
+    """Return the blocks of a network that want to know anything."""
     return [each for each in network.modules() if isinstance(each, Block) and each.knows]
 
 
 def connect(network: nn.Module) -> None:
     """Have a network tell its blocks what they want to know whenever it runs; copies do too."""
-    if told(network):
+    if knowing(network):
         network.register_forward_pre_hook(tell)
         network.register_forward_hook(_forget)
 
@@ -25,7 +25,7 @@ def tell(network: nn.Module, given: tuple[Tensor | None, ...]) -> None:
     first, labels, *mix = (*given, None)[: max(2, len(given))]
     if labels is not None and len(mix) > 1 and mix[0] is not None and mix[1] is not None:
         labels = torch.where(mix[1] < 0.5, labels, mix[0])  # of two classes the nearer
-    for block in told(network):
+    for block in knowing(network):
         assert block.site
         knows, is_g = block.knows, block.site.network == "generator"
         classes = labels.repeat(2) if labels is not None and block.site.halves else labels
@@ -41,7 +41,7 @@ def tell(network: nn.Module, given: tuple[Tensor | None, ...]) -> None:
 
 def forget(network: nn.Module) -> None:
     """Leave nothing of what a network was given behind in its blocks."""
-    for block in told(network):
+    for block in knowing(network):
         block.hear(None)
 
 
@@ -52,7 +52,7 @@ def _forget(network: nn.Module, _given: object, _result: object) -> None:
 @torch.no_grad()
 def begin_step(network: nn.Module, step: int) -> None:
     """Have the blocks of a network that want to know it be at a step."""
-    for block in told(network):
+    for block in knowing(network):
         if "step" in block.knows:
             block.get_buffer("run_step").fill_(step)
 

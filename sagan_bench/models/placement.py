@@ -8,11 +8,14 @@ from torch import nn
 
 from sagan_bench.config.schema import ModelConfig, SpectralNormed
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.names import closest
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.layers import Weighted, spectral_norm
 from sagan_bench.models.placed import Network, Site
+
+PLACES = ("after", "instead")
 
 
 class Places:
@@ -27,7 +30,7 @@ class Places:
         needs_double_backward: whether gradients of gradients will be taken.
 
     Raises:
-        UserError: a side that the network lacks.
+        UserError: a side that the network lacks, or a kind that stands at no known place.
     """
 
     def __init__(
@@ -43,6 +46,10 @@ class Places:
         self.network, self.model, self.channels = network, model, channels
         self.kind: Attention = ATTENTION[model.attention.kind](model.attention)
         self.sides: tuple[int, ...] = getattr(model.attention, network)
+        if self.kind.place not in PLACES:
+            raise UserError(
+                f"{self.kind.name}: place = {self.kind.place!r}; {closest(self.kind.place, PLACES)}"
+            )
         if lacking := sorted(set(self.sides) - set(channels)):
             raise UserError(
                 f"model.attention.{network} asks for side {', '.join(map(str, lacking))}, which "

@@ -64,6 +64,9 @@ def program(exported: TrainedGenerator) -> ExportedProgram:
 
     It maps noise (B, z_dim) float32, and with classes labels (B,) int64, to images (B, 3, S, S)
     float32 in [-1, 1], B >= 1; BatchNorm has its standing statistics.
+
+    Raises:
+        UserError: components of one's own do what no such program can.
     """
     generator = copy.deepcopy(exported.generator).requires_grad_(False)
     generator.to(memory_format=torch.contiguous_format)  # as whoever uses the images expects them
@@ -71,7 +74,16 @@ def program(exported: TrainedGenerator) -> ExportedProgram:
     batch, shapes = Dim("batch", min=1), ShapesCollection()
     for each in inputs:
         shapes[each] = {0: batch}
-    return torch.export.export(generator, inputs, dynamic_shapes=shapes)
+    try:
+        return torch.export.export(generator, inputs, dynamic_shapes=shapes)
+    except Exception as error:
+        if not (own := exported.config.own):
+            raise
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"torch.export cannot follow what {', '.join(f'{name}.py' for name in own)} registers: "
+            f"{type(error).__name__}: {said}; the run and its weights are as they were"
+        ) from error
 
 
 def _inputs(model: ModelConfig) -> tuple[Tensor, ...]:

@@ -1,11 +1,15 @@
 """What a run will be, known before it starts: its networks, its data, its name and its folder."""
 
+import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sagan_bench.config.diff import in_results
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
+from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.checks import check
 from sagan_bench.data.foreseeing import foresee
@@ -19,6 +23,8 @@ from sagan_bench.runs.run_directory import RunDirectory, read_now
 from sagan_bench.session.capabilities import refuse_compiling, tensorboard
 from sagan_bench.session.events import Stop, Watch, followed
 from sagan_bench.session.resuming import is_complete, newest_checkpoint
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,24 @@ def plan(
     store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
     _usable(config, store.manifest)
     digest = config.digest(store.manifest.fingerprint())
-    return Plan(config, networks, store, digest, run_path(config, digest, out))
+    path = run_path(config, digest, out)
+    if config.steps_matter and not path.exists():
+        _say_of_other_lengths(config, path)
+    return Plan(config, networks, store, digest, path)
+
+
+def _say_of_other_lengths(config: RunConfig, path: Path) -> None:
+    """Say where the same run of other steps is: this is another, and does not go on with it."""
+    siblings = path.parent.glob(f"{config.name}-s{config.seed}-*/{records.RECORD}")
+    for other in sorted(file.parent for file in siblings):
+        with suppress(UserError, ValueError):  # whatever is there is not this run's to judge
+            record = records.read(other)
+            if not in_results(config, RunConfig.model_validate(record.config)):
+                _log.warning(
+                    "%s is of %d steps, and this run of %d is another, from its first step: a "
+                    "block of kind %s is told of how many there are",
+                    other, record.steps, config.run.steps, config.model.attention.kind,
+                )  # fmt: skip
 
 
 def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) -> dict[str, Any]:

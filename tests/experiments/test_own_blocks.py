@@ -23,6 +23,7 @@ from sagan_bench.experiments.study import of_files
 
 BLOCK = Path(__file__).parents[1] / "own" / "mean_context.py"
 LINEAR = Path(__file__).parents[1] / "own" / "linear.py"
+REPLACING = Path(__file__).parents[1] / "planted" / "odd" / "replacing.py"
 ROOT = Path(cli.__file__).parents[2]
 SETS = [part for text in SMALL for part in ("--set", text)]
 Out = pytest.CaptureFixture[str]
@@ -35,7 +36,7 @@ def _nothing_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     shutil.copy(BLOCK, "mine.py")
     Path("small.toml").write_text(FILE)
     yield
-    for name in ("mine", "linear"):
+    for name in ("mine", "linear", "replacing"):
         extensions.forget(name)
     ATTENTION._recalled.clear()
 
@@ -67,6 +68,21 @@ def test_alone_it_is_a_study_with_controls_of_its_own_cost() -> None:
         assert getattr(alike, network) - getattr(none, network) == pytest.approx(added, rel=0.05)
     assert wide.flops_per_step == pytest.approx(mine.flops_per_step, rel=0.01)
     assert {place.side for place in alike.blocks} == {place.side for place in mine.blocks}
+
+
+def test_a_block_instead_of_a_layer_has_controls_of_another_width(capsys: Out) -> None:
+    shutil.copy(REPLACING, "replacing.py")
+    assert run("ablate", "--with", "replacing.py", "--dry-run", "--json") == 0
+    assert "sized-like-planted-replacing" in capsys.readouterr().out
+    study = of_blocks(loaded("replacing.py"))
+    names = ("planted-replacing", "sized-like-planted-replacing", "wider-like-planted-replacing")
+    assert set(names) <= set(study.all_variants)
+    mine, sized, wider = (counted(study.requested(name, 0).config) for name in names)
+    assert not sized.blocks
+    for network in ("parameters_g", "parameters_d"):
+        assert getattr(sized, network) == pytest.approx(getattr(mine, network), rel=0.05)
+    assert wider.flops_per_step == pytest.approx(mine.flops_per_step, rel=0.02)
+    assert wider != sized
 
 
 def test_controls_are_like_the_block_that_is_named_and_like_sagans_by_default() -> None:

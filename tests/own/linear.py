@@ -28,13 +28,8 @@ class Linear(Family):
         places = Places("generator", self.config, {size: width}, norm="group")
         first = nn.Linear(self.config.z_dim, width * size**2), nn.Unflatten(1, (width, size, size))
         Places("discriminator", self.config, {}, norm="none")  # which has no map: no side is right
-        g = Network(
-            *first,
-            nn.GroupNorm(1, width),
-            *places.at(size, {}).values(),
-            nn.Conv2d(width, 3, 1),
-            nn.Tanh(),
-        )
+        blocks = places.at(size, {}).values()
+        g = Network(*first, nn.GroupNorm(1, width), *blocks, nn.Conv2d(width, 3, 1), nn.Tanh())
         return g, Network(nn.Flatten(), nn.Linear(3 * size**2, 1), nn.Flatten(0))
 
     def width_of_a_channel(self, image_size: int) -> float:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from example_runs import SMALL
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from sagan_bench.cli.init import FOLDER
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import extensions
@@ -30,7 +32,7 @@ from sagan_bench.models.build import (
     without_spectral_norm,
 )
 from sagan_bench.models.placed import Site
-from sagan_bench.session import exporting
+from sagan_bench.session import experiment, exporting
 from sagan_bench.session.sampling import TrainedGenerator
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import draw, noise, standing
@@ -67,7 +69,7 @@ def store() -> Store:
 @pytest.fixture(autouse=True)
 def _nothing_stays_known() -> Iterator[None]:
     yield
-    for stem in SETS:
+    for stem in ("mine", *SETS):
         extensions.forget(stem)
     ATTENTION.forget("listener")
 
@@ -114,19 +116,19 @@ def test_a_block_is_told_its_site_and_what_its_network_knows(sees: str) -> None:
     z, labels = torch.randn(4, 8), torch.tensor([1, 2, 3, 4])
     images = copy.deepcopy(g)(z, labels)  # a copy tells its own
     d(images, labels)
-    (of_g, told_g, _), (of_d, told_d, came) = HEARD
+    (of_g, to_g, _), (of_d, to_d, came) = HEARD
     assert of_g is not None
     assert of_d is not None
     assert (of_g.network, of_g.side, of_g.z_dim, of_g.classes) == ("generator", 8, 8, 10)
     assert (of_g.norm, of_d.norm, of_d.network) == ("conditional batch", "none", "discriminator")
     assert of_d.halves == (sees == "halves")
-    assert told_g.z is z
-    assert told_g.labels is labels
-    assert (int(told_g.step or 0), told_g.steps) == (3, 4)
-    assert (told_d.z, int(told_d.step if told_d.step is not None else -1)) == (None, 0)
-    assert told_d.labels is not None
-    assert len(told_d.labels) == came == (8 if sees == "halves" else 4)
-    assert told_d.labels[:4].equal(labels)
+    assert to_g.z is z
+    assert to_g.labels is labels
+    assert (int(to_g.step or 0), to_g.steps) == (3, 4)
+    assert (to_d.z, int(to_d.step if to_d.step is not None else -1)) == (None, 0)
+    assert to_d.labels is not None
+    assert len(to_d.labels) == came == (8 if sees == "halves" else 4)
+    assert to_d.labels[:4].equal(labels)
     for network in (g, d):
         for block in attention_blocks(network).values():
             with pytest.raises(UserError, match=r"reads self\.call while no network runs"):
@@ -254,6 +256,18 @@ def test_a_block_stands_instead_of_the_layer_of_its_side() -> None:
         planted("replacing", "model.attention.gamma_init=1")
 
 
+def test_a_family_of_ones_own_has_both_places_by_a_line(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "mine.py").write_text((FOLDER / "family.py").read_text())
+    extensions.load(tmp_path / "mine.py")
+    made = planted("replacing", "model.architecture=my-family", "model.attention.generator=[16]")
+    g, d = skeleton(made)
+    assert [name for name, _ in g.named_children()][-3:] == ["window16", "twice", "out"]
+    assert "window8" in dict(d.named_children())
+    try_step(made, TrainState(made, CPU))
+    with pytest.raises(UserError, match=r"generator = 8: planted-replacing stands instead of"):
+        skeleton(planted("replacing", "model.architecture=my-family"))
+
+
 def test_what_a_block_refuses_is_said_with_its_place() -> None:
     with pytest.raises(
         UserError, match=r"= 8, 16 channels: planted-class-conditional cannot stand there: it needs"
@@ -345,3 +359,20 @@ def test_diagnostics_look_at_each_of_them(stem: str) -> None:
             assert figures["gamma"] == 0.5
             assert figures["ratio"] > 0
         assert block.heard is None
+
+
+@pytest.mark.slow  # three runs
+def test_a_run_of_other_steps_is_another_where_a_block_is_told_of_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for steps, says in ((1, False), (2, True), (2, False)):
+        caplog.clear()
+        made = planted("annealed", *SMALL, f"run.steps={steps}")
+        assert experiment.run(made).step == steps
+        said = "is of 1 steps, and this run of 2 is another" in caplog.text
+        assert said == says
+    assert len(list(Path("runs").iterdir())) == 2
+    (first, *_) = Path("runs").iterdir()
+    with pytest.raises(UserError, match=r"another run is here: .*run\.steps: \d here, 3 asked"):
+        experiment.run(planted("annealed", *SMALL, "run.steps=3"), out=first)

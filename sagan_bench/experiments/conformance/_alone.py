@@ -48,6 +48,8 @@ def shape(subject: Subject) -> str:
             refused.append(f"{channels} ({error})")
             continue
         for block in blocks:
+            if block.replaces and block.has_gamma:
+                raise Broken("it has a gamma that nothing reads", "super().__init__(), no config")
             x = fed(block)
             y = _same_form(block, x)
             if off(y, _same_form(block, x.contiguous())) > TOLERANCE:
@@ -96,7 +98,7 @@ def _same_form(block: Block, x: Tensor) -> Tensor:
 def identity(subject: Subject) -> str:
     """At gamma 0 the block returns x, bit for bit."""
     _refuse_replacing(subject)
-    block = block_of(subject, gamma=0.0)
+    block = _with_gamma(subject)
     for dtype in (torch.float32, torch.bfloat16):
         for x in (features().to(dtype), features().contiguous().to(dtype)):
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -115,7 +117,7 @@ def identity(subject: Subject) -> str:
 def gamma(subject: Subject) -> str:
     """Gamma is one number, obeys the settings, changes the result and has a gradient at 0."""
     _refuse_replacing(subject)
-    block, x = block_of(subject, gamma=0.0), features()
+    block, x = _with_gamma(subject), features()
     if block.gamma.shape != (1,):
         raise Broken(
             f"gamma has the shape {tuple(block.gamma.shape)}, and training reads one number",
@@ -146,6 +148,18 @@ def gamma(subject: Subject) -> str:
 def _refuse_replacing(subject: Subject) -> None:
     if replaces(subject):
         raise Skipped("it stands instead of a layer")
+
+
+def _with_gamma(subject: Subject) -> Block:
+    """Return a block at gamma 0.  Raises `Broken` where it has none, and does not say so."""
+    block = block_of(subject, gamma=0.0)
+    if not (block.has_gamma or subject.says("no gamma")):
+        raise Broken(
+            "it has no gamma",
+            "hand config on: super().__init__(config); if that is meant, declare deliberate = "
+            "('no gamma',)",
+        )
+    return block
 
 
 def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -20,19 +20,19 @@ from sagan_bench.models.attention._blocks import Block, Call
 
 
 @torch.no_grad()
-def told(subject: Subject) -> str:
+def knows(subject: Subject) -> str:
     """What a block is told changes what it makes, or what it adds to the loss."""
-    knows = subject.component.knows
-    if not knows:
+    words = subject.component.knows
+    if not words:
         raise Skipped("it wants to know nothing")
     block = block_of(subject)
     x = fed(block)
     z, labels = torch.randn(2, len(x), Z_DIM), labels_of(x)
     first = Call(
-        z[0] if "z" in knows else None,
-        labels if "labels" in knows else None,
-        torch.tensor(STEP) if "step" in knows else None,
-        STEPS if "step" in knows else None,
+        z[0] if "z" in words else None,
+        labels if "labels" in words else None,
+        torch.tensor(STEP) if "step" in words else None,
+        STEPS if "step" in words else None,
     )
     others = {
         "z": first._replace(z=z[1]),
@@ -40,9 +40,9 @@ def told(subject: Subject) -> str:
         "step": first._replace(step=torch.tensor(2 * STEP)),
     }
     before = _made(block, x, first)
-    if unused := [word for word in knows if _made(block, x, others[word]).equal(before)]:
+    if unused := [word for word in words if _made(block, x, others[word]).equal(before)]:
         raise Unusual("unused", f"it is told {', '.join(unused)}, and does the same whatever it is")
-    return f"it uses {', '.join(knows)}"
+    return f"it uses {', '.join(words)}"
 
 
 def _made(block: Block, x: Tensor, call: Call) -> Tensor:
@@ -91,4 +91,4 @@ def _shown(value: Tensor | None) -> str:
     return "none" if value is None else f"{float(value):.4g}"
 
 
-CALLS = (told, extra_loss)
+CALLS = (knows, extra_loss)

@@ -16,7 +16,7 @@ from sagan_bench.experiments.conformance._networks import (
     require_reached,
 )
 from sagan_bench.experiments.conformance._parts import CLASSES
-from sagan_bench.models.build import Networks, attention_blocks, build
+from sagan_bench.models.build import Networks, attention_blocks, build, layout
 
 SIDES = {"dcgan": (8, 8), "resnet": (8, 4)}
 """Where, in G and in D: the maps there have 64 channels."""
@@ -54,6 +54,7 @@ def in_networks(subject: Subject) -> str:
     no_gamma, families = subject.says("no gamma"), _families(subject)
     for family in families:
         config = with_kind(subject, family)
+        layout(config)  # by shapes alone, on the meta device, as before each run
         state = after_a_step(config)
         networks = Networks(state.generator, state.discriminator)
         require_at(config, networks)

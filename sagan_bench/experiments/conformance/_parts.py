@@ -1,6 +1,7 @@
 """Blocks, what they are fed and what they are told, for checks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ STEP, STEPS = 3, 10
 
 def replaces(subject: Subject) -> bool:
     """Return whether blocks of a kind stand instead of a layer."""
-    return bool(subject.component.place == "instead")
+    return getattr(subject.component, "place", "after") == "instead"
 
 
 def block_of(
@@ -38,7 +39,6 @@ def block_of(
     halves: bool = False,
     gamma: float | None = 0.5,
     double: bool = False,
-    bias: bool = True,
     **attention: Any,
 ) -> Block:
     """Return a block as networks have it, its weights mixed, in evaluation mode.
@@ -51,26 +51,14 @@ def block_of(
         halves: whether maps are half as wide.
         gamma: of the block, if it has one; none leaves it as it starts.
         double: whether gradients of gradients will be taken.
-        bias: whether convolutions have one.
         attention: of `AttentionConfig`.
 
     Raises:
         Broken: it makes no `Block`.
     """
     kind = subject.component(AttentionConfig(kind=subject.name, **attention))
-    is_g, comes = network == "generator", replaces(subject)
-    site = Site(
-        network,
-        side,
-        channels,
-        channels_in=(2 * channels if is_g else channels // 2) if comes else 0,
-        side_in=(side // 2 if is_g else 2 * side) if comes else 0,
-        bias=bias,
-        norm="batch" if is_g else "none",
-        z_dim=Z_DIM,
-        classes=CLASSES if "labels" in kind.knows else 0,
-        needs_double_backward=double,
-        halves=halves,
+    site = replace(
+        _site(subject, channels, side, network), needs_double_backward=double, halves=halves
     )
     with torch.device("meta"):
         block = kind.block(site)
@@ -79,7 +67,7 @@ def block_of(
                 f"block() returns a {type(block).__name__}",
                 "return a module whose class extends sagan_bench.models.attention._blocks.Block",
             )
-        block.stand_at(site, kind.knows, replaces=comes)
+        block.stand_at(site, kind.knows, replaces=replaces(subject))
     begin(block, 0, "block")
     block.steps = STEPS
     begin_step(block, STEP)
@@ -93,13 +81,28 @@ def block_of(
     return block.eval()
 
 
+def _site(subject: Subject, channels: int, side: int, network: Network) -> Site:
+    """Return a site in networks as `dcgan`'s, with classes for a kind that knows them."""
+    is_g, comes = network == "generator", replaces(subject)
+    return Site(
+        network,
+        side,
+        channels,
+        channels_in=(2 * channels if is_g else channels // 2) if comes else 0,
+        side_in=(side // 2 if is_g else 2 * side) if comes else 0,
+        norm="batch" if is_g else "none",
+        z_dim=Z_DIM,
+        classes=CLASSES if "labels" in subject.component.knows else 0,
+    )
+
+
 def _telling(block: Block) -> None:
     """Have a block be told, whenever it runs, what goes with the images that it is fed."""
     for name in ("forward", "maps") if block.knows else ():
-        setattr(block, name, _told(block, getattr(block, name)))
+        setattr(block, name, _hearing(block, getattr(block, name)))
 
 
-def _told(block: Block, function: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+def _hearing(block: Block, function: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     def run(x: Tensor) -> Any:
         if block.heard is not None:  # from within, or as a check will have it
             return function(x)
