@@ -74,7 +74,7 @@ def test_a_block_instead_of_a_layer_has_controls_of_another_width(capsys: Out) -
     shutil.copy(REPLACING, "replacing.py")
     assert run("ablate", "--with", "replacing.py", "--dry-run", "--json") == 0
     assert "sized-like-planted-replacing" in capsys.readouterr().out
-    study = of_blocks(loaded("replacing.py"))
+    study = of_files(loaded("replacing.py"))
     names = ("planted-replacing", "sized-like-planted-replacing", "wider-like-planted-replacing")
     assert set(names) <= set(study.all_variants)
     mine, sized, wider = (counted(study.requested(name, 0).config) for name in names)
