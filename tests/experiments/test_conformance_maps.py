@@ -12,6 +12,7 @@ from sagan_bench.experiments import conformance
 from sagan_bench.experiments.conformance import Finding, Severity, Subject, examined
 from sagan_bench.experiments.conformance._findings import Unusual
 from sagan_bench.experiments.conformance._looking import Looking, _of_numbers, summed
+from sagan_bench.experiments.conformance._maps import MAPS
 from sagan_bench.experiments.conformance._networks import require_norms
 
 TESTS = Path(__file__).parents[1]
@@ -177,14 +178,14 @@ def test_a_missing_layer_is_an_error_once(tmp_path: Path) -> None:
     )
     file.write_text(text)
     extensions.load(file)
-    checks = [c for c in conformance.CHECKS["ATTENTION"] if c in conformance._maps.MAPS]
+    checks = [c for c in conformance.CHECKS["ATTENTION"] if c in MAPS]
     findings = {f.check: f.severity.value for f in examined(Subject("ATTENTION", "mine"), checks)}
     assert findings == {"axis": "ok", "rows": "skipped", "columns": "skipped", "sign": "error",
                         "scale": "skipped"}  # fmt: skip
 
 
 def test_maps_of_what_stands_instead_of_a_layer_are_not_looked_at(tmp_path: Path) -> None:
-    names = [check.__name__ for check in conformance._maps.MAPS]
+    names = [check.__name__ for check in MAPS]
     findings = seen(tmp_path, *names, facts='place = "instead"')
     assert {finding.severity for finding in findings} == {Severity.SKIPPED}
 

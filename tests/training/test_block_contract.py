@@ -261,7 +261,7 @@ def test_a_family_of_ones_own_has_both_places_by_a_line(tmp_path: Path, store: S
     extensions.load(tmp_path / "mine.py")
     made = planted("replacing", "model.architecture=my-family", "model.attention.generator=[16]")
     g, d = skeleton(made)
-    assert [name for name, _ in g.named_children()][-3:] == ["window16", "twice", "out"]
+    assert [name for name, _ in g.named_children()][-3:] == ["window16", "up32", "out"]
     assert "window8" in dict(d.named_children())
     try_step(made, TrainState(made, CPU))
     with pytest.raises(UserError, match=r"generator = 8: planted-replacing stands instead of"):
