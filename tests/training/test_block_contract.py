@@ -264,8 +264,9 @@ def test_a_family_of_ones_own_has_both_places_by_a_line(tmp_path: Path, store: S
     assert [name for name, _ in g.named_children()][-3:] == ["window16", "up32", "out"]
     assert "window8" in dict(d.named_children())
     try_step(made, TrainState(made, CPU))
-    with pytest.raises(UserError, match=r"generator = 8: planted-replacing stands instead of"):
-        skeleton(planted("replacing", "model.architecture=my-family"))
+    first = "model.architecture=my-family", "model.attention.generator=[4]"
+    with pytest.raises(UserError, match=r"generator = 4: planted-replacing stands instead of"):
+        skeleton(planted("replacing", *first))
 
 
 def test_what_a_block_refuses_is_said_with_its_place() -> None:
