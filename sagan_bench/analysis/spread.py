@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import fmean
 
+import numpy as np
 from scipy import stats
 
 from sagan_bench.analysis.collection import RunSet
@@ -60,11 +61,10 @@ def spread(
         score_sec: seconds that it is scored, with all its sampling seeds.
     """
     means = [fmean(of) for of in scores]
-    if len(means) < 2:
+    if len(means) < 2 or not math.isfinite(between := _variance(means)):
         return None
     samples = min(map(len, scores))
     sampling = _sampling_variance(scores, share_of)
-    between = variance(means)
     share = None
     if sampling is not None and between > 0:
         share = min(1.0, sampling / samples / between)
@@ -111,13 +111,18 @@ def of_pairs(outcomes: Outcomes, pairs: Sequence[Pair]) -> dict[Pair, tuple[floa
     return {pair: found for pair, found in known.items() if found}
 
 
+@np.errstate(all="ignore")  # of values near the ends of what a number holds
+def _variance(values: Sequence[float]) -> float:
+    return float(np.var(values, ddof=1))
+
+
 def _sampling_variance(scores: Sequence[Sequence[float]], share_of: int | None) -> float | None:
     """Return the variance of a score of the same weights: as seen, else that of a share."""
-    repeated = [variance(of) for of in scores if len(of) > 1]
+    repeated = [_variance(of) for of in scores if len(of) > 1]
     if repeated:
         return fmean(repeated)
     if share_of:
-        return fmean(value * (1 - value) / share_of for of in scores for value in of)
+        return fmean(max(0.0, value * (1 - value)) / share_of for of in scores for value in of)
     return None
 
 
@@ -148,7 +153,7 @@ def standard_error(values: Sequence[float], share_of: int | None = None) -> floa
         share_of: images of which a single value is a share.
     """
     if len(values) > 1:
-        return math.sqrt(variance(values) / len(values))
+        return math.sqrt(_variance(values) / len(values))
     found = _sampling_variance([values], share_of)
     return None if found is None else math.sqrt(found)
 
@@ -162,7 +167,10 @@ def correlation(x: Mapping[int, float], y: Mapping[int, float]) -> tuple[float, 
     ours, theirs = [x[seed] for seed in seeds], [y[seed] for seed in seeds]
     if len(seeds) < 4 or len(set(ours)) == 1 or len(set(theirs)) == 1:
         return None
-    r = float(stats.pearsonr(ours, theirs).statistic)
+    with np.errstate(all="ignore"):
+        r = float(np.corrcoef(ours, theirs)[0, 1])
+    if math.isnan(r):
+        return None
     if not -1 < r < 1:
         return (r, (r, r))
     half = float(stats.norm.isf(ALPHA / 2)) / math.sqrt(len(seeds) - 3)

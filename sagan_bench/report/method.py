@@ -19,8 +19,7 @@ JUDGED = (
     "The unit is one training run: figures over sampling seeds are averaged within it. n is the "
     "number of training seeds.",
     "The endpoint is the last step's averaged weights, never the best of the run.",
-    "“Better” or “worse” needs an interval without 0 (Welch's t, Bonferroni over the family; of a "
-    "study that grows until it is conclusive, at the price of its look, fixed beforehand) and a "
+    "“Better” or “worse” needs an interval without 0 (Welch's t, Bonferroni over the family) and a "
     "difference beyond the smallest that matters; “by as much as matters”, all of the interval "
     "beyond it; “by divergence”, a rank test in which diverged runs are worst.",
     "A diverged or failed run stays an attempted one: it can weaken a claim, and never drops out.",
