@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.utils.flop_counter import FlopCounterMode
 
 from sagan_bench.config.schema import ModelConfig, RunConfig
 from sagan_bench.core.errors import UserError
@@ -16,7 +15,7 @@ from sagan_bench.core.registry import ATTENTION, FAMILIES
 from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.calls import knowing
 from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
-from sagan_bench.models.layers import SpectralNorm, Weighted, initialise
+from sagan_bench.models.layers import SpectralNorm, Weighted, counted, initialise
 from sagan_bench.models.placed import Placed
 
 BETWEEN = "(between layers)"
@@ -275,8 +274,7 @@ def _rows(title: str, network: nn.Module, *inputs: Tensor | None) -> Iterator[La
         module.register_forward_hook(
             lambda _module, _inputs, output, name=name: shapes.update({name: tuple(output.shape)})
         )
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(*inputs)
+    counter = counted(network, *inputs)
     counts = counter.get_flop_counts()
     root, between = type(network).__name__, counter.get_total_flops()
     for name, module in shown.items():

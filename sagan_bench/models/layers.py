@@ -178,9 +178,23 @@ def _row_of(table: Tensor, labels: Tensor, others: Tensor | None, share: Tensor 
 @torch.no_grad()
 def forward_flops(network: nn.Module, *inputs: Tensor | None) -> int:
     """Return the FLOPs of the products of a forward pass; a product-sum is two."""
-    with FlopCounterMode(display=False) as counter:
-        network(*inputs)
-    return counter.get_total_flops()
+    return counted(network, *inputs).get_total_flops()
+
+
+def counted(network: nn.Module, *inputs: Tensor | None) -> FlopCounterMode:
+    """Run a forward pass without gradients, and return its counter of FLOPs.
+
+    No weight may have one meanwhile: the counter fails where a module returns a view of its own.
+    """
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    try:
+        network.requires_grad_(False)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(*inputs)
+    finally:
+        for weight in trained:
+            weight.requires_grad_()
+    return counter
 
 
 @torch.no_grad()

@@ -45,6 +45,7 @@ PLANTED = {
     "rolled_twice": "own_position",
     "seeds": "state",
     "softmax_over_heads": "scale",
+    "root_without_epsilon": "gradients",
     "transposed": "own_position",
     "unit_channels": "rows",
 }
@@ -610,3 +611,30 @@ def test_a_file_is_checked_once_and_one_with_an_error_each_time(
         with suppress(UserError):
             conformance.require(extension)
     assert len(calls) == (2 if severity is Severity.ERROR else 1)
+
+
+def test_an_error_of_one_cause_is_said_once(tmp_path: Path) -> None:
+    more = "    def branch(self, x):\n        raise RuntimeError('cannot')\n"
+    findings = findings_of(written(tmp_path, BLOCK.format(more=more, facts="pass")), "error")
+    assert len(findings) == 1, findings
+
+
+def test_a_module_that_returns_a_view_of_its_parameter_is_counted(tmp_path: Path) -> None:
+    more = (
+        "    def __init__(self, *args):\n"
+        "        super().__init__(*args)\n"
+        "        self.held = Held()\n"
+        "    def branch(self, x):\n"
+        "        return super().branch(x) + self.held(len(x)).mean()\n"
+        "class Held(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.weight = nn.Parameter(torch.empty(1, 3))\n"
+        "        self.reset_parameters()\n"
+        "    def reset_parameters(self):\n"
+        "        nn.init.constant_(self.weight, 0.1)\n"
+        "    def forward(self, n):\n"
+        "        return self.weight.expand(n, -1)\n"
+    )
+    file = written(tmp_path, BLOCK.format(more=more, facts="pass"))
+    assert by("in_networks", file).severity == Severity.OK

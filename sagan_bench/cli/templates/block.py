@@ -4,7 +4,8 @@
 
 A block stands where networks have self-attention, G and D alike: y = x + gamma * o(x).  Its layers
 are initialised by their names and the seed, so that `nn.init` in ``__init__`` has no effect; what
-no layer's rule fills (a parameter or buffer of your own) needs ``reset_parameters``.
+no layer's rule fills (a parameter or buffer of your own) needs ``reset_parameters``, which sets all
+of it, and always to the same.
 """
 
 from torch import Tensor, nn

@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,16 @@ Check = Callable[[Subject], str]
 
 def examined(subject: Subject, checks: Sequence[Check]) -> Iterator[Finding]:
     """Yield what checks find, and whether what is declared was seen."""
-    severities = []
+    errors = dict[str, str]()
     for check in checks:
         finding = _outcome(subject, check)
-        severities.append(finding.severity)
+        if finding.severity is Severity.ERROR:
+            first = errors.setdefault(finding.what, finding.check)
+            if first != finding.check:
+                again = f"the same error as of {first}"
+                finding = replace(finding, severity=Severity.SKIPPED, what=again, do="")
         yield finding
-    if Severity.ERROR not in severities:
+    if not errors:
         yield from _declared(subject)
 
 

@@ -25,6 +25,7 @@ def gradients(subject: Subject) -> str:
         ((y * torch.randn(y.shape)).sum() + (0 if extra is None else extra)).backward()
         if x.grad is None or not x.grad.isfinite().all():
             raise Broken("the gradient of x is missing or not finite")
+    _require_finite(block)
     if names := without_gradient(block, subject.says("no gamma")):
         raise Broken(
             f"no gradient reaches {', '.join(names)}",
@@ -33,6 +34,23 @@ def gradients(subject: Subject) -> str:
     _require_true(subject)
     count = sum(weight.numel() for weight in block.parameters())
     return f"reach all {count:,} parameters, and equal finite differences"
+
+
+def _require_finite(block: Block) -> None:
+    """Raise `Broken` where a channel that is 0, or constant, has gradients that are not finite."""
+    kept = {name: weight.grad for name, weight in block.named_parameters()}
+    x = fed(block)
+    x[:, 0], x[:, 1] = 0, 1
+    x.requires_grad_()
+    block(x).square().mean().backward()
+    seen = [x.grad, *(weight.grad for weight in block.parameters())]
+    for name, weight in block.named_parameters():
+        weight.grad = kept[name]
+    if not all(gradient is None or gradient.isfinite().all() for gradient in seen):
+        raise Broken(
+            "of images with a channel that is 0 or constant, gradients are not finite",
+            "add an epsilon below the root, or to what is divided by",
+        )
 
 
 def _require_true(subject: Subject) -> None:

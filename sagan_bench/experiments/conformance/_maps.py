@@ -264,10 +264,13 @@ def sign(subject: Subject) -> str:
             "queries and keys do not change the maps",
             "make the maps of query(x) and key(x), and take the softmax over keys, the last dim",
         )
-    if min(gains) < TOLERANCE:
+    worst = sorted(range(4), key=gains.__getitem__)[:2]  # random features may miss one
+    if gains[worst[1]] < TOLERANCE:
+        at = torch.isin(_quadrants().flatten(), torch.tensor(worst))
         raise Broken(
-            f"where query = key, a position looks at its own quadrant less, {float(own.mean()):.2f}"
-            f" of its mass, than with all alike, {float(before.mean()):.2f}",
+            "where query = key, positions of two quadrants look at their own less, "
+            f"{float(own[at].mean()):.2f} of their mass, than with all alike, "
+            f"{float(before[at].mean()):.2f}",
             "the larger the product (or the smaller the distance) the larger the entry: look at "
             "the sign before the softmax, and at the order of positions",
         )

@@ -32,8 +32,7 @@ def positions(subject: Subject) -> str:
     block, x = block_of(subject), features()
     maps = block.maps(x)
     count = SIDE * SIDE
-    columns = count if maps is None else maps.shape[-1]
-    cell = round((count / columns) ** 0.5) if 0 < columns < count else 1
+    cell = 1 if maps is None else _cell(maps.shape[-1])
     order = torch.randperm((SIDE // cell) ** 2)
     knows = off(block(permuted(x, order, cell)), permuted(block(x), order, cell)) > TOLERANCE
     declared = bool(getattr(subject.component, "positions", False))
@@ -49,6 +48,12 @@ def positions(subject: Subject) -> str:
     if off(block(permuted(x, order, 1)), permuted(block(x), order, 1)) <= TOLERANCE:
         raise Unusual("positions not seen")
     return "it knows them"
+
+
+def _cell(columns: int) -> int:
+    """Return the side of the cells of positions that columns are of; 1 where they are of others."""
+    cell = round(SIDE / max(1.0, columns**0.5))
+    return cell if cell and SIDE % cell == 0 and (SIDE // cell) ** 2 == columns else 1
 
 
 def permuted(x: Tensor, order: Tensor, cell: int) -> Tensor:
