@@ -20,7 +20,7 @@ from sagan_bench.config.schema import Host
 from sagan_bench.core import cpu
 from sagan_bench.execution.engines.inline import Inline
 from sagan_bench.execution.slots import Slot
-from sagan_bench.experiments import ablation, study
+from sagan_bench.experiments import ablation, studies
 from sagan_bench.experiments.grid import Plan
 from sagan_bench.experiments.study import Study
 
@@ -34,7 +34,7 @@ app = typer.Typer(add_completion=False)
 
 def asked(seeds: int) -> Study:
     """Return the study ``quick`` of one step a cell: two variants at so many seeds."""
-    return study.load("quick", set=dict(map(parse_set, SETS)), seeds=tuple(range(seeds)))
+    return studies.load("quick", set=dict(map(parse_set, SETS)), seeds=tuple(range(seeds)))
 
 
 def run(folder: Path, seeds: int) -> Plan:

@@ -18,7 +18,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data import shapes
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.experiments import study
+from sagan_bench.experiments import studies
 from sagan_bench.experiments.study import Study, StudyManifest
 from sagan_bench.models.placed import Placed
 from sagan_bench.report import collect, publish
@@ -260,7 +260,7 @@ def rendered(root: Path) -> Example:
 
 def many(variants: int, seeds: int) -> dict[str, list[float | None]]:
     """Return values of so many different shipped variants, the first of them no-attention."""
-    parts = list(study.load("presence").all_variants)
+    parts = list(studies.load("presence").all_variants)
     parts += ["g-only", "d-only", "feat4", "feat8", "residual", "wider", "uniform-attention"]
     parts += ["feat4+residual", "feat8+residual", "attention-icml", "gamma-init-1", "wider-x2"]
     rates = ["", "+learning-rate-half", "+learning-rate-double"]

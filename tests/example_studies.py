@@ -6,7 +6,7 @@ from example_runs import SMALL
 
 from sagan_bench.config.layers import parse_set
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.experiments import study
+from sagan_bench.experiments import studies
 from sagan_bench.experiments.study import Study
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
@@ -25,7 +25,7 @@ def small_study(folder: Path, *sets: str, text: str = FILE) -> Study:
     """The study of ``text`` with the settings of the smallest run."""
     file = folder / "small.toml"
     file.write_text(text)
-    return study.load(str(file), set=dict(map(parse_set, [*SMALL, *sets])))
+    return studies.load(str(file), set=dict(map(parse_set, [*SMALL, *sets])))
 
 
 def here(config: RunConfig) -> Host:

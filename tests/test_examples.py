@@ -21,7 +21,7 @@ from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments import conformance
 from sagan_bench.experiments.ablation import counted
-from sagan_bench.experiments.own_studies import of_files
+from sagan_bench.experiments.studies import of_files
 from sagan_bench.models.build import BETWEEN, attention_blocks, build, layers, skeleton
 from sagan_bench.models.layers import forward_flops, spectral_norms
 from sagan_bench.models.placement import norm_layers

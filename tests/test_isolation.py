@@ -18,15 +18,15 @@ from sagan_bench.core.trees import flatten
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Store
-from sagan_bench.experiments import study
-from sagan_bench.experiments.study import studies
+from sagan_bench.experiments import studies
+from sagan_bench.experiments.studies import shipped
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.loop import Recipe, TrainState, train
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0")
 SIZE = {"feat64": 128, "feat32": 64, "seed-sides": 64}
 COMBINED = sorted(
-    {name for one in studies() for name in study.load(one).all_variants} - variants().keys()
+    {name for one in shipped() for name in studies.load(one).all_variants} - variants().keys()
 )
 ALL = [*variants(), *COMBINED]
 

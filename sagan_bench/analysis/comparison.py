@@ -119,7 +119,7 @@ class Findings:
         return {**protocols[0].model_dump(mode="json"), "sampling_seed": seeds}
 
 
-class _Asked(NamedTuple):
+class _Context(NamedTuple):
     """What is compared: runs, the question, and how far each of its pairs has come."""
 
     runs: RunSet
@@ -155,9 +155,9 @@ def findings(runs: RunSet, question: Question) -> Findings:
     variants = tuple(variant(name, runs, question.measure) for name in dict.fromkeys(order))
     outcomes = runs.outcomes(runs.at_the_end(metric))
     on_the_way = courses(runs, question)
-    asked = _Asked(runs, question, {course.pair: course for course in on_the_way})
-    primary = _at_the_end(Kind.PRIMARY, metric, asked)
-    secondary = tuple(_secondary(asked))
+    context = _Context(runs, question, {course.pair: course for course in on_the_way})
+    primary = _at_the_end(Kind.PRIMARY, metric, context)
+    secondary = tuple(_secondary(context))
     flops = [c for r in secondary if r.kind is Kind.EQUAL_FLOPS for c in r.comparisons]
     return Findings(
         question=question,
@@ -165,7 +165,7 @@ def findings(runs: RunSet, question: Question) -> Findings:
         variants=variants,
         primary=replace(primary, comparisons=costs.with_cost(primary.comparisons, flops, runs)),
         secondary=tuple(map(_described, secondary)),
-        by_budget=_by_budget(primary, asked),
+        by_budget=_by_budget(primary, context),
         courses=on_the_way,
         spreads=of_variants(runs, metric),
         correlations=of_pairs(outcomes, pairs),
@@ -198,23 +198,23 @@ def courses(runs: RunSet, question: Question) -> tuple[Course, ...]:
     return sequential.courses(outcomes, question.pairs, how, question.design, question.order)
 
 
-def _by_budget(primary: Reading, asked: _Asked) -> tuple[BudgetCurve, ...]:
+def _by_budget(primary: Reading, context: _Context) -> tuple[BudgetCurve, ...]:
     """Return the differences by budget; those of a study that was looked at are described."""
-    curves = costs.by_budget(primary.comparisons, primary.metric, asked.runs)
-    if asked.question.design is None:
+    curves = costs.by_budget(primary.comparisons, primary.metric, context.runs)
+    if context.question.design is None:
         return curves
     return tuple(replace(curve, basis=Basis.SECONDARY.value) for curve in curves)
 
 
-def _secondary(asked: _Asked) -> Iterator[Reading]:
-    runs, question, _ = asked
+def _secondary(context: _Context) -> Iterator[Reading]:
+    runs, question, _ = context
     primary = question.measure.metric
     theirs = runs.program.better if runs.program else {}
     for metric in dict.fromkeys((*leading(), *theirs)):
         if metric != primary and metric in runs.metrics:
-            yield _at_the_end(Kind.END, metric, asked)
+            yield _at_the_end(Kind.END, metric, context)
     if runs.program is None:
-        yield _at_the_end(Kind.RAW, primary, asked)
+        yield _at_the_end(Kind.RAW, primary, context)
     if absent := costs.on_the_way(primary, runs):
         if runs.program:
             return
@@ -223,27 +223,27 @@ def _secondary(asked: _Asked) -> Iterator[Reading]:
             yield Reading(kind, primary, how, absent=absent)
         return
     if runs.program is None or any(map(runs.flops_per_step, runs.variants)):
-        yield from _at_equal(Kind.EQUAL_FLOPS, asked)
-    yield from _at_equal(Kind.EQUAL_SECONDS, asked)
+        yield from _at_equal(Kind.EQUAL_FLOPS, context)
+    yield from _at_equal(Kind.EQUAL_SECONDS, context)
     best = max if _how(question, runs, primary).better == "higher" else min
     values = runs.outcomes(lambda run: best(value for _, value in run.curve(primary)))
-    yield _reading(Kind.BEST, primary, values, asked)
+    yield _reading(Kind.BEST, primary, values, context)
 
 
-def _at_the_end(kind: Kind, metric: str, asked: _Asked) -> Reading:
-    values = asked.runs.at_the_end(metric, "raw" if kind is Kind.RAW else "ema")
-    return _reading(kind, metric, asked.runs.outcomes(values), asked)
+def _at_the_end(kind: Kind, metric: str, context: _Context) -> Reading:
+    values = context.runs.at_the_end(metric, "raw" if kind is Kind.RAW else "ema")
+    return _reading(kind, metric, context.runs.outcomes(values), context)
 
 
-def _at_equal(kind: Kind, asked: _Asked) -> Iterator[Reading]:
+def _at_equal(kind: Kind, context: _Context) -> Iterator[Reading]:
     """Yield the pairs compared where both had spent as much, and why others are not."""
-    runs, question, _ = asked
+    runs, question, _ = context
     metric, cost = question.measure.metric, kind.value.lower()
     outcomes, absences = costs.at_equal(Unit(cost), question.pairs, metric, runs)
     there = [pair for pair in question.pairs if pair not in absences]
     if there:
         keys = [(costs.of_pair(pair[0], pair), costs.of_pair(pair[1], pair)) for pair in there]
-        reading = _reading(kind, metric, outcomes, asked, there, keys)
+        reading = _reading(kind, metric, outcomes, context, there, keys)
         named = (
             replace(c, variant=compared, baseline=f"{baseline} (budget of {compared})")
             for c, (compared, baseline) in zip(reading.comparisons, there, strict=True)
@@ -260,17 +260,17 @@ def _reading(
     kind: Kind,
     metric: str,
     outcomes: Mapping[str, Any],
-    asked: _Asked,
+    context: _Context,
     pairs: Sequence[Pair] = (),
     keys: Sequence[Pair] = (),
 ) -> Reading:
     """Compare ``outcomes`` by the question's pairs, or by some, whose keys may say more."""
-    runs, question, courses = asked
+    runs, question, courses = context
     how, pairs = _how(question, runs, metric), pairs or question.pairs
     keys = keys or pairs
     if question.design is None:
         compared = statistics.compare(
-            outcomes, keys, how, looks=question.looks, missing=asked.missing,
+            outcomes, keys, how, looks=question.looks, missing=context.missing,
             paired=question.measure.paired,
         )  # fmt: skip
     else:

@@ -4,11 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
+from pydantic import Field
+
+from sagan_bench.config.schema import Section
+
 Cell = tuple[str, int]
 """A variant and a training seed."""
 FIRST_LOOKS = (5, 8, 12, 16, 20)
 GROWTH = 1.3
 """Of the looks that follow."""
+MOST_LOOKED = 1_000
+"""Seeds a group at which a study that grows may end."""
 
 
 def looks(horizon: int, most: int) -> list[int]:
@@ -56,3 +62,33 @@ class Design:
         from sagan_bench.analysis.prices import prices  # scipy
 
         return prices(self.pairs, self.horizon, self.most)[n]
+
+
+class UntilConclusive(Section):
+    """Seeds are added until each pair has its answer, at looks whose prices are fixed beforehand.
+
+    ``horizon`` is what prices are by: the seeds a group for which the study began.
+    """
+
+    max_seeds: int = Field(20, ge=FIRST_LOOKS[0], le=MOST_LOOKED)
+    futility: bool = True
+    horizon: int | None = None
+
+    def design(self, pairs: int, paired: bool) -> Design:
+        """Return the design of a study of so many pairs."""
+        horizon = self.horizon or self.max_seeds
+        return Design(pairs, horizon, self.max_seeds, self.futility, paired)
+
+    def further(self, requested: "UntilConclusive | None") -> "UntilConclusive":
+        """Return how a begun study grows from now on: further, or also where there is little hope.
+
+        Args:
+            requested: now; null goes on as it was.
+        """
+        if requested is None:
+            return self
+        return UntilConclusive(
+            max_seeds=max(self.max_seeds, requested.max_seeds),
+            futility=self.futility and requested.futility,
+            horizon=self.horizon or self.max_seeds,
+        )

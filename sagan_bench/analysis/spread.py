@@ -108,7 +108,7 @@ def of_pairs(outcomes: Outcomes, pairs: Sequence[Pair]) -> dict[Pair, tuple[floa
         for name, of in outcomes.items()
     }
     known = {pair: correlation(values[pair[0]], values[pair[1]]) for pair in pairs}
-    return {pair: found for pair, found in known.items() if found}
+    return {pair: of for pair, of in known.items() if of}
 
 
 @np.errstate(all="ignore")  # of values near the ends of what a number holds
@@ -154,8 +154,8 @@ def standard_error(values: Sequence[float], share_of: int | None = None) -> floa
     """
     if len(values) > 1:
         return math.sqrt(_variance(values) / len(values))
-    found = _sampling_variance([values], share_of)
-    return None if found is None else math.sqrt(found)
+    sampling = _sampling_variance([values], share_of)
+    return None if sampling is None else math.sqrt(sampling)
 
 
 def correlation(x: Mapping[int, float], y: Mapping[int, float]) -> tuple[float, Interval] | None:

@@ -144,8 +144,7 @@ def _requested(
 ) -> "Study":
     """Return the study that is asked for; blocks of ``with_`` join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.own_studies import components_in, files_of, of_files
-    from sagan_bench.experiments.study import load
+    from sagan_bench.experiments.studies import components_in, files_of, load, of_files
 
     files = [*(with_ or ()), *(files_of(study) if study else ())]
     own = {file.name: file.described for file in load_own(files)}

@@ -57,14 +57,14 @@ def _list_variants(as_json: bool) -> None:
 
 
 def _list_studies(as_json: bool) -> None:
-    from sagan_bench.experiments import study
+    from sagan_bench.experiments import studies
 
-    studies = [study.load(name) for name in study.studies()]
+    known = [studies.load(name) for name in studies.shipped()]
     if as_json:
-        print(json.dumps([study.model_dump(mode="json") for study in studies], indent=2))
+        print(json.dumps([study.model_dump(mode="json") for study in known], indent=2))
         return
-    cells = {study.name: len(study.all_variants) * len(study.seeds) for study in studies}
-    _print_words("study", {s.name: f"{s.question} ({cells[s.name]} cells)" for s in studies})
+    cells = {study.name: len(study.all_variants) * len(study.seeds) for study in known}
+    _print_words("study", {s.name: f"{s.question} ({cells[s.name]} cells)" for s in known})
     print(f"next: {program()} ablate NAME --dry-run")
 
 

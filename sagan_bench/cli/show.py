@@ -35,7 +35,7 @@ def show(
 def _run_called(name: str, runs: Path) -> Path:
     """Return the folder of a run.  Raises `UserError` with the verb for what else is called so."""
     from sagan_bench.config.variants import presets, variants
-    from sagan_bench.experiments import study
+    from sagan_bench.experiments import studies, study
     from sagan_bench.experiments.tuning import definition
 
     try:
@@ -47,7 +47,7 @@ def _run_called(name: str, runs: Path) -> Path:
             f"tune show {place}": (place / definition.MEMORY).exists(),
             f"show variant {name}": all(part in variants() for part in name.split("+")),
             f"show config --preset {name}": name in presets(),
-            f"ablate {name} --dry-run": name in study.studies(),
+            f"ablate {name} --dry-run": name in studies.shipped(),
         }
         verb = next((verb for verb, is_called_so in others.items() if is_called_so), None)
         if verb is None:

@@ -74,8 +74,8 @@ def _earlier(planned: Plan) -> tuple[float, str] | None:
     beside = [file.parent for file in sorted(planned.folder.parent.glob(f"*/{MEMORY}"))]
     known = []
     for folder in dict.fromkeys((planned.folder, *beside)):
-        if found := _spread_in(folder, planned.manifest.study):
-            runs, spread = found
+        if of := _spread_in(folder, planned.manifest.study):
+            runs, spread = of
             known.append((folder == planned.folder, runs, spread, str(folder)))
     if not known:
         return None

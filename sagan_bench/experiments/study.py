@@ -5,7 +5,6 @@ A study is a TOML file (``ablations/*.toml``).
 
 import re
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import (
@@ -15,20 +14,16 @@ from pydantic import (
     model_validator,
 )
 
-from sagan_bench.analysis.design import FIRST_LOOKS, Design
+from sagan_bench.analysis.design import Design, UntilConclusive
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
-from sagan_bench.config import preset_files
 from sagan_bench.config.layers import Resolved, decide, of_experiment
 from sagan_bench.config.meanings import (
-    chosen_preset,
-    only_preset,
     own_variants,
     sentence,
     source_of,
 )
 from sagan_bench.config.naming import refuse_misnamed
-from sagan_bench.config.schema import NAME, Host, Section
-from sagan_bench.config.used import used
+from sagan_bench.config.schema import NAME, Host
 from sagan_bench.config.variants import (
     NOTHING,
     SIDES,
@@ -36,38 +31,21 @@ from sagan_bench.config.variants import (
     Meant,
     parts,
     presets,
-    shipped,
     variant_settings,
 )
-from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
 from sagan_bench.core.registry import METRICS
-from sagan_bench.core.stored import load_toml
 from sagan_bench.core.trees import flatten
 from sagan_bench.evaluation.metrics import RUNS
 from sagan_bench.experiments.manifest import Experiment, Manifest
-from sagan_bench.experiments.written import file_of, flattened, validated
 from sagan_bench.runs.command import A_WORD, Command, Template, fits_a_word
 from sagan_bench.runs.program import Better, Program, why_no_metric
 
 MEMORY = "study.json"
 OF_COMMANDS = ("command", "better", "real")
 """Fields of studies whose runs another program makes."""
-MOST_LOOKED = 1_000
-"""Seeds a group at which a study that grows may end."""
 FLAGS = {"set": ", as --set, --steps and --data are", "preset": ", as --preset is"}
 """Options that give what is not for commands."""
-
-
-class UntilConclusive(Section):
-    """Seeds are added until each pair has its answer, at looks whose prices are fixed beforehand.
-
-    ``horizon`` is what prices are by: the seeds a group for which the study began.
-    """
-
-    max_seeds: int = Field(20, ge=FIRST_LOOKS[0], le=MOST_LOOKED)
-    futility: bool = True
-    horizon: int | None = None
 
 
 class Study(Experiment):
@@ -224,15 +202,8 @@ class Study(Experiment):
     @property
     def design(self) -> Design | None:
         """How it grows until it is conclusive; None if it has the seeds that it has."""
-        if (until := self.until_conclusive) is None:
-            return None
-        return Design(
-            pairs=len(self.pairs),
-            horizon=until.horizon or until.max_seeds,
-            most=until.max_seeds,
-            futility=until.futility,
-            paired=self.measure.paired,
-        )
+        until = self.until_conclusive
+        return until.design(len(self.pairs), self.measure.paired) if until else None
 
     @property
     def settings(self) -> Settings:
@@ -333,6 +304,7 @@ class Study(Experiment):
         def joined(ours: Iterable[Any], more: Iterable[Any]) -> tuple[Any, ...]:
             return tuple(dict.fromkeys((*ours, *more)))
 
+        begun = self.until_conclusive
         grown = {
             "seeds": joined(self.seeds, seeds),
             "variants": joined(self.variants, requested.variants),
@@ -341,20 +313,9 @@ class Study(Experiment):
             "real": requested.real,
             "variant": self.variant | requested.variant,
             "own": self.own | requested.own,
-            "until_conclusive": self._further(requested.until_conclusive),
+            "until_conclusive": begun and begun.further(requested.until_conclusive),
         }
         return self.model_copy(update=grown)
-
-    def _further(self, requested: UntilConclusive | None) -> UntilConclusive | None:
-        """Return how it grows from now on: further, or also where there is little hope."""
-        begun = self.until_conclusive
-        if begun is None or requested is None:
-            return begun
-        return UntilConclusive(
-            max_seeds=max(begun.max_seeds, requested.max_seeds),
-            futility=begun.futility and requested.futility,
-            horizon=begun.horizon or begun.max_seeds,
-        )
 
 
 class StudyManifest(Manifest):
@@ -370,44 +331,3 @@ class StudyManifest(Manifest):
     def of_command(cls, study: Study) -> Self:
         """Return the manifest of a study of a command, which has neither data nor ``auto``."""
         return cls(study=study, host={}, data_fingerprint="")
-
-
-def studies() -> dict[str, Path]:
-    """Return the files of the shipped studies by name."""
-    files = sorted(shipped("ablations").glob("*.toml"))
-    return {file.stem: file for file in files if file.stem != "variants"}
-
-
-def of_presets(names: Meant, preset: str | None) -> dict[str, Any]:
-    """Return the fields of a study with presets of one's own, one of which is named maybe."""
-    chosen = chosen_preset(names, preset)
-    return {"preset": chosen, "presets": only_preset(names, chosen)}
-
-
-def load(study: str, **changed: Any) -> Study:
-    """Return a shipped study by name, or one from a file.
-
-    Args:
-        study: its name, or the path of a TOML file.
-        changed: fields that replace the file's; ``set`` is merged into it, and ``names`` are those
-            of presets of one's own.  What files of ``own`` have is used where neither says
-            otherwise.
-
-    Raises:
-        UserError: there is no such study, or it cannot be: which field, and why.
-    """
-    file = file_of("study", study, studies())
-    written = flattened(load_toml(file), file, "set")
-    written.pop("with", None)  # who loads these files gives them as ``own``
-    names = changed.pop("names", NOTHING)
-    if presets_file := written.pop("preset-file", None):
-        if not isinstance(presets_file, str):
-            raise UserError(f"{file}: preset-file: expected a file, such as 'my_presets.toml'")
-        names = names or preset_files.load(file.parent / presets_file)
-    if names:
-        changed |= of_presets(names, changed.get("preset") or written.get("preset"))
-    typed = changed.pop("set", {})
-    settings = used(changed.get("own", {})) | written["set"] | typed
-    known = validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
-    known._typed = frozenset(typed)
-    return known

@@ -81,7 +81,7 @@ def findings(numbers: Findings) -> readings.Findings:
         courses=_courses(numbers),
         spreads=numbers.spreads,
         correlations=tuple(
-            readings.Correlation(*pair, *found) for pair, found in numbers.correlations.items()
+            readings.Correlation(*pair, *of) for pair, of in numbers.correlations.items()
         ),
         rule=_rule(numbers),
     )

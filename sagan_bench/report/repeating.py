@@ -14,7 +14,7 @@ from sagan_bench.config.variants import clash, variant_settings
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
-from sagan_bench.experiments import study
+from sagan_bench.experiments import studies
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import space
 from sagan_bench.experiments.tuning.definition import TuningManifest
@@ -92,9 +92,9 @@ def _plain(preset: str, variant: str) -> dict[str, Any] | None:
 def of_study(memory: StudyManifest) -> str | None:
     """Return the command that runs a shipped study again; null where its file is not shipped."""
     own = memory.study
-    if own.name not in study.studies() or own.presets or own.variant:
+    if own.name not in studies.shipped() or own.presets or own.variant:
         return None
-    shipped = study.load(own.name)
+    shipped = studies.load(own.name)
     words = ["ablate", own.name]
     if own.seeds != shipped.seeds:
         words += ["--seeds", ",".join(map(str, own.seeds))]

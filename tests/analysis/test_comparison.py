@@ -21,7 +21,7 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.evaluation.protocol import Protocol
-from sagan_bench.experiments import study
+from sagan_bench.experiments import studies
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.models.placed import Placed
@@ -496,7 +496,7 @@ def test_two_studies_go_by_their_folders(tmp_path: Path) -> None:
 
 
 def test_a_study_brings_its_own_question(tmp_path: Path) -> None:
-    one = study.load("quick")
+    one = studies.load("quick")
     StudyManifest.begun(one, HOST, "f").write(tmp_path)
     group(tmp_path, "sagan", GOOD)
     group(tmp_path, "no-attention", BAD)
@@ -510,7 +510,7 @@ def test_a_study_brings_its_own_question(tmp_path: Path) -> None:
 
 
 def test_the_paper_is_placed_by_share_and_never_by_pixels(tmp_path: Path) -> None:
-    paper = study.load("position").paper
+    paper = studies.load("position").paper
     assert isinstance(paper, Paper)
     variants = {"no-attention": None, "feat8": 8, "feat8+residual-ungated": 8, "feat8-g": 8}
     facts = {}
@@ -683,7 +683,7 @@ def test_runs_unlike_what_the_rule_was_measured_on_are_told(tmp_path: Path) -> N
 
 def test_what_is_missing_is_counted_by_cells(tmp_path: Path) -> None:
     """A run at seed 17 does not stand in for that of seed 4, and is left out."""
-    StudyManifest.begun(study.load("quick"), HOST, "f").write(tmp_path)
+    StudyManifest.begun(studies.load("quick"), HOST, "f").write(tmp_path)
     group(tmp_path, "sagan", GOOD[:4])
     extra = run(tmp_path, "sagan", 17, 0.9)
     group(tmp_path, "no-attention", BAD)
@@ -698,7 +698,7 @@ def test_what_is_missing_is_counted_by_cells(tmp_path: Path) -> None:
 
 
 def test_runs_beyond_the_plan_are_never_a_negative_number_to_come(tmp_path: Path) -> None:
-    StudyManifest.begun(study.load("quick"), HOST, "f").write(tmp_path)
+    StudyManifest.begun(studies.load("quick"), HOST, "f").write(tmp_path)
     group(tmp_path, "sagan", [*GOOD, 0.5])
     group(tmp_path, "no-attention", BAD)
     known = of_study(tmp_path)

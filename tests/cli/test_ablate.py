@@ -21,7 +21,7 @@ from sagan_bench.cli import signals
 from sagan_bench.cli.plan import _print_json
 from sagan_bench.config.variants import variants
 from sagan_bench.experiments import ablation
-from sagan_bench.experiments.study import studies
+from sagan_bench.experiments.studies import shipped
 from sagan_bench.training import loop
 
 ROOT = Path(cli.__file__).parents[2]
@@ -261,7 +261,7 @@ def test_variants_and_studies_are_listed(capsys: Out) -> None:
     text = capsys.readouterr().out
     assert all(name in text for name in variants())
     assert run("list", "studies", "--json") == 0
-    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == list(studies())
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == list(shipped())
     assert run("list", "studies") == 0
     assert "quick" in capsys.readouterr().out
     assert run("list", "studys") == cli.USAGE

@@ -9,7 +9,7 @@ from sagan_bench.config.layers import assemble, read
 from sagan_bench.config.naming import contradictions, described
 from sagan_bench.config.variants import clash, presets, variant_settings, variants
 from sagan_bench.core.errors import UserError
-from sagan_bench.experiments.study import load, studies
+from sagan_bench.experiments.studies import load, shipped
 
 SIDES = ("model.attention.generator", "model.attention.discriminator")
 NO_NORM = ["model.spectral_norm.generator=none", "model.spectral_norm.discriminator=none"]
@@ -188,7 +188,7 @@ def test_parts_that_contradict_each_others_sentences_are_refused(variant: str, s
         )
 
 
-@pytest.mark.parametrize("study", studies())
+@pytest.mark.parametrize("study", shipped())
 def test_parts_that_shipped_studies_combine_do_not_clash(study: str) -> None:
     for variant in load(study).all_variants:
         assert clash(variant) is None

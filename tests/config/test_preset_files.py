@@ -16,7 +16,8 @@ from sagan_bench.config.meanings import chosen_preset
 from sagan_bench.config.naming import described
 from sagan_bench.config.variants import PRESETS
 from sagan_bench.core.errors import UserError
-from sagan_bench.experiments.study import StudyManifest, load
+from sagan_bench.experiments.studies import load
+from sagan_bench.experiments.study import StudyManifest
 
 MINE = """
 [mine]

@@ -21,7 +21,7 @@ from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.execution.engines.inline import Inline
 from sagan_bench.execution.engines.processes import Processes
 from sagan_bench.execution.slots import Slot
-from sagan_bench.experiments import ablation, driver, grid, study
+from sagan_bench.experiments import ablation, driver, grid, studies
 from sagan_bench.experiments.grid import GridPoint, Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.runs import records
@@ -487,9 +487,9 @@ def test_a_study_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_folders_tell_the_data_apart(tmp_path: Path) -> None:
-    asked = study.load("presence")
+    asked = studies.load("presence")
     assert ablation.folder_of(asked, tmp_path, None) == tmp_path / "presence"
-    cifar = study.load("presence", set={"data.source": "cifar10:x"})
+    cifar = studies.load("presence", set={"data.source": "cifar10:x"})
     assert ablation.folder_of(cifar, tmp_path, None) == tmp_path / "presence-cifar10"
     assert ablation.folder_of(cifar, tmp_path, "mine") == tmp_path / "mine"
 

@@ -18,7 +18,7 @@ from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments import ablation, conformance
-from sagan_bench.experiments.own_studies import of_files
+from sagan_bench.experiments.studies import of_files
 from sagan_bench.experiments.tuning import planning
 from sagan_bench.experiments.tuning.definition import exported
 

@@ -21,7 +21,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments import conformance
 from sagan_bench.experiments.ablation import counted
-from sagan_bench.experiments.own_studies import of_files
+from sagan_bench.experiments.studies import of_files
 
 BLOCK = Path(__file__).parents[1] / "own" / "mean_context.py"
 LINEAR = Path(__file__).parents[1] / "own" / "linear.py"

@@ -17,7 +17,7 @@ from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments import ablation, conformance
-from sagan_bench.experiments.own_studies import files_of
+from sagan_bench.experiments.studies import files_of
 from sagan_bench.experiments.study import StudyManifest
 
 BLOCK = Path(__file__).parents[1] / "own" / "mean_context.py"

@@ -13,7 +13,7 @@ from sagan_bench.config.variants import variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import load_toml
 from sagan_bench.core.trees import flatten
-from sagan_bench.experiments import study
+from sagan_bench.experiments import studies, study
 from sagan_bench.experiments.manifest import below
 from sagan_bench.experiments.study import Study, StudyManifest
 from sagan_bench.experiments.written import parse_seeds
@@ -36,9 +36,9 @@ def written(folder: Path, text: str = SMALLEST) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("name", study.studies())
+@pytest.mark.parametrize("name", studies.shipped())
 def test_every_shipped_study_resolves(name: str) -> None:
-    one = study.load(name)
+    one = studies.load(name)
     assert one.name == name
     assert one.question.endswith("?")
     for variant in one.all_variants:
@@ -49,23 +49,23 @@ def test_every_shipped_study_resolves(name: str) -> None:
             assert settings[key] == (tuple(value) if isinstance(value, list) else value)
 
 
-@pytest.mark.parametrize("name", study.studies())
+@pytest.mark.parametrize("name", studies.shipped())
 def test_every_shipped_study_can_be_put_to_other_data(name: str) -> None:
-    one = study.load(name, set={"data.source": "folder:somewhere"})
+    one = studies.load(name, set={"data.source": "folder:somewhere"})
     assert one.measure.metric == "fid"
     for variant in one.all_variants:
         assert one.config(variant, 0, HOST).config.run.eval_metrics == "all"
 
 
 def test_all_verdict_studies_have_the_seeds_for_a_verdict() -> None:
-    for name in study.studies():
-        one = study.load(name)
+    for name in studies.shipped():
+        one = studies.load(name)
         assert len(one.seeds) >= 5 or not one.comparable
 
 
 def test_a_variant_wins_over_the_study_and_the_command_line(tmp_path: Path) -> None:
     changed = {"model.attention.generator": [16], "training.batch_size": 8}
-    one = study.load(written(tmp_path), set=changed)
+    one = studies.load(written(tmp_path), set=changed)
     config = one.config("no-attention", 3, HOST).config
     assert config.model.attention.generator == ()
     assert config.training.batch_size == 8
@@ -85,16 +85,16 @@ def test_no_cell_is_called_by_a_variants_name_that_settings_contradict(
     tmp_path: Path, key: str, value: Any, way_out: str, shipped: bool
 ) -> None:
     if shipped:
-        one, origin = study.load("quick", set={key: value}), "--set"
+        one, origin = studies.load("quick", set={key: value}), "--set"
     else:
         text = f"{SMALLEST}\n[set]\n{key} = {json.dumps(value)}\n"
-        one, origin = study.load(written(tmp_path, text)), "study mine"
+        one, origin = studies.load(written(tmp_path, text)), "study mine"
     with pytest.raises(UserError, match=rf"variant sagan .* {key} = .*\({origin}\).*{way_out}"):
         one.requested("sagan", 0)
 
 
 def test_a_study_may_say_for_its_data_where_blocks_stand_and_nothing_else() -> None:
-    cifar = study.load("presence", set={"data.source": "cifar10:x"})
+    cifar = studies.load("presence", set={"data.source": "cifar10:x"})
     assert cifar.requested("sagan", 0).config.model.attention.generator == (16,)
     kind = cifar.on["cifar10"].set | {"model.attention.kind": "residual"}
     measure = cifar.on["cifar10"].model_copy(update={"set": kind})
@@ -105,12 +105,12 @@ def test_a_study_may_say_for_its_data_where_blocks_stand_and_nothing_else() -> N
 
 def test_what_is_typed_is_not_blamed_on_the_study() -> None:
     with pytest.raises(UserError, match=r"run.steps = 'abc' \(--set\)"):
-        study.load("quick", set={"run.steps": "abc"}).requested("sagan", 0)
+        studies.load("quick", set={"run.steps": "abc"}).requested("sagan", 0)
 
 
 def test_pairs_are_with_the_baseline_or_with_one_of_their_own(tmp_path: Path) -> None:
     against = '\n[against]\nfp32 = "no-attention+fp32"\n'
-    one = study.load(written(tmp_path, SMALLEST + against))
+    one = studies.load(written(tmp_path, SMALLEST + against))
     assert one.pairs == (("sagan", "no-attention"), ("fp32", "no-attention+fp32"))
     assert one.all_variants == ("no-attention", "sagan", "no-attention+fp32", "fp32")
 
@@ -130,20 +130,20 @@ def test_pairs_are_with_the_baseline_or_with_one_of_their_own(tmp_path: Path) ->
 )
 def test_a_study_that_cannot_be_is_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
     with pytest.raises(UserError) as refused:
-        study.load(written(tmp_path, SMALLEST.replace(old, new)))
+        studies.load(written(tmp_path, SMALLEST.replace(old, new)))
     assert says in str(refused.value)
     assert "mine.toml" in str(refused.value) or "sagn" in str(refused.value)
 
 
 def test_an_unknown_setting_is_refused_with_the_closest(tmp_path: Path) -> None:
-    one = study.load(written(tmp_path, SMALLEST.replace("[on", "set.run.step = 3\n[on")))
+    one = studies.load(written(tmp_path, SMALLEST.replace("[on", "set.run.step = 3\n[on")))
     with pytest.raises(UserError, match=r"study mine: .* did you mean 'run\.steps'"):
         one.config("sagan", 0, HOST)
 
 
 def test_an_unknown_study_is_refused_with_the_closest() -> None:
     with pytest.raises(UserError, match="did you mean 'presence'"):
-        study.load("presense")
+        studies.load("presense")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_smallest_effect_may_be_a_share_of_the_baseline() -> None:
 
 
 def test_a_folder_remembers_its_study(tmp_path: Path) -> None:
-    one = study.load(written(tmp_path))
+    one = studies.load(written(tmp_path))
     assert StudyManifest.of(tmp_path / "runs") is None
     StudyManifest.begun(one, HOST, "f1").write(tmp_path / "runs")
     memory = StudyManifest.of(tmp_path / "runs")
@@ -184,7 +184,7 @@ def changed(one: Study, **fields: object) -> Study:
 
 
 def test_another_study_in_the_folder_is_refused_with_the_difference(tmp_path: Path) -> None:
-    one = study.load(written(tmp_path))
+    one = studies.load(written(tmp_path))
     memory = StudyManifest.begun(one, HOST, "f1")
     for same in (
         changed(one, seeds=(0, 1, 2)),
@@ -202,7 +202,7 @@ def test_another_study_in_the_folder_is_refused_with_the_difference(tmp_path: Pa
 
 def test_no_paper_table_is_wider_than_what_was_published() -> None:
     """Shares are of the paper's 128 px images: sides 8 to 64."""
-    paper = study.load("position").paper
+    paper = studies.load("position").paper
     assert paper is not None
     shares = {row.share for row in paper.rows if row.share}
     assert shares == {side / 128 for side in (8, 16, 32, 64)}
@@ -210,7 +210,7 @@ def test_no_paper_table_is_wider_than_what_was_published() -> None:
 
 
 def test_toml_of_every_study_is_data_only() -> None:
-    for file in study.studies().values():
+    for file in studies.shipped().values():
         assert set(load_toml(file)) <= set(Study.model_fields)
 
 
@@ -235,7 +235,7 @@ def test_a_file_of_the_wrong_shape_is_refused_with_file_and_field(
     text = text if "variants" in new else f'variants = ["no-attention"]\n{text}'
     file.write_text(text.replace(old, new, 1))
     with pytest.raises(UserError, match=re.escape(str(file)) + f": (.|\n)*{re.escape(says)}"):
-        study.load(str(file))
+        studies.load(str(file))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from sagan_bench.config import layers
 from sagan_bench.config import variants as shipped
 from sagan_bench.core import errors, system
 from sagan_bench.execution import engines
-from sagan_bench.experiments import study
+from sagan_bench.experiments import studies
 
 FINGERPRINT = "0" * 16
 """Of the data, in digests of configurations whose data are not at hand."""
@@ -101,9 +101,9 @@ def variants() -> list[str]:
     return sorted(shipped.variants())
 
 
-def studies() -> list[str]:
+def study_names() -> list[str]:
     """Return the names of the shipped studies."""
-    return sorted(study.studies())
+    return sorted(studies.shipped())
 
 
 def digest(preset: str, variant: str) -> str:
@@ -116,7 +116,7 @@ def digest(preset: str, variant: str) -> str:
 
 def cells(name: str) -> dict[str, str]:
     """Return the digest of each cell of a shipped study."""
-    asked = study.load(name)
+    asked = studies.load(name)
     return {
         f"{variant}-s{seed}": asked.config(variant, seed, HOST).config.digest(FINGERPRINT)
         for variant in asked.all_variants

@@ -28,7 +28,7 @@ def digests() -> dict[str, Any]:
             preset: {variant: doors.digest(preset, variant) for variant in names}
             for preset in doors.presets()
         },
-        "studies": {name: doors.cells(name) for name in doors.studies()},
+        "studies": {name: doors.cells(name) for name in doors.study_names()},
     }
 
 
@@ -299,7 +299,7 @@ def lists() -> dict[str, Any]:
 def studies() -> dict[str, Any]:
     """Return the plan of each shipped study whose images are made here."""
     found: dict[str, Any] = {}
-    for name in doors.studies():
+    for name in doors.study_names():
         ended = doors.call("ablate", name, "--dry-run", "--json")
         if ended.code == 0:
             told = json.loads(ended.stdout)

@@ -16,7 +16,7 @@ from example_reports import CLEAR, Example, leave_run, leave_study, settings
 from playwright.sync_api import Browser, Page
 
 from sagan_bench.core.errors import UserError
-from sagan_bench.experiments import study
+from sagan_bench.experiments import studies
 from sagan_bench.report import collect, page, publish
 from sagan_bench.report.document import AnyDocument, Document
 from sagan_bench.report.sections._base import blocks, theme_of
@@ -278,7 +278,7 @@ def test_sides_become_a_map_of_variants_that_change_nothing_else(tmp_path: Path)
 
 def test_the_published_table_stands_beside_by_share_of_the_side(tmp_path: Path) -> None:
     values = {"no-attention": 0.3, "feat4": 0.4, "feat8": 0.5, "feat8+residual-ungated": 0.2}
-    changed = {"paper": study.load("position").paper}
+    changed = {"paper": studies.load("position").paper}
     folder = leave_study(
         tmp_path / "study", {k: [v, v] for k, v in values.items()}, changed=changed, pictures=False
     )

@@ -1,15 +1,59 @@
-"""Studies with components of one's own: what a file of blocks is by itself, what a study names."""
+"""Where studies come from: files that ship, those of users, and files of components."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sagan_bench.config import preset_files
+from sagan_bench.config.meanings import chosen_preset, only_preset
 from sagan_bench.config.used import used
-from sagan_bench.config.variants import contrast_of, controls
+from sagan_bench.config.variants import NOTHING, Meant, contrast_of, controls
+from sagan_bench.config.variants import shipped as folder
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import load_toml
-from sagan_bench.experiments.study import Study, load, of_presets, studies
-from sagan_bench.experiments.written import file_of, validated
+from sagan_bench.experiments.study import Study
+from sagan_bench.experiments.written import file_of, flattened, validated
+
+
+def shipped() -> dict[str, Path]:
+    """Return the files of the shipped studies by name."""
+    files = sorted(folder("ablations").glob("*.toml"))
+    return {file.stem: file for file in files if file.stem != "variants"}
+
+
+def of_presets(names: Meant, preset: str | None) -> dict[str, Any]:
+    """Return the fields of a study with presets of one's own, one of which is named maybe."""
+    chosen = chosen_preset(names, preset)
+    return {"preset": chosen, "presets": only_preset(names, chosen)}
+
+
+def load(study: str, **changed: Any) -> Study:
+    """Return a shipped study by name, or one from a file.
+
+    Args:
+        study: its name, or the path of a TOML file.
+        changed: fields that replace the file's; ``set`` is merged into it, and ``names`` are those
+            of presets of one's own.  What files of ``own`` have is used where neither says
+            otherwise.
+
+    Raises:
+        UserError: there is no such study, or it cannot be: which field, and why.
+    """
+    file = file_of("study", study, shipped())
+    written = flattened(load_toml(file), file, "set")
+    written.pop("with", None)  # who loads these files gives them as ``own``
+    names = changed.pop("names", NOTHING)
+    if presets_file := written.pop("preset-file", None):
+        if not isinstance(presets_file, str):
+            raise UserError(f"{file}: preset-file: expected a file, such as 'my_presets.toml'")
+        names = names or preset_files.load(file.parent / presets_file)
+    if names:
+        changed |= of_presets(names, changed.get("preset") or written.get("preset"))
+    typed = changed.pop("set", {})
+    settings = used(changed.get("own", {})) | written["set"] | typed
+    known = validated(Study, file, {"name": file.stem, **written, **changed, "set": settings})
+    known._typed = frozenset(typed)
+    return known
 
 
 def files_of(study: str) -> list[Path]:
@@ -18,7 +62,7 @@ def files_of(study: str) -> list[Path]:
     Raises:
         UserError: there is no such study, or that is no list of files.
     """
-    file = file_of("study", study, studies())
+    file = file_of("study", study, shipped())
     named = load_toml(file).get("with", [])
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise UserError(f"{file}: with: expected a list of files, such as ['my_block.py']")
