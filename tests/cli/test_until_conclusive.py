@@ -1,8 +1,12 @@
 """``ablate --until-conclusive``: seeds are added until the answer is there, as a user meets it."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from command_line import run
 from sagan_bench import cli
 
 Out = pytest.CaptureFixture[str]
+CLI = Path(cli.__file__).parents[2] / "cli.py"
 STUDY = """
 question = "Does it help?"
 baseline = "plain"
@@ -202,3 +207,38 @@ def test_what_collapsed_counts_as_diverged_and_is_declared(study: Path, capsys: 
     study.write_text(study.read_text().replace("9.5", "9"))
     assert ablate(study) == cli.USAGE
     assert "lost" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_twice_says_the_same(study: Path, capsys: Out) -> None:
+    options = ["--until-conclusive", "--max-seeds", "12", "--no-futility"]
+    assert ablate(study, *options, "--name", "whole") == 0
+    whole = json.loads(json.dumps(comparison(study, capsys, "whole")))
+    script = study.parent / "draw.py"
+    script.write_text(f"import time\ntime.sleep(0.3)\n{script.read_text()}")
+    runs = study.parent / "runs"
+    command = [sys.executable, str(CLI), "ablate", str(study), "--runs", str(runs), *options]
+    for enough in (4, 13):
+        driver = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        while finished(runs / "grows") < enough:
+            assert driver.poll() is None
+            time.sleep(0.05)
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    again = comparison(study, capsys, "grows")
+    assert again["courses"] == whole["courses"]
+    assert again["primary"] == whole["primary"]
+
+
+def finished(folder: Path) -> int:
+    return sum('"finished"' in file.read_text() for file in folder.glob("*/record.json"))
+
+
+def comparison(study: Path, capsys: Out, name: str) -> Any:
+    capsys.readouterr()
+    assert run("compare", str(study.parent / "runs" / name), "--json") == 0
+    return json.loads(capsys.readouterr().out)
