@@ -82,6 +82,7 @@ def test_pairs_stop_where_they_have_their_answer_and_the_baseline_goes_on(
     assert counts(study) == {"clear": ended, "plain": 12, "same": 12}  # nothing is run again
 
 
+@pytest.mark.slow
 def test_other_orders_and_seeds_beyond_say_the_same(study: Path, capsys: Out) -> None:
     options = ["--until-conclusive", "--max-seeds", "8", "--no-futility"]
     assert ablate(study, *options) == 0
@@ -100,6 +101,7 @@ def test_other_orders_and_seeds_beyond_say_the_same(study: Path, capsys: Out) ->
     assert [c["sentence"] for c in other] == [c["sentence"] for c in first["courses"]]
 
 
+@pytest.mark.slow
 def test_a_hopeless_pair_stops_and_its_chance_is_said(study: Path, capsys: Out) -> None:
     text = study.read_text().replace("min_effect = 0.5", "min_effect = 0.01")
     text = text.replace("{variant}", "x").replace("same.mean = 10", "same.mean = 10.0001")
@@ -128,6 +130,7 @@ def test_it_may_stand_in_the_file_and_is_part_of_what_the_study_is(
     assert ablate(study, "--dry-run") == cli.USAGE
 
 
+@pytest.mark.slow
 def test_a_later_end_goes_on_at_the_prices_of_the_beginning(study: Path, capsys: Out) -> None:
     options = ["--until-conclusive", "--no-futility"]
     assert ablate(study, *options, "--max-seeds", "5") == 0
@@ -178,6 +181,7 @@ def test_what_cannot_be_is_refused(
     assert named in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fixed_study_that_was_seen_does_not_become_one_that_pays(
     study: Path, capsys: Out
 ) -> None:
