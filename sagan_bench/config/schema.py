@@ -27,6 +27,9 @@ ExtractorName = Annotated[
 ]
 Crop = Literal["auto"] | Annotated[int, Field(ge=1)] | None
 SpectralNormed = Literal["all", "hidden", "none"]
+Stream = Literal["weights", "data", "noise"]
+"""What chance gives to training: where networks begin; which images when, and mirrored or not; and
+the noise, labels and points between real and fake of each update."""
 AttentionKind = Annotated[str, AfterValidator(ATTENTION.check)]
 
 LATER: dict[str, Any] = {"later": True}
@@ -157,6 +160,9 @@ class TrainingConfig(_WithOptions):
     lr_d_over_g: float | None = later(
         None, gt=0, description="D's learning rate over G's; none leaves lr_d as it is"
     )
+    fixed: Annotated[
+        tuple[Stream, ...], AfterValidator(lambda streams: tuple(sorted(set(streams))))
+    ] = later((), description="of weights, data, noise: drawn as of seed 0, whatever the seed")
     options: Annotated[Options, options_of(LOSSES, "loss")] = Options()
 
     @property
@@ -302,6 +308,10 @@ class RunConfig(Section):
             )
         ATTENTION[attention.kind].check(self)
         return self
+
+    def seed_of(self, stream: Stream) -> int:
+        """Return the seed of a stream of training: the run's, or 0 where the stream is fixed."""
+        return 0 if stream in self.training.fixed else self.seed
 
     @property
     def steps_matter(self) -> bool:

@@ -63,7 +63,7 @@ def build(config: RunConfig) -> Networks:
     """
     networks = skeleton(config)
     for name, network in networks._asdict().items():
-        begin(network, config.seed, name, config.model.initialisation)
+        begin(network, config.seed_of("weights"), name, config.model.initialisation)
     return networks
 
 

@@ -43,25 +43,25 @@ class StepNoise(NamedTuple):
 def step_noise(config: RunConfig, context: DistributedContext, step: int) -> StepNoise:
     """Return the noise of one step, on the CPU."""
     training, classes = config.training, config.model.classes
-    size = training.batch_size
+    size, seed = training.batch_size, config.seed_of("noise")
 
     def part(whole: Tensor) -> Tensor:
         return context.part(whole, training.micro_batch)
 
     def z(*path: str | int) -> Tensor:
-        source = stream(config.seed, "z", *path)
+        source = stream(seed, "z", *path)
         wide = torch.randn((size, config.model.z_dim), generator=source, dtype=torch.float64)
         return part(_narrowed(wide, training.precision))
 
     def labels(*path: str | int) -> Tensor | None:
         if not classes:
             return None
-        return part(torch.randint(classes, (size,), generator=stream(config.seed, "label", *path)))
+        return part(torch.randint(classes, (size,), generator=stream(seed, "label", *path)))
 
     def share(update: int) -> Tensor | None:
         if not LOSSES[training.loss].mixes:
             return None
-        uniform = torch.rand((size, 1, 1, 1), generator=stream(config.seed, "share", step, update))
+        uniform = torch.rand((size, 1, 1, 1), generator=stream(seed, "share", step, update))
         return part(uniform.to(dtype_of(config)))
 
     critic = (

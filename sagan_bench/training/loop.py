@@ -279,10 +279,10 @@ def train(config: RunConfig, state: TrainState, store: Store) -> Iterator[Step |
     an uninterrupted run would have done.  The time that the consumer takes between events is not
     counted as training.  Where several processes train one run, each yields the same events.
     """
-    size, flip = config.training.batch_size, config.data.flip
+    size, flip, seed = config.training.batch_size, config.data.flip, config.seed_of("data")
     part = partial(state.context.part, micro=config.training.micro_batch)
     with (
-        Feed(store.train, config.seed, size, state.device, flip=flip, part=part) as feed,
+        Feed(store.train, seed, size, state.device, flip=flip, part=part) as feed,
         Draws(config, state.context, state.device) as draws,
     ):
         state.context.barrier()  # patiently, for one that reads images: a step waits for nobody

@@ -135,7 +135,7 @@ def _changed(base: RunConfig, key: str) -> RunConfig:
         "model.attention.generator": (4,), "model.attention.discriminator": (4,),
         "model.attention.kind": "icml", "model.discriminator_sees": "halves",
         "model.layout": "flat", "model.initialisation": "glorot", "training.micro_batch": 16,
-        "evaluation.sampling_seeds": (5,),
+        "evaluation.sampling_seeds": (5,), "training.fixed": ("noise",),
         "preset": "p", "variant": "v", "name": "n",
         "training.beta1": 0.1, "training.beta2": 0.1, "training.ema_decay": 0.1,
     }  # fmt: skip
@@ -190,7 +190,7 @@ def test_neutral_values_never_change() -> None:
         "model.discriminator_sees": "whole", "model.classes": 0, "model.layout": "pyramid",
         "model.initialisation": "torch", "training.micro_batch": None,
         "evaluation.truncation": None, "evaluation.intra_class": False,
-        "training.lr_scale": 1.0, "training.lr_d_over_g": None,
+        "training.lr_scale": 1.0, "training.lr_d_over_g": None, "training.fixed": (),
     }.items()  # fmt: skip
     plain = dict(flatten(resolve(HOST).config.model_dump()))
     assert {key: plain.get(key, found[key]) for key in found} == found
@@ -235,6 +235,14 @@ def test_config_is_immutable() -> None:
 )
 def test_learning_rates(sets: list[str], expected: tuple[float, float]) -> None:
     assert resolve(HOST, sets=sets).config.training.learning_rates == pytest.approx(expected)
+
+
+def test_fixed_streams_are_a_set_of_names_and_others_are_refused() -> None:
+    config = resolve(HOST, sets=["seed=7", 'training.fixed=["weights","data","weights"]']).config
+    assert config.training.fixed == ("data", "weights")
+    assert [config.seed_of(stream) for stream in ("weights", "data", "noise")] == [0, 0, 7]
+    with pytest.raises(UserError, match=r"training\.fixed.*'weights', 'data' or 'noise'"):
+        resolve(HOST, sets=['training.fixed=["weight"]'])
 
 
 @pytest.mark.parametrize("setting", ["kind=pooled", "gamma_init=1", "gamma_learned=false"])
