@@ -138,6 +138,46 @@ class Facts(BaseModel):
 
 
 @dataclass(frozen=True)
+class Entry:
+    """Another study that put a question to the same data.
+
+    Attributes:
+        name: of the study.
+        folder: where it is, from the folder that holds the study which is looked at.
+        question: in its own words.
+        pairs: how many it compares: its family.
+        seeds: a variant.
+        looks: how often it was extended when results could be seen.
+        begun: UTC time at which its first run began; null if no record says it.
+        before: whether that was before the first run of the study which is looked at, if known.
+    """
+
+    name: str
+    folder: str
+    question: str
+    pairs: int
+    seeds: int
+    looks: int
+    begun: str | None
+    before: bool | None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The other studies of the same data by the same primary metric, below the same folder.
+
+    Attributes:
+        entries: in the order in which they began; those of which that is not known come last.
+        unreadable: folders of studies of which nothing is known.
+        of_command: they have the same command, of whose data nothing is known.
+    """
+
+    entries: tuple[Entry, ...]
+    unreadable: tuple[str, ...] = ()
+    of_command: bool = False
+
+
+@dataclass(frozen=True)
 class Question:
     """What is to be compared, and by what.
 
@@ -162,3 +202,5 @@ class Question:
     """What the plan has; None for runs that no plan names."""
     facts: Mapping[str, Facts] = field(default_factory=dict)
     paper: Paper | None = None
+    ledger: Ledger | None = None
+    """What else was put to the same data."""

@@ -192,7 +192,7 @@ def print_findings(findings: "Findings", numbers: "Numbers") -> None:
     against = caveats.contraries(findings, numbers.runs.attempted, meant)
     for caveat in (*against, *caveats.doubts(findings)):
         say(f"  but: {caveat}")
-    for caveat in caveats.declaration(findings):
+    for caveat in (*caveats.declaration(findings), *caveats.other_questions(findings)):
         say(f"  note: {caveat}")
     if to_come := _to_come(numbers):
         say(f"  still to come: {by_variant(to_come)}")

@@ -9,6 +9,7 @@ from sagan_bench.analysis.question import Question
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import damaged
 from sagan_bench.experiments import study
+from sagan_bench.experiments.ledger import ledger
 from sagan_bench.experiments.study import Study, StudyManifest
 from sagan_bench.runs.finding import find_runs
 
@@ -16,7 +17,7 @@ from sagan_bench.runs.finding import find_runs
 def of_study(folder: Path) -> Findings:
     """Return what can be said of a study's runs.  Raises `UserError` as `collected`."""
     memory, runs = collected(folder)
-    return findings(runs, question(memory))
+    return findings(runs, question(memory, folder))
 
 
 def is_own_question(
@@ -46,8 +47,8 @@ def collected(folder: Path) -> tuple[StudyManifest, RunSet]:
     return memory, runs
 
 
-def question(memory: StudyManifest) -> Question:
-    """Return what a study asks of its runs."""
+def question(memory: StudyManifest, folder: Path | None = None) -> Question:
+    """Return what a study asks of its runs; with its folder, what others ask of the same data."""
     own = memory.study
     return Question(
         name=own.name,
@@ -62,4 +63,5 @@ def question(memory: StudyManifest) -> Question:
         planned=own.cells,
         facts=memory.facts,
         paper=own.paper,
+        ledger=ledger(folder, memory) if folder else None,
     )

@@ -7,6 +7,7 @@ from typing import Any
 from sagan_bench.analysis.comparison import Kind
 from sagan_bench.analysis.costs import is_of
 from sagan_bench.analysis.limits import Doubt, Irregularity
+from sagan_bench.analysis.question import Ledger
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
 from sagan_bench.config.diff import listed
 from sagan_bench.config.naming import OWN, contradictions
@@ -24,7 +25,11 @@ from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
 
 FEW = 6
-"""Variants with too few runs that are named."""
+"""Variants with too few runs, and other studies, that are named."""
+FAMILIES = (
+    "Each is a family of its own, with its own 5 % of false claims: of 20 without a difference "
+    "one is claimed in the mean."
+)
 
 
 def of_study(
@@ -46,6 +51,7 @@ def of_study(
     """
     yield from contraries(findings, runs, meant)
     yield from declaration(findings)
+    yield from other_questions(findings)
     yield from _left_out(unread)
     if findings.unplanned:
         names = ", ".join(findings.unplanned[:FEW])
@@ -165,6 +171,41 @@ def declaration(findings: Findings) -> Iterator[str]:
             f"{findings.where}: no study shows that they were fixed before the runs, nor how "
             "often results were looked at."
         )
+
+
+def other_questions(findings: Findings) -> Iterator[str]:
+    """Yield how many other questions were put to the same data, and what that means."""
+    if (ledger := findings.ledger) is None:
+        return
+    if ledger.entries:
+        yield _counted(ledger, findings.primary.label)
+    if count := len(ledger.unreadable):
+        studies = "1 study" if count == 1 else f"{count} studies"
+        yield (
+            f"{studies} beside this one cannot be read ({_names(ledger.unreadable)}): whether of "
+            "these data is not known."
+        )
+
+
+def _counted(ledger: Ledger, label: str) -> str:
+    """Return in a sentence how many questions came before this one, since, and when unknown."""
+    before = [entry.folder for entry in ledger.entries if entry.before]
+    since = sum(entry.before is False for entry in ledger.entries)
+    unknown = len(ledger.entries) - len(before) - since
+    to = f"put to {'this command' if ledger.of_command else 'these data'} by {label}"
+    said = f"No other question is known to have been {to} before this one"
+    if before:
+        were = "was" if len(before) == 1 else "were"
+        said = f"{plural(len(before), 'other question')} {were} {to} before this one"
+        said = f"{said} ({_names(before)})"
+    rest = [f"{since} since"] * bool(since) + [f"{unknown} at an unknown time"] * bool(unknown)
+    said = f"{', '.join([said, *rest])}."
+    return f"{said} {FAMILIES}" if before else said
+
+
+def _names(folders: Sequence[str]) -> str:
+    more = f" and {len(folders) - FEW} others" if len(folders) > FEW else ""
+    return f"{', '.join(folders[:FEW])}{more}"
 
 
 def _misnamed(runs: Iterable[Run], meant: Collection[str]) -> Iterator[str]:

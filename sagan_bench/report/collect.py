@@ -59,7 +59,7 @@ def of_study(folder: Path) -> tuple[Document, Files]:
         UserError: there is no study, no finished run, or runs that may not be compared.
     """
     memory, runs = studies.collected(folder)
-    numbers = comparison.findings(runs, studies.question(memory))
+    numbers = comparison.findings(runs, studies.question(memory, folder))
     return of_findings(folder.resolve().name, numbers, memory)
 
 

@@ -84,6 +84,7 @@ def findings(numbers: Findings) -> readings.Findings:
             readings.Correlation(*pair, *of) for pair, of in numbers.correlations.items()
         ),
         rule=_rule(numbers),
+        ledger=question.ledger,
     )
 
 

@@ -7,13 +7,14 @@ from sagan_bench.analysis.budget import BudgetCurve
 from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.limits import Doubt
 from sagan_bench.analysis.paper import PaperLine
+from sagan_bench.analysis.question import Ledger
 from sagan_bench.analysis.spread import Spread
 from sagan_bench.analysis.variants import Variant
 from sagan_bench.analysis.verdicts import Comparison, Interval
 from sagan_bench.config.diff import Difference
 from sagan_bench.report.courses import Course
 
-YOUNG = ("where", "courses", "spreads", "correlations", "rule")
+YOUNG = ("where", "courses", "spreads", "correlations", "rule", "ledger")
 """Fields of findings that are younger than reports."""
 
 
@@ -113,6 +114,8 @@ class Findings:
     correlations: tuple[Correlation, ...] = ()
     rule: Rule | None = None
     """What else verdicts follow from; older reports lack it."""
+    ledger: Ledger | None = None
+    """Of a study beside which there are others of the same data."""
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data; what is younger than reports is left out while empty."""
