@@ -28,6 +28,7 @@ from sagan_bench.cli.show import show
 from sagan_bench.cli.signals import INTERNAL, SOME_FAILED, USAGE
 from sagan_bench.cli.train import train
 from sagan_bench.cli.verify import verify
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError, machine_cause, machine_error
 
 __all__ = ["INTERNAL", "SOME_FAILED", "USAGE", "app", "main"]
@@ -76,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         if cause := machine_cause(error):
             _say_error(f"error: {machine_error(cause)}")
+            sys.exit(USAGE)
+        if extensions.is_users(error):
+            _say_error(f"error: {extensions.told(error)}")
             sys.exit(USAGE)
         _say_error(f"internal error: {type(error).__name__}: {error}")
         print("add --debug directly after cli.py for the traceback", file=sys.stderr)

@@ -108,6 +108,7 @@ def ablate(
     if (measure or spread is not None) and not dry_run:
         raise UserError("--measure and --spread say what to expect of a study; add --dry-run")
     where = Where.of(jobs, device, engine, in_process)
+    load_own(with_)  # which a preset may name
     fields = {"preset": preset, "command": command, "names": load_presets(preset_file) or None}
     fields |= _grows(until_conclusive, max_seeds, no_futility)
     requested = _requested(study, data, steps, sets or [], with_, **fields)

@@ -61,7 +61,7 @@ def _components(what: str) -> Sequence[tuple[str, str]]:
 
     kind, colon, name = what.partition(":")
     if not colon or what.endswith(".py"):
-        return extensions.load(Path(what)).components
+        return load_own([Path(what)])[0].components
     if kind not in PREFIXES:
         raise UserError(f"check {what}: before the colon stands one of {', '.join(PREFIXES)}")
     load_own(())

@@ -277,10 +277,20 @@ def load_own(files: Iterable[Path] | None) -> "list[Extension]":
     Raises:
         UserError: one cannot be, with the line that is wrong.
     """
+    from sagan_bench.config.variants import refuse_taken
     from sagan_bench.core import extensions
 
+    chosen = [*dict.fromkeys(files or ())]
+    for stem in (file.stem for file in chosen):
+        alike = [file for file in chosen if file.stem == stem]
+        if len({file.resolve() for file in alike}) > 1:
+            paths = " and ".join(map(str, alike))
+            raise UserError(f"two files are called {stem}: {paths}; rename one of them")
     extensions.load_installed()
-    return [extensions.load(file) for file in files or ()]
+    loaded = [extensions.load(file) for file in chosen]
+    for extension in loaded:
+        refuse_taken(extension.components, extension.file)
+    return loaded
 
 
 def load_presets(file: Path | None) -> "Meant":

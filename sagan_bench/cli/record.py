@@ -75,7 +75,7 @@ def _print_origin(run: Run) -> None:
         )
         said = changes(differs[:MOST_DIFFERENCES]) or "nothing that changes results"
         say(f"differs from preset {preset} in {said}{more}")
-    if command := of_run(run.record):
+    if command := of_run(run.record, run.path):
         say(f"again:   {command}")
 
 

@@ -1,6 +1,6 @@
 """Presets and variants, which are data: where they are shipped, and what a name means."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -69,6 +69,25 @@ def variants(meant: Meant = NOTHING) -> dict[str, dict[str, Any]]:
     for name in FAMILIES.not_shipped:
         own |= _of_family(name)
     return own | _shipped() | dict(meant.get(VARIANTS, {}))
+
+
+def refuse_taken(components: Iterable[tuple[str, str]], file: Path) -> None:
+    """Refuse components whose names as variants are taken, or mean something else.
+
+    Args:
+        components: (name of the registry, name), of which blocks and families are variants.
+        file: that registers them.
+
+    Raises:
+        UserError: which, and why.
+    """
+    for name in (name for kind, name in components if kind in ("ATTENTION", "FAMILIES")):
+        taken = name in _shipped() or name in ("none", "own") or "-like-" in name
+        if taken:
+            raise UserError(
+                f"{file}: {name!r} is the name of a variant that ships, or has a meaning of its "
+                "own; choose another"
+            )
 
 
 def controls(name: str) -> tuple[str, str]:

@@ -260,6 +260,12 @@ def require(own: Mapping[str, Any], folder: Path | None = None) -> list[Extensio
             content = copy.read_bytes()
             if hashlib.sha256(content).hexdigest() == sha256:
                 known = load_content(copy, content, module)
+        if known is None and copy and not module:
+            is_it = "is another" if copy.is_file() else "is not there"
+            raise UserError(
+                f"what {name}.py registers is needed, and {copy} {is_it}; restore that of SHA-256 "
+                f"{sha256[:12]}..., or add --with FILE where that is taken"
+            )
         if known is None:
             needed_file = module or f"{name}.py"
             raise UserError(
@@ -310,6 +316,21 @@ def where(error: BaseException, file: Path) -> str:
         if frame.filename == str(file)
     ]  # fmt: skip
     return f"{file}, line {lines[-1]}" if lines else str(file)
+
+
+def told(error: BaseException) -> str:
+    """Return an error in words, with the line of a user's file that it went through, if any."""
+    words = f"{type(error).__name__}: {error}"
+    known = (str(extension.file) for extension in _known.values())
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    theirs = next((file for file in known if file in files), None)
+    return f"{where(error, Path(theirs))}: {words}" if theirs else words
+
+
+def is_users(error: BaseException) -> bool:
+    """Return whether an error went through a file of a user."""
+    known = {str(extension.file) for extension in _known.values()}
+    return any(frame.filename in known for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _words(error: BaseException) -> str:

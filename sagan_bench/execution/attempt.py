@@ -48,7 +48,7 @@ def attempt(job: Job, watch: Watch, stop: Stop) -> Ended:
         return note_failure(job, str(failure), lost=True)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this run's result
         trace = "" if isinstance(error, UserError) else traceback.format_exc()
-        return note_failure(job, f"{type(error).__name__}: {error}", trace)
+        return note_failure(job, extensions.told(error), trace)
     finally:
         if isinstance(job.config, RunConfig) and job.config.training.compile:
             torch.compiler.reset()  # the next run's networks are others

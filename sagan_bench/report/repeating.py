@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sagan_bench.config.diff import Difference, in_results
@@ -13,6 +14,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.config.variants import clash, variant_settings
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.extensions import FOLDER
 from sagan_bench.core.trees import flatten
 from sagan_bench.experiments import studies
 from sagan_bench.experiments.study import StudyManifest
@@ -25,10 +27,14 @@ RUN_SETTINGS = ("run.steps", "run.threads", "run.eval_every", "run.eval_images",
 """Of the section ``run``, those that a command which repeats a run has to name."""
 
 
-def of_run(record: Record) -> str | None:
+def of_run(record: Record, folder: Path) -> str | None:
     """Return the command line that repeats a run: what differs from its preset and variant.
 
     Null where the preset or the variant is not one that ships here, or another program made it.
+
+    Args:
+        record: of the run.
+        folder: of the run, with copies of files of components.
     """
     if program_of(record):
         return None
@@ -44,7 +50,8 @@ def of_run(record: Record) -> str | None:
     if config.name != config.variant and not is_anothers(config.name, config):
         words += ["--name", config.name]
     of_files = [name for name, described in config.own.items() if "module" not in described]
-    files = [word for name in of_files for word in ("--with", f"{name}.py")]
+    copies = [str(folder / FOLDER / f"{name}.py") for name in of_files]
+    files = [word for copy in copies for word in ("--with", copy)]
     return _line(words, "--seed", config.seed, *files, *_sets(_results(config), before))
 
 

@@ -79,7 +79,7 @@ def _recorded(session: RunSession, writer: Writer) -> Record:
         if session.context.world_size > 1 and is_lost_peer(error):
             writer.end_lost("another process of the run is gone")
         elif not isinstance(error, Stopped) and not writer.is_over():
-            session.write(Status.FAILED, f"{type(error).__name__}: {error}")
+            session.write(Status.FAILED, extensions.told(error))
         raise
 
 

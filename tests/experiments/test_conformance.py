@@ -638,3 +638,23 @@ def test_a_module_that_returns_a_view_of_its_parameter_is_counted(tmp_path: Path
     )
     file = written(tmp_path, BLOCK.format(more=more, facts="pass"))
     assert by("in_networks", file).severity == Severity.OK
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("class Kind(Attention):", "Kind does not extend Attention"),
+        ("    pass\n    def block", "its Settings do not extend Section"),
+        ("    pass\n    def block ", "knows = 'z'"),
+    ],
+)
+def test_what_is_none_of_its_kind_is_said_so(tmp_path: Path, text: str, words: str) -> None:
+    plain = BLOCK.format(more="", facts="pass")
+    settings = "    class Settings:\n        a = 1\n    def block"
+    changed = {
+        "Kind does": plain.replace(text, "class Kind:"),
+        "its Setti": plain.replace("    pass\n    def block", settings),
+        "knows = '": plain.replace("    pass\n    def block", "    knows = ('z')\n    def block"),
+    }
+    (finding,) = findings_of(written(tmp_path, changed[words[:9]]), "error").values()
+    assert words in finding.what

@@ -1,6 +1,7 @@
 """Runs with components from a file of one's own: what they are called, keep, and need later."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_a_run_keeps_the_file_its_hash_and_its_facts(capsys: Out) -> None:
     for verb in (["list", "--runs", "."], ["show", "run"], ["compare", "run", "--baseline", "run"]):
         assert run(*verb) == 0
     shown = capsys.readouterr().out
-    assert "--with mine.py --set" in shown
+    assert "--with run/own/mine.py --set" in shown
     assert "own." not in shown
     assert "mine" not in extensions._known
     assert ATTENTION["mean-context"].title == "mean context"
@@ -134,3 +135,63 @@ def test_what_is_wrong_in_a_file_is_the_users_mistake(capsys: Out, text: str, wo
     Path("mine.py").write_text(text)
     assert train() == cli.USAGE
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sagan", "no-attention", "wider-x2", "none", "own", "a-like-b"])
+def test_a_block_of_a_name_that_is_taken_is_refused(capsys: Out, name: str) -> None:
+    text = BLOCK.read_text().replace('register("mean-context")', f'register("{name}")')
+    Path("mine.py").write_text(text)
+    for verb in (["train", "--with", "mine.py", *SETS], ["check", "mine.py"]):
+        assert run(*verb) == cli.USAGE
+        assert f"mine.py: {name!r} is the name of a variant" in capsys.readouterr().err
+
+
+def test_two_files_of_a_name_are_refused(capsys: Out) -> None:
+    Path("other").mkdir()
+    shutil.copy("mine.py", "other/mine.py")
+    assert run("train", "--with", "mine.py", "--with", "other/mine.py", *SETS) == cli.USAGE
+    said = capsys.readouterr().err
+    assert "two files are called mine: mine.py and other/mine.py; rename one" in said
+
+
+def test_an_error_in_training_names_the_line_of_the_file(capsys: Out) -> None:
+    text = BLOCK.read_text()
+    place = text.index("    def branch")
+    end = text.index('"""\n', text.index('"""', place) + 3) + 4
+    late = "        if self.training and torch.is_grad_enabled() and x.device.type == 'cpu':\n"
+    late += "            raise RuntimeError('late trouble')\n"
+    Path("mine.py").write_text("import torch\n" + text[:end] + late + text[end:])
+    assert train() == cli.USAGE
+    said = capsys.readouterr().err
+    assert re.search(r"mine\.py, line \d+: RuntimeError: late trouble", said), said
+    assert re.search(r"mine\.py, line \d+: RuntimeError", record()["reason"])
+    assert "internal" not in said
+
+
+def test_a_copy_that_was_changed_is_told_from_one_that_is_gone(capsys: Out) -> None:
+    assert train() == 0
+    copy = Path("run/own/mine.py")
+    whole = copy.read_bytes()
+    for change, words in ((lambda: copy.write_bytes(whole + b"# x\n"), "is another"),
+                          (copy.unlink, "is not there")):  # fmt: skip
+        change()
+        _forget()
+        capsys.readouterr()
+        assert run("evaluate", "run") == cli.USAGE
+        said = capsys.readouterr().err
+        assert f"own/mine.py {words}; restore" in said, said
+    _forget()
+
+
+def test_the_command_that_repeats_a_run_names_its_copy(capsys: Out) -> None:
+    assert train() == 0
+    _forget()
+    capsys.readouterr()
+    assert run("show", "run") == 0
+    assert "--with run/own/mine.py" in capsys.readouterr().out
+
+
+def test_a_preset_of_a_file_may_name_a_block_of_another(capsys: Out) -> None:
+    Path("mine.toml").write_text('[a]\nextends = "quick"\nmodel.attention.kind = "mean-context"\n')
+    given = ["--with", "mine.py", "--preset-file", "mine.toml"]
+    assert run("ablate", "quick", *given, "--dry-run") == 0, capsys.readouterr().err

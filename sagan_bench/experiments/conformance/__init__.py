@@ -8,7 +8,10 @@ breaks mathematics is an error, what is merely unusual a warning, unless the com
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
+from sagan_bench.config.schema import Section
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.extensions import KINDS, Extension
 from sagan_bench.data.store import cache_root
@@ -84,12 +87,32 @@ def check_component(registry: str, name: str) -> Iterator[Finding]:
         yield Finding(KINDS[registry].what, name, "none", Severity.SKIPPED, what)
         return
     subject = Subject(registry, name)
+    if wrong := _unlike_its_kind(registry, subject.component):
+        yield Finding(KINDS[registry].what, name, "kind", Severity.ERROR, *wrong)
+        return
     checks = CHECKS[registry]
     if registry == "ATTENTION" and not getattr(subject.component, "has_block", True):
         checks = (widths,)
     elif registry == "ATTENTION" and replaces(subject):
         checks = [check for check in checks if check not in MAPS]
     yield from examined(subject, checks)
+
+
+def _unlike_its_kind(registry: str, component: Any) -> tuple[str, str] | None:
+    """Return in what a class is none of its kind, and what to do; None if it is one."""
+    name = KINDS[registry].base or "Family"  # whose base needs torch
+    base = getattr(import_module(f"sagan_bench.{KINDS[registry].package}._base"), name)
+    if not (isinstance(component, type) and issubclass(component, base)):
+        own = getattr(component, "__name__", "it")
+        return f"{own} does not extend {name}", f"write class {own}({name})"
+    settings = getattr(component, "Settings", Section)
+    if not (isinstance(settings, type) and issubclass(settings, Section)):
+        return "its Settings do not extend Section", "write class Settings(Section)"
+    knows = getattr(component, "knows", ())
+    is_known = isinstance(knows, tuple) and not set(knows) - {"z", "labels", "step"}
+    if registry == "ATTENTION" and not is_known:
+        return f"knows = {knows!r}", 'give a tuple of "z", "labels", "step", as in ("z",)'
+    return None
 
 
 def costs(components: Iterable[tuple[str, str]]) -> dict[str, Costs]:

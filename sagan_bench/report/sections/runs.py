@@ -69,7 +69,7 @@ def _row(run: Run, collection: RunSet) -> RunRow:
         device=record.environment.device_name or record.environment.device,
         threads=record.attempts[-1].threads if record.attempts else None,
         digest=record.config_digest,
-        command=of_run(record),
+        command=of_run(record, run.path),
         **{key: getattr(record, key) for key in ("seed", "status", "reason", "step", "steps")},
         **{key: getattr(record.cost, key) for key in costs},
     )
