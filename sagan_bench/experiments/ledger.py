@@ -58,7 +58,7 @@ def _beside(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in _studies(root, LEVELS):
         if (real := os.path.realpath(path)) not in seen:
             seen.add(real)
-            yield path.relative_to(root).as_posix(), path
+            yield os.fsencode(path.relative_to(root)).decode(errors="replace"), path
 
 
 def _studies(root: Path, levels: int) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """Every study of one data set and metric is counted, and told before a verdict is believed."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
@@ -157,6 +158,13 @@ def test_the_page_has_them_and_is_made_again_and_verified(runs: Path, tmp_path: 
     data.write_text(json.dumps(stored))
     assert read(data).findings.ledger is None  # type: ignore[union-attr]
     assert verified(data) == (1, [])
+
+
+def test_a_folder_whose_name_is_no_text_is_named_nonetheless(runs: Path) -> None:
+    beside(runs, "other", -1).rename(os.fsdecode(bytes(runs / "odd-") + b"\xff"))
+    document, _ = collect.of_study(runs / "quick")
+    assert "before this one (odd-\ufffd)." in document.warnings[0]
+    document.to_json().encode()
 
 
 def test_compare_says_it_in_a_line_of_the_studys_own_question_alone(
