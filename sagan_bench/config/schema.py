@@ -7,7 +7,7 @@ does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic.fields import FieldInfo
@@ -53,9 +53,14 @@ class Section(BaseModel):
 class _WithOptions(Section):
     """A section that names a component, and carries its own settings where they are not neutral."""
 
+    young: ClassVar[tuple[str, ...]] = ("options",)
+    """Fields that are younger than records, and absent where they are empty."""
+
     @model_serializer(mode="wrap")
-    def _without_empty_options(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key != "options" or value}
+    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {
+            key: value for key, value in handler(self).items() if key not in self.young or value
+        }
 
 
 class DataConfig(Section):
@@ -139,6 +144,8 @@ class ModelConfig(_WithOptions):
 
 class TrainingConfig(_WithOptions):
     """The recipe.  Defaults are the SAGAN paper's (section 4)."""
+
+    young = ("options", "fixed")
 
     loss: Annotated[str, AfterValidator(LOSSES.check)] = Field(
         "hinge", description="adversarial loss"
