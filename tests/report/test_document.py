@@ -145,7 +145,7 @@ def test_curves_are_thinned_and_keep_their_ends(
 def test_the_command_of_a_run_asks_for_its_configuration(tmp_path: Path) -> None:
     config = settings("g-only", 3, ["training.batch_size=32", "data.flip=true"])
     path = leave_run(tmp_path / "run", config, 0.3, pictures=False)
-    command = repeating.of_run(read_record(path))
+    command = repeating.of_run(read_record(path), path)
     assert command is not None
     words_ = shlex.split(command)
     sets = [word for before, word in pairwise(words_) if before == "--set"]
@@ -160,7 +160,7 @@ def test_the_command_of_a_run_asks_for_its_configuration(tmp_path: Path) -> None
 def test_the_command_of_a_run_with_blocks_of_its_own_asks_for_them(tmp_path: Path) -> None:
     config = settings("sagan", 3, ["model.attention.generator=[8,16]"])
     path = leave_run(tmp_path / "run", config, 0.3, pictures=False)
-    command = repeating.of_run(read_record(path))
+    command = repeating.of_run(read_record(path), path)
     assert command is not None
     assert " --variant sagan+own --seed 3 " in command
     assert " --set 'model.attention.generator=[8, 16]'" in command
@@ -177,7 +177,7 @@ def test_the_command_of_a_run_that_is_not_its_variant_is_that_of_what_it_is(tmp_
         config = settings("sagan", 3, sets)
         path = leave_run(tmp_path / f"{variant}{sets}", config, 0.3, pictures=False,
                          variant=variant)  # fmt: skip
-        command = repeating.of_run(read_record(path))
+        command = repeating.of_run(read_record(path), path)
         assert command is not None
         assert says in command
         words = shlex.split(command)
@@ -190,7 +190,8 @@ def test_the_command_of_a_run_that_is_not_its_variant_is_that_of_what_it_is(tmp_
 
 def test_the_command_of_a_run_with_a_name_names_it(tmp_path: Path) -> None:
     config = settings("sagan", 3).model_copy(update={"name": "mine"})
-    command = repeating.of_run(read_record(leave_run(tmp_path / "run", config, 0.3)))
+    path = leave_run(tmp_path / "run", config, 0.3)
+    command = repeating.of_run(read_record(path), path)
     assert command is not None
     assert " --name mine " in command
 
