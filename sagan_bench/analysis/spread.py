@@ -148,14 +148,19 @@ def _cheapest(
 def standard_error(values: Sequence[float], share_of: int | None = None) -> float | None:
     """Return that of a run's score, for the images drawn; None where it cannot be known.
 
+    That of a single share is Agresti and Coull's (The American Statistician 1998, 52, 119): none of
+    n is not surely none.
+
     Args:
         values: by sampling seed.
         share_of: images of which a single value is a share.
     """
     if len(values) > 1:
         return math.sqrt(_variance(values) / len(values))
-    sampling = _sampling_variance([values], share_of)
-    return None if sampling is None else math.sqrt(sampling)
+    if not share_of:
+        return None
+    share = min(1.0, max(0.0, (values[0] * share_of + 2) / (share_of + 4)))
+    return math.sqrt(share * (1 - share) / (share_of + 4))
 
 
 def correlation(x: Mapping[int, float], y: Mapping[int, float]) -> tuple[float, Interval] | None:

@@ -1,7 +1,7 @@
 """A run's record, for the terminal."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from sagan_bench.cli.console import say
 from sagan_bench.cli.tables import duration, number, print_table
@@ -26,15 +26,30 @@ def print_record(record: Record) -> None:
     say(f"{record.run}: {state}; trained {duration(record.cost.train_sec or 0)}")
     scored = latest(record)
     for scores in by_protocol(scored):
-        columns = [f"{score.weights} z{score.sampling_seed}" for score in scores]
-        header = (f"step {scores[0].step}, n = {scores[0].n_fake}", *columns, "real v real")
-        rows = _score_rows(scores)
-        if scores[0].protocol.get("by") == PROGRAM:  # of how many images they are, it alone knows
-            at = f"step {scores[0].step}" if has_length(record) else "metric"
-            header, rows = (at, "value"), (row[:2] for row in rows)
-        print_table("", header, rows)
+        _print_scores(record, scores)
     for warning in dict.fromkeys(text for score in scored for text in score.warnings):
         say(f"note: {warning}")
+
+
+def _print_scores(record: Record, scores: Sequence[Score]) -> None:
+    """Print the scores of a protocol, and what drawing the images does to them, if that is known.
+
+    Of how many images those of another program are, it alone knows.
+    """
+    step, n_fake = scores[0].step, scores[0].n_fake
+    if scores[0].protocol.get("by") == PROGRAM:
+        at = f"step {step}" if has_length(record) else "metric"
+        print_table("", (at, "value"), (row[:2] for row in _score_rows(scores)))
+        return
+    columns = [f"{score.weights} z{score.sampling_seed}" for score in scores]
+    header, rows = [f"step {step}, n = {n_fake}", *columns, "real v real"], [*_score_rows(scores)]
+    errors = [_standard_error(scores, metric) for metric in scores[0].metrics]
+    if any(error is not None for error in errors):
+        header.append("±")
+        rows = [[*row, "" if e is None else number(e)] for row, e in zip(rows, errors, strict=True)]
+    print_table("", header, rows)
+    if header[-1] == "±":
+        say("±: standard error, of drawing the images alone; seeds of training differ by more")
 
 
 def print_run(run: Run) -> None:
@@ -96,9 +111,20 @@ def _curves(run: Run) -> Iterator[str]:
             yield f"{title}{of} {', '.join(texts)}"
 
 
-def _score_rows(scores: Sequence[Score]) -> Iterable[Sequence[str]]:
+def _score_rows(scores: Sequence[Score]) -> Iterator[Sequence[str]]:
     from sagan_bench.evaluation.protocol import label_in
 
     for metric in scores[0].metrics:
         values = [number(score.metrics.get(metric)) for score in scores]
         yield label_in(metric, scores[0].protocol), *values, number(scores[0].floor.get(metric))
+
+
+def _standard_error(scores: Sequence[Score], metric: str) -> float | None:
+    """Return what drawing the images does to a score of averaged weights; null if not known."""
+    from sagan_bench.analysis.spread import standard_error
+    from sagan_bench.core.registry import METRICS
+
+    drawn = [score.metrics.get(metric) for score in scores if score.weights == "ema"]
+    values = [value for value in drawn if value is not None]
+    is_share = metric in METRICS and METRICS[metric].is_share
+    return standard_error(values, scores[0].n_fake if is_share else None) if values else None

@@ -36,7 +36,8 @@ def test_of_a_share_the_images_drawn_say_what_drawing_them_does() -> None:
     of = spread("a", runs, share_of=1_024)
     assert of
     assert of.sampling_share == pytest.approx(1, abs=0.05)
-    assert standard_error([0.2], 1_024) == pytest.approx(0.0125)
+    assert standard_error([0.2], 1_024) == pytest.approx(0.0125, rel=0.01)
+    assert standard_error([0.0], 1_024) == pytest.approx(0.00137, rel=0.01)
     assert standard_error([0.2]) is None
     assert standard_error([1.0, 3.0]) == pytest.approx(1.0)
 

@@ -642,6 +642,18 @@ def test_a_narrow_list_breaks_no_word(
     assert "left out, because the terminal is narrow: IS[effnet-lite0];" in out
 
 
+def test_a_share_is_shown_with_its_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    records = Path(cli.__file__).parents[2] / "reports/example-quick/records"
+    path = next(records.glob("sagan-s0-*"))
+    assert run("show", str(path)) == 0
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if "twin_rate  " in line and "│" in line]
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    share = float(cells[1])
+    assert float(cells[-1]) == pytest.approx((share * (1 - share) / 1024) ** 0.5, rel=0.02)
+    assert "standard error, of drawing the images alone" in said
+
+
 def test_a_run_is_shown_with_what_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     leave_runs()
     assert run("show", "again") == 0
