@@ -101,7 +101,6 @@ def ablate(
 
     The same command again runs only what is missing.
     """
-    from sagan_bench.core import extensions
     from sagan_bench.experiments import ablation
     from sagan_bench.experiments.written import parse_seeds
 
@@ -120,12 +119,7 @@ def ablate(
     if dry_run:
         print_plan(planned, where, measure=measure, spread=spread, as_json=as_json)
     else:
-        if planned.missing:
-            study_own = planned.manifest.study.own
-            loaded = extensions.require(requested.own)
-            refuse_wrong([*loaded, *extensions.require(study_own, planned.folder)])
-            planned = _run(planned, where)
-        _conclude(planned, as_json)
+        _conclude(_run(planned, where) if planned.missing else planned, as_json)
 
 
 def _grows(until_conclusive: bool, max_seeds: int | None, no_futility: bool) -> dict[str, Any]:
@@ -170,7 +164,10 @@ def _requested(
 def _run(planned: "Plan", where: Where) -> "Plan":
     """Run what is missing, and return the plan as it then stands."""
     from sagan_bench.cli.grid import GridView
+    from sagan_bench.core import extensions
     from sagan_bench.experiments import ablation
+
+    refuse_wrong(extensions.require(planned.manifest.study.own, planned.folder))
 
     def run(ready: "Plan", engine: "AnyEngine", stop: "Stop", jobs: int) -> None:
         _announce(ready, jobs)

@@ -37,6 +37,7 @@ from sagan_bench.core.registry import SAMPLERS
 
 if TYPE_CHECKING:
     from sagan_bench.config.variants import Meant
+    from sagan_bench.core.extensions import Extension
     from sagan_bench.execution.engine import Engine as AnyEngine
     from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest
     from sagan_bench.session.events import Stop
@@ -102,20 +103,16 @@ def tune(
     """
     if context.invoked_subcommand:
         return
-    from sagan_bench.config.meanings import chosen_preset
-    from sagan_bench.config.used import used
     from sagan_bench.core import extensions
     from sagan_bench.experiments.tuning import definition, planning
 
     files = load_own(with_)
     names = (variants or variant).split(",")
-    own = {file.name: file.described for file in files}
-    settings = used(own) | _settings(data, sets or [])
-    presets = load_presets(preset_file)
-    chosen = chosen_preset(presets, preset)
+    settings = _settings(files, data, sets or [])
     tuning = _requested(
-        names, searches, chosen, presets, space, objective, sampler, pruner, steps, settings
-    )
+        names, searches, preset, load_presets(preset_file), space, objective, sampler, pruner,
+        steps, settings,
+    )  # fmt: skip
     tuning = tuning.with_own(tuning.requested(variant, 0).config for variant in names)
     refuse_wrong([*files, *extensions.require(tuning.own)])
     where = Where.of(jobs, device, engine, in_process)
@@ -127,16 +124,19 @@ def tune(
     _conclude(manifest, folder, storage, as_json)
 
 
-def _settings(data: str | None, sets: list[str]) -> dict[str, Any]:
+def _settings(files: "list[Extension]", data: str | None, sets: list[str]) -> dict[str, Any]:
+    """Return what files of components have, and over it what is typed."""
     from sagan_bench.config.layers import parse_set
+    from sagan_bench.config.used import used
 
-    return dict(map(parse_set, sets)) | ({"data.source": data} if data else {})
+    typed = dict(map(parse_set, sets)) | ({"data.source": data} if data else {})
+    return used({file.name: file.described for file in files}) | typed
 
 
 def _requested(
     variants: list[str],
     searches: int,
-    preset: str,
+    preset: str | None,
     names: "Meant",
     space: str | None,
     objective: str | None,
@@ -145,13 +145,14 @@ def _requested(
     steps: int | None,
     settings: dict[str, Any],
 ) -> "Tuning":
-    from sagan_bench.config.meanings import only_preset, source_of
+    from sagan_bench.config.meanings import chosen_preset, only_preset, source_of
     from sagan_bench.config.variants import pick as pick_preset
     from sagan_bench.config.variants import presets
     from sagan_bench.core.names import kind_of
     from sagan_bench.experiments.tuning import space as spaces
     from sagan_bench.experiments.tuning.definition import PRUNERS, Tuning
 
+    preset = chosen_preset(names, preset)
     pick_preset("preset", preset, presets(names))
     searched = spaces.load(space) if space else spaces.space_for(preset)
     if steps:
