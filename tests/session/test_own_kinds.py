@@ -127,7 +127,7 @@ def test_a_run_with_files_of_four_kinds_is_read_and_scored_without_them(capsys: 
         assert run(*verb) == 0
     shown = capsys.readouterr().out
     assert "my_metric[my-extractor] ↓" in shown
-    assert "--with my_loss.py --with" in shown
+    assert "--with run/own/my_loss.py --with" in shown
     assert not extensions._known
     assert METRICS["my_metric"].switch() == 'evaluation.metrics=["my_metric"]'
     with pytest.raises(UserError, match="code of the metric 'my_metric' is not loaded"):
