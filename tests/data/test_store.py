@@ -573,6 +573,8 @@ def die() -> Chunk:
 @pytest.mark.slow
 def test_killed_worker_is_explained(tmp_path: Path) -> None:
     class Dying(Source):
+        name = "dying"
+
         def listing(self) -> Listing:
             return Listing(("a",), Part(8, [die] * 8), None, "")
 
