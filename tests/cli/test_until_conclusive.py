@@ -69,17 +69,17 @@ def said(study: Path, capsys: Out) -> Any:
 def test_pairs_stop_where_they_have_their_answer_and_the_baseline_goes_on(
     study: Path, capsys: Out
 ) -> None:
-    assert ablate(study, "--until-conclusive", "--max-seeds", "12", "--no-futility") == 0
+    assert ablate(study, "--until-conclusive", "--max-seeds", "8", "--no-futility") == 0
     assert "6 cells to run" not in capsys.readouterr().err
     found = said(study, capsys)
     clear, same = found["courses"]
     assert (clear["why"], clear["stopped"]) == ("verdict", len(clear["looks"]) - 1)
     ended = clear["looks"][-1]["n"]
-    assert counts(study) == {"clear": ended, "plain": 12, "same": 12}
+    assert counts(study) == {"clear": ended, "plain": 8, "same": 8}
     assert same["why"] == "spent"
     assert found["primary"]["comparisons"][0]["verdict"].startswith("better")
-    assert ablate(study, "--until-conclusive", "--max-seeds", "12") == 0
-    assert counts(study) == {"clear": ended, "plain": 12, "same": 12}  # nothing is run again
+    assert ablate(study, "--until-conclusive", "--max-seeds", "8") == 0
+    assert counts(study) == {"clear": ended, "plain": 8, "same": 8}  # nothing is run again
 
 
 @pytest.mark.slow

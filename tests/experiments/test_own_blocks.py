@@ -103,6 +103,7 @@ def test_a_run_of_it_is_called_as_it_is(capsys: Out) -> None:
     assert "no variant is called 'mean-context'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_joins_a_study_that_then_needs_no_option(capsys: Out) -> None:
     command = ["ablate", "small.toml", *SETS, "--in-process", "--seeds", "0"]
     assert run(*command, "--with", "mine.py", "--json") == 0
