@@ -129,3 +129,26 @@ def test_a_later_interval_on_the_other_side_is_seen() -> None:
     assert there.contradiction
     assert there.contradiction.n > 5
     assert course(list(OTHER[:20] - 5), list(STEADY[:20])).contradiction is None
+
+
+def test_with_a_lost_run_ranks_must_agree_at_the_price_of_the_look() -> None:
+    baseline = [*STEADY[:4], Lost.DIVERGED]
+    there = course(list(OTHER[:5] - 50), baseline, design(pairs=8))
+    comparison = there.looks[0].comparison
+    assert comparison.interval is not None
+    assert comparison.interval[1] < -1
+    assert comparison.p_rank is not None
+    assert there.looks[0].price < comparison.p_rank < 0.05
+    assert there.why is None
+    assert course(list(OTHER[:5] - 50), baseline).why is Stop.VERDICT
+
+
+def test_pairs_of_seeds_have_ranks_of_their_own_differences() -> None:
+    baseline = [*STEADY[:7], Lost.DIVERGED]
+    there = course(list(OTHER[:8] - 50), baseline, design(paired=True))
+    assert [look.comparison.p_rank for look in there.looks] == [None, 2 / 2**8]
+    assert there.stopped == 0
+    early = [Lost.DIVERGED, *STEADY[1:8]]
+    waits = course(list(OTHER[:8] - 50), early, design(paired=True))
+    assert waits.looks[0].comparison.p_rank == 2 / 2**5
+    assert waits.stopped == 1
