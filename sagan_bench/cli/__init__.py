@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if cause := machine_cause(error):
             _say_error(f"error: {machine_error(cause)}")
             sys.exit(USAGE)
-        if extensions.is_users(error):
+        if extensions.file_of(error):
             _say_error(f"error: {extensions.told(error)}")
             sys.exit(USAGE)
         _say_error(f"internal error: {type(error).__name__}: {error}")

@@ -320,17 +320,15 @@ def where(error: BaseException, file: Path) -> str:
 
 def told(error: BaseException) -> str:
     """Return an error in words, with the line of a user's file that it went through, if any."""
-    words = f"{type(error).__name__}: {error}"
-    known = (str(extension.file) for extension in _known.values())
-    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
-    theirs = next((file for file in known if file in files), None)
-    return f"{where(error, Path(theirs))}: {words}" if theirs else words
+    words, file = f"{type(error).__name__}: {error}", file_of(error)
+    return f"{where(error, file)}: {words}" if file else words
 
 
-def is_users(error: BaseException) -> bool:
-    """Return whether an error went through a file of a user."""
-    known = {str(extension.file) for extension in _known.values()}
-    return any(frame.filename in known for frame in traceback.extract_tb(error.__traceback__))
+def file_of(error: BaseException) -> Path | None:
+    """Return the user's file that an error went through; None if it went through none."""
+    passed = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    known = (extension.file for extension in _known.values())
+    return next((file for file in known if str(file) in passed), None)
 
 
 def _words(error: BaseException) -> str:
