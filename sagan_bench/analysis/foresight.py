@@ -6,7 +6,6 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
-from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.power import POWER
 from sagan_bench.analysis.verdicts import Floats
 
@@ -31,21 +30,16 @@ class Sight:
     same: float
 
 
-def foreseen(spread: float, least: float, design: Design) -> list[Sight]:
-    """Return what each look sees alone, of normal runs that spread alike on both sides.
+def foreseen_at(n: int, level: float, spread: float, least: float, *, paired: bool) -> Sight:
+    """Return what a look sees alone, of normal runs that spread alike on both sides.
 
     Args:
+        n: seeds a group.
+        level: of the interval.
         spread: standard deviation of a variant's runs.
         least: smallest difference that matters.
-        design: of the study; pairs of seeds are taken as independent, as correlations are unknown.
+        paired: runs of a seed are compared; they are taken as independent, as that is unknown.
     """
-    return [
-        foreseen_at(n, design.price(n), spread, least, paired=design.paired) for n in design.looks
-    ]
-
-
-def foreseen_at(n: int, level: float, spread: float, least: float, *, paired: bool) -> Sight:
-    """Return what n seeds a group see at a level.  Arguments as of `foreseen`."""
     error, margin = float(np.sqrt(2 / n)), least / spread
     half = _half_widths(n, level, paired)
 

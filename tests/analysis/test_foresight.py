@@ -3,9 +3,14 @@ import pytest
 from test_false_claims import normal
 from test_sequential_errors import at, design
 
-from sagan_bench.analysis.foresight import foreseen
+from sagan_bench.analysis.design import Design
+from sagan_bench.analysis.foresight import Sight, foreseen_at
 from sagan_bench.analysis.intervals import verdicts
 from sagan_bench.analysis.verdicts import Metric
+
+
+def foreseen(spread: float, least: float, of: Design) -> list[Sight]:
+    return [foreseen_at(n, of.price(n), spread, least, paired=of.paired) for n in of.looks]
 
 
 def test_what_is_foreseen_scales_with_the_spread() -> None:
