@@ -66,7 +66,7 @@ def find_tuning(name: str, runs: Path) -> Path:
 def best_file(name: str, variant: str | None, runs: Path) -> Path:
     """Return the file of a tuning's winner, for ``train``.  Raises `UserError` if there is none."""
     from sagan_bench.experiments.tuning.definition import TuningManifest
-    from sagan_bench.experiments.tuning.planning import best_name
+    from sagan_bench.experiments.tuning.winners import best_name
 
     folder = find_tuning(name, runs)
     manifest = TuningManifest.of(folder)

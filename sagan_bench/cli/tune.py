@@ -53,7 +53,13 @@ Variants = Annotated[
 ]
 Trials = Annotated[int, typer.Option(min=1, max=1_000_000, help="Of each search, in all")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds after which no trial begins")]
-Searches = Annotated[int, typer.Option(min=1, max=1_000, help="Independent searches a variant")]
+Searches = Annotated[
+    int,
+    typer.Option(min=1, max=1_000, help="Independent ones a variant at most; from 5 with verdicts"),
+]
+NoFutility = Annotated[
+    bool, typer.Option("--no-futility", help="Search on where there is little hope of a verdict")
+]
 Space = Annotated[
     str | None, typer.Option(help="A space's name or TOML file [default: the preset's]")
 ]
@@ -74,6 +80,7 @@ def tune(
     trials: Trials = 30,
     timeout: Timeout = None,
     searches: Searches = 1,
+    no_futility: NoFutility = False,
     preset: Annotated[
         str | None, typer.Option(help="What every trial begins with [default: quick]")
     ] = None,
@@ -110,8 +117,8 @@ def tune(
     names = (variants or variant).split(",")
     settings = _settings(files, data, sets or [])
     tuning = _requested(
-        names, searches, preset, load_presets(preset_file), space, objective, sampler, pruner,
-        steps, settings,
+        names, searches, no_futility, preset, load_presets(preset_file), space, objective, sampler,
+        pruner, steps, settings,
     )  # fmt: skip
     tuning = tuning.with_own(tuning.requested(variant, 0).config for variant in names)
     refuse_wrong([*files, *extensions.require(tuning.own)])
@@ -136,6 +143,7 @@ def _settings(files: "list[Extension]", data: str | None, sets: list[str]) -> di
 def _requested(
     variants: list[str],
     searches: int,
+    no_futility: bool,
     preset: str | None,
     names: "Meant",
     space: str | None,
@@ -167,6 +175,7 @@ def _requested(
         presets=only_preset(names, preset),
         variants=tuple(variants),
         searches=searches,
+        to_the_end=no_futility,
         space=searched,
         objectives=objectives,
         sampler=pick("--sampler", sampler, list(SAMPLERS)),
@@ -194,9 +203,11 @@ def _run(
     planning.refuse_impossible(manifest, folder)
     tuning = manifest.tuning
     total = manifest.trials * tuning.searches * len(tuning.variants)
+    at_most = "up to " if tuning.design.looks[:-1] else ""
 
     def run(ready: "TuningManifest", engine: "AnyEngine", stop: "Stop", jobs: int) -> None:
-        text = f"{folder}: {total} trials of {tuning.steps} steps in all, {jobs} at a time"
+        trials = f"{at_most}{total} trials of {tuning.steps} steps in all"
+        text = f"{folder}: {trials}, {jobs} at a time"
         print(text, file=sys.stderr)
         config = tuning.config(tuning.variants[0], 0, ready.auto)
         view = TrialsView(tuning.objectives[0], config.evaluation.extractor, manifest.trials)
@@ -215,13 +226,13 @@ def _run(
 
 
 def _conclude(manifest: "TuningManifest", folder: Path, storage: str | None, as_json: bool) -> None:
-    from sagan_bench.experiments.tuning import planning
+    from sagan_bench.experiments.tuning import planning, winners
     from sagan_bench.experiments.tuning.findings import of_tuning
     from sagan_bench.runs.run_directory import tidy
 
     findings = of_tuning(folder, storage)
     if planning.is_over(manifest, findings):
-        planning.write_best(manifest, folder, findings)
+        winners.write_best(manifest, folder, findings)
     tidy(folder)
     print_tuning(findings, folder, as_json)
     exit_if_failed(findings, manifest.confirm)
@@ -258,7 +269,7 @@ def best(
     """Print the winner: what it is worth on fresh seeds, and its values."""
     from sagan_bench.experiments.tuning.definition import TuningManifest
     from sagan_bench.experiments.tuning.findings import of_tuning
-    from sagan_bench.experiments.tuning.planning import best as best_of
+    from sagan_bench.experiments.tuning.winners import best as best_of
 
     folder = find_tuning(name, runs)
     manifest, findings = TuningManifest.of(folder), of_tuning(folder, storage)

@@ -16,6 +16,7 @@ from sagan_bench.cli.tables import fits, number, print_table
 if TYPE_CHECKING:
     from sagan_bench.experiments.tuning.findings import Findings, FindingsOf
     from sagan_bench.experiments.tuning.searched import SearchFindings
+    from sagan_bench.report.document import TuningFindings
 
 SHOWN = 10
 """Trials of a search that are printed, the best first."""
@@ -40,8 +41,9 @@ def print_tuning(numbers: "Findings", folder: Path, as_json: bool) -> None:
     for search in findings.searches:
         _print_search(findings, search)
     if findings.standing:
-        say(f"Equal tuning; the unit is a search; {findings.standing}:")
-    for sentence in findings.sentences:
+        what = "Equal tuning" if len(findings.variants) > 1 else "Against the preset's own values"
+        say(f"{what}; the unit is a search; {findings.standing}:")
+    for sentence in (*findings.sentences, *(course.sentence for course in findings.courses)):
         say(f"  {sentence}")
     if findings.looks:
         say(looked(findings.looks))
@@ -87,9 +89,9 @@ def exit_if_failed(findings: "Findings", confirm: bool) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def verdict(findings: "FindingsOf[Any]", search: "SearchFindings") -> str:
+def verdict(findings: "FindingsOf[Any, Any]", search: "SearchFindings") -> str:
     """Return in a sentence what a search's winner is worth."""
-    from sagan_bench.report.answers import optimism
+    from sagan_bench.report.answers import beside_the_preset, optimism
 
     label, winner = findings.labels[0], search.winner
     if not search.best_so_far and search.is_over:
@@ -105,13 +107,16 @@ def verdict(findings: "FindingsOf[Any]", search: "SearchFindings") -> str:
         )
         return f"{search.id}: trial {winner.number}; on set B {why}"
     seeds = ", ".join(map(str, winner.on_b))
-    return (
-        f"{search.id}: trial {winner.number}: {label} {number(search.reported)} on fresh seeds "
-        f"{seeds}; its search said {number(search.searched)}, {optimism(search.optimism)}"
-    )
+    reached = f"{label} {number(search.reported)} on fresh seeds {seeds}"
+    if winner.is_presets:
+        return f"{search.id}: nothing better than the preset's own values: {reached}"
+    says = f"{search.id}: trial {winner.number}: {reached}"
+    if search.searched is not None:
+        says += f"; its search said {number(search.searched)}, {optimism(search.optimism)}"
+    return "; ".join([says, *beside_the_preset(findings, search)])
 
 
-def _print_search(findings: "FindingsOf[Any]", search: "SearchFindings") -> None:
+def _print_search(findings: "TuningFindings", search: "SearchFindings") -> None:
     budget = search.budget
     counts = ", ".join(f"{count} {outcome}" for outcome, count in budget.trials.items() if count)
     say(verdict(findings, search))
@@ -131,7 +136,7 @@ def _print_search(findings: "FindingsOf[Any]", search: "SearchFindings") -> None
     print_table("", (f"importance ({weighed.evaluator})", "share"), rows)
 
 
-def _print_trials(findings: "FindingsOf[Any]", search: "SearchFindings") -> None:
+def _print_trials(findings: "TuningFindings", search: "SearchFindings") -> None:
     best_then = dict(search.best_so_far)
     sign = -1 if findings.better[0] == "higher" else 1
     order = sorted(
@@ -161,10 +166,12 @@ def _print_trials(findings: "FindingsOf[Any]", search: "SearchFindings") -> None
         say(f"{len(order) - SHOWN} more trials: --json has them all")
 
 
-def _print_candidates(findings: "FindingsOf[Any]", search: "SearchFindings") -> None:
+def _print_candidates(findings: "TuningFindings", search: "SearchFindings") -> None:
+    from sagan_bench.report.answers import role
+
     rows = [
         [
-            f"{candidate.number}{' (chosen)' if candidate.number == search.chosen else ''}",
+            f"{candidate.number}{role(candidate, search)}",
             number(candidate.searched),
             ", ".join(map(number, candidate.on_a.values())),
             ", ".join(map(number, candidate.on_b.values())),

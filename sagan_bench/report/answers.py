@@ -1,13 +1,17 @@
 """What a whole page says in a sentence, and what a tuning's searches say, in words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 from sagan_bench.analysis.verdicts import Metric
 from sagan_bench.experiments.tuning import findings as tuning
+from sagan_bench.experiments.tuning.confirmation import Candidate
+from sagan_bench.experiments.tuning.definition import untuned
 from sagan_bench.experiments.tuning.searched import IMPORTANCE_TRIALS, SearchFindings, Unweighed
 from sagan_bench.experiments.tuning.trials import Outcome
+from sagan_bench.report import courses
 from sagan_bench.report.claims import several, with_size
 from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 from sagan_bench.report.document import TuningFindings as Worded
@@ -62,10 +66,18 @@ def sentences(document: AnyDocument) -> tuple[str, ...]:
 def findings(numbers: tuning.Findings) -> Worded:
     """Return what can be said of a tuning, in words beside the figures."""
     metric = Metric(numbers.labels[0], numbers.better[0], numbers.min_effect)
-    comparisons = tuple(map(in_words, numbers.comparisons))
+    comparisons = tuple(in_words(c, "search") for c in numbers.comparisons)
+    margins = {(c.variant, c.baseline): c.min_effect for c in comparisons}
     words = {
+        "courses": tuple(
+            courses.in_words(
+                course, numbers.design, margins.get(course.pair, 0.0), courses.OF_SEARCHES
+            )
+            for course in numbers.courses
+            if numbers.design
+        ),
         "searches": tuple(map(_with_importance, numbers.searches)),
-        "standing": standing(numbers.standing) if numbers.standing else "",
+        "standing": standing(numbers.standing, "search") if numbers.standing else "",
         "comparisons": comparisons,
         "sentences": tuple(sentence(c, metric, "search") for c in comparisons),
     }
@@ -84,16 +96,22 @@ def _with_importance(search: SearchFindings) -> SearchFindings:
     return replace(search, importance=weighed)
 
 
-def reading(numbers: Worded) -> Reading:
-    """Return the comparison of variants that were tuned equally; its unit is a search."""
+def foremost(numbers: Worded) -> Reading:
+    """Return the comparisons that answer a tuning's question; their unit is a search.
+
+    Of several variants these are with each other, of a single one with its preset's own values.
+    """
+    said = list(zip(numbers.comparisons, numbers.sentences, strict=True))
+    if len(numbers.variants) > 1:
+        said = [(c, text) for c, text in said if c.baseline != untuned(c.variant)]
     return Reading(
         title="tuned equally",
         metric=numbers.objectives[0],
         label=numbers.labels[0],
         better=numbers.better[0],
         min_effect=numbers.min_effect,
-        comparisons=numbers.comparisons,
-        sentences=numbers.sentences,
+        comparisons=tuple(c for c, _ in said),
+        sentences=tuple(text for _, text in said),
     )
 
 
@@ -103,20 +121,18 @@ def _of_tuning(document: TuningDocument) -> tuple[Tone, str]:
         return "open", f"Nothing can be claimed yet: {progress(searches)}."
     if len(searches) == 1:
         return "told", winner(numbers, searches[0])
+    compared = foremost(numbers).comparisons
+    if any(comparison.verdict for comparison in compared):
+        if len(compared) > 1:
+            return several(compared)
+        return tone(compared[0]), with_size(compared[0], foremost(numbers))
     if len(numbers.variants) == 1:
         return "told", _reported(numbers)
-    compared = numbers.comparisons
     if not compared:
         return "open", "Nothing is compared here: no search has a figure on fresh seeds."
-    if len(compared) > 1:
-        return several(compared)
-    (comparison,) = compared
-    if comparison.verdict is None:
-        means = " and ".join(f"{number(mean)} ({name})" for name, mean in _means(numbers))
-        label = numbers.labels[0]
-        says = f"No verdict: on fresh seeds {label} is {means}; {comparison.standing}."
-        return "open", says
-    return tone(comparison), with_size(comparison, reading(numbers))
+    means, label = " and ".join(_means(numbers)), numbers.labels[0]
+    says = f"No verdict: on fresh seeds {label} is {means}; {compared[0].standing}."
+    return "open", says
 
 
 def progress(searches: Sequence[SearchFindings]) -> str:
@@ -131,20 +147,32 @@ def progress(searches: Sequence[SearchFindings]) -> str:
 def _reported(numbers: Worded) -> str:
     """Return what several searches of one variant reached, in a sentence."""
     known = [search.reported for search in numbers.searches if search.reported is not None]
+    before = [search.untuned for search in numbers.searches if search.untuned is not None]
     count = plural(len(numbers.searches), "search")
     if not known:
         return f"None of {count} of {numbers.variants[0]} has a figure on fresh seeds."
-    places = decimals(known)
-    ends = f"{number(min(known), places)} to {number(max(known), places)}"
-    return f"On fresh seeds the winners of {count} reach {numbers.labels[0]} {ends}."
+    says = f"On fresh seeds the winners of {count} reach {numbers.labels[0]} {_ends(known)}"
+    return says + (f"; the preset's own values {_ends(before)}." if before else ".")
 
 
-def _means(numbers: Worded) -> Iterator[tuple[str, float]]:
+def _ends(values: Sequence[float]) -> str:
+    places = decimals(values)
+    return f"{number(min(values), places)} to {number(max(values), places)}"
+
+
+def _means(numbers: Worded) -> Iterator[str]:
     """Yield the mean of each variant's searches on set B, as compared."""
     for variant in numbers.variants:
-        known = [search.reported for search in numbers.searches if search.variant == variant]
-        if values := [value for value in known if value is not None]:
-            yield variant, fmean(values)
+        of = [search for search in numbers.searches if search.variant == variant]
+        tuned, before = _mean(s.reported for s in of), _mean(s.untuned for s in of)
+        if tuned is not None:
+            untuned = "" if before is None else f", untuned {number(before)}"
+            yield f"{number(tuned)} ({variant}{untuned})"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def winner(numbers: Worded, search: SearchFindings) -> str:
@@ -157,10 +185,46 @@ def winner(numbers: Worded, search: SearchFindings) -> str:
     if search.reported is None:
         return f"Trial {best.number} was the best, but runs of it on fresh seeds were lost."
     places = decimals([search.reported, search.searched])
-    reported, searched = number(search.reported, places), number(search.searched, places)
-    return (
-        f"On fresh seeds trial {best.number}'s values reach {numbers.labels[0]} {reported}; the "
-        f"search said {searched}, {optimism(search.optimism, places)}."
+    reported = f"{numbers.labels[0]} {number(search.reported, places)}"
+    if best.is_presets:
+        return (
+            f"The search chose nothing better than what it began from: on fresh seeds the preset's "
+            f"own values reach {reported}."
+        )
+    says = f"On fresh seeds trial {best.number}'s values reach {reported}"
+    if search.searched is not None:
+        said = number(search.searched, places)
+        says += f"; the search said {said}, {optimism(search.optimism, places)}"
+    return f"{says}. {' '.join(beside_the_preset(numbers, search))}".strip()
+
+
+def role(candidate: Candidate, search: SearchFindings) -> str:
+    """Return what values are that were trained again, in brackets: the chosen, the preset's."""
+    roles = ["chosen"] * (candidate.number == search.chosen)
+    roles += ["the preset's own"] * candidate.is_presets
+    return f" ({', '.join(roles)})" if roles else ""
+
+
+def beside_the_preset(
+    numbers: tuning.FindingsOf[Any, Any], search: SearchFindings
+) -> Iterator[str]:
+    """Yield what the preset's own values reach on the seeds of a winner, if they are another's."""
+    own, best = search.presets, search.winner
+    if own is None or best is None or best.is_presets or not own.on_b:
+        return
+    if search.untuned is None or search.reported is None:
+        if search.untuned is None:
+            yield "Runs of the preset's own values were lost there."
+        return
+    lower = search.reported < search.untuned
+    way = "better" if lower == (numbers.better[0] == "lower") else "worse"
+    places = decimals([search.reported, search.untuned])
+    apart = number(abs(search.reported - search.untuned), places)
+    same = search.reported == search.untuned
+    yield (
+        f"The preset's own values reach {number(search.untuned, places)} there: the winner is "
+        f"{'as good' if same else f'{way} by {apart}'}, of {plural(len(own.on_b), 'run')} each "
+        "and one search."
     )
 
 

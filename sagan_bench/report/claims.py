@@ -171,21 +171,26 @@ def _beside(interval: tuple[float, float], least: float) -> str:
 
 def several(comparisons: Sequence[Words]) -> tuple[Tone, str]:
     """Return how many comparisons ended how; the colour is that of more than half of them."""
+    variants = [comparison.variant for comparison in comparisons]
+
+    def name(c: Words) -> str:
+        return c.variant if variants.count(c.variant) == 1 else f"{c.variant} v {c.baseline}"
+
     by_tone: dict[Tone, list[str]] = {}
     for comparison in comparisons:
         by_divergence = comparison.verdict and comparison.verdict.is_by_divergence
-        name = comparison.variant + (" by divergence" if by_divergence else "")
-        by_tone.setdefault(tone(comparison), []).append(name)
-    differ = [c.variant for c in comparisons if c.verdict is Verdict.DIFFERS]
+        ending = " by divergence" if by_divergence else ""
+        by_tone.setdefault(tone(comparison), []).append(name(comparison) + ending)
+    differ = [name(c) for c in comparisons if c.verdict is Verdict.DIFFERS]
     if by_tone.keys() == {"open"} and not differ:
         return "open", f"Nothing can be claimed of any of the {len(comparisons)} comparisons."
-    undecided = [name for name in by_tone.get("open", []) if name not in differ]
+    undecided = [each for each in by_tone.get("open", []) if each not in differ]
     endings = [(by_tone.get(colour, []), ending) for colour, ending in COUNTED.items()]
     endings[-1:] = [(differ, "different, not shown by as much as matters"), (undecided, "open")]
     counts = [f"{len(names)} {ending}{_named(names)}" for names, ending in endings if names]
     baselines = {comparison.baseline for comparison in comparisons}
     baseline = baselines.pop() if len(baselines) == 1 else "their baselines"
-    per_step = [c.variant for c in comparisons if c.shown_per_flop is False]
+    per_step = [name(c) for c in comparisons if c.shown_per_flop is False]
     if per_step:
         counts.append(f"per step, not per FLOP shown: {len(per_step)}{_named(per_step)}")
     most = max(by_tone, key=lambda colour: len(by_tone[colour]))

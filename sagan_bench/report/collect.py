@@ -13,9 +13,10 @@ from sagan_bench.experiments import findings as studies
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import findings as tunings
 from sagan_bench.experiments.tuning.definition import TuningManifest
-from sagan_bench.experiments.tuning.planning import best, is_over
+from sagan_bench.experiments.tuning.planning import is_over
 from sagan_bench.experiments.tuning.storage import JOURNAL
 from sagan_bench.experiments.tuning.trials import TrialRun
+from sagan_bench.experiments.tuning.winners import best
 from sagan_bench.report import answers, caveats, repeating
 from sagan_bench.report import findings as words
 from sagan_bench.report.document import Document, TuningDocument, TuningFindings

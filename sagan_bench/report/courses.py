@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from sagan_bench.analysis import sequential
-from sagan_bench.analysis.design import Design
+from sagan_bench.analysis.design import MOST_LOOKED, Design
+from sagan_bench.analysis.design import looks as looks_of
 from sagan_bench.analysis.sequential import Stop
 from sagan_bench.analysis.verdicts import Interval, Verdict
-from sagan_bench.report.formats import by_variant, plural
+from sagan_bench.report.formats import by_variant, many, plural
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,21 @@ class Course:
     sentence: str
 
 
-def in_words(course: sequential.Course, design: Design, margin: float) -> Course:
+@dataclass(frozen=True)
+class Words:
+    """What a side is made of, and the options by which there are more, and by which it goes on."""
+
+    unit: str = "seed"
+    more: str = "--max-seeds"
+    runs: str = "run"
+
+
+OF_SEARCHES = Words("search", "--searches", "search")
+
+
+def in_words(
+    course: sequential.Course, design: Design, margin: float, words: Words = Words()
+) -> Course:
     """Return a course with its sentence; ``margin`` is the smallest difference that matters."""
     looks = tuple(
         Look(
@@ -61,36 +76,43 @@ def in_words(course: sequential.Course, design: Design, margin: float) -> Course
         for look in course.looks
     )
     why = course.why and course.why.value
-    said = f"{' against '.join(course.pair)}: {_how(course, design)}"
+    said = f"{' against '.join(course.pair)}: {_how(course, design, words)}"
     return Course(*course.pair, looks, course.stopped, why, margin, said)
 
 
-def _how(course: sequential.Course, design: Design) -> str:
-    look = course.decisive
+def _how(course: sequential.Course, design: Design, words: Words) -> str:
+    look, units = course.decisive, many(words.unit)
     match course.why:
         case Stop.VERDICT if look:
-            text = f"decided after {look.n} seeds a side, at {100 * look.price:.2g} % for this look"
+            level = f"at {100 * look.price:.2g} % for this look"
+            text = f"decided after {look.n} {units} a side, {level}"
             verdict = look.comparison.verdict
             if verdict and verdict.is_claim and look.n < design.horizon and look.comparison.effect:
                 text += "; it stopped early: the difference is likely a little smaller"
         case Stop.FUTILE if look:
-            text = (
-                f"given up after {look.n} seeds a side: going on to {design.horizon} would decide "
-                f"with chance {look.chance:.2g} (--no-futility goes on)"
-            )
+            further = f"going on to {design.horizon} would decide with chance {look.chance:.2g}"
+            text = f"given up after {look.n} {units} a side: {further} (--no-futility goes on)"
         case Stop.SPENT if look:
-            text = f"not decided after {look.n} seeds a side, the last look; more: --max-seeds"
+            last = f"not decided after {look.n} {units} a side, the last look"
+            text = f"{last}; the next would be {words.more} {following(design)}"
         case _:
-            text = _open(course, design)
+            text = _open(course, design, words)
     if later := course.contradiction:
-        text += f"; the look after {later.n} seeds lies on the other side of 0"
+        text += f"; the look after {later.n} {units} lies on the other side of 0"
     return text
 
 
-def _open(course: sequential.Course, design: Design) -> str:
-    following = design.looks[len(course.looks)]
-    seen = f"open after {course.looks[-1].n} seeds a side" if course.looks else "not yet looked at"
-    waits = f"the look after {following} waits for {plural(len(course.missing), 'run')}"
+def following(design: Design) -> int:
+    """Return after how many the look beyond the last would be."""
+    return next(n for n in looks_of(design.horizon, 2 * MOST_LOOKED) if n > design.most)
+
+
+def _open(course: sequential.Course, design: Design, words: Words) -> str:
+    units, following = many(words.unit), design.looks[len(course.looks)]
+    seen = "not yet looked at"
+    if course.looks:
+        seen = f"open after {course.looks[-1].n} {units} a side"
+    waits = f"the look after {following} waits for {plural(len(course.missing), words.runs)}"
     if course.waiting:
         count: dict[str, int] = {}
         for variant, _ in course.waiting:

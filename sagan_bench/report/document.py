@@ -15,6 +15,7 @@ from sagan_bench.analysis.verdicts import Basis
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
 from sagan_bench.experiments.tuning import findings as tuning
+from sagan_bench.report.courses import Course
 from sagan_bench.report.readings import YOUNG, Findings
 from sagan_bench.runs.records import Status
 
@@ -34,8 +35,8 @@ VariantName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
 """From which names of files are made."""
 
 
-@dataclass(frozen=True)
-class TuningFindings(tuning.FindingsOf[str]):
+@dataclass(frozen=True, kw_only=True)
+class TuningFindings(tuning.FindingsOf[str, Course]):
     """Everything that can be said of a tuning; figures raw, words beside them."""
 
     sentences: tuple[str, ...]
@@ -171,6 +172,7 @@ class TuningDocument(Report):
     )
     protocol: dict[str, Any] = Field(description="of the final scores; empty before any")
     runs_over: int = Field(description="of trials and on fresh seeds")
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def question(self) -> str:

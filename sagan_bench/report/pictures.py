@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, first_trouble
-from sagan_bench.report.document import Document, Picture
+from sagan_bench.report.document import AnyDocument, Picture
 from sagan_bench.report.readings import Findings
 from sagan_bench.runs.rows import read_sealed
 from sagan_bench.runs.run import Run
@@ -68,13 +68,13 @@ def chosen(findings: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...]
     for number, variant in enumerate(findings.variants):
         seed, why = _seed_of(variant.values, shared)
         run = by_key.get((variant.name, seed))
-        if run is None or not (grid := _content(run, _last(run, "samples/step-*.png"))):
+        if run is None or not (grid := grid_of(run)):
             continue
         own: dict[str, Any] = {"variant": variant.name, "seed": seed}
         value = variant.values.get(seed)
         figure = "no figure" if value is None else f"{findings.primary.label} {value:.3g}"
-        stem = f"{number:02d}-{_slug(variant.name)}-s{seed}"
-        if not pictures and (real := _content(run, "samples/real.png")):
+        stem = f"{number:02d}-{slug(variant.name)}-s{seed}"
+        if not pictures and (real := grid_of(run, "samples/real.png")):
             add("real.png", real, **REAL)
         alt = f"Samples of {variant.name}, seed {seed}, {figure}"
         caption = f"seed {seed}, {figure}; {why}"
@@ -83,7 +83,7 @@ def chosen(findings: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...]
             whose = "its own samples" if block.startswith("generator.") else "real images"
             looks = f"Where {block} of {variant.name} looks, from five query points, over {whose}"
             about = {"alt": looks, "caption": f"{block}, seed {seed}, over {whose}", **own}
-            file = f"attention-{stem}-{_slug(block)}.png"
+            file = f"attention-{stem}-{slug(block)}.png"
             add(file, _png(picture), kind="attention", block=block, **about)
     return tuple(pictures), files
 
@@ -116,8 +116,9 @@ def _last(run: Run, pattern: str) -> str:
     return str(max((p.relative_to(run.path) for p in run.path.glob(pattern)), default=""))
 
 
-def _content(run: Run, name: str) -> bytes:
-    """Return a picture of a run; nothing if there is none, or, which is logged, a damaged one."""
+def grid_of(run: Run, pattern: str = "samples/step-*.png") -> bytes:
+    """Return the last of a run's pictures; nothing if there is none, or, logged, a damaged one."""
+    name = _last(run, pattern)
     content = _sealed(run, name)
     if content and (why := unshowable(content)):
         _log.warning("%s: left out of the report: %s", run.path / name, why)
@@ -231,7 +232,7 @@ class Shown:
     height: int
 
 
-def shown(document: Document, content: Callable[[str], bytes], *, maps: bool) -> list[Shown]:
+def shown(document: AnyDocument, content: Callable[[str], bytes], *, maps: bool) -> list[Shown]:
     """Return the pictures of a page that are maps of attention, or all others."""
     many = len(document.findings.variants) > MANY
     return [
@@ -268,5 +269,6 @@ def _png(image: Image.Image) -> bytes:
     return written.getvalue()
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """Return a text as part of a file's name."""
     return re.sub(r"[^A-Za-z0-9.+-]+", "-", text)[:40].strip("-.") or "x"

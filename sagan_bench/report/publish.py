@@ -8,7 +8,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sweep_dead
 from sagan_bench.core.stored import UNFIT, refuse_special
 from sagan_bench.report import answers, page
-from sagan_bench.report.document import AnyDocument, Document, not_a_report, read
+from sagan_bench.report.document import AnyDocument, not_a_report, read
 from sagan_bench.report.pictures import Files, unshowable
 from sagan_bench.report.sections._base import blocks, theme_of
 from sagan_bench.runs.run_directory import readable
@@ -66,8 +66,8 @@ def again(file: Path, folder: Path | None = None) -> tuple[AnyDocument, Path]:
 def _whole(file: Path) -> tuple[AnyDocument, Files]:
     """Return a report and its pictures.  Raises `UserError` unless they go together."""
     document = read(file)
-    shown = document.pictures if isinstance(document, Document) else ()
-    pictures = {picture.file: _content(file.parent / picture.file) for picture in shown}
+    names = [picture.file for picture in document.pictures]
+    pictures = {name: _content(file.parent / name) for name in names}
     for name, digest in _digests(pictures).items():
         if document.pictured.get(name, digest) != digest:
             where = file.parent / name

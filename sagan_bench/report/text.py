@@ -14,13 +14,13 @@ MARKS: dict[Tone, str] = {"better": "▲", "worse": "▼", "same": "≈", "open"
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 
-def standing(of: Standing) -> str:
-    """Return how much a comparison may say."""
+def standing(of: Standing, unit: str = "run") -> str:
+    """Return how much a comparison may say; ``unit`` is what is counted."""
     match of.basis:
         case Basis.POINTS:
             return "points only"
         case Basis.PROVISIONAL:
-            return f"provisional: {plural(of.missing, 'run')} still to come"
+            return f"provisional: {plural(of.missing, unit)} still to come"
         case Basis.EXPLORATORY if of.looks:
             return f"exploratory after {plural(of.looks, 'look')}"
         case Basis.POST_HOC:
@@ -40,9 +40,9 @@ def standing(of: Standing) -> str:
     return of.basis
 
 
-def in_words(comparison: Comparison[Standing]) -> Words:
+def in_words(comparison: Comparison[Standing], unit: str = "run") -> Words:
     """Return a comparison with its standing in words."""
-    return Comparison(**{**vars(comparison), "standing": standing(comparison.standing)})
+    return Comparison(**{**vars(comparison), "standing": standing(comparison.standing, unit)})
 
 
 def label(c: Words) -> str:

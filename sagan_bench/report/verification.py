@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from sagan_bench.analysis import sequential, statistics
+from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.question import Measure
 from sagan_bench.analysis.verdicts import Comparison, Lost, Metric, Outcomes, Standing, Verdict
 from sagan_bench.core.errors import UserError
-from sagan_bench.report.document import Document, read
+from sagan_bench.experiments.tuning import findings as tuning
+from sagan_bench.experiments.tuning.definition import pairs_of
+from sagan_bench.report.document import Document, TuningDocument, TuningFindings, read
 from sagan_bench.report.readings import Rule
 from sagan_bench.runs.records import Status
 
@@ -22,21 +25,19 @@ def verified(file: Path) -> tuple[int, list[str]]:
     """Return how many comparisons of a report were made again, and what does not follow.
 
     Raises:
-        UserError: the file is no report of runs, or older than what a verdict follows from.
+        UserError: the file is no report, or older than what a verdict follows from.
     """
     document = read(file)
-    if not isinstance(document, Document):
-        raise UserError(f"{file} is the report of a tuning; verify takes that of runs")
-    rule = document.findings.rule
-    if rule is None:
-        raise UserError(
-            f"{file} does not say by which rule it was made; make it again from its runs"
-        )
-    comparisons = document.findings.primary.comparisons
-    return len(comparisons), list(_differing(document, rule))
+    if isinstance(document, TuningDocument):
+        design, comparisons = document.findings.design, document.findings.comparisons
+        if design is not None:
+            return len(comparisons), list(_of_tuning(document.findings, design))
+    elif (rule := document.findings.rule) is not None:
+        return len(document.findings.primary.comparisons), list(_of_runs(document, rule))
+    raise UserError(f"{file} does not say by which rule it was made; make it again from its runs")
 
 
-def _differing(document: Document, rule: Rule) -> Iterator[str]:
+def _of_runs(document: Document, rule: Rule) -> Iterator[str]:
     outcomes = _outcomes(document, rule)
     for variant in document.findings.variants:
         runs = outcomes.get(variant.name, {})
@@ -47,16 +48,45 @@ def _differing(document: Document, rule: Rule) -> Iterator[str]:
                 yield f"{variant.name}, seed {seed}: {_text(said)}, and its run has {_text(known)}"
     again = _again(document, rule, outcomes)
     for stored, (made, is_open) in zip(document.findings.primary.comparisons, again, strict=True):
-        pair = f"{stored.variant} against {stored.baseline}"
-        for key in FIGURES:
-            here, there = getattr(stored, key), getattr(made, key)
-            if not _alike(here, there):
-                yield f"{pair}: {key} is {_text(here)}, and from its values {_text(there)}"
         verdict = None if is_open else made.verdict
-        if stored.verdict is not None and stored.verdict != verdict:
-            yield f"{pair}: verdict “{stored.verdict}”, and from its values “{verdict}”"
-        if stored.verdict is None and _should_have(document, rule, stored, verdict):
-            yield f"{pair}: no verdict, and from its values “{verdict}”"
+        is_due = _should_have(document, rule, stored, verdict)
+        yield from _between(stored, replace(made, verdict=verdict), is_due=is_due)
+
+
+def _between(stored: Comparison[str], made: Comparison[Standing], *, is_due: bool) -> Iterator[str]:
+    """Yield where a comparison differs from that made again, or lacks the verdict that is due."""
+    pair = f"{stored.variant} against {stored.baseline}"
+    for key in FIGURES:
+        here, there = getattr(stored, key), getattr(made, key)
+        if not _alike(here, there):
+            yield f"{pair}: {key} is {_text(here)}, and from its values {_text(there)}"
+    if stored.verdict is not None and stored.verdict != made.verdict:
+        yield f"{pair}: verdict “{stored.verdict}”, and from its values “{made.verdict}”"
+    if stored.verdict is None and is_due:
+        yield f"{pair}: no verdict, and from its values “{made.verdict}”"
+
+
+def _of_tuning(findings: TuningFindings, design: Design) -> Iterator[str]:
+    """Yield what does not follow from what each search reported, and that from its runs."""
+    for search in findings.searches:
+        for name, said, values in (
+            ("reported", search.reported, search.winner),
+            ("untuned", search.untuned, search.presets),
+        ):
+            known = None if search.missing or values is None else values.reported
+            known = None if isinstance(known, Lost) else known
+            if not _alike(said, known):
+                yield f"{search.id}: {name} is {_text(said)}, and from its runs {_text(known)}"
+    name, better = findings.objectives[0], findings.better[0]
+    matters = Measure(metric=name, min_effect=_least(findings.matters), better=better).least
+    metric = Metric(findings.labels[0], better, matters[0], relative=matters[1])
+    pairs = pairs_of(findings.variants, findings.baseline)
+    seen = tuning.seen_in(findings.searches, pairs, metric, design, findings.looks)
+    if len(seen.comparisons) != len(findings.comparisons):
+        count = len(seen.comparisons)
+        yield f"{len(findings.comparisons)} comparisons, and from its values {count}"
+    for stored, made in zip(findings.comparisons, seen.comparisons, strict=False):
+        yield from _between(stored, made, is_due=made.verdict is not None)
 
 
 def _should_have(
@@ -96,7 +126,7 @@ def _again(
     metric = Metric(primary.label, primary.better, 0.0)
     pairs = [(comparison.variant, comparison.baseline) for comparison in family]
     matters = Measure(
-        metric=primary.metric, min_effect=_least(document), better=primary.better
+        metric=primary.metric, min_effect=_least(document.findings.matters), better=primary.better
     ).least
     metric = replace(metric, min_effect=matters[0], relative=matters[1])
     if design is None:
@@ -110,8 +140,7 @@ def _again(
         yield comparison, course.is_open
 
 
-def _least(document: Document) -> float | str:
-    matters = document.findings.matters
+def _least(matters: str) -> float | str:
     return matters if matters.endswith("%") else float(matters)
 
 

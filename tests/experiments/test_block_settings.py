@@ -20,7 +20,7 @@ from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments import ablation, conformance
 from sagan_bench.experiments.studies import of_files
 from sagan_bench.experiments.tuning import planning
-from sagan_bench.experiments.tuning.definition import exported
+from sagan_bench.experiments.tuning.winners import exported
 
 BLOCK = Path(__file__).parents[1] / "own" / "mean_context.py"
 KEY = "model.attention.options.groups"

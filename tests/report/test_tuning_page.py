@@ -105,12 +105,14 @@ def test_the_first_lines_say_what_may_be_said(both: Tuned) -> None:
     assert both.document.question == (
         "Is sagan better than no-attention once each is tuned equally well?"
     )
-    sagan, without = (one.reported for one in found.searches)
+    sagan, without = (
+        f"{one.reported:.1f} ({one.variant}, untuned {one.untuned:.1f})" for one in found.searches
+    )
     tone, answer = answers.answer(both.document)
     assert tone == "open"
     assert answer == (
-        f"No verdict: on fresh seeds FID[effnet-lite0] is {sagan:.1f} (sagan) and {without:.1f} "
-        "(no-attention); conditional on these searches, 1 a side."
+        f"No verdict: on fresh seeds FID[effnet-lite0] is {sagan} and {without}; "
+        "conditional on these searches, 1 a side."
     )
     html = both.page.read_text()
     assert html.index(answer) < html.index("Before you believe it") < html.index("trials-1")
@@ -124,9 +126,9 @@ def test_each_search_shows_history_parameters_and_the_best_on_fresh_seeds(both: 
         assert one.winner is not None
         assert one.reported is not None
         part = html.partition(f'<section id="search-{place}"')[2].partition("</section>")[0]
-        assert f"trial {one.chosen}&#39;s values reach" in part
+        assert "The search chose nothing better than what it began from" in part
         assert f"on fresh seeds {one.reported:.1f}" in part  # the history's finding
-        assert f"trial {one.chosen} (chosen) {one.searched:.1f}, set A" in part
+        assert f"trial 0 (chosen, the preset&#x27;s own) {one.searched:.1f}, set A" in part
         assert "pruning saved" in part
         assert "diverged" in part
         for seed, value in one.winner.on_b.items():
@@ -160,7 +162,7 @@ def test_five_searches_a_side_give_a_verdict_about_searches(tmp_path: Path) -> N
     ("trials", "outcome", "told"),
     [
         (3, lambda config, step: None, "No trial was completed, so there is no winner."),
-        (1, bowl, "On fresh seeds trial 0"),
+        (1, bowl, "on fresh seeds the preset's own values reach FID[effnet-lite0] 110.5."),
     ],
 )
 def test_hopeless_searches_give_a_page_that_says_so(
@@ -173,7 +175,8 @@ def test_hopeless_searches_give_a_page_that_says_so(
 def test_several_searches_of_one_variant_say_what_they_reach(tmp_path: Path) -> None:
     one = tuned(tmp_path, trials=2, searches=3, pruner="none")
     known = [search.reported for search in one.document.findings.searches]
-    reached = f"{min(filter(None, known)):.1f} to {max(filter(None, known)):.1f}."
+    ends = f"{min(filter(None, known)):.1f} to {max(filter(None, known)):.1f}"
+    reached = f"{ends}; the preset's own values {ends}."
     assert answers.answer(one.document) == (
         "told", f"On fresh seeds the winners of 3 searches reach FID[effnet-lite0] {reached}"
     )  # fmt: skip
@@ -309,7 +312,7 @@ def test_the_verb_renders_a_tuning_by_name_or_as_the_latest(
         assert run(*arguments) == 0
         out = capsys.readouterr().out.splitlines()
         assert out[0] == "tune: Which values suit sagan, and what are they worth?"
-        assert out[1].startswith("On fresh seeds trial ")
+        assert out[1].startswith("The search chose nothing better than what it began from")
         assert out[-1] == "report: reports/tune/index.html"
     listed = Path("reports/index.html").read_text()
     assert "Which values suit sagan" in listed

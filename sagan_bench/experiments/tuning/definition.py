@@ -1,6 +1,5 @@
 """What a tuning is: which variants, what is searched and how, and what its folder keeps of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,8 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from sagan_bench.analysis.design import FIRST_LOOKS, Design
 from sagan_bench.analysis.question import Measure, Settings
-from sagan_bench.config.belonging import has, refuse_untaken
+from sagan_bench.analysis.verdicts import Pair
+from sagan_bench.config.belonging import refuse_untaken
 from sagan_bench.config.layers import Resolved, decide, of_experiment
 from sagan_bench.config.meanings import source_of
 from sagan_bench.config.naming import refuse_misnamed
@@ -27,17 +28,11 @@ MEMORY = "tuning.json"
 SPEED = "images_per_sec"
 """An objective that is no metric of images."""
 MOST_SEARCHES, MOST_TRIALS = 1_000, 1_000_000
+UNTUNED = "-untuned"
 TOP = 3
 """Trials of a search that are trained again."""
 HYPERBAND_TRIALS = 10
 """Trials that each bracket of Hyperband needs before its sampler knows anything."""
-
-SCORED_SIZES = (
-    "evaluation.n_real", "evaluation.n_fake", "evaluation.n_floor", "evaluation.sampling_seeds",
-    "evaluation.bn_batches", "evaluation.isc_splits", "evaluation.kid_subsets",
-    "evaluation.kid_subset_size", "run.eval_images",
-)  # fmt: skip
-"""How much is scored: small in a search, and never that of the training which follows."""
 
 Pruner = Literal["percentile", "median", "hyperband", "none"]
 PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
@@ -53,6 +48,22 @@ class Seeds(NamedTuple):
     """Set B: on which nothing was chosen."""
 
 
+def untuned(variant: str) -> str:
+    """Return the name under which a variant with the preset's own values is compared."""
+    return variant + UNTUNED
+
+
+def tuned(side: str) -> str:
+    """Return the variant of either side."""
+    return side.removesuffix(UNTUNED)
+
+
+def pairs_of(variants: Sequence[str], baseline: str) -> tuple[Pair, ...]:
+    """Return what a tuning compares: each variant with the baseline, and with itself untuned."""
+    others = ((name, baseline) for name in variants if name != baseline)
+    return (*others, *((name, untuned(name)) for name in variants))
+
+
 def better(objective: str) -> Literal["lower", "higher"]:
     """Return which values of an objective are better."""
     return "higher" if objective == SPEED else METRICS[objective].better
@@ -61,14 +72,18 @@ def better(objective: str) -> Literal["lower", "higher"]:
 class Tuning(Experiment):
     """Searches of one or more variants in one space, at one budget.
 
-    ``searches`` of each variant are independent; search k has the same seeds for every variant.
+    ``searches`` of each variant at most are independent; search k has the same seeds for every
+    variant.  ``horizon`` is for how many the tuning began, if that is fewer: prices are by it.
     """
 
     GROWS: ClassVar[tuple[str, ...]] = ("own.",)
+    YOUNG: ClassVar[tuple[str, ...]] = (*Experiment.YOUNG, "horizon", "to_the_end")
 
     preset: str
     variants: tuple[str, ...] = Field(min_length=1)
     searches: int = Field(1, ge=1, le=MOST_SEARCHES)
+    horizon: int | None = None
+    to_the_end: bool = Field(False, description="search on where there is little hope")
     space: Space
     objectives: tuple[str, ...] = Field(min_length=1)
     sampler: Annotated[str, AfterValidator(SAMPLERS.check)] = "tpe"
@@ -151,6 +166,17 @@ class Tuning(Experiment):
         """What the other variants are held against."""
         return "no-attention" if "no-attention" in self.variants else self.variants[0]
 
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """What is compared, with what: variants, and what each is worth without its tuning."""
+        return pairs_of(self.variants, self.baseline)
+
+    @property
+    def design(self) -> Design:
+        """When searches, which are to it what seeds are to a study, are looked at."""
+        horizon = self.horizon or max(self.searches, FIRST_LOOKS[0])
+        return Design(len(self.pairs), horizon, self.searches, futility=not self.to_the_end)
+
     def seeds(self, search: int) -> Seeds:
         """Return the training seeds of the search with this index, from 0."""
         each = 1 + self.seeds_a + self.seeds_b
@@ -215,9 +241,12 @@ class Tuning(Experiment):
 
     def extended(self, requested: "Tuning") -> "Tuning":
         """Return this tuning with the variants and searches of what is asked for now."""
+        is_further = requested.searches > self.searches
         more = {
             "variants": tuple(dict.fromkeys((*self.variants, *requested.variants))),
             "searches": max(self.searches, requested.searches),
+            "horizon": self.horizon or (self.design.horizon if is_further else None),
+            "to_the_end": self.to_the_end or requested.to_the_end,
             "settings": self.settings | requested.settings,  # a path may have moved
             "own": self.own | requested.own,
         }
@@ -289,6 +318,12 @@ class TuningManifest(Manifest):
             self.tuning.requested(variant, 0)  # refuses settings that cannot be
         return self
 
+    @property
+    def extractor(self) -> str:
+        """Where the features come from by which runs are scored."""
+        config = self.tuning.config(self.tuning.variants[0], 0, self.auto)
+        return config.evaluation.extractor
+
 
 def masked(url: str | None) -> str | None:
     """Return a storage's URL without its password, and without options, which may hold one.
@@ -313,36 +348,3 @@ def folder_of(tuning: Tuning, runs: Path, name: str | None) -> Path:
     """Return ``runs/<name>``; by default ``tune-<variants>``, and the data's kind if given."""
     moved = f"-{tuning.data_kind}" if "data.source" in tuning.settings else ""
     return below(runs, name or f"tune-{'-'.join(tuning.variants)}{moved}")
-
-
-def exported(
-    tuning: Tuning, variant: str, params: Mapping[str, Any], remarks: Sequence[str] = ()
-) -> str:
-    """Return a TOML file for ``train --config``: the trial's values over the preset.
-
-    The budget of a trial, and how much of it was scored, are left out: a training has the preset's.
-    What the variant decides is left to it, as in the trials.
-    """
-    lasting = {
-        key: value
-        for key, value in tuning.fixed.items()
-        if key in tuning.settings or not key.startswith(("run.", "evaluation."))
-    }
-    sizes = [key for key in tuning.settings if key in SCORED_SIZES]
-    own = {"run.steps", *sizes, *variant_settings(variant)}
-    config = tuning.requested(variant, 0).config
-    settings = {
-        key: value
-        for key, value in {**lasting, **params}.items()
-        if key not in own and has(config, key)
-    }
-    if sizes:
-        names = ", ".join(key.rpartition(".")[2] for key in sizes)
-        remarks = [*remarks, f"Scored as the preset says: the search's {names} are left out."]
-    lines = [f"# {remark}" for remark in remarks]
-    lines += [f"preset = {json.dumps(tuning.preset)}", f"variant = {json.dumps(variant)}"]
-    lines += [
-        f"{key} = {json.dumps('none' if value is None else value)}"
-        for key, value in settings.items()
-    ]
-    return "\n".join(lines) + "\n"

@@ -21,14 +21,16 @@ from sagan_bench.evaluation.protocol import label
 from sagan_bench.execution.engine import Ended, Engine
 from sagan_bench.experiments import driver
 from sagan_bench.experiments.driver import Watch, What
+from sagan_bench.experiments.tuning import looking
 from sagan_bench.experiments.tuning import storage as kept
-from sagan_bench.experiments.tuning.definition import better
+from sagan_bench.experiments.tuning.confirmation import Confirmation, confirmation
+from sagan_bench.experiments.tuning.definition import TuningManifest, better
+from sagan_bench.experiments.tuning.searched import Importance, SearchFindings, search_findings
 from sagan_bench.experiments.tuning.trials import (
     DIVERGED,
-    Confirmation,
+    PRESETS_OWN,
     Search,
     TrialRun,
-    confirmation,
     trials,
     value,
 )
@@ -141,9 +143,19 @@ class Searcher:
 
     @property
     def chooses_again(self) -> bool:
-        """Whether runs on set A, which failed, are to be made once more."""
+        """Whether, set B begun, runs on set A are to be made: that failed, or of older tunings."""
         on_a = self.search.seeds.chosen_on
-        return self.retry and any(run.seed in on_a for run in self.confirmation().missing)
+        return self.search.is_reported and any(
+            run.seed in on_a and (self.retry or run.number == PRESETS_OWN)
+            for run in self.confirmation().missing
+        )
+
+    @property
+    def found(self) -> SearchFindings:
+        """What can be said of it by now."""
+        begun = trials(self.study, self.search.parameters)
+        weighed = Importance("", None, None)
+        return search_findings(self.search, begun, self.confirmation(), weighed)
 
     def _record(self, run: TrialRun) -> Record | None:
         if run.id not in self._over:
@@ -241,16 +253,18 @@ def _is_decided(record: Record, stopped: str | None) -> bool:
 
 
 def drive(
+    manifest: TuningManifest,
     searchers: Sequence[Searcher],
     engine: Engine,
     watch: Watch[TrialRun],
     stop: Stop,
     timeout_sec: float | None = None,
 ) -> None:
-    """Run searches to their end, as many runs at a time as the engine has room for.
+    """Run searches until each pair has its answer, as many runs at a time as there is room for.
 
     Args:
-        searchers: begun.
+        manifest: of the tuning.
+        searchers: of all its searches.
         engine: where runs are made; left open.
         watch: sees each run that begins (None) and every event of it.
         stop: asked often; a reason stops all runs after a checkpoint.
@@ -260,19 +274,28 @@ def drive(
         Stopped: ``stop`` asked for it.
     """
     deadline = math.inf if timeout_sec is None else time.monotonic() + timeout_sec
-    driver.drive(_Searches(searchers, deadline), engine, watch, stop, searchers[0].search.folder)
+    work = _Searches(manifest, searchers, deadline)
+    driver.drive(work, engine, watch, stop, searchers[0].search.folder)
 
 
 class _Searches:
-    """Searches side by side: that with the fewest trials begun comes first, to stay abreast."""
+    """Those up to the next look, side by side: that with the fewest trials begun comes first."""
 
-    def __init__(self, searchers: Sequence[Searcher], deadline: float) -> None:
-        self.searchers, self.deadline = searchers, deadline
+    def __init__(
+        self, manifest: TuningManifest, searchers: Sequence[Searcher], deadline: float
+    ) -> None:
+        self.manifest, self.searchers, self.deadline = manifest, searchers, deadline
         self.owner: dict[str, Searcher] = {}
+        self.wanted = self._wanted()
+
+    def _wanted(self) -> list[Searcher]:
+        """Return the searches that open pairs need."""
+        wanted = looking.wanted(self.manifest, [searcher.found for searcher in self.searchers])
+        return [s for s in self.searchers if (s.search.variant, s.search.index) in wanted]
 
     def next(self) -> TrialRun | None:
         """Return the next run of the search that is furthest behind."""
-        for searcher in sorted(self.searchers, key=lambda searcher: searcher.begun):
+        for searcher in sorted(self.wanted, key=lambda searcher: searcher.begun):
             searcher.accepting = time.monotonic() < self.deadline
             if run := searcher.next():
                 self.owner[run.id] = searcher
@@ -280,5 +303,8 @@ class _Searches:
         return None
 
     def take(self, run: TrialRun, what: What) -> StopReason | None:
-        """Pass an event on to the search that it belongs to."""
-        return self.owner[run.id].take(run, what)
+        """Pass an event on to the search that it belongs to; where a search has ended, look."""
+        why = self.owner[run.id].take(run, what)
+        if isinstance(what, Ended) and looking.has_ended(self.manifest, self.owner[run.id].found):
+            self.wanted = self._wanted()
+        return why

@@ -3,16 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
-from typing import Generic, Literal
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-from sagan_bench.analysis import costs, statistics
+from sagan_bench.analysis import costs, sequential, statistics
+from sagan_bench.analysis.design import Design
+from sagan_bench.analysis.sequential import Course
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
-from sagan_bench.analysis.verdicts import Basis, Comparison, Lost, Metric, S, Standing
+from sagan_bench.analysis.verdicts import Basis, Comparison, Metric, Pair, S, Standing
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import label
+from sagan_bench.experiments.tuning import looking
 from sagan_bench.experiments.tuning import storage as kept
-from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest, better, masked
+from sagan_bench.experiments.tuning.definition import TuningManifest, better, masked
 from sagan_bench.experiments.tuning.searched import SearchFindings, of_search
 from sagan_bench.experiments.tuning.trials import (
     Outcome,
@@ -21,13 +23,16 @@ from sagan_bench.experiments.tuning.trials import (
 )
 from sagan_bench.runs.records import Record
 
+C = TypeVar("C")
 
-@dataclass(frozen=True)
-class FindingsOf(Generic[S]):
-    """Everything that can be said of a tuning, in figures.
 
-    ``comparisons`` are of variants, whose unit is the search; ``standing`` is of all of them, a
-    `Standing` or, in a report, that in words.
+@dataclass(frozen=True, kw_only=True)
+class FindingsOf(Generic[S, C]):
+    """Everything that can be said of a tuning, in figures; in a report, with words in their place.
+
+    ``comparisons`` are of variants, and of each with what it is worth untuned; their unit is the
+    search.  ``standing`` is of all of them, ``courses`` are how each came to be at its looks, by
+    ``design``; ``matters`` is the smallest difference that does, as it was declared.
     """
 
     name: str
@@ -47,6 +52,9 @@ class FindingsOf(Generic[S]):
     searches: tuple[SearchFindings, ...]
     standing: S | None
     comparisons: tuple[Comparison[S], ...]
+    courses: tuple[C, ...] = ()
+    design: Design | None = None
+    matters: str = ""
 
     def first(self, variant: str) -> SearchFindings:
         """Return the search of a variant whose winner is exported: the first.
@@ -56,7 +64,7 @@ class FindingsOf(Generic[S]):
         return next(search for search in self.searches if search.variant == variant)
 
 
-Findings = FindingsOf[Standing]
+Findings = FindingsOf[Standing, Course]
 
 
 def looked(looks: int) -> str:
@@ -96,82 +104,94 @@ def collected(
     return manifest, findings(manifest, folder, known)
 
 
-# --- Sides of an equal tuning ------------------------------------------------------------------
+# --- Searches against each other ---------------------------------------------------------------
 
 
 def findings(
     manifest: TuningManifest, folder: Path, searched: Sequence[SearchFindings]
 ) -> Findings:
-    """Return what can be said of searches, and of their variants against each other."""
+    """Return what can be said of searches, and of what is compared by them."""
     tuning = manifest.tuning
-    config = tuning.config(tuning.variants[0], 0, manifest.auto)
-    labels = tuple(label(name, config.evaluation.extractor) for name in tuning.objectives)
-    metric = _metric(tuning, labels[0], searched)
-    standing, compared = _compared(tuning, metric, searched, manifest.looks)
+    wanted = looking.wanted(manifest, searched)
+    there = [s for s in searched if s.trials or (s.variant, s.index) in wanted]
+    metric = looking.metric(manifest)
+    seen = seen_in(there, tuning.pairs, metric, tuning.design, manifest.looks)
     return Findings(
         name=folder.name,
         preset=tuning.preset,
         variants=tuning.variants,
         baseline=tuning.baseline,
         objectives=tuning.objectives,
-        labels=labels,
+        labels=tuple(label(name, manifest.extractor) for name in tuning.objectives),
         better=tuple(better(name) for name in tuning.objectives),
-        min_effect=metric.min_effect,
+        min_effect=seen.comparisons[0].min_effect if seen.comparisons else 0.0,
         space=tuning.space.name,
         sampler=tuning.sampler,
         pruner=tuning.pruner,
         steps=tuning.steps,
         storage=manifest.storage or str(folder / kept.JOURNAL),
         looks=manifest.looks,
-        searches=tuple(searched),
-        standing=standing,
-        comparisons=compared,
+        searches=tuple(there),
+        standing=seen.standing,
+        comparisons=seen.comparisons,
+        courses=seen.courses,
+        design=tuning.design,
+        matters=f"{tuning.measure.min_effect}",
     )
 
 
-def _metric(tuning: Tuning, name: str, searched: Sequence[SearchFindings]) -> Metric:
-    first = tuning.objectives[0]
-    known = [
-        search.reported
-        for search in searched
-        if search.variant == tuning.baseline and search.reported is not None
-    ]
-    least, relative = tuning.measure.least
-    metric = Metric(name, better(first), least, relative=relative)
-    return metric.against(fmean(known) if known else 0.0)
+class Seen(NamedTuple):
+    """What searches are compared by; no standing while a side has none that is over."""
+
+    standing: Standing | None
+    comparisons: tuple[Comparison[Standing], ...]
+    courses: tuple[Course, ...]
 
 
-def _compared(
-    tuning: Tuning, metric: Metric, searched: Sequence[SearchFindings], looks: int
-) -> tuple[Standing | None, tuple[Comparison[Standing], ...]]:
-    """Compare variants by what their searches reported: a search is one observation.
+def seen_in(
+    searched: Sequence[SearchFindings],
+    pairs: Sequence[Pair],
+    metric: Metric,
+    design: Design,
+    looks: int,
+) -> Seen:
+    """Compare by what searches reported: a search is one observation.
 
-    With fewer than 5 a side nothing is claimed of a variant: another search might have found
-    other values.  Nor is anything between searches of which one had more trials.
+    With fewer than 5 a side nothing is claimed: another search might have found other values.  Nor
+    is anything where trials were added after a look, or one search had more of them.
+
+    Args:
+        searched: those that began.
+        pairs: of sides.
+        metric: what they reported.
+        design: of the tuning.
+        looks: how often more was asked for, when set B was seen, than searches.
     """
-    over = [search for search in searched if search.is_over]
-    sides = {
-        variant: {
-            search.index: Lost.FAILED if search.reported is None else search.reported
-            for search in over
-            if search.variant == variant
-        }
-        for variant in tuning.variants
-    }
+    known = looking.reported({s.variant for s in searched}, searched)
+    sides = {name: known.get(name, {}) for pair in pairs for name in pair}
+    courses = looking.courses(sides, pairs, metric, design)
     least = min(map(len, sides.values()))
-    if len(sides) < 2 or not least:
-        return None, ()
-    missing = len(searched) - len(over)
-    compared = statistics.compare(sides, tuning.baseline, metric, looks=looks, missing=missing)
+    if not least:
+        return Seen(None, (), courses)
+    over = [search for search in searched if search.is_over]
     lengths = sorted({len(search.trials) - search.budget.trials[Outcome.FAILED] for search in over})
+    compared = [
+        sequential.at_look(sides, course.pair, metric, course, design, range(design.most))
+        for course in courses
+    ] or statistics.compare(sides, pairs, metric)
     if len(lengths) > 1:
         standing = Standing(Basis.UNEQUAL_SEARCHES, trials=(lengths[0], lengths[-1]))
     elif least < CONFIRMATORY_N:
         standing = Standing(Basis.FEW_SEARCHES, searches=least)
+    elif looks:
+        standing = Standing(Basis.EXPLORATORY, looks=looks)
     else:
-        return compared[0].standing, tuple(_per_step(c, over) for c in compared)
+        standings = [comparison.standing for comparison in compared]
+        provisional = (of for of in standings if of.basis is Basis.PROVISIONAL)
+        said = tuple(_per_step(comparison, over) for comparison in compared)
+        return Seen(next(provisional, standings[0]), said, courses)
     plain = (replace(c, standing=standing, verdict=None, seeds_needed=None) for c in compared)
-    return standing, tuple(plain)
+    return Seen(standing, tuple(plain), courses)
 
 
 def _per_step(
@@ -179,9 +199,14 @@ def _per_step(
 ) -> Comparison[Standing]:
     """Return a comparison that says where it holds per step alone: trials have equal steps."""
 
-    def flops_per_step(variant: str) -> int:
-        known = (search.flops_per_step for search in searched if search.variant == variant)
-        return max((flops for flops in known if flops), default=0)
+    def flops_per_step(side: str) -> int:
+        values = (
+            values
+            for search in searched
+            for name, values in looking.sides(search)
+            if name == side and values
+        )
+        return max((each.flops_per_step or 0 for each in values), default=0)
 
     costlier = costs.prefers_costlier(comparison, flops_per_step)
     return replace(comparison, shown_per_flop=False if costlier else None)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.files import atomic_write
 from sagan_bench.core.progress import OnProgress, unwatched
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import known_fingerprint
-from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest, exported, masked
-from sagan_bench.experiments.tuning.findings import Findings, looked, of_tuning
+from sagan_bench.experiments.tuning import looking
+from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest, masked
+from sagan_bench.experiments.tuning.findings import Findings, of_tuning
 from sagan_bench.experiments.tuning.trials import TrialRun, searches
+from sagan_bench.experiments.tuning.winners import best_name, write_best
 
 if TYPE_CHECKING:  # torch: what is finished is recognised without it
     from sagan_bench.execution.engine import Engine
@@ -103,12 +104,12 @@ def with_data(
 
 def is_over(manifest: TuningManifest, findings: Findings) -> bool:
     """Return whether nothing is left to do: told without asking anything of the machine."""
-    expected = manifest.tuning.searches * len(manifest.tuning.variants)
-    return len(findings.searches) == expected and all(
-        len(search.trials) >= manifest.trials
-        and not search.budget.unended
-        and not (manifest.confirm and search.missing)
+    wanted = looking.wanted(manifest, findings.searches)
+    there = {(search.variant, search.index) for search in findings.searches}
+    return wanted <= there and all(
+        looking.has_ended(manifest, search)
         for search in findings.searches
+        if (search.variant, search.index) in wanted
     )
 
 
@@ -145,48 +146,20 @@ def run(
     before = TuningManifest.of(folder)
     writable = opened(folder, storage, writing=True)
     searchers = [Searcher(search, writable, retry=retry) for search in searches(manifest, folder)]
-    if before and any(s.winner and s.winner.on_b for s in of_tuning(folder, storage).searches):
+    if before and any(searcher.search.is_reported for searcher in searchers):
         again = any(searcher.chooses_again for searcher in searchers)
         looks = manifest.looks + (_size(manifest) != _size(before) or again)
         manifest = manifest.model_copy(update={"looks": looks})
     manifest.write(folder)  # only now: a folder that remembers has a journal
     for variant in manifest.tuning.variants:  # until the search is over again, there is none
         (folder / best_name(variant)).unlink(missing_ok=True)
-    drive(searchers, engine, watch, stop, timeout_sec)
+    drive(manifest, searchers, engine, watch, stop, timeout_sec)
     write_best(manifest, folder, of_tuning(folder, storage))
 
 
-def _size(manifest: TuningManifest) -> tuple[int, int, int]:
-    """Return how much a tuning asks for: more of it, when a set B was seen, is a look."""
-    return manifest.trials, manifest.tuning.searches, len(manifest.tuning.variants)
+def _size(manifest: TuningManifest) -> tuple[int, int]:
+    """Return how much a tuning asks for: more of it, when a set B was seen, is a look.
 
-
-def write_best(manifest: TuningManifest, folder: Path, findings: Findings) -> None:
-    """Write ``best-<variant>.toml``, where it is not there, for each variant with a winner."""
-    for variant in manifest.tuning.variants:
-        file, text = folder / best_name(variant), best(manifest, findings, variant)
-        if text and not file.exists():
-            atomic_write(file, text.encode())
-
-
-def best_name(variant: str) -> str:
-    """Return the name of the file with a variant's winner."""
-    return f"best-{variant}.toml"
-
-
-def best(manifest: TuningManifest, findings: Findings, variant: str) -> str | None:
-    """Return a variant's winner as a file for ``train --config``; None if none is confirmed."""
-    search = findings.first(variant)
-    if search.winner is None or search.missing:
-        return None
-    name = findings.labels[0]
-    shown = "none: a run was lost" if search.reported is None else f"{search.reported:.4g}"
-    remarks = [
-        f"{findings.name}: trial {search.chosen} of search {search.id}, "
-        f"{findings.steps} steps each; a training has the preset's.",
-        f"{name} on seeds on which nothing was chosen ({', '.join(map(str, search.winner.on_b))}): "
-        f"{shown}; its search said {search.winner.searched:.4g}.",
-    ]
-    if manifest.looks:
-        remarks.append(looked(manifest.looks))
-    return exported(manifest.tuning, variant, search.winner.params, remarks)
+    More searches are none: their looks are paid for.
+    """
+    return manifest.trials, len(manifest.tuning.variants)

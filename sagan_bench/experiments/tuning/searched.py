@@ -12,16 +12,14 @@ import optuna
 from optuna.storages import BaseStorage
 
 from sagan_bench.experiments.tuning import storage as kept
+from sagan_bench.experiments.tuning.confirmation import Candidate, Confirmation, confirmation
 from sagan_bench.experiments.tuning.definition import TuningManifest, better
 from sagan_bench.experiments.tuning.trials import (
     UNENDED,
-    Candidate,
-    Confirmation,
     Outcome,
     Search,
     Trial,
     TrialRun,
-    confirmation,
     front,
     trials,
 )
@@ -94,13 +92,15 @@ class SearchFindings:
         front: numbers of the trials that no other beats; with one objective, of the best alone.
         budget: spent and saved.
         importance: of parameters.
-        candidates: the best, trained again on set A; the one chosen, on set B too.
+        candidates: the best and the preset's own, trained again on set A; the chosen and the
+            preset's own, on set B too.
         chosen: its number.
         searched: its value in the search, which is optimistic: it was chosen by it.
         reported: its mean on set B; null while that is to come, or if a run of it was lost.
         optimism: by how much ``searched`` looks better than ``reported``, in units of the metric.
         missing: runs on fresh seeds that are to come, as far as is known.
         flops_per_step: what a step of the winner computes.
+        untuned: mean of the preset's own values on set B; null as ``reported``.
     """
 
     id: str
@@ -119,6 +119,7 @@ class SearchFindings:
     optimism: float | None
     missing: int
     flops_per_step: int | None = None
+    untuned: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -132,6 +133,11 @@ class SearchFindings:
         return next(
             (candidate for candidate in self.candidates if candidate.number == self.chosen), None
         )
+
+    @property
+    def presets(self) -> Candidate | None:
+        """The preset's own values; none in what was searched before they were trained again."""
+        return next((each for each in self.candidates if each.is_presets), None)
 
 
 def of_search(
@@ -172,9 +178,12 @@ def search_findings(
 ) -> SearchFindings:
     """Return what can be said of one search, of its trials and of the best trained again."""
     tuning, chosen = search.manifest.tuning, again.chosen
-    reported = again.reported
+    reported, untuned = again.figure(chosen), again.figure(again.presets)
     sign = -1 if better(tuning.objectives[0]) == "higher" else 1
-    optimism = sign * (reported - chosen.searched) if chosen and reported is not None else None
+    searched = chosen.searched if chosen else None
+    optimism = None
+    if reported is not None and searched is not None:
+        optimism = sign * (reported - searched)
     best = front(known, tuning.objectives)
     return SearchFindings(
         id=search.id,
@@ -191,11 +200,12 @@ def search_findings(
         importance=weighed,
         candidates=again.candidates,
         chosen=chosen.number if chosen else None,
-        searched=chosen.searched if chosen else None,
+        searched=searched,
         reported=reported,
         optimism=optimism,
         missing=len(again.missing),
-        flops_per_step=again.flops_per_step,
+        flops_per_step=chosen.flops_per_step if chosen else None,
+        untuned=untuned,
     )
 
 

@@ -1,9 +1,9 @@
-"""One search: its trials, the runs behind them, which of them are trained again, which is best."""
+"""One search: its trials, the runs behind them, and which are the best."""
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from sagan_bench.analysis.question import Settings
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.execution.engine import Job
-from sagan_bench.experiments.tuning.definition import TOP, Seeds, TuningManifest, better
+from sagan_bench.experiments.tuning.definition import Seeds, TuningManifest, better
 from sagan_bench.experiments.tuning.space import Parameter
 from sagan_bench.runs.records import RECORD, Record, Status
 from sagan_bench.runs.run import Run
@@ -48,6 +48,8 @@ STATES = {
     "FAIL": Outcome.FAILED,
     "RUNNING": Outcome.RUNNING,
 }
+PRESETS_OWN = 0
+"""The trial that has the preset's own values."""
 DIVERGED = "diverged"
 """The constraint that a diverged trial violates, by the share of its budget it did not reach."""
 
@@ -101,6 +103,12 @@ class Search:
         paths = (self.folder / self.id).glob("t*")
         numbered = (re.match(r"t(\d{4,9})-", path.name) for path in paths)
         return max((int(number[1]) + 1 for number in numbered if number), default=0)
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether a run on set B was begun, so that it may have been seen."""
+        seeds = self.seeds.reported_on
+        return any(any((self.folder / self.id).glob(f"t*-s{seed}-*")) for seed in seeds)
 
     @property
     def definition(self) -> dict[str, str]:
@@ -236,98 +244,3 @@ def front(trials: Iterable[Trial], objectives: Sequence[str]) -> list[Trial]:
 
     kept = [each for each in complete if len(by) == 1 or not beaten(each[0])]
     return [trial for _, trial in sorted(kept, key=lambda each: (each[0][0], each[1].number))]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Values that are trained again; figures are of the first objective.
-
-    ``on_a`` and ``on_b``: training seed -> value of the runs that are over; None for one that was
-    lost.
-    """
-
-    number: int
-    params: Settings
-    searched: float
-    """What the search saw."""
-    on_a: dict[int, float | None] = field(default_factory=dict)
-    on_b: dict[int, float | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """The best few of a search on fresh seeds: chosen on set A, reported on set B."""
-
-    candidates: tuple[Candidate, ...]
-    chosen: Candidate | None
-    missing: tuple[TrialRun, ...]
-    """Runs that are still to be made, as far as is known."""
-    flops_per_step: int | None = None
-    """What a step of such a run computes, if one says so."""
-
-    @property
-    def reported(self) -> float | None:
-        """The mean on set B; None until it is complete, and if a run of it was lost."""
-        if self.chosen is None or self.missing:
-            return None
-        return mean_of_all(self.chosen.on_b.values())
-
-
-def confirmation(
-    search: Search, trials: Iterable[Trial], record_of: Callable[[TrialRun], Record | None]
-) -> Confirmation:
-    """Return how far the best trials have been trained again.
-
-    Args:
-        search: of which.
-        trials: its trials.
-        record_of: reads the record of a run.
-    """
-    objectives = search.manifest.tuning.objectives
-    missing: list[TrialRun] = []
-    flops: list[int | None] = []
-
-    def outcomes(trial: Trial, seeds: Iterable[int]) -> dict[int, float | None]:
-        over = dict[int, float | None]()
-        for seed in seeds:
-            run = search.run(trial.number, trial.params, seed)
-            record = record_of(run)
-            if record is None or not record.status.is_over:
-                missing.append(run)
-            else:
-                flops.append(record.cost.flops_per_step)
-                over[seed] = None if record.status.is_lost else value(record, objectives[0])
-        return over
-
-    best = distinct(front(trials, objectives))[:TOP]
-    candidates = [
-        Candidate(
-            trial.number,
-            trial.params,
-            (trial.values or (0.0,))[0],
-            outcomes(trial, search.seeds.chosen_on),
-        )
-        for trial in best
-    ]
-    if missing or not candidates:
-        return Confirmation(tuple(candidates), None, tuple(missing))
-    index = min(range(len(best)), key=lambda index: _rank(candidates[index], objectives))
-    on_b = outcomes(best[index], search.seeds.reported_on)
-    candidates[index] = replace(candidates[index], on_b=on_b)
-    of_step = next(filter(None, flops), None)
-    return Confirmation(tuple(candidates), candidates[index], tuple(missing), of_step)
-
-
-def distinct(trials: Iterable[Trial]) -> list[Trial]:
-    """Return the trials but for those that repeat the values of an earlier trial."""
-    seen = dict[str, Trial]()
-    for trial in trials:
-        seen.setdefault(json.dumps(trial.params, sort_keys=True), trial)
-    return list(seen.values())
-
-
-def _rank(candidate: Candidate, objectives: Sequence[str]) -> tuple[bool, float, int]:
-    """Order by the mean on set A; who lost a run there comes after those that did not."""
-    mean = mean_of_all(candidate.on_a.values())
-    cost = (mean if mean is not None else candidate.searched) * signs(objectives)[0]
-    return mean is None, cost, candidate.number

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from sagan_bench.core.registry import SECTIONS
+from sagan_bench.experiments.tuning.definition import untuned
 from sagan_bench.report.claims import Claim
-from sagan_bench.report.document import AnyDocument
+from sagan_bench.report.document import AnyDocument, TuningDocument
 from sagan_bench.report.frames import Frame
 from sagan_bench.report.pictures import Shown
 from sagan_bench.report.svg import Drawn, Theme, looks
@@ -172,8 +173,11 @@ def sections(kind: Kind) -> list[Section]:
 
 def theme_of(document: AnyDocument, content: Callable[[str], bytes]) -> Theme:
     """Return how the page of a document looks; ``content`` returns a picture by its name."""
-    variants = document.findings.variants
-    names = [variant if isinstance(variant, str) else variant.name for variant in variants]
+    if isinstance(document, TuningDocument):
+        variants = document.findings.variants
+        names = [*variants, *map(untuned, variants)]
+    else:
+        names = [variant.name for variant in document.findings.variants]
     return Theme(looks(names), content)
 
 

@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sagan_bench.experiments.tuning.confirmation import Candidate
 from sagan_bench.experiments.tuning.searched import Axis, SearchFindings
-from sagan_bench.experiments.tuning.trials import Candidate, Trial
+from sagan_bench.experiments.tuning.trials import Trial
+from sagan_bench.report.answers import role
 from sagan_bench.report.document import TuningFindings
 from sagan_bench.report.formats import number, plural, short, shown
 from sagan_bench.report.svg import COLOURS, EDGE, INK, MARKERS, Drawn, drawn, panel, wrapped
@@ -177,7 +179,7 @@ def fresh(search: SearchFindings, label: str) -> Figure:
     """Each candidate's figure in the search beside those on sets A and B, a row each."""
     candidates = [candidate for candidate in search.candidates if candidate.on_a]
     kinds: tuple[tuple[str, str, str, list[list[float]]], ...] = (
-        ("in the search", "o", COLOURS[5], [[c.searched] for c in candidates]),
+        ("in the search", "o", COLOURS[5], [_known({0: c.searched}) for c in candidates]),
         ("set A", "s", COLOURS[0], [_known(c.on_a) for c in candidates]),
         ("set B", "D", COLOURS[1], [_known(c.on_b) for c in candidates]),
     )
@@ -261,7 +263,7 @@ def _again(candidate: Candidate, search: SearchFindings) -> str:
 
 
 def _name(candidate: Candidate, search: SearchFindings) -> str:
-    return f"trial {candidate.number}{' (chosen)' * (candidate.number == search.chosen)}"
+    return f"trial {candidate.number}{role(candidate, search)}"
 
 
 def _known(runs: Mapping[int, float | None]) -> list[float]:

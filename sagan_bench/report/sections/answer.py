@@ -23,11 +23,8 @@ class Answer(Section):
         """Yield the answer, and the facts that stand below it."""
         tone, answer = answers.answer(document)
         if isinstance(document, TuningDocument):
-            reading, unit, facts = (
-                answers.reading(document.findings),
-                "search",
-                _of_tuning(document),
-            )
+            reading, unit = answers.foremost(document.findings), "search"
+            facts = _of_tuning(document)
         else:
             reading, unit = document.findings.primary, "run"
             facts = _of_study(document)

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report.courses import Course
 from sagan_bench.report.courses import Look as Taken
-from sagan_bench.report.document import Document
-from sagan_bench.report.formats import decimals, number, span
+from sagan_bench.report.document import AnyDocument, TuningDocument
+from sagan_bench.report.formats import decimals, many, number, span
 from sagan_bench.report.frames import Cell, Column, Frame, Row, to_csv
 from sagan_bench.report.sections._base import Block, Charts, Export, Section, Text
 from sagan_bench.report.svg import (
@@ -23,14 +23,16 @@ from sagan_bench.report.svg import (
     shortened,
 )
 
-COLUMNS = (
-    Column("pair", "Comparison", numeric=False),
-    Column("n", "Seeds a side"),
-    Column("price", "Price", help="level of the interval at this look, fixed beforehand"),
-    Column("interval", "Difference"),
-    Column("verdict", "Verdict", numeric=False),
-    Column("chance", "Chance", help="of a verdict at the horizon, as it seemed then"),
-)
+
+def _columns(unit: str) -> tuple[Column, ...]:
+    return (
+        Column("pair", "Comparison", numeric=False),
+        Column("n", f"{many(unit).capitalize()} a side"),
+        Column("price", "Price", help="level of the interval at this look, fixed beforehand"),
+        Column("interval", "Difference"),
+        Column("verdict", "Verdict", numeric=False),
+        Column("chance", "Chance", help="of a verdict at the horizon, as it seemed then"),
+    )
 
 
 @SECTIONS.register("looks")
@@ -39,26 +41,29 @@ class Looks(Section):
 
     order = 12
     title = "Look by look"
-    of = ("study",)
 
-    def render(self, document: Document, theme: Theme) -> Iterator[Block]:
+    def render(self, document: AnyDocument, theme: Theme) -> Iterator[Block]:
         """Yield where each pair stopped and why, and its intervals on the way."""
-        courses, label = document.findings.courses, document.findings.primary.label
+        courses = document.findings.courses
+        if isinstance(document, TuningDocument):
+            label, unit = document.findings.labels[0], "search"
+        else:
+            label, unit = document.findings.primary.label, "seed"
         taken = [course for course in courses if course.looks]
         if not courses:
             return
         said = [Text(course.sentence) for course in courses]
-        charts = Charts([_drawn(taken, label, theme)] if taken else [])
-        caption = "Every look, at the price that was fixed when the study began"
+        charts = Charts([_drawn(taken, label, many(unit), theme)] if taken else [])
+        caption = f"Every look, at the price that was fixed when the {document.kind} began"
         rows = [Row(_row(c, look, i)) for c in taken for i, look in enumerate(c.looks)]
-        table = Frame("looks", caption, COLUMNS, rows)
+        table = Frame("looks", caption, _columns(unit), rows)
         filed = [_filed(course, look) for course in taken for look in course.looks]
         files = (Export({"looks.csv": to_csv(filed)}, "each difference by look"),)
         yield self.block(*said, charts, table, exports=files if filed else ())
 
 
-def _drawn(courses: Sequence[Course], label: str, theme: Theme) -> Drawn:
-    figure = chart(courses, f"difference in {label}", theme.looks)
+def _drawn(courses: Sequence[Course], label: str, units: str, theme: Theme) -> Drawn:
+    figure = chart(courses, f"difference in {label}", units, theme.looks)
     alt = "; ".join(course.sentence for course in courses)
     says = "Intervals of all looks and pairs hold at once with 95 %, whenever a study stops"
     return drawn(figure, "looks", alt, f"{says}; filled is where the pair stopped.")
@@ -98,8 +103,12 @@ def _filed(course: Course, look: Taken) -> dict[str, object]:
     }
 
 
-def chart(courses: Sequence[Course], label: str, looks: Mapping[str, Look]) -> Figure:
-    """Each difference against seeds with its interval, over the band that does not matter."""
+def chart(courses: Sequence[Course], label: str, units: str, looks: Mapping[str, Look]) -> Figure:
+    """Each difference with its interval by look, over the band that does not matter.
+
+    A pair has the look of its variant, or, where another has that, of its baseline.
+    """
+    drawn_as = dict[str, Course]()
     with panel(2.6 if len(courses) <= FEW else 3.0) as (figure, axes):
         margins = {course.margin for course in courses}
         if len(margins) == 1:
@@ -107,7 +116,8 @@ def chart(courses: Sequence[Course], label: str, looks: Mapping[str, Look]) -> F
         axes.axhline(0, color=INK, linewidth=0.8)
         shift = 0.3 if len(courses) > 1 else 0.0
         for place, course in enumerate(courses):
-            look = looks[course.variant]
+            first = drawn_as.setdefault(course.variant, course)
+            look = looks[course.variant if first is course else course.baseline]
             for i, taken in enumerate(course.looks):
                 if taken.interval is None or taken.effect is None:
                     continue
@@ -124,7 +134,7 @@ def chart(courses: Sequence[Course], label: str, looks: Mapping[str, Look]) -> F
                 label=shortened(f"{course.variant} v {course.baseline}", LINE_CHARS),
             )  # fmt: skip
         axes.set_xticks(sorted({taken.n for course in courses for taken in course.looks}))
-        axes.set_xlabel("seeds a side")
+        axes.set_xlabel(f"{units} a side")
         axes.set_title(label, loc="left", fontsize="medium")
         if 1 < len(courses) <= FEW:
             figure.legend(loc="outside lower center", ncols=2, fontsize=9.5)

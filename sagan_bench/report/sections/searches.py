@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.core.registry import SECTIONS
-from sagan_bench.experiments.tuning.planning import best_name
 from sagan_bench.experiments.tuning.searched import SearchFindings
+from sagan_bench.experiments.tuning.winners import best_name
 from sagan_bench.report import answers
 from sagan_bench.report.document import TuningDocument, TuningFindings
 from sagan_bench.report.formats import MISSING, decimals, duration, number, plural, short, shown
@@ -111,15 +111,15 @@ def _candidates(place: int, search: SearchFindings, numbers: TuningFindings) -> 
     )
     rows = []
     for candidate in search.candidates:
-        chosen = " (chosen)" if candidate.number == search.chosen else ""
         values: dict[str, Any] = {
-            "trial": f"{candidate.number}{chosen}",
+            "trial": f"{candidate.number}{answers.role(candidate, search)}",
             "searched": candidate.searched,
         }
         for name, runs in (("a", candidate.on_a), ("b", candidate.on_b)):
             by_seed = ", ".join(f"{seed}: {number(value, level)}" for seed, value in runs.items())
             values |= {f"on_{name}": by_seed or MISSING, f"mean_{name}": mean_of_all(runs.values())}
-        rows.append(Row(values | _params(candidate.params, search), pinned=bool(chosen)))
+        is_chosen = candidate.number == search.chosen
+        rows.append(Row(values | _params(candidate.params, search), pinned=is_chosen))
     return Frame(f"fresh-{place}", f"The best trials of {search.id} on fresh seeds", columns, rows)
 
 

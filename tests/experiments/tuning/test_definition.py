@@ -11,7 +11,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import load_toml
-from sagan_bench.experiments.tuning import definition, planning
+from sagan_bench.experiments.tuning import definition, planning, winners
 from sagan_bench.experiments.tuning.definition import Tuning, TuningManifest
 
 
@@ -174,7 +174,7 @@ def test_what_is_exported_is_read_back_by_train(tmp_path: Path) -> None:
     tuning = small_tuning(tmp_path, "run.tensorboard=true", "run.inception_weights=none")
     params = {"training.lr_g": 3.3e-05, "model.attention.generator": [4], "training.n_critic": 2}
     file = tmp_path / "best.toml"
-    file.write_text(definition.exported(tuning, "sagan", params, ["a remark"]))
+    file.write_text(winners.exported(tuning, "sagan", params, ["a remark"]))
     assert load_toml(file)["variant"] == "sagan"
     config = read(file=file).config
     assert (config.training.lr_g, config.training.n_critic) == (3.3e-05, 2)
@@ -189,7 +189,7 @@ def test_what_is_exported_is_what_was_tuned(tmp_path: Path) -> None:
     sets = "model.attention.discriminator=[8]", "training.precision=fp32"
     tuning = small_tuning(tmp_path, *sets, text=text)
     file = tmp_path / "best.toml"
-    file.write_text(definition.exported(tuning, "no-attention", {"training.lr_g": 2e-4}))
+    file.write_text(winners.exported(tuning, "no-attention", {"training.lr_g": 2e-4}))
     config, host = read(file=file).config, here(tuning.requested("sagan", 0).config)
     tried = tuning.config("no-attention", 0, host, params={"training.lr_g": 2e-4})
     assert (config.model, config.training) == (tried.model, tried.training)

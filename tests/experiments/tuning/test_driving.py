@@ -104,7 +104,9 @@ def test_a_diverged_trial_is_an_outcome_that_the_sampler_learns_from(tmp_path: P
     assert one.trials[0].outcome == "diverged"
     assert one.trials[0].reason == "step 60: loss is inf"
     assert one.trials[0].values is None
-    assert one.trials[0].number not in [candidate.number for candidate in one.candidates]
+    assert one.candidates[-1].is_presets  # trained again all the same, and it diverges
+    assert set(one.candidates[-1].on_a.values()) == {None}
+    assert one.chosen
 
     there = study_of(tmp_path / "t").trials
     diverged = [trial for trial in there if trial.constraints[DIVERGED] > 0]
@@ -194,7 +196,7 @@ def test_the_winner_is_chosen_on_set_a_and_reported_on_set_b(tmp_path: Path) -> 
     memory = planned(small_tuning(tmp_path, pruner="none"), tmp_path / "t", trials=12)
     engine = Scripted(lucky)
     (one,) = tune(memory, tmp_path / "t", engine).searches
-    assert len(one.candidates) == 3
+    assert [candidate.is_presets for candidate in one.candidates] == [False, False, False, True]
     best = one.candidates[0]
     assert best.searched == min(trial.values[0] for trial in one.trials if trial.values)
     assert all(set(candidate.on_a) == {1, 2} for candidate in one.candidates)
@@ -208,9 +210,12 @@ def test_the_winner_is_chosen_on_set_a_and_reported_on_set_b(tmp_path: Path) -> 
     assert one.optimism is not None
     assert one.optimism == pytest.approx(one.reported - winner.searched)
     assert one.optimism > 40
-    assert all(c.on_b == {} for c in one.candidates if c is not winner)
+    (own,) = (candidate for candidate in one.candidates if candidate.is_presets)
+    assert set(own.on_b) == {3, 4}
+    assert one.untuned == pytest.approx(1e5 * own.params["training.lr_g"] + 11)
+    assert all(c.on_b == {} for c in one.candidates if c not in (winner, own))
     fresh = [job for job in engine.submitted if job.config.seed]
-    assert len(fresh) == 3 * 2 + 2
+    assert len(fresh) == 4 * 2 + 2 * 2
     assert all(job.ours.run.steps == 60 for job in fresh)
 
 
@@ -240,8 +245,8 @@ def test_a_run_on_fresh_seeds_that_failed_is_made_again_only_when_asked(
     assert tune(memory, folder, again).searches[0].reported is None
     assert again.submitted == []
     (one,) = tune(memory, folder, again, retry=True).searches
-    assert [job.config.seed for job in again.submitted] == [4]
-    assert one.reported is not None
+    assert [job.config.seed for job in again.submitted] == [4, 4]
+    assert (one.reported, one.untuned) != (None, None)
 
 
 def test_a_candidate_that_loses_a_run_on_set_a_comes_last(tmp_path: Path) -> None:
@@ -271,7 +276,10 @@ def test_to_go_on_when_set_b_was_seen_is_counted(tmp_path: Path, memory: TuningM
     again = planned(small_tuning(tmp_path), tmp_path / "t", trials=9)
     assert tune(again, tmp_path / "t", Scripted(by_rate)).looks == 1  # asks for nothing new
     another = planned(small_tuning(tmp_path, searches=2), tmp_path / "t", trials=9)
-    assert tune(another, tmp_path / "t", Scripted(by_rate)).looks == 2
+    assert tune(another, tmp_path / "t", Scripted(by_rate)).looks == 1  # priced, not counted
+    sides = {"searches": 2, "variants": ("sagan", "no-attention")}
+    wider = planned(small_tuning(tmp_path, **sides), tmp_path / "t", trials=9)
+    assert tune(wider, tmp_path / "t", Scripted(by_rate)).looks == 2
 
 
 def test_to_finish_what_was_planned_is_no_look(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from example_tunings import Scripted, planned, small_tuning, tune
@@ -80,10 +79,13 @@ def test_with_few_searches_everything_is_conditional_and_no_verdict_is_given(
     )
     assert found.baseline == "no-attention"
     assert found.standing == Standing(Basis.FEW_SEARCHES, searches=1)
-    (one,) = found.comparisons
+    one, *untuned = found.comparisons
+    assert [(c.variant, c.baseline) for c in untuned] == [
+        ("sagan", "sagan-untuned"), ("no-attention", "no-attention-untuned"),
+    ]  # fmt: skip
     assert one.verdict is None
     assert one.n == one.n_baseline == 1
-    (sentence,) = answers.findings(found).sentences
+    sentence, *_ = answers.findings(found).sentences
     assert sentence.startswith(
         "sagan against no-attention (conditional on these searches, 1 a side, no verdict): FID"
     )
@@ -97,7 +99,7 @@ def test_with_five_searches_a_side_the_search_is_the_unit_of_a_verdict(tmp_path:
     )  # fmt: skip
     memory = planned(asked, tmp_path / "t", trials=2)
     found = tune(memory, tmp_path / "t", Scripted(attention_helps, slots=4))
-    (one,) = found.comparisons
+    one, *_ = found.comparisons
     assert found.standing == Standing(Basis.CONFIRMATORY)
     assert (one.n, one.n_baseline) == (5, 5)
     reported = [s.reported for s in found.searches if s.variant == "sagan" and s.reported]
@@ -119,9 +121,9 @@ def test_a_search_without_a_figure_counts_as_lost(tmp_path: Path) -> None:
 
     asked = small_tuning(tmp_path, variants=("sagan", "no-attention"))
     found = tune(planned(asked, tmp_path / "t", trials=2), tmp_path / "t", Scripted(diverges))
-    (one,) = found.comparisons
+    one, *_ = found.comparisons
     assert (one.n, one.n_ok, one.effect) == (1, 0, None)
-    assert "1 of 1 searches of sagan failed" in answers.findings(found).sentences[0]
+    assert "1 of 1 searches of sagan diverged" in answers.findings(found).sentences[0]
 
 
 def test_what_is_not_over_is_neither_lost_nor_compared(tmp_path: Path) -> None:
@@ -146,21 +148,21 @@ def test_searches_of_unequal_length_allow_no_verdict(tmp_path: Path) -> None:
     failed = first.budget.trials | {Outcome.FAILED: 1}
     lost = replace(first, budget=replace(first.budget, trials=failed))
     for unequal in (cut, lost):  # a trial that failed taught nothing
-        (one,) = findings(memory, folder, [unequal, *rest]).comparisons
-        assert (one.standing, one.verdict) == (
-            Standing(Basis.UNEQUAL_SEARCHES, trials=(1, 2)),
-            None,
-        )
+        for one in findings(memory, folder, [unequal, *rest]).comparisons:
+            assert one.standing == Standing(Basis.UNEQUAL_SEARCHES, trials=(1, 2))
+            assert one.verdict is None
 
 
-def test_after_a_look_nothing_is_confirmatory(tmp_path: Path) -> None:
+def test_after_trials_were_added_nothing_is_confirmatory(tmp_path: Path) -> None:
     folder = tmp_path / "t"
-    fields: dict[str, Any] = {"variants": ("sagan", "no-attention"), "pruner": "none"}
-    memory = planned(small_tuning(tmp_path, searches=5, **fields), folder, trials=1)
-    tune(memory, folder, Scripted(attention_helps, slots=4))
-    more = planned(small_tuning(tmp_path, searches=6, **fields), folder, trials=1)
-    (one,) = tune(more, folder, Scripted(attention_helps, slots=4)).comparisons
-    assert (one.standing, one.verdict) == (Standing(Basis.EXPLORATORY, looks=1), None)
+    asked = small_tuning(
+        tmp_path, variants=("sagan", "no-attention"), pruner="none", searches=5, seeds_b=1
+    )
+    tune(planned(asked, folder, trials=1), folder, Scripted(attention_helps, slots=4))
+    more = tune(planned(asked, folder, trials=2), folder, Scripted(attention_helps, slots=4))
+    assert [len(search.trials) for search in more.searches] == [2] * 10
+    for one in more.comparisons:
+        assert (one.standing, one.verdict) == (Standing(Basis.EXPLORATORY, looks=1), None)
 
 
 def test_what_never_varies_has_no_importance(tmp_path: Path) -> None:
