@@ -83,7 +83,7 @@ def main(
 def show(title: str, row: Row, is_first: bool) -> None:
     """Print a row as Markdown, the first below its table's title and columns."""
     if is_first:
-        print(f"{title}\n\n| {' | '.join(row)} |\n|{'---|' * len(row)}")
+        print(f"\n{title}\n\n| {' | '.join(row)} |\n|{'---|' * len(row)}")
     cells = (
         f"{cell.mean:.3f} ± {cell.error:.3f}" if isinstance(cell, Estimate) else str(cell)
         for cell in row.values()
