@@ -47,7 +47,8 @@ def stops(repeats: int) -> Iterator[Row]:
             ends = stopping(effect, m, repeats)._asdict()
             seeds = ends.pop("seeds")
             shares = {name: percent(share) for name, share in ends.items()}
-            yield {"sd": effect, "m": m, "seeds a side": seeds, **shares}
+            going_on = percent(stopping(effect, m, repeats, futility=False).worse)
+            yield {"sd": effect, "m": m, "seeds a side": seeds, **shares, "going on": going_on}
 
 
 def percent(share: Estimate) -> Estimate:
@@ -59,7 +60,8 @@ TABLES = {
     "False claims of m pairs at any of 11 looks to 96 seeds, % of studies": never_stopping,
     "Half of what matters said to be as much as matters, % of studies": half_of_what_matters,
     "All m pairs differ by so many sd, half a sd matters, horizon 20: seeds until they stop, "
-    "% of pairs better, worse, the same, given up, % of studies whose intervals all cover": stops,
+    "% of pairs better, worse, the same, given up, % of studies whose intervals all cover, "
+    "% of pairs worse if none is given up": stops,
 }
 
 

@@ -119,8 +119,8 @@ def families(
         yield groups
 
 
-def design(pairs: int, most: int = HORIZON) -> Design:
-    return Design(pairs, horizon=HORIZON, most=most)
+def design(pairs: int, most: int = HORIZON, futility: bool = True) -> Design:
+    return Design(pairs, horizon=HORIZON, most=most, futility=futility)
 
 
 def at(groups: Floats, n: int, of: Design) -> Intervals:
@@ -178,7 +178,7 @@ class Stopped:
         self.said[self.open], self.seeds[self.open] = said[self.open], n
         self.low[self.open], self.high[self.open] = look.low[self.open], look.high[self.open]
         ends = ~np.isin(said, OPEN)
-        if n < of.horizon:
+        if of.futility and n < of.horizon:
             half = (look.high - look.low) / 2
             chance = chance_at_the_horizon(look.effect, half, metric.min_effect, n, of)
             ends |= chance < HOPELESS
@@ -197,8 +197,9 @@ class Stopped:
         )
 
 
-def stopping(effect: float, m: int, repeats: int) -> Ends[Estimate]:
+def stopping(effect: float, m: int, repeats: int, futility: bool = True) -> Ends[Estimate]:
     """Return how normal pairs stop that all differ by so much, half a deviation what matters."""
     drawn = families(normal, m, HORIZON, repeats, key=round(10 * effect), effect=effect)
-    parts = [Stopped(groups, HALF_SD, design(m)).figures(effect) for groups in drawn]
+    of = design(m, futility=futility)
+    parts = [Stopped(groups, HALF_SD, of).figures(effect) for groups in drawn]
     return Ends(*map(estimate, zip(*parts, strict=True)))

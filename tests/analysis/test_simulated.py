@@ -40,17 +40,18 @@ def test_the_error_of_a_share_is_that_of_a_binomial() -> None:
     assert share == pytest.approx((0.2, np.sqrt(0.2 * 0.8 / 99)))
 
 
-@pytest.mark.parametrize("effect", [0.0, 1.0])
-def test_families_stop_where_and_as_studies_do(effect: float) -> None:
-    (groups,) = families(normal, 2, 20, 12, key=7, effect=effect)
-    ends, futile = Stopped(groups, HALF_SD, design(2)), 0
+@pytest.mark.parametrize("futility", [True, False])
+def test_families_stop_where_and_as_studies_do(futility: bool) -> None:
+    (groups,) = families(normal, 2, 20, 12, key=7, effect=0.7)
+    of, futile = design(2, futility=futility), 0
+    ends = Stopped(groups, HALF_SD, of)
     for place, runs in enumerate(groups):
         outcomes: dict[str, Runs] = {
             name: dict(enumerate(values.tolist()))
             for name, values in zip(("base", "a", "b"), runs, strict=True)
         }
         pairs = [("a", "base"), ("b", "base")]
-        for pair, course in enumerate(courses(outcomes, pairs, HALF_SD, design(2), range(20))):
+        for pair, course in enumerate(courses(outcomes, pairs, HALF_SD, of, range(20))):
             look = course.decisive
             assert look
             assert look.n == ends.seeds[place, pair]
@@ -60,7 +61,8 @@ def test_families_stop_where_and_as_studies_do(effect: float) -> None:
             )
             assert (course.why is Stop.FUTILE) == ends.futile[place, pair]
             futile += course.why is Stop.FUTILE
-    assert 0 < futile < 24
+    assert 0 < futile < 24 if futility else futile == 0
+    assert len(np.unique(ends.said)) > 1
 
 
 def test_a_baseline_gets_as_many_seeds_as_its_last_pair() -> None:
