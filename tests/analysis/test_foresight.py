@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from test_false_claims import normal
-from test_sequential_errors import at, design
+from simulated import at, design, normal
 
 from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.foresight import Sight, foreseen_at
