@@ -99,15 +99,18 @@ def _exported(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _with(scores: tuple[Score, ...], new: Score) -> tuple[Score, ...]:
-    """Return ``scores`` and ``new``, which takes the place of its like but for other metrics."""
+    """Return ``scores`` and ``new``, which takes the place of its like but for other metrics.
+
+    The order of scores stands, for it says by which protocol a run was scored first.
+    """
 
     def identity(score: Score) -> tuple[object, ...]:
         return score.fingerprint, score.sampling_seed, score.step, score.final
 
-    like = [old for old in scores if identity(old) == identity(new)]
-    metrics, floor = (
-        {key: value for score in (*like, new) for key, value in getattr(score, figures).items()}
-        for figures in ("metrics", "floor")
-    )
-    whole = new.model_copy(update={"metrics": metrics, "floor": floor})
-    return (*(old for old in scores if old not in like), whole)
+    kept = {identity(score): score for score in scores}
+    like = kept.get(identity(new), new)
+    whole = {
+        figures: getattr(like, figures) | getattr(new, figures) for figures in ("metrics", "floor")
+    }
+    kept[identity(new)] = new.model_copy(update=whole)
+    return tuple(kept.values())
