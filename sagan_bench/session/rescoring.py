@@ -1,5 +1,6 @@
 """A finished run scored once more, under another protocol or with other seeds."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import cpu, extensions, system
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.progress import OnProgress
+from sagan_bench.core.stored import fitting
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.data.store import Store
-from sagan_bench.evaluation.conditions import WEIGHTS
+from sagan_bench.data.store import Manifest, Store
+from sagan_bench.evaluation.conditions import WEIGHTS, Weights, protocol
+from sagan_bench.evaluation.metrics import chosen
 from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.models.build import plain_generator
 from sagan_bench.runs import records
@@ -65,6 +68,31 @@ def evaluate(
                 directory.write(record)
                 watch(Scored(score))
     return record
+
+
+def lacking(run: Run, config: RunConfig) -> tuple[int, ...]:
+    """Return the sampling seeds of ``config`` for which a run lacks a score under it, or a metric.
+
+    Raises:
+        UserError: the run's record is damaged, or its data have nothing to score against.
+    """
+    data, seeds = run.record.data, config.evaluation.sampling_seeds
+    if data is None:
+        return seeds
+    manifest = fitting(lambda: Manifest.model_validate(data.manifest), run.path / records.RECORD)
+    groups = chosen(config, manifest.kind)
+    by_pixels = groups.pop(None, [])
+    finals = (score for score in run.record.scores if score.final)
+    metrics = {score.fingerprint: score.metrics.keys() for score in finals}
+
+    def has(seed: int, weights: Weights, extractor: str | None) -> bool:
+        n_fake = config.evaluation.n_fake
+        how = protocol(config, manifest, weights, seed, n_fake, extractor).fingerprint()
+        wanted = [*groups[extractor], *(by_pixels if extractor == first else [])]
+        return {metric.name for metric in wanted} <= metrics.get(how, set[str]())
+
+    first, whole = next(iter(groups)), list(product(WEIGHTS, groups))
+    return tuple(seed for seed in seeds if not all(has(seed, *of) for of in whole))
 
 
 def _refuse_other_statistics(config: RunConfig, path: Path, record: Record) -> None:
