@@ -95,8 +95,8 @@ def _runs(folder: Path, wanted: Wanted, as_json: bool) -> None:
         said = {"finished": result.finished, "scored": scored, "failed": failed}
         print(json.dumps(said, indent=2))
     else:
-        count = len(result.scored)
-        say(f"scored:  {count} of {result.finished} finished runs; the others had these scores")
+        rest = "" if failed else "; the others had these scores"
+        say(f"scored:  {len(result.scored)} of {result.finished} finished runs{rest}")
         say(f"next:    {program()} report {folder}")
     for path, why in failed.items():
         say(f"failed: {path}: {why}", error=True)

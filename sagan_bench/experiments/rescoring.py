@@ -1,6 +1,7 @@
 """The finished runs of a study, or of a folder of runs, scored once more."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,8 @@ from sagan_bench.runs.run_directory import read_now
 from sagan_bench.session import experiment
 from sagan_bench.session.events import Stop, Watch
 from sagan_bench.session.rescoring import lacking
+
+SEEDS = "evaluation.sampling_seeds"
 
 
 class Follow(Protocol):
@@ -63,28 +66,43 @@ def evaluate(
     _refuse_experiments(paths, folder)
     result, work = Rescored(), dict[Path, RunConfig]()
     with held(folder):
-        for path in paths:
-            try:
-                run = Run(path, read_now(path))
-                is_meant = planned is None or (run.variant, run.seed) in planned
-                if run.record.status is not Status.FINISHED or not is_meant:
-                    continue
-                result.finished += 1
-                if lacks := _lacking(run, wanted(run.config)):
-                    work[path] = lacks
-            except UserError as error:
-                result.failed[path] = str(error)
+        for run in _finished(paths, planned, result):
+            config = wanted(run.config)  # what is wrong with it is so of all runs
+            with _named(run.path, result):
+                if seeds := lacking(run, config):
+                    work[run.path] = override(config, {SEEDS: ("--seeds", seeds)})
         if not result.finished and not result.failed:
             raise UserError(f"no run in {folder} is finished yet; run it on, then score it")
         for number, (path, config) in enumerate(work.items(), 1):
-            try:
+            with _named(path, result):
                 experiment.evaluate(path, config, watch=follow(path, number, len(work)), stop=stop)
                 result.scored.append(path)
-            except MachineError:
-                raise
-            except (UserError, NonFiniteImages) as error:
-                result.failed[path] = str(error)
     return result
+
+
+def _finished(
+    paths: Sequence[Path], planned: Collection[tuple[str, int]] | None, result: Rescored
+) -> Iterator[Run]:
+    """Yield the finished runs, of a plan if there is one, that can be read with their settings."""
+    for path in paths:
+        with _named(path, result):
+            run = Run(path, read_now(path))
+            is_meant = planned is None or (run.variant, run.seed) in planned
+            if run.record.status is Status.FINISHED and is_meant:
+                run.config  # noqa: B018  # refuses a damaged one
+                result.finished += 1
+                yield run
+
+
+@contextmanager
+def _named(path: Path, result: Rescored) -> Iterator[None]:
+    """Within, what is wrong with a run is noted, and no failure of the machine."""
+    try:
+        yield
+    except MachineError:
+        raise
+    except (UserError, NonFiniteImages) as error:
+        result.failed[path] = str(error)
 
 
 def _planned(folder: Path) -> frozenset[tuple[str, int]] | None:
@@ -106,9 +124,3 @@ def _refuse_experiments(paths: list[Path], folder: Path) -> None:
             raise UserError(f"{place} is a tuning: {why}")
         if place != folder and (place / study.MEMORY).exists():
             raise UserError(f"{place} is a study: name it by itself")
-
-
-def _lacking(run: Run, config: RunConfig) -> RunConfig | None:
-    """Return a configuration with the sampling seeds alone that a run lacks; None if it has all."""
-    seeds = lacking(run, config)
-    return override(config, {"evaluation.sampling_seeds": ("--seeds", seeds)}) if seeds else None

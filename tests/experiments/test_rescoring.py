@@ -127,6 +127,17 @@ def stopped_at_second(folder: Path) -> None:
         rescoring.evaluate(folder, wanted, follow, lambda: "terminated" if begun[1:] else None)
 
 
+def test_a_mistake_is_said_once_and_a_damaged_run_by_its_name(tmp_path: Path, capsys: Out) -> None:
+    study = str(leave_study(tmp_path / "quick", {"no-attention": [0.1], "sagan": [0.2]}))
+    assert run("evaluate", study, "--set", "training.lr_g=1") == cli.USAGE
+    assert "only evaluation.*" in capsys.readouterr().err
+    assert run("evaluate", study, "--seeds", "0-4") == cli.SOME_FAILED  # of no whole manifest
+    said = capsys.readouterr()
+    assert "scored:  0 of 2 finished runs\n" in said.out
+    for path in find_runs(Path(study)):
+        assert f"failed: {path}: damaged record.json" in said.err
+
+
 @pytest.mark.slow
 def test_a_study_is_scored_where_it_lacks_scores(tmp_path: Path, capsys: Out) -> None:
     file = tmp_path / "small.toml"
