@@ -29,6 +29,14 @@ def test_the_parts_of_the_spread_are_told_apart() -> None:
     assert of.sampling_share == pytest.approx((1 / 4) / (4 + 1 / 4), abs=0.01)
 
 
+def test_what_drawing_does_is_known_from_the_runs_that_were_scored_again() -> None:
+    of = spread("a", [1.0, 2.0, 4.0], [[1.0, 3.0], [2.0], [4.0, 4.0, 4.0]])
+    assert of
+    assert (of.repeated, of.drawn, of.samples) == (2, 3, 1)
+    assert of.sampling_sd == pytest.approx(math.sqrt(2 / 3))  # of three degrees of freedom
+    assert of.sampling_share == pytest.approx((2 / 3) / (7 / 3))
+
+
 def test_two_seeds_differ_by_what_is_said() -> None:
     runs = drawn(training=2, sampling=0, runs=2_000, samples=1)
     of = of_means(runs)

@@ -12,6 +12,7 @@ from example_runs import SMALL
 from example_studies import FILE
 
 from sagan_bench import cli
+from sagan_bench.analysis import asking
 from sagan_bench.config.layers import override
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.locks import holding
@@ -169,3 +170,8 @@ def test_a_study_is_scored_where_it_lacks_scores(tmp_path: Path, capsys: Out) ->
     after = of_study(runs / "small")
     assert after.primary == before
     assert {of.drawn for of in after.spreads} == {3}
+    (runs / "small" / "study.json").unlink()  # a folder of runs, which are compared by all
+    assert run(*again, "--seeds", "0-2") == 0
+    assert "0 of 4 finished runs" in capsys.readouterr().out
+    loose = asking.of_runs(find_runs(runs / "small"), "no-attention", None, None)
+    assert loose.protocol["sampling_seed"] == [0, 1, 2]
