@@ -24,7 +24,7 @@ from sagan_bench.runs import records
 from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.run import Run
 from sagan_bench.session.events import Stopped, Watch
-from sagan_bench.session.rescoring import lacking
+from sagan_bench.session.rescoring import _with, lacking
 
 SETS = [part for text in SMALL for part in ("--set", text)]
 Out = pytest.CaptureFixture[str]
@@ -61,6 +61,14 @@ def test_sampling_seeds_added_after_looking_move_no_verdict(
     assert after.protocol["sampling_seed"] == list(declared)
     assert [of.sd for of in after.spreads] == [of.sd for of in before.spreads]
     assert {(of.samples, of.drawn, of.repeated) for of in after.spreads} == {(len(declared), 5, 5)}
+
+
+def test_scored_again_a_protocol_stands_where_it_stood() -> None:
+    first, second = (score(0.5, 6, sampling_seed=seed) for seed in (0, 1))
+    again = first.model_copy(update={"metrics": {"twin_rate": 0.6}})
+    kept = _with((first, second), again)
+    assert [of.sampling_seed for of in kept] == [0, 1]
+    assert kept[0].metrics == first.metrics | {"twin_rate": 0.6}
 
 
 def test_a_report_says_on_which_seeds_verdicts_rest_and_verify_agrees(tmp_path: Path) -> None:
