@@ -30,7 +30,7 @@ class RunSet:
         unread: how many could not be read.
         unplanned: runs that the plan does not name, which are left out.
         collapse: what counts as diverged though it finished.
-        protocols: of the final scores of averaged weights: sampling seed -> protocol.
+        protocols: of the final scores that count, of averaged weights: sampling seed -> protocol.
         other_protocols: likewise, of extractors that metrics name: extractor -> seed -> protocol.
     """
 
@@ -155,12 +155,13 @@ class RunSet:
 
     def _scores(self, run: Run, owner: str | None, weights: Weights) -> list[Score]:
         """Return the final scores that count: of one protocol for all runs, at all its seeds."""
-        return [
-            score
-            for score in run.final(weights)
-            if score.sampling_seed in self._protocols(owner)
-            and family(score.protocol) in self._families[owner]
-        ]
+        alike = self._alike(run, owner, weights)
+        return [score for score in alike if score.sampling_seed in self._protocols(owner)]
+
+    def _alike(self, run: Run, owner: str | None, weights: Weights) -> list[Score]:
+        """Return the final scores that differ from those that count by sampling seed at most."""
+        families = self._families[owner]
+        return [score for score in run.final(weights) if family(score.protocol) in families]
 
     def value(self, run: Run, metric: str, weights: Weights = "ema") -> float | None:
         """Return a run's final value: the mean over sampling seeds, None if one has none."""
@@ -168,11 +169,14 @@ class RunSet:
         return mean_of_all(score.metrics.get(metric) for score in scores)
 
     def samples(self, run: Run, metric: str) -> list[float]:
-        """Return a run's final values by sampling seed."""
-        values = (
-            score.metrics.get(metric) for score in self._scores(run, self._owner(metric), "ema")
-        )
+        """Return a run's final values by sampling seed, of seeds that do not count too."""
+        alike = self._alike(run, self._owner(metric), "ema")
+        values = (score.metrics.get(metric) for score in alike)
         return [value for value in values if value is not None]
+
+    def sampling_seeds(self, metric: str) -> int:
+        """Return how many sampling seeds each run's value of a metric is the mean of."""
+        return len(self._protocols(self._owner(metric)))
 
     def share_of(self, metric: str) -> int | None:
         """Return the images of which a metric's values are shares; None where they are none."""

@@ -53,7 +53,8 @@ def gather(
         paths: of runs.
         loose: no study names them: where variants clash, runs go by the name that their user gave
             them, else by the folder they are in.
-        planned: variants and seeds of a plan; other runs are left out.
+        planned: variants and seeds of a plan; other runs are left out, and so are the scores of
+            sampling seeds that runs were not begun with, which are added after looking.
 
     A run whose record cannot be read is left out, and that is logged.
 
@@ -88,7 +89,7 @@ def together(
     _refuse_clashes(over)
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
-    main, others = _common_protocols(over)
+    main, others = _common_protocols(over, declared=planned is not None)
     return RunSet(tuple(over), begun, 0, main, others, tuple(unplanned))
 
 
@@ -156,17 +157,28 @@ def _refuse_other_budgets(runs: Sequence[Run]) -> None:
 
 
 def _common_protocols(
-    runs: Sequence[Run],
+    runs: Sequence[Run], *, declared: bool
 ) -> tuple[dict[int, AnyProtocol], dict[str, dict[int, AnyProtocol]]]:
     """Return the protocol by sampling seed under which every finished run was scored.
 
     Where there are several, it is the one that the first run was scored by first; by each of the
     other extractors likewise.
+
+    Args:
+        runs: that are over.
+        declared: only sampling seeds that each was begun with count.
     """
     scored = [run for run in runs if not run.lost]
     if not scored:
         return {}, {}
-    by_run = [{s.fingerprint: stored(s.protocol) for s in run.final("ema")} for run in scored]
+    by_run = [
+        {
+            score.fingerprint: stored(score.protocol)
+            for score in run.final("ema")
+            if not declared or score.sampling_seed in run.sampling_seeds
+        }
+        for run in scored
+    ]
     common = [p for fingerprint, p in by_run[0].items() if all(fingerprint in of for of in by_run)]
     if not common:
         for run, of in zip(scored, by_run, strict=True):

@@ -1,23 +1,32 @@
-"""The verb ``evaluate``: score a finished run again."""
+"""The verb ``evaluate``: score a finished run again, or those of a study."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sagan_bench.cli.options import Device, Json, RunName, Runs
-from sagan_bench.cli.places import find_run
-from sagan_bench.cli.signals import stopping
+from sagan_bench.cli.compare import place
+from sagan_bench.cli.console import say
+from sagan_bench.cli.options import Device, Json, Runs, program
+from sagan_bench.cli.signals import SOME_FAILED, stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
 
 if TYPE_CHECKING:
     from sagan_bench.config.schema import RunConfig
+    from sagan_bench.session.events import Watch
+
+Wanted = Callable[["RunConfig"], "RunConfig"]
+"""From a run's own configuration to that with the evaluation that is asked for."""
 
 
 def evaluate(
-    run: RunName,
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|STUDY", help="A run, a study, or a folder of runs")
+    ],
     n_fake: Annotated[int | None, typer.Option(help="Generated images")] = None,
     data: Annotated[str | None, typer.Option(help="Where the same images are now")] = None,
     extractor: Annotated[str | None, typer.Option(help=", ".join(EXTRACTORS))] = None,
@@ -29,15 +38,14 @@ def evaluate(
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Score a finished run again, and add the scores to its record."""
-    from sagan_bench.cli.progress import View
-    from sagan_bench.cli.record import print_record
-    from sagan_bench.experiments.written import parse_seeds
-    from sagan_bench.runs import records
-    from sagan_bench.runs.run import Run
-    from sagan_bench.session import experiment
+    """Score a finished run again, and add the scores to its record.
 
-    path = find_run(run, runs)
+    Of a study or a folder of runs, each that lacks them; verdicts rest on the scores of before.
+    """
+    from sagan_bench.experiments.written import parse_seeds
+    from sagan_bench.runs.records import RECORD
+
+    path = place(what, runs)
     flags = {
         "evaluation.n_fake": ("--n-fake", n_fake),
         "data.source": ("--data", data),
@@ -47,13 +55,53 @@ def evaluate(
         "evaluation.sampling_seeds": ("--seeds", None if seeds is None else parse_seeds(seeds)),
         "run.inception_weights": ("--inception-weights", inception_weights),
     }
-    config = _rescored(Run(path, records.read(path)).config, flags, sets or ())
+    wanted = partial(_rescored, flags=flags, sets=sets or ())
+    (_run if (path / RECORD).exists() else _runs)(path, wanted, as_json)
+
+
+def _run(path: Path, wanted: Wanted, as_json: bool) -> None:
+    """Score a run, whether it has such scores or not."""
+    from sagan_bench.cli.progress import View
+    from sagan_bench.cli.record import print_record
+    from sagan_bench.runs import records
+    from sagan_bench.runs.run import Run
+    from sagan_bench.session import experiment
+
+    config = wanted(Run(path, records.read(path)).config)
     with stopping() as stop, View() as view:
         record = experiment.evaluate(path, config, watch=view.watch, stop=stop)
     if as_json:
         print(record.to_json().decode(), end="")
     else:
         print_record(record)
+
+
+def _runs(folder: Path, wanted: Wanted, as_json: bool) -> None:
+    """Score the runs of a folder that lack such scores; end with 3 if one cannot be."""
+    from sagan_bench.cli.progress import View
+    from sagan_bench.experiments import rescoring
+
+    with stopping() as stop, View() as view:
+
+        def follow(path: Path, number: int, count: int) -> "Watch":
+            say(f"{number}/{count} {path.name}", error=True)
+            view.phase_began.clear()  # what is left is left of this run
+            return view.watch
+
+        result = rescoring.evaluate(folder, wanted, follow, stop)
+    failed = {str(path): why for path, why in result.failed.items()}
+    if as_json:
+        scored = [str(path) for path in result.scored]
+        said = {"finished": result.finished, "scored": scored, "failed": failed}
+        print(json.dumps(said, indent=2))
+    else:
+        rest = "" if failed else "; the others had these scores"
+        say(f"scored:  {len(result.scored)} of {result.finished} finished runs{rest}")
+        say(f"next:    {program()} report {folder}")
+    for path, why in failed.items():
+        say(f"failed: {path}: {why}", error=True)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 def _rescored(

@@ -89,7 +89,8 @@ def _spread_in(folder: Path, study: Study) -> tuple[int, float] | None:
         memory = StudyManifest.of(folder)
         if memory is None or not _is_alike(memory.study, study):
             return None
-        runs = gather([path.parent for path in folder.glob(f"*/{RECORD}")])
+        paths = [path.parent for path in folder.glob(f"*/{RECORD}")]
+        runs = gather(paths, planned=memory.study.cells)
         spreads = [of for of in of_variants(runs, study.measure.metric) if of.runs >= FEWEST]
     except UserError:
         return None  # what cannot be read says nothing

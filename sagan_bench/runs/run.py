@@ -15,7 +15,7 @@ from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.core.stored import fitting
-from sagan_bench.runs.program import Program, program_of
+from sagan_bench.runs.program import Program, ProgramProtocol, program_of
 from sagan_bench.runs.records import RECORD, Record, Score
 
 Weights = Literal["ema", "raw"]
@@ -115,6 +115,13 @@ class Run:
     def learning_rates(self) -> tuple[float, float] | None:
         """Of G and of D; None if another program made it."""
         return None if self.program else self.config.training.learning_rates
+
+    @property
+    def sampling_seeds(self) -> tuple[int, ...]:
+        """Those that it was to be scored with when it began.  Raises as `config`."""
+        if self.program:
+            return (ProgramProtocol.sampling_seed,)
+        return self.config.evaluation.sampling_seeds
 
     @property
     def shared_device(self) -> bool:

@@ -1,5 +1,6 @@
 """A finished run scored once more, under another protocol or with other seeds."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import cpu, extensions, system
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.progress import OnProgress
+from sagan_bench.core.stored import fitting
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.data.store import Store
-from sagan_bench.evaluation.conditions import WEIGHTS
+from sagan_bench.data.store import Manifest, Store
+from sagan_bench.evaluation.conditions import WEIGHTS, Weights, protocol
+from sagan_bench.evaluation.metrics import chosen
 from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.models.build import plain_generator
 from sagan_bench.runs import records
@@ -67,6 +70,31 @@ def evaluate(
     return record
 
 
+def lacking(run: Run, config: RunConfig) -> tuple[int, ...]:
+    """Return the sampling seeds of ``config`` for which a run lacks a score under it, or a metric.
+
+    Raises:
+        UserError: the run's record is damaged, or its data have nothing to score against.
+    """
+    data, seeds = run.record.data, config.evaluation.sampling_seeds
+    if data is None:
+        return seeds
+    manifest = fitting(lambda: Manifest.model_validate(data.manifest), run.path / records.RECORD)
+    groups = chosen(config, manifest.kind)
+    by_pixels = groups.pop(None, [])
+    finals = (score for score in run.record.scores if score.final)
+    metrics = {score.fingerprint: score.metrics.keys() for score in finals}
+
+    def has(seed: int, weights: Weights, extractor: str | None) -> bool:
+        n_fake = config.evaluation.n_fake
+        how = protocol(config, manifest, weights, seed, n_fake, extractor).fingerprint()
+        wanted = [*groups[extractor], *(by_pixels if extractor == first else [])]
+        return {metric.name for metric in wanted} <= metrics.get(how, set[str]())
+
+    first, whole = next(iter(groups)), list(product(WEIGHTS, groups))
+    return tuple(seed for seed in seeds if not all(has(seed, *of) for of in whole))
+
+
 def _refuse_other_statistics(config: RunConfig, path: Path, record: Record) -> None:
     batches, exported_with = (
         each.evaluation.bn_batches for each in (config, Run(path, record).config)
@@ -99,15 +127,18 @@ def _exported(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _with(scores: tuple[Score, ...], new: Score) -> tuple[Score, ...]:
-    """Return ``scores`` and ``new``, which takes the place of its like but for other metrics."""
+    """Return ``scores`` and ``new``, which takes the place of its like but for other metrics.
+
+    The order of scores stands, for it says by which protocol a run was scored first.
+    """
 
     def identity(score: Score) -> tuple[object, ...]:
         return score.fingerprint, score.sampling_seed, score.step, score.final
 
-    like = [old for old in scores if identity(old) == identity(new)]
-    metrics, floor = (
-        {key: value for score in (*like, new) for key, value in getattr(score, figures).items()}
-        for figures in ("metrics", "floor")
-    )
-    whole = new.model_copy(update={"metrics": metrics, "floor": floor})
-    return (*(old for old in scores if old not in like), whole)
+    kept = {identity(score): score for score in scores}
+    like = kept.get(identity(new), new)
+    whole = {
+        figures: getattr(like, figures) | getattr(new, figures) for figures in ("metrics", "floor")
+    }
+    kept[identity(new)] = new.model_copy(update=whole)
+    return tuple(kept.values())

@@ -1,9 +1,11 @@
 import math
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sagan_bench.analysis.spread import correlation, spread, standard_error
+from sagan_bench.analysis.spread import Spread, correlation, spread, standard_error
 
 
 def drawn(training: float, sampling: float, runs: int, samples: int) -> list[list[float]]:
@@ -12,18 +14,32 @@ def drawn(training: float, sampling: float, runs: int, samples: int) -> list[lis
     return (levels + sampling * rng.standard_normal((runs, samples))).tolist()
 
 
+def of_means(scores: list[list[float]], **more: Any) -> Spread:
+    """The spread of runs whose figures are the means of all their scores."""
+    of = spread("a", [fmean(own) for own in scores], scores, samples=len(scores[0]), **more)
+    assert of
+    return of
+
+
 def test_the_parts_of_the_spread_are_told_apart() -> None:
-    of = spread("a", drawn(training=2, sampling=1, runs=4_000, samples=4))
+    of = of_means(drawn(training=2, sampling=1, runs=4_000, samples=4))
     assert of
     assert of.sampling_sd == pytest.approx(1, abs=0.03)
     assert of.sd == pytest.approx(math.sqrt(4 + 1 / 4), abs=0.06)
     assert of.sampling_share == pytest.approx((1 / 4) / (4 + 1 / 4), abs=0.01)
 
 
+def test_what_drawing_does_is_known_from_the_runs_that_were_scored_again() -> None:
+    of = spread("a", [1.0, 2.0, 4.0], [[1.0, 3.0], [2.0], [4.0, 4.0, 4.0]])
+    assert of
+    assert (of.repeated, of.drawn, of.samples) == (2, 3, 1)
+    assert of.sampling_sd == pytest.approx(math.sqrt(2 / 3))  # of three degrees of freedom
+    assert of.sampling_share == pytest.approx((2 / 3) / (7 / 3))
+
+
 def test_two_seeds_differ_by_what_is_said() -> None:
     runs = drawn(training=2, sampling=0, runs=2_000, samples=1)
-    of = spread("a", runs)
-    assert of
+    of = of_means(runs)
     values = [value for (value,) in runs]
     pairs = [abs(x - y) for x, y in zip(values[::2], values[1::2], strict=True)]
     assert of.apart == pytest.approx(np.mean(pairs) / np.mean(values), rel=0.05)
@@ -33,8 +49,7 @@ def test_two_seeds_differ_by_what_is_said() -> None:
 def test_of_a_share_the_images_drawn_say_what_drawing_them_does() -> None:
     rng = np.random.default_rng(1)
     runs = (rng.binomial(1_024, 0.2, (4_000, 1)) / 1_024).tolist()
-    of = spread("a", runs, share_of=1_024)
-    assert of
+    of = of_means(runs, share_of=1_024)
     assert of.sampling_share == pytest.approx(1, abs=0.05)
     assert standard_error([0.2], 1_024) == pytest.approx(0.0125, rel=0.01)
     assert standard_error([0.0], 1_024) == pytest.approx(0.00137, rel=0.01)
@@ -47,13 +62,8 @@ def test_the_cheapest_number_of_samples_is_that_of_least_variance_for_its_second
     sampling: float,
 ) -> None:
     train, score, samples = 100.0, 5.0, 3
-    of = spread(
-        "a",
-        drawn(training=2, sampling=sampling, runs=3_000, samples=samples),
-        train_sec=train,
-        score_sec=score * samples,
-    )
-    assert of
+    scores = drawn(training=2, sampling=sampling, runs=3_000, samples=samples)
+    of = of_means(scores, train_sec=train, sample_sec=score)
     costs = {k: (4 + sampling**2 / k) * (train + score * k) for k in range(1, 60)}
     best = min(costs, key=costs.__getitem__)
     assert of.cheapest is not None

@@ -33,8 +33,9 @@ def _runs() -> None:
 
 def _folders(kind: str, names: dict[str, object], see: Callable[[str], dict[str, object]]) -> None:
     for name in names:
-        for file, content in see(name).items():
-            goldens.store(f"expected/{kind}/{name}/{file}", content)
+        with tempfile.TemporaryDirectory() as folder, doors.plain_machine(Path(folder)):
+            for file, content in see(name).items():
+                goldens.store(f"expected/{kind}/{name}/{file}", content)
 
 
 def _begun() -> None:

@@ -152,10 +152,15 @@ def searches(manifest: TuningManifest, folder: Path) -> list[Search]:
 
 
 def value(record: Record, objective: str) -> float | None:
-    """Return what a finished run reached: the mean over sampling seeds, of averaged weights."""
+    """Return what a finished run reached: the mean over sampling seeds, of averaged weights.
+
+    They are those that it began with: what it is scored with later moves nothing.
+    """
     if objective == "images_per_sec":
         return record.cost.images_per_sec
-    scores = Run(Path(), record).first_scored(objective)
+    run = Run(Path(), record)
+    declared = run.sampling_seeds
+    scores = (s for s in run.first_scored(objective) if s.sampling_seed in declared)
     return mean_of_all(score.metrics.get(objective) for score in scores)
 
 

@@ -8,12 +8,15 @@ from matplotlib.figure import Figure
 from sagan_bench.analysis.spread import Spread
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report.document import Document
-from sagan_bench.report.formats import MISSING, listed, number, plural
+from sagan_bench.report.formats import MISSING, duration, listed, number, plural
 from sagan_bench.report.frames import Cell, Column, Frame, Row
 from sagan_bench.report.readings import Correlation
 from sagan_bench.report.sections._base import Block, Charts, Section, Text
 from sagan_bench.report.svg import FEW, LINE_CHARS, Look, Theme, drawn, panel, shortened
+from sagan_bench.runs.program import PROGRAM
 
+VERDICTS = "verdicts rest on the {} that the study declared"
+FIGURES = "what is compared rests on the {} that all of them have"
 FROM_RUNS = 10
 """Of a variant, from which on their distribution is drawn."""
 COLUMNS = (
@@ -42,7 +45,11 @@ class SpreadOfRuns(Section):
             return
         caption = f"Spread of {findings.primary.label} between runs of one variant"
         table = Frame("spread", caption, COLUMNS, [Row(_row(of)) for of in findings.spreads])
-        said = (*advice(findings.spreads), *map(together, findings.correlations))
+        rests = VERDICTS if findings.declared else FIGURES
+        said = (
+            *advice(findings.spreads, rests, _command(document)),
+            *map(together, findings.correlations),
+        )
         values = {
             variant.name: sorted(v for v in variant.values.values() if v is not None)
             for variant in findings.variants
@@ -55,6 +62,12 @@ class SpreadOfRuns(Section):
             figure = ecdf(known, label, theme.looks)
             charts.append(drawn(figure, "ecdf", alt, f"The share of runs up to each {label}."))
         yield self.block(*map(Text, said), table, Charts(charts))
+
+
+def _command(document: Document) -> str | None:
+    """Return what scores the runs with more sampling seeds; None if another program made them."""
+    what = document.name if document.findings.declared else "FOLDER"
+    return None if PROGRAM in document.config else f"python cli.py evaluate {what} --seeds 0-4"
 
 
 def _row(of: Spread) -> dict[str, Cell]:
@@ -74,32 +87,61 @@ def _percent(share: float | None) -> Cell:
     return Cell(MISSING) if share is None else Cell(f"{100 * share:.2g} %", share)
 
 
-def advice(spreads: Sequence[Spread]) -> Iterator[str]:
-    """Yield how far two seeds lie apart, and whether more images or more seeds would help."""
+def advice(spreads: Sequence[Spread], rests: str, command: str | None) -> Iterator[str]:
+    """Yield how far two seeds lie apart, and whether more images or more seeds would help.
+
+    Args:
+        spreads: of the variants.
+        rests: what is said of the sampling seeds that count, with ``{}`` for their number.
+        command: that scores the runs with more; None of runs that another program made.
+    """
     far = [of for of in spreads if of.apart is not None]
     if far:
         shares = listed(f"{100 * (of.apart or 0):.2g} % ({of.variant})" for of in far)
         yield f"Two seeds of one variant differ in the mean by {shares} of its mean."
+    if (later := max(spreads, key=lambda of: of.drawn)).drawn > later.samples:
+        count = sum(of.repeated for of in spreads)
+        yield (
+            f"{count} of {sum(of.runs for of in spreads)} runs are scored with up to {later.drawn} "
+            f"sampling seeds; {rests.format(later.samples)}."
+        )
     known = [of for of in spreads if of.sampling_share is not None]
     if not known:
-        yield (
-            "What drawing the images does to a score is not known: score with several "
-            "evaluation.sampling_seeds."
-        )
+        how = f"; {command} makes it known" if command else ""
+        yield f"What drawing the images does to a score is not known{how}."
         return
     most = max(known, key=lambda of: of.sampling_share or 0)
     share = 100 * (most.sampling_share or 0)
+    few = f", by {most.repeated} of its {plural(most.runs, 'run')}" if most.repeated else ""
     yield (
         f"More images or more seeds? Drawing images makes up to {share:.2g} % of the variance "
-        f"between runs (of {most.variant}): however many are drawn, {100 - share:.2g} % of the "
-        "seeds would still be needed."
+        f"between runs (of {most.variant}{few}): however many are drawn, {100 - share:.2g} % of "
+        "the seeds would still be needed."
     )
-    for of in spreads:
-        if of.cheapest is not None and of.cheapest > of.samples:
-            yield (
-                f"By the seconds of its training and scoring, a verdict on {of.variant} would cost "
-                f"least with {of.cheapest} sampling seeds a run (now {of.samples})."
-            )
+    yield from _costs(most, [of for of in spreads if of.cheapest is not None])
+
+
+def _costs(most: Spread, known: Sequence[Spread]) -> Iterator[str]:
+    """Yield what a sampling seed and a run cost, and how many sampling seeds are cheapest.
+
+    Args:
+        most: the spread of which costs are told.
+        known: those of which the cheapest number is known.
+    """
+    if most.train_sec and most.sample_sec:
+        whole = most.train_sec + most.samples * most.sample_sec
+        yield (
+            f"One more sampling seed costs at most {duration(most.sample_sec)} a run, one more run "
+            f"{duration(whole)} (of {most.variant})."
+        )
+    more = [of for of in known if (of.cheapest or 0) > of.samples]
+    for of in more:
+        yield (
+            f"By the seconds of its training and scoring, a verdict on {of.variant} would cost "
+            f"least with {of.cheapest} sampling seeds a run (now {of.samples})."
+        )
+    if known and not more:
+        yield "By these seconds, more seeds say more than more sampling seeds do."
 
 
 def together(of: Correlation) -> str:

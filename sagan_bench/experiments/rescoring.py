@@ -1,0 +1,126 @@
+"""The finished runs of a study, or of a folder of runs, scored once more."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sagan_bench.config.layers import override
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import MachineError, UserError
+from sagan_bench.evaluation.sampling import NonFiniteImages
+from sagan_bench.experiments import study
+from sagan_bench.experiments.driver import held
+from sagan_bench.experiments.study import StudyManifest
+from sagan_bench.experiments.tuning import definition
+from sagan_bench.runs.finding import find_runs
+from sagan_bench.runs.records import Status
+from sagan_bench.runs.run import Run
+from sagan_bench.runs.run_directory import read_now
+from sagan_bench.session import experiment
+from sagan_bench.session.events import Stop, Watch
+from sagan_bench.session.rescoring import lacking
+
+SEEDS = "evaluation.sampling_seeds"
+
+
+class Follow(Protocol):
+    """Sees each run that is about to be scored, and returns what sees its events."""
+
+    def __call__(self, path: Path, number: int, count: int) -> Watch:
+        """Take notice of run ``number`` of ``count``, from 1."""
+
+
+@dataclass
+class Rescored:
+    """What came of it.
+
+    Attributes:
+        finished: runs that are.
+        scored: those that lacked scores and have them now.
+        failed: run -> why it could not be scored.
+    """
+
+    finished: int = 0
+    scored: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+
+
+def evaluate(
+    folder: Path, wanted: Callable[[RunConfig], RunConfig], follow: Follow, stop: Stop
+) -> Rescored:
+    """Score each finished run of a folder that lacks scores; those that cannot be are named.
+
+    Args:
+        folder: of a study, or of runs that neither a study nor a tuning names.
+        wanted: returns a run's configuration with the evaluation that it is to have.
+        follow: sees each run, and its events.
+        stop: asked often; a reason stops after the score under way, and the rest is for later.
+
+    Raises:
+        UserError: nothing can be scored there, or another process has the folder.
+        Stopped: ``stop`` asked for it.
+    """
+    paths, planned = find_runs(folder), _planned(folder)
+    _refuse_experiments(paths, folder)
+    result, work = Rescored(), dict[Path, RunConfig]()
+    with held(folder):
+        for run in _finished(paths, planned, result):
+            config = wanted(run.config)  # what is wrong with it is so of all runs
+            with _named(run.path, result):
+                if seeds := lacking(run, config):
+                    work[run.path] = override(config, {SEEDS: ("--seeds", seeds)})
+        if not result.finished and not result.failed:
+            raise UserError(f"no run in {folder} is finished yet; run it on, then score it")
+        for number, (path, config) in enumerate(work.items(), 1):
+            with _named(path, result):
+                experiment.evaluate(path, config, watch=follow(path, number, len(work)), stop=stop)
+                result.scored.append(path)
+    return result
+
+
+def _finished(
+    paths: Sequence[Path], planned: Collection[tuple[str, int]] | None, result: Rescored
+) -> Iterator[Run]:
+    """Yield the finished runs, of a plan if there is one, that can be read with their settings."""
+    for path in paths:
+        with _named(path, result):
+            run = Run(path, read_now(path))
+            is_meant = planned is None or (run.variant, run.seed) in planned
+            if run.record.status is Status.FINISHED and is_meant:
+                run.config  # noqa: B018  # refuses a damaged one
+                result.finished += 1
+                yield run
+
+
+@contextmanager
+def _named(path: Path, result: Rescored) -> Iterator[None]:
+    """Within, what is wrong with a run is noted, and no failure of the machine."""
+    try:
+        yield
+    except MachineError:
+        raise
+    except (UserError, NonFiniteImages) as error:
+        result.failed[path] = str(error)
+
+
+def _planned(folder: Path) -> frozenset[tuple[str, int]] | None:
+    """Return the cells of the study in a folder; None where there is none."""
+    manifest = StudyManifest.of(folder)
+    if manifest and manifest.study.command is not None:
+        raise UserError(
+            f"the runs in {folder} are those of a command, which alone can score them again"
+        )
+    return manifest.study.cells if manifest else None
+
+
+def _refuse_experiments(paths: list[Path], folder: Path) -> None:
+    """Refuse a tuning, whose search saw the figures that runs have, and what holds experiments."""
+    between = {place for path in paths for place in path.parents if place.is_relative_to(folder)}
+    for place in sorted({folder, *between}):
+        if (place / definition.MEMORY).exists():
+            why = "its figures are those that its search saw; name a single run of it"
+            raise UserError(f"{place} is a tuning: {why}")
+        if place != folder and (place / study.MEMORY).exists():
+            raise UserError(f"{place} is a study: name it by itself")
