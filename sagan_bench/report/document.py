@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -104,6 +104,9 @@ class Placed(_Part):
 class Report(_Part):
     """What every page says, whatever it is about."""
 
+    YOUNG: ClassVar[tuple[str, ...]] = ()
+    """Fields of its findings that are left out while they are empty."""
+
     schema_version: Literal[3] = 3
     name: str
     made_with: str
@@ -127,7 +130,7 @@ class Report(_Part):
     def to_json(self) -> str:
         """Return it as JSON in a line, with its seal."""
         value = self.model_dump(mode="json")
-        for part, names in ((value, ("sections", "to_come")), (value["findings"], YOUNG)):
+        for part, names in ((value, ("sections", "to_come")), (value["findings"], self.YOUNG)):
             for name in names:
                 if not part.get(name):
                     part.pop(name, None)
@@ -136,6 +139,8 @@ class Report(_Part):
 
 class Document(Report):
     """What the report of a study, or of runs that no study names, says."""
+
+    YOUNG = YOUNG
 
     kind: Literal["study"] = "study"
     findings: Findings

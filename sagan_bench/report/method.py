@@ -50,15 +50,19 @@ THEIR_ENDPOINT = (
 )
 TUNING_JUDGED = (
     "Every trial of a search trains at the search's one seed; trial 0 has the preset's own values.",
-    "The best three train again on fresh seeds (set A), and the best of them there is chosen.",
-    "It trains once more on other fresh seeds (set B), on which nothing is chosen: that counts.",
+    "The best three and the preset's own values train again on fresh seeds (set A), and the best "
+    "of them there is chosen.",
+    "It and the preset's own train once more on other fresh seeds (set B), on which nothing is "
+    "chosen: that counts, and shows what the search brought.",
     "Several variants have equally many trials, one budget and pruner, and one space minus what "
     "they lack.",
-    "The unit of a comparison is a search, not a run; verdicts need five searches a variant.",
+    "The unit of a comparison is a search, not a run; verdicts need five searches a variant. They "
+    "are given at looks after 5, 8, 12, ... searches, each at a price fixed beforehand; searches "
+    "end where each pair has its answer, or little hope of it.",
     "A diverged trial counts as the worst value so far and teaches the sampler where not to go.",
 )
 TUNING_NOT_CLAIMED = (
-    "That a winner's values beat the preset's is not shown: only winners are trained on set B.",
+    "What one search found, another may not have: of fewer than five nothing is claimed.",
     "Nothing is said about longer trainings: values were found at the budget of a trial.",
     "Importance says what varied the objective in this search, not what matters elsewhere.",
     "Nothing is said about values outside the space.",

@@ -36,10 +36,11 @@ class Untuned(Section):
         return {"pictures": pictures}
 
     def render(self, document: TuningDocument, theme: Theme) -> Iterator[Block]:
-        """Yield what can be said of each variant and its preset, and what both draw."""
+        """Yield what each variant and its preset draw, and what the answer leaves out of them."""
         numbers = document.findings
         pairs = zip(numbers.comparisons, numbers.sentences, strict=True)
-        said = [Text(f"{text}.") for c, text in pairs if c.baseline == untuned(c.variant)]
+        several = len(numbers.variants) > 1
+        said = [Text(f"{s}.") for c, s in pairs if several and c.baseline == untuned(c.variant)]
         grids = shown(document, theme.content, maps=False) if document.pictures else []
         if said or grids:
             drawn = (Text(RULE), Pictures(grids)) if grids else ()
@@ -57,7 +58,8 @@ def chosen(numbers: TuningFindings, runs: Sequence[Run]) -> tuple[tuple[Picture,
 
     for variant in numbers.variants:
         search = numbers.first(variant)
-        for name, values in ((variant, search.winner), (untuned(variant), search.presets)):
+        own = search.presets if search.winner != search.presets else None
+        for name, values in ((variant, search.winner), (untuned(variant), own)):
             run = values and by_name.get((search.id, f"t{values.number:04}-s{_seed(values)}"))
             if not values or not run or not (grid := grid_of(run)):
                 continue
