@@ -350,7 +350,7 @@ def _searched(
         for value in values:
             kept = {key: search.parameters[key].stored(v) for key, v in value.items()}
             study.enqueue_trial(kept)
-    drive([Searcher(search, opened)], engine, silent, lambda: None)
+    drive(memory, [Searcher(search, opened)], engine, silent, lambda: None)
     return of_tuning(folder).searches[0]
 
 

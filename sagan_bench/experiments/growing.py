@@ -17,7 +17,7 @@ class Growing:
     """Points that the open pairs need, until no pair is open.
 
     Those of a look come first, in the order of seeds; while the last of them are under way, those
-    of the look that would follow.
+    of the look that would follow, if all that this one waits for is to be run here.
 
     Args:
         points: all that are to be run if need be.
@@ -34,6 +34,7 @@ class Growing:
         seeds: Sequence[int],
     ) -> None:
         self.waiting = {(point.variant, point.seed): point for point in points}
+        self.ours = {*self.waiting}
         self.see, self.courses = courses, courses()
         self.design, self.seeds = design, seeds
 
@@ -54,7 +55,8 @@ class Growing:
 
     def _wanted(self) -> Iterator[Cell]:
         yield from wanted(self.courses, self.design, self.seeds)
-        yield from wanted(self.courses, self.design, self.seeds, ahead=1)
+        comes = [course for course in self.courses if self.ours.issuperset(course.missing)]
+        yield from wanted(comes, self.design, self.seeds, ahead=1)
 
 
 def wanted(

@@ -1,6 +1,6 @@
 """Which runs a growing study begins, as slots fall free."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,12 @@ def point(variant: str, seed: int) -> GridPoint:
 class Study:
     """A growing study without an engine: what has ended, and what is asked for."""
 
-    def __init__(self, lost: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self, lost: Sequence[tuple[str, int]] = (), only: Collection[str] = tuple(MEANS)
+    ) -> None:
         self.outcomes: dict[str, dict[int, float | Lost]] = {name: {} for name in MEANS}
         self.lost = lost
-        points = [point(name, seed) for seed in SEEDS for name in MEANS]
+        points = [point(name, seed) for seed in SEEDS for name in MEANS if name in only]
         self.work = Growing(points, self.courses, DESIGN, SEEDS)
 
     def courses(self) -> tuple[Course, ...]:
@@ -72,6 +74,16 @@ def test_a_decided_pair_begins_no_more_and_its_baseline_goes_on() -> None:
     assert clear.decisive.comparison.verdict is Verdict.BETTER_AS_MATTERS
     assert same.is_open
     assert {run.id[:-1] for run in study.begin()} == {"plain-s", "same-s"}
+
+
+def test_for_variants_that_are_not_run_the_baseline_is_not_run_ahead() -> None:
+    study = Study(only=("plain", "clear"))
+    first = [study.work.next() for _ in range(10)]
+    for run in first:
+        assert run is not None
+        study.end(run)
+    assert [course.is_open for course in study.courses()] == [False, True]
+    assert study.begin() == []
 
 
 def test_nothing_beyond_a_look_that_waits_for_what_failed_begins() -> None:

@@ -208,6 +208,7 @@ def test_the_winner_is_chosen_on_set_a_and_reported_on_set_b(tmp_path: Path) -> 
     assert one.reported == pytest.approx(1e5 * winner.params["training.lr_g"] + 11)
     assert one.reported is not None
     assert one.optimism is not None
+    assert winner.searched is not None
     assert one.optimism == pytest.approx(one.reported - winner.searched)
     assert one.optimism > 40
     (own,) = (candidate for candidate in one.candidates if candidate.is_presets)
@@ -277,8 +278,8 @@ def test_to_go_on_when_set_b_was_seen_is_counted(tmp_path: Path, memory: TuningM
     assert tune(again, tmp_path / "t", Scripted(by_rate)).looks == 1  # asks for nothing new
     another = planned(small_tuning(tmp_path, searches=2), tmp_path / "t", trials=9)
     assert tune(another, tmp_path / "t", Scripted(by_rate)).looks == 1  # priced, not counted
-    sides = {"searches": 2, "variants": ("sagan", "no-attention")}
-    wider = planned(small_tuning(tmp_path, **sides), tmp_path / "t", trials=9)
+    sides = small_tuning(tmp_path, searches=2, variants=("sagan", "no-attention"))
+    wider = planned(sides, tmp_path / "t", trials=9)
     assert tune(wider, tmp_path / "t", Scripted(by_rate)).looks == 2
 
 

@@ -43,7 +43,8 @@ def searched(
     root: Path, outcome: Any, searches: int, stop: Any = lambda: None, trials: int = 2, **asked: Any
 ) -> Findings:
     root.mkdir(exist_ok=True)
-    fields = {"pruner": "none", "sampler": "random", "seeds_a": 1, "seeds_b": 1} | asked
+    fields: dict[str, Any] = {"pruner": "none", "sampler": "random", "seeds_a": 1, "seeds_b": 1}
+    fields |= asked
     wanted = small_tuning(root, searches=searches, **fields)
     return tune(planned(wanted, root / "t", trials=trials), root / "t", Scripted(outcome), stop)
 
