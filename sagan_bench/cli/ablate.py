@@ -216,8 +216,12 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
         print(json.dumps(asdict(findings), indent=2))
     else:
         print_findings(findings, numbers)
+    needed = {point.id for point in planned.missing}  # of what is not, none goes on
     bad: list[GridPoint] = [
-        point for point in planned.points if point.status in ("failed", "diverged", "interrupted")
+        point
+        for point in planned.points
+        if point.status in ("failed", "diverged")
+        or (point.status == "interrupted" and point.id in needed)
     ]
     for point in bad:
         say(f"{point.status}: {point.path}: {point.reason}", error=True)

@@ -15,6 +15,8 @@ import pytest
 from command_line import run
 
 from sagan_bench import cli
+from sagan_bench.runs import records
+from sagan_bench.runs.records import Status
 
 Out = pytest.CaptureFixture[str]
 CLI = Path(cli.__file__).parents[2] / "cli.py"
@@ -92,6 +94,11 @@ def test_other_orders_and_seeds_beyond_say_the_same(study: Path, capsys: Out) ->
     assert ablate(study, *options, "--seeds", "20,3") == 0
     beyond = said(study, capsys)
     assert beyond["courses"] == first["courses"]
+    (unneeded,) = (study.parent / "runs" / study.stem).glob("same-s10-*")
+    stopped = records.read(unneeded).model_copy(update={"status": Status.INTERRUPTED})
+    (unneeded / "record.json").write_bytes(stopped.to_json())
+    assert ablate(study, *options) == 0  # it is not gone on with, and nothing waits for it
+    assert "interrupted" not in capsys.readouterr().err
     shutil.rmtree(study.parent / "runs")
     for seeds in ("7,6", "3", "0-2"):
         ablate(study, *options, "--seeds", seeds, "--only", "same,plain")
