@@ -27,9 +27,10 @@ def answer(document: AnyDocument) -> tuple[Tone, str]:
         return _of_tuning(document)
     if document.status == "smoke":
         return "open", "Nothing can be claimed: these runs are too small to compare."
-    if document.status == "partial":
+    primary = document.findings.primary
+    if document.status == "partial" and not any(c.verdict for c in primary.comparisons):
         return "open", _progress(document)
-    return of_reading(document.findings.primary)
+    return of_reading(primary)
 
 
 def of_reading(primary: Reading) -> tuple[Tone, str]:

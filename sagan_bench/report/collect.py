@@ -76,7 +76,9 @@ def of_findings(
     collection = numbers.runs
     findings = _named(words.findings(numbers))
     source = Source(findings, _ordered(findings, collection), collection, memory)
-    is_partial = bool(numbers.missing or findings.unfinished)
+    kept = _collected("study", source)
+    waits = kept["to_come"] if numbers.question.design else findings.unfinished
+    is_partial = bool(numbers.missing or waits)
     comparable = numbers.question.comparable
     first = source.records[0]
     document = Document(
@@ -97,7 +99,7 @@ def of_findings(
         made_with=first.environment.sagan_bench or "unknown",
         repeat=repeating.of_study(memory) if memory else None,
         missing=numbers.missing,
-        **_collected("study", source),
+        **kept,
     )
     return document, source.files
 

@@ -160,8 +160,9 @@ def _headlines(numbers: Findings, primary: Reading, budget: str) -> tuple[str, .
     """Return in a few sentences what can be claimed, and what cannot."""
     if not numbers.question.comparable:
         return ("These runs are too small to compare: they show that everything works.",)
-    if numbers.missing:
-        return (f"Provisional: {still_to_come(len(numbers.runs.attempted), numbers.missing)}.",)
+    over = len(numbers.runs.attempted)
+    if numbers.missing and not any(c.verdict for c in primary.comparisons):
+        return (f"Provisional: {still_to_come(over, numbers.missing)}.",)
     where = numbers.question.where and f"as declared {numbers.question.where}"
     at = ", ".join(filter(None, (where, budget and f"at {budget}")))
     claims, others = list[str](), list[str]()
@@ -171,7 +172,8 @@ def _headlines(numbers: Findings, primary: Reading, budget: str) -> tuple[str, .
     if not claims:
         claims = ["nothing can be claimed." if at else "Nothing can be claimed."]
     first, *rest = claims
-    return (f"{at[0].upper()}{at[1:]}: {first}" if at else first, *rest, *others)
+    open_pairs = [f"Open: {still_to_come(over, numbers.missing)}."] if numbers.missing else []
+    return (f"{at[0].upper()}{at[1:]}: {first}" if at else first, *rest, *others, *open_pairs)
 
 
 def still_to_come(over: int, missing: int) -> str:

@@ -61,6 +61,14 @@ def test_pairs_stop_for_themselves_and_share_the_error_as_it_was() -> None:
     assert numbers.primary.comparisons[0].verdict is Verdict.BETTER_AS_MATTERS
 
 
+def test_a_decided_pair_is_told_while_another_is_open() -> None:
+    words = in_words(looked(no_attention=(0.3, 5), sagan=(0.6, 5), residual=(0.335, 4)))
+    first, *rest = words.headline
+    assert "sagan is better than no-attention by as much as matters" in first
+    assert rest[-1].startswith("Open: 14 runs are over and 1 are still to come")
+    assert "residual against no-attention (provisional: 1 run still to come" in rest[0]
+
+
 def test_secondary_readings_are_of_the_same_runs_and_without_verdicts() -> None:
     numbers = looked(no_attention=(0.3, 8), sagan=(0.6, 8))
     for reading in numbers.secondary:
