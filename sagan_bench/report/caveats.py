@@ -147,7 +147,10 @@ def _of_numbers(findings: Findings, runs: Sequence[Run]) -> Iterator[str]:
     if stopped:
         are, them = ("is", "it") if stopped == 1 else ("are", "them")
         counted = plural(stopped, "interrupted run")
-        yield f"{counted} {are} not counted; the same command finishes {them}."
+        if findings.courses:  # no pair may wait for it
+            yield f"{counted} {are} not counted."
+        else:
+            yield f"{counted} {are} not counted; the same command finishes {them}."
 
 
 def contraries(

@@ -133,7 +133,9 @@ def chart(courses: Sequence[Course], label: str, units: str, looks: Mapping[str,
                 [], [], color=look.colour, marker=look.marker, ms=6,
                 label=shortened(f"{course.variant} v {course.baseline}", LINE_CHARS),
             )  # fmt: skip
-        axes.set_xticks(sorted({taken.n for course in courses for taken in course.looks}))
+        seeds = sorted({taken.n for course in courses for taken in course.looks})
+        axes.set_xticks(seeds)
+        axes.set_xlim(seeds[0] - 1, seeds[-1] + 1)
         axes.set_xlabel(f"{units} a side")
         axes.set_title(label, loc="left", fontsize="medium")
         if 1 < len(courses) <= FEW:
