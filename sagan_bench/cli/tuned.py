@@ -113,7 +113,8 @@ def verdict(findings: "FindingsOf[Any, Any]", search: "SearchFindings") -> str:
     says = f"{search.id}: trial {winner.number}: {reached}"
     if search.searched is not None:
         says += f"; its search said {number(search.searched)}, {optimism(search.optimism)}"
-    return "; ".join([says, *beside_the_preset(findings, search)])
+    beside = (text[0].lower() + text[1:-1] for text in beside_the_preset(findings, search))
+    return "; ".join([says, *beside])
 
 
 def _print_search(findings: "TuningFindings", search: "SearchFindings") -> None:

@@ -128,6 +128,8 @@ def of_tuning(memory: TuningManifest) -> str | None:
     words += ["--sampler", own.sampler, "--pruner", own.pruner]
     if budget != shipped.budget:
         words += ["--steps", steps]
+    if own.to_the_end:
+        words += ["--no-futility"]
     return _line(words, *_sets(own.settings.items(), {}))
 
 

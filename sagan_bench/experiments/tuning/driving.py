@@ -151,7 +151,7 @@ class Searcher:
         )
 
     @property
-    def found(self) -> SearchFindings:
+    def so_far(self) -> SearchFindings:
         """What can be said of it by now."""
         begun = trials(self.study, self.search.parameters)
         weighed = Importance("", None, None)
@@ -290,7 +290,7 @@ class _Searches:
 
     def _wanted(self) -> list[Searcher]:
         """Return the searches that open pairs need."""
-        wanted = looking.wanted(self.manifest, [searcher.found for searcher in self.searchers])
+        wanted = looking.wanted(self.manifest, [searcher.so_far for searcher in self.searchers])
         return [s for s in self.searchers if (s.search.variant, s.search.index) in wanted]
 
     def next(self) -> TrialRun | None:
@@ -305,6 +305,6 @@ class _Searches:
     def take(self, run: TrialRun, what: What) -> StopReason | None:
         """Pass an event on to the search that it belongs to; where a search has ended, look."""
         why = self.owner[run.id].take(run, what)
-        if isinstance(what, Ended) and looking.has_ended(self.manifest, self.owner[run.id].found):
+        if isinstance(what, Ended) and looking.has_ended(self.manifest, self.owner[run.id].so_far):
             self.wanted = self._wanted()
         return why

@@ -58,8 +58,8 @@ def courses(
     """Return how far each pair has come; none where there are too few searches for a look."""
     if not design.looks:
         return ()
-    found = sequential.courses(known, pairs, by, design, range(design.most))
-    return tuple(replace(course, missing=_searches_in(course.missing)) for course in found)
+    seen = sequential.courses(known, pairs, by, design, range(design.most))
+    return tuple(replace(course, missing=_searches_in(course.missing)) for course in seen)
 
 
 def _searches_in(cells: Iterable[Cell]) -> tuple[Cell, ...]:
@@ -82,9 +82,9 @@ def wanted(manifest: TuningManifest, searched: Sequence[SearchFindings]) -> set[
     tuning = manifest.tuning
     ended = [search for search in searched if has_ended(manifest, search)]
     known = reported(tuning.variants, ended)
-    found = courses(known, tuning.pairs, metric(manifest), tuning.design)
-    if not found or not manifest.confirm:
+    seen = courses(known, tuning.pairs, metric(manifest), tuning.design)
+    if not seen or not manifest.confirm:
         return {(name, number) for name in tuning.variants for number in range(tuning.searches)}
     begun = ((s.variant, s.index) for s in searched if s.trials and s not in ended)
-    cells = wanted_cells(found, tuning.design, range(tuning.searches))
+    cells = wanted_cells(seen, tuning.design, range(tuning.searches))
     return {*begun, *_searches_in(cells)}
