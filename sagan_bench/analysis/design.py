@@ -72,7 +72,7 @@ class UntilConclusive(Section):
 
     max_seeds: int = Field(20, ge=FIRST_LOOKS[0], le=MOST_LOOKED)
     futility: bool = True
-    horizon: int | None = None
+    horizon: int | None = Field(None, ge=FIRST_LOOKS[0], le=MOST_LOOKED)
 
     def design(self, pairs: int, paired: bool) -> Design:
         """Return the design of a study of so many pairs."""
@@ -87,8 +87,9 @@ class UntilConclusive(Section):
         """
         if requested is None:
             return self
+        said = requested.max_seeds if "max_seeds" in requested.model_fields_set else 0
         return UntilConclusive(
-            max_seeds=max(self.max_seeds, requested.max_seeds),
+            max_seeds=max(self.max_seeds, said),
             futility=self.futility and requested.futility,
             horizon=self.horizon or self.max_seeds,
         )

@@ -16,6 +16,7 @@ from scipy import stats
 from sagan_bench.analysis import statistics
 from sagan_bench.analysis.design import Cell, Design
 from sagan_bench.analysis.verdicts import (
+    Basis,
     Comparison,
     Floats,
     Lost,
@@ -185,11 +186,13 @@ def at_look(
     first = {
         name: {s: outcomes[name][s] for s in seeds[:n] if s in outcomes[name]} for name in pair
     }
-    missing = max(1, len(course.missing)) if course.is_open else 0
     (comparison,) = statistics.compare(
-        first, [pair], metric, missing=missing, level=design.price(n), paired=design.paired
+        first, [pair], metric, missing=course.is_open, level=design.price(n), paired=design.paired
     )
-    return replace(comparison, price=design.price(n))
+    comparison = replace(comparison, price=design.price(n))
+    if comparison.standing.basis is not Basis.PROVISIONAL:
+        return comparison
+    return replace(comparison, standing=Standing(Basis.PROVISIONAL, missing=len(course.missing)))
 
 
 def _stop(look: Look, design: Design) -> Stop | None:

@@ -142,7 +142,9 @@ def _sampling_variance(scores: Sequence[Sequence[float]], share_of: int | None) 
     repeated = [of for of in scores if len(of) > 1]
     if repeated:
         weights = [len(of) - 1 for of in repeated]
-        return float(np.average([_variance(of) for of in repeated], weights=weights))
+        seen = float(np.average([_variance(of) for of in repeated], weights=weights))
+        if seen or not share_of:
+            return seen
     if share_of:
         return fmean(max(0.0, value * (1 - value)) / share_of for of in scores for value in of)
     return None
@@ -170,19 +172,19 @@ def _cheapest(
 def standard_error(values: Sequence[float], share_of: int | None = None) -> float | None:
     """Return that of a run's score, for the images drawn; None where it cannot be known.
 
-    That of a single share is Agresti and Coull's (The American Statistician 1998, 52, 119): none of
-    n is not surely none.
+    That of a single share, or of shares that are all equal, is Agresti and Coull's (The American
+    Statistician 1998, 52, 119): none of n is not surely none.
 
     Args:
         values: by sampling seed.
-        share_of: images of which a single value is a share.
+        share_of: images of which a value is a share.
     """
-    if len(values) > 1:
-        return math.sqrt(_variance(values) / len(values))
-    if not share_of:
-        return None
-    share = min(1.0, max(0.0, (values[0] * share_of + 2) / (share_of + 4)))
-    return math.sqrt(share * (1 - share) / (share_of + 4))
+    seen = math.sqrt(_variance(values) / len(values)) if len(values) > 1 else None
+    if seen or not share_of:
+        return seen
+    n = share_of * len(values)
+    share = min(1.0, max(0.0, (fmean(values) * n + 2) / (n + 4)))
+    return math.sqrt(share * (1 - share) / (n + 4))
 
 
 def correlation(x: Mapping[int, float], y: Mapping[int, float]) -> tuple[float, Interval] | None:

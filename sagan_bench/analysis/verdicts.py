@@ -85,7 +85,6 @@ class Basis(StrEnum):
     TOO_SMALL = "too small"
     IDLE = "idle"
     FEW_SEARCHES = "few searches"
-    UNEQUAL_SEARCHES = "unequal searches"
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,6 @@ class Standing:
         looks: how often results were looked at before more runs were added.
         idle: the blocks that did nothing.
         searches: of an equal tuning, on the side that has fewer.
-        trials: of the shortest and the longest search.
     """
 
     basis: Basis
@@ -116,7 +114,6 @@ class Standing:
     looks: int = 0
     idle: Idle | None = None
     searches: int = 0
-    trials: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

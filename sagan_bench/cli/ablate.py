@@ -63,7 +63,7 @@ NoFutility = Annotated[
 ]
 Spread = Annotated[
     float | None,
-    typer.Option(min=0, help="With --dry-run: sd of runs, to foresee what can be seen"),
+    typer.Option(help="With --dry-run: sd of runs, to foresee what can be seen"),
 ]
 CommandLine = Annotated[
     str | None,

@@ -88,12 +88,12 @@ def print_plan(
     print(f"time:   {time_left} (with {len(shared)} at a time)")
     if study.command is None:
         print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
-    _print_expected(expected, planned)
+    _print_expected(expected, planned, len(shared))
     for point in missing if study.command is not None else ():
         say(_command_line(point))
 
 
-def _print_expected(expected: "Expected | None", planned: "Plan") -> None:
+def _print_expected(expected: "Expected | None", planned: "Plan", jobs: int) -> None:
     """Print what could be seen after so many seeds, and what they would take."""
     if expected is None:
         say("could see: unknown without a spread; --spread SD, or a study of the same data here")
@@ -109,12 +109,13 @@ def _print_expected(expected: "Expected | None", planned: "Plan") -> None:
             f"{sight.claimed:.3g}",
             f"{sight.same:.3g}",
             f"{sight.n * len(planned.manifest.study.all_variants)}",
-            "—" if hours is None else f"{hours:.1f}",
+            *("—" if hours is None else f"{h:.2g}" for h in ((hours or 0) / jobs, hours or 0)),
         ]
         for sight, hours in zip(expected.sights, expected.device_hours, strict=True)
     ]
     header = ("seeds a side", "level", "smallest difference claimed", "no difference within")
-    print_table("", (*header, "cells at most", "device-hours"), rows)
+    ends = ("cells at most", f"hours, {jobs} at a time", "device-hours")
+    print_table("", (*header, *ends), rows)
 
 
 def _own_variants(planned: "Plan") -> dict[str, str]:

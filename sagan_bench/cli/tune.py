@@ -281,7 +281,8 @@ def best(
     if as_config:
         print(shown(text, lines=True), end="")
     elif as_json:
-        print(json.dumps(asdict(search.winner) | {"reported": search.reported}, indent=2))
+        worth = {"reported": search.reported, "untuned": search.untuned}
+        print(json.dumps(asdict(search.winner) | worth, indent=2))
     else:
         say(verdict(findings, search))
         say(f"next: {program()} train --from-study {folder.name}")

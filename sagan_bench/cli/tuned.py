@@ -56,7 +56,7 @@ def print_tuning(numbers: "Findings", folder: Path, as_json: bool) -> None:
 
 
 def exit_if_failed(findings: "Findings", confirm: bool) -> None:
-    """End with 3 if a trial failed or a run on fresh seeds was lost; a diverged trial is data."""
+    """End with 3 if a trial or a run on fresh seeds failed; a diverged one is data."""
     begun = [(search, trial) for search in findings.searches for trial in search.trials]
     failed = [
         f"trial {trial.number} of {search.id} failed: {trial.reason}"
@@ -64,11 +64,10 @@ def exit_if_failed(findings: "Findings", confirm: bool) -> None:
         if trial.outcome == "failed"
     ]
     lost = [
-        f"{search.id}: a run of trial {candidate.number} at seed {seed} diverged or failed"
+        f"{search.id}: a run of trial {candidate.number} at seed {seed} failed"
         for search in findings.searches
         for candidate in search.candidates
-        for seed, value in (candidate.on_a | candidate.on_b).items()
-        if value is None
+        for seed in candidate.failed
     ]
     without = [
         f"{search.id}: {search.missing} runs on fresh seeds left no record; "
@@ -81,7 +80,8 @@ def exit_if_failed(findings: "Findings", confirm: bool) -> None:
         for search, trial in begun
         if trial.outcome == "interrupted"
     ]
-    retried = ["what failed on fresh seeds is tried again with --retry-failed"] if lost else []
+    again = "what failed on fresh seeds is tried again with --retry-failed"
+    retried = [f"{again}; on set A only before set B is begun"] if lost else []
     lines = [*failed, *lost, *without, *interrupted, *retried]
     for line in lines:
         say(line, error=True)

@@ -1,10 +1,13 @@
 """What a study could see, and what it would take, before its first run."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
+from typing import NamedTuple
 
+from sagan_bench.analysis.collection import RunSet
+from sagan_bench.analysis.design import FIRST_LOOKS
 from sagan_bench.analysis.foresight import Sight, foreseen_at
 from sagan_bench.analysis.gathering import gather
 from sagan_bench.analysis.spread import of_variants
@@ -14,6 +17,9 @@ from sagan_bench.experiments.grid import Plan
 from sagan_bench.experiments.study import MEMORY, Study, StudyManifest
 from sagan_bench.runs.records import RECORD
 
+GIVEN = "as given"
+SMALLEST = 1e-100
+"""Spread; what is smaller, or as much larger than 1, is a slip."""
 FEWEST = 5
 """Runs of a variant from which on their spread is taken for that of others."""
 
@@ -26,7 +32,7 @@ class Expected:
         metric: in whose units.
         spread: standard deviation of a variant's runs.
         origin: of the spread.
-        sights: by look; of a study that does not grow, of all its seeds.
+        sights: by look; of a study that does not grow, of its seeds and those of usual looks.
         device_hours: that all cells up to each look take; null where that is not known.
     """
 
@@ -45,58 +51,99 @@ def foreseen(
     Args:
         planned: the study, and the folder beside which earlier ones are.
         spread: as given; else that of the study's own runs, or of an earlier study of such data.
-        per_flop: seconds, as timed here.
+        per_flop: seconds, as timed here; else those of the runs that the spread is of.
+
+    Raises:
+        UserError: the spread is none.
     """
-    study = planned.manifest.study
-    amount, is_share = study.measure.least
-    least = 0.0 if is_share else amount  # the mean that it is a share of is not known yet
-    origin = "as given"
-    if spread is None:
-        spread, origin = _earlier(planned) or (None, "")
-    if not spread:
+    if spread is not None and not SMALLEST < spread < 1 / SMALLEST:
+        raise UserError(
+            f"--spread {spread:g}: expected the standard deviation of a variant's runs, above 0, "
+            "such as 0.04"
+        )
+    study, earlier = planned.manifest.study, _earlier(planned)
+    if spread is None and earlier is None:
         return None
-    levels = {n: study.design.price(n) for n in study.design.looks} if study.design else {
-        len(study.seeds): ALPHA / len(study.pairs)
-    }  # fmt: skip
+    sd, origin = (earlier.spread, earlier.origin) if spread is None and earlier else (spread, GIVEN)
+    least, is_share = study.measure.least
+    if is_share:
+        least *= abs(earlier.mean) if earlier else 0.0
+        share = f"{study.measure.min_effect} of a mean"
+        known = f"of {earlier.mean:.3g}, {least:.3g}" if earlier else "that is not known: left out"
+        origin += f"; what matters is {share} {known}"
+    if study.design:
+        levels = {n: study.design.price(n) for n in study.design.looks}
+    else:
+        sizes = sorted({len(study.seeds), *FIRST_LOOKS})
+        levels = {n: ALPHA / len(study.pairs) for n in sizes if n > 1}
     sights = tuple(
-        foreseen_at(n, level, spread, least, paired=study.measure.paired)
+        foreseen_at(n, level, sd or 0.0, least, paired=study.measure.paired)
         for n, level in levels.items()
-        if n > 1
     )
-    alone = planned.seconds_left(1, per_flop)
-    cell = alone / len(planned.missing) if alone and planned.missing else None
+    cell = planned.seconds_a_cell(per_flop or (earlier and earlier.per_flop))
     hours = tuple(cell and cell * sight.n * len(study.all_variants) / 3600 for sight in sights)
-    return Expected(study.measure.metric, spread, origin, sights, hours)
+    return Expected(study.measure.metric, sd or 0.0, origin, sights, hours)
 
 
-def _earlier(planned: Plan) -> tuple[float, str] | None:
-    """Return the spread of the study's own runs, else of the study beside it with most runs."""
+class _Earlier(NamedTuple):
+    """What runs of such data say; ``mean`` is of the baselines, ``per_flop`` seconds or None."""
+
+    is_own: bool
+    runs: int
+    spread: float
+    mean: float
+    per_flop: float | None
+    place: str
+
+    @property
+    def origin(self) -> str:
+        return f"of {self.runs} runs in {self.place}"
+
+
+def _earlier(planned: Plan) -> _Earlier | None:
+    """Return what the study's own runs say, else the study beside it with most runs."""
     beside = [file.parent for file in sorted(planned.folder.parent.glob(f"*/{MEMORY}"))]
-    known = []
-    for folder in dict.fromkeys((planned.folder, *beside)):
-        if of := _spread_in(folder, planned.manifest.study):
-            runs, spread = of
-            known.append((folder == planned.folder, runs, spread, str(folder)))
-    if not known:
-        return None
-    _, count, spread, place = max(known)
-    return spread, f"of {count} runs in {place}"
+    folders = dict.fromkeys((planned.folder, *beside))
+    known = [of for folder in folders if (of := _said_by(folder, planned))]
+    return max(known, key=lambda of: (of.is_own, of.runs, of.place), default=None)
 
 
-def _spread_in(folder: Path, study: Study) -> tuple[int, float] | None:
-    """Return how many runs of a study on such data there are, and how they spread."""
+def _said_by(folder: Path, planned: Plan) -> _Earlier | None:
+    """Return what the runs of a study say, if they are of such data."""
+    study = planned.manifest.study
     try:
         memory = StudyManifest.of(folder)
         if memory is None or not _is_alike(memory.study, study):
             return None
         paths = [path.parent for path in folder.glob(f"*/{RECORD}")]
         runs = gather(paths, planned=memory.study.cells)
+        runs = replace(runs, collapse=study.measure.collapse)
         spreads = [of for of in of_variants(runs, study.measure.metric) if of.runs >= FEWEST]
     except UserError:
         return None  # what cannot be read says nothing
     if not spreads:
         return None
-    return sum(of.runs for of in spreads), math.sqrt(fmean(of.sd**2 for of in spreads))
+    baselines = {base for _, base in study.pairs}
+    usual = [of.mean for of in spreads if of.variant in baselines] or [of.mean for of in spreads]
+    return _Earlier(
+        is_own=folder == planned.folder,
+        runs=sum(of.runs for of in spreads),
+        spread=math.sqrt(fmean(of.sd**2 for of in spreads)),
+        mean=fmean(usual),
+        per_flop=_per_flop(runs, memory),
+        place=str(folder),
+    )
+
+
+def _per_flop(runs: RunSet, memory: StudyManifest) -> float | None:
+    """Return the seconds of training a FLOP, of a command's runs a run; None if not recorded."""
+    rates = [
+        run.record.cost.train_sec / (facts.flops_per_step * run.record.steps if facts else 1)
+        for run in runs.attempted
+        if run.record.cost.train_sec
+        for facts in [memory.facts.get(run.variant)]
+    ]
+    return median(rates) if rates else None
 
 
 def _is_alike(other: Study, study: Study) -> bool:

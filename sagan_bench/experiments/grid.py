@@ -2,6 +2,7 @@
 
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +125,19 @@ class Plan:
 
         Where nothing is finished, ``per_flop`` says what training takes, without scoring.
         """
+        seconds = self._seconds(per_flop)
+        return None if seconds is None else sum(map(seconds, self.missing)) / jobs
+
+    def seconds_a_cell(self, per_flop: float | None = None) -> float | None:
+        """Estimate what a cell takes alone, from its first step, in the mean of all variants."""
+        seconds = self._seconds(per_flop, whole=True)
+        first = {point.variant: point for point in reversed(self.points)}.values()
+        return None if seconds is None else statistics.fmean(map(seconds, first))
+
+    def _seconds(
+        self, per_flop: float | None, *, whole: bool = False
+    ) -> Callable[[GridPoint], float] | None:
+        """Return what estimates the seconds of a run, or of what is left of it."""
         finished = [
             (point, point.record.cost)
             for point in self.points
@@ -140,11 +154,12 @@ class Plan:
             {k: statistics.median(v) for k, v in rates.items()},
         )
         scoring = statistics.median([cost.score_sec or 0 for _, cost in finished] or [0.0])
-        seconds = (
-            by_variant.get(point.variant, usual) * self._flops(point) * point.share_left + scoring
-            for point in self.missing
-        )
-        return sum(seconds) / jobs
+
+        def seconds(point: GridPoint) -> float:
+            left = 1.0 if whole else point.share_left
+            return by_variant.get(point.variant, usual) * self._flops(point) * left + scoring
+
+        return seconds
 
     def _flops(self, point: GridPoint) -> int:
         """Return what a run computes; 1 where that is not known, so that all are alike."""

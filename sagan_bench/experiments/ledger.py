@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from sagan_bench.analysis.question import Entry, Ledger
 from sagan_bench.core import extensions
@@ -39,8 +41,8 @@ def ledger(folder: Path, memory: StudyManifest) -> Ledger | None:
     extensions.recall(memory.study.own)  # others may call another component so
     if not others and not unreadable:
         return None
-    own = _begun(folder) if others else None
-    entries = [_entry(name, other, _begun(path), own) for name, path, other in others]
+    own = _ran(folder).begun if others else None
+    entries = [_entry(name, other, _ran(path), own) for name, path, other in others]
     entries.sort(key=lambda entry: (entry.begun is None, entry.begun or "", entry.folder))
     return Ledger(tuple(entries), tuple(unreadable), of_command=memory.study.command is not None)
 
@@ -73,32 +75,35 @@ def _studies(root: Path, levels: int) -> Iterator[Path]:
             yield from _studies(path, levels - 1)
 
 
-def _begun(folder: Path) -> datetime | None:
-    """Return when the first run of a study began; None if no record says it."""
-    return min(_starts(folder), default=None)
+class _Ran(NamedTuple):
+    """What a study's records say."""
+
+    seeds: int
+    begun: datetime | None
+    """When its first run began; None if no record says it."""
 
 
-def _starts(folder: Path) -> Iterator[datetime]:
-    try:
-        paths = find_runs(folder)
-    except UserError:
-        return
-    for path in paths:
-        try:
-            yield from (attempt.started for attempt in read(path).attempts)
-        except UserError:
-            continue
+def _ran(folder: Path) -> _Ran:
+    seeds, starts = set[int](), list[datetime]()
+    with suppress(UserError):
+        for path in find_runs(folder):
+            with suppress(UserError):
+                record = read(path)
+                seeds.add(record.seed)
+                starts += [attempt.started for attempt in record.attempts]
+    return _Ran(len(seeds), min(starts, default=None))
 
 
-def _entry(name: str, memory: StudyManifest, begun: datetime | None, own: datetime | None) -> Entry:
-    study = memory.study
+def _entry(name: str, memory: StudyManifest, ran: _Ran, own: datetime | None) -> Entry:
+    study, begun = memory.study, ran.begun
+    paid = sum(n <= ran.seeds for n in study.design.looks) if study.design else 0
     return Entry(
         name=study.name,
         folder=name,
         question=study.question,
         pairs=len(study.pairs),
-        seeds=len(study.seeds),
-        looks=memory.looks,
+        seeds=ran.seeds if study.design else len(study.seeds),
+        looks=memory.looks + paid,
         begun=begun.isoformat(timespec="seconds") if begun else None,
         before=begun < own if begun and own else None,
     )

@@ -291,7 +291,8 @@ class Study(Experiment):
         deciding = {"metric", "min_effect", "lost", "paired"}
         decides = self.measure.model_dump(mode="json", include=deciding)
         if self.until_conclusive:
-            decides["until_conclusive"] = {"pairs": len(self.pairs)}  # they share the error
+            pairs = [" v ".join(pair) for pair in self.pairs]  # they share the error
+            decides["until_conclusive"] = {"pairs": pairs}
         leaves = dict(flatten(fixed | decides)) | self.settings
         leaves |= self.of_ones_own
         for name, table in self.names.get(VARIANTS, {}).items():

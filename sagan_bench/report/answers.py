@@ -66,23 +66,30 @@ def sentences(document: AnyDocument) -> tuple[str, ...]:
 
 def findings(numbers: tuning.Findings) -> Worded:
     """Return what can be said of a tuning, in words beside the figures."""
-    metric = Metric(numbers.labels[0], numbers.better[0], numbers.min_effect)
-    comparisons = tuple(in_words(c, "search") for c in numbers.comparisons)
+    seen = tuning.Seen(numbers.standing, numbers.comparisons, numbers.courses)
+    searches = {"searches": tuple(map(_with_importance, numbers.searches))}
+    return Worded(**{**vars(numbers), **searches, **said_of(numbers, seen)})
+
+
+def said_of(numbers: tuning.FindingsOf[Any, Any], seen: tuning.Seen) -> dict[str, Any]:
+    """Return in words what searches are compared by: fields of a tuning's findings."""
+    min_effect = seen.comparisons[0].min_effect if seen.comparisons else 0.0
+    metric = Metric(numbers.labels[0], numbers.better[0], min_effect)
+    comparisons = tuple(in_words(c, "search") for c in seen.comparisons)
     margins = {(c.variant, c.baseline): c.min_effect for c in comparisons}
-    words = {
+    return {
+        "standing": standing(seen.standing, "search") if seen.standing else "",
+        "comparisons": comparisons,
+        "sentences": tuple(sentence(c, metric, "search") for c in comparisons),
         "courses": tuple(
             courses.in_words(
                 course, numbers.design, margins.get(course.pair, 0.0), courses.OF_SEARCHES
             )
-            for course in numbers.courses
+            for course in seen.courses
             if numbers.design
         ),
-        "searches": tuple(map(_with_importance, numbers.searches)),
-        "standing": standing(numbers.standing, "search") if numbers.standing else "",
-        "comparisons": comparisons,
-        "sentences": tuple(sentence(c, metric, "search") for c in comparisons),
+        "min_effect": min_effect,
     }
-    return Worded(**{**vars(numbers), **words})
 
 
 def _with_importance(search: SearchFindings) -> SearchFindings:

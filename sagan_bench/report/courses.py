@@ -6,7 +6,7 @@ from sagan_bench.analysis import sequential
 from sagan_bench.analysis.design import MOST_LOOKED, Design
 from sagan_bench.analysis.design import looks as looks_of
 from sagan_bench.analysis.sequential import Stop
-from sagan_bench.analysis.verdicts import Interval, Verdict
+from sagan_bench.analysis.verdicts import Comparison, Interval, Verdict
 from sagan_bench.report.formats import by_variant, many, plural
 
 
@@ -61,23 +61,45 @@ OF_SEARCHES = Words("search", "--searches", "search")
 
 
 def in_words(
-    course: sequential.Course, design: Design, margin: float, words: Words = Words()
+    course: sequential.Course,
+    design: Design,
+    margin: float,
+    words: Words = Words(),
+    withheld: str = "",
 ) -> Course:
-    """Return a course with its sentence; ``margin`` is the smallest difference that matters."""
+    """Return a course with its sentence.
+
+    Args:
+        course: of a pair.
+        design: of the study or tuning.
+        margin: the smallest difference that matters.
+        words: what a side is made of.
+        withheld: why the pair has no verdict though it stopped; then no look has.
+    """
     looks = tuple(
         Look(
             look.n,
             look.price,
             look.comparison.effect,
             look.comparison.interval,
-            look.comparison.verdict,
+            None if withheld else look.comparison.verdict,
             look.chance,
         )
         for look in course.looks
     )
     why = course.why and course.why.value
-    said = f"{' against '.join(course.pair)}: {_how(course, design, words)}"
+    how = _how(course, design, words)
+    if withheld and course.decisive:
+        how = f"seen up to {course.decisive.n} {many(words.unit)} a side; no verdict: {withheld}"
+    said = f"{' against '.join(course.pair)}: {how}"
     return Course(*course.pair, looks, course.stopped, why, margin, said)
+
+
+def of_pair(course: sequential.Course, design: Design, compared: Comparison[str]) -> Course:
+    """Return the course of a pair of a study in words, beside its comparison."""
+    is_withheld = not course.is_open and compared.verdict is None
+    withheld = compared.standing if is_withheld else ""
+    return in_words(course, design, compared.min_effect, withheld=withheld)
 
 
 def _how(course: sequential.Course, design: Design, words: Words) -> str:
@@ -118,5 +140,5 @@ def _open(course: sequential.Course, design: Design, words: Words) -> str:
         for variant, _ in course.waiting:
             count[variant] = count.get(variant, 0) + 1
         waits = f"the look after {following} waits for what failed or has no figure: "
-        waits += f"{by_variant(count)} (--retry-failed)"
+        waits += f"{by_variant(count)} (--retry-failed makes what failed again)"
     return f"{seen}; {waits}"

@@ -39,6 +39,8 @@ VariantName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
 class TuningFindings(tuning.FindingsOf[str, Course]):
     """Everything that can be said of a tuning; figures raw, words beside them."""
 
+    courses: tuple[Course, ...] = ()
+    """Declared anew, so that it is read as what it is."""
     sentences: tuple[str, ...]
 
 

@@ -113,9 +113,9 @@ def _rule(numbers: Findings) -> readings.Rule:
 def _courses(numbers: Findings) -> tuple[courses.Course, ...]:
     if numbers.question.design is None:
         return ()
-    margins = {(c.variant, c.baseline): c.min_effect for c in numbers.primary.comparisons}
+    compared = {(c.variant, c.baseline): in_words(c) for c in numbers.primary.comparisons}
     return tuple(
-        courses.in_words(course, numbers.question.design, margins[course.pair])
+        courses.of_pair(course, numbers.question.design, compared[course.pair])
         for course in numbers.courses
     )
 

@@ -19,6 +19,8 @@ def standing(of: Standing, unit: str = "run") -> str:
     match of.basis:
         case Basis.POINTS:
             return "points only"
+        case Basis.PROVISIONAL if not of.missing:
+            return "provisional: it waits for what failed or has no figure"
         case Basis.PROVISIONAL:
             return f"provisional: {plural(of.missing, unit)} still to come"
         case Basis.EXPLORATORY if of.looks:
@@ -29,8 +31,6 @@ def standing(of: Standing, unit: str = "run") -> str:
             return "too small to conclude from"
         case Basis.FEW_SEARCHES:
             return f"conditional on these searches, {of.searches} a side"
-        case Basis.UNEQUAL_SEARCHES:
-            return "unequal searches, of {} to {} trials".format(*of.trials)
     if of.idle:
         what = "attention" if of.idle.is_attention else "the block"
         return (
@@ -72,7 +72,8 @@ def sentence(c: Words, metric: Metric, unit: str = "run") -> str:
         smaller = "that a difference as small as this does not matter"
         shown = larger if abs(c.effect) > c.min_effect else smaller
         each = f"about {c.seeds_needed:,} finished {many(unit)} each{seeds_range(c)}"
-        parts.append(f"a new study of {each} would show {shown}")
+        what = "study" if unit == "run" else "tuning"
+        parts.append(f"a new {what} of {each} would show {shown}")
     if metric.blind_to and not (c.verdict and c.verdict.is_claim):
         parts.append(f"{metric.label} hardly sees {metric.blind_to}: of that this says nothing")
     return "; ".join(parts)

@@ -36,8 +36,8 @@ def against(variant: Values, metric: Metric = FID, missing: int = 0) -> Comparis
         (Standing(Basis.TOO_SMALL), "too small to conclude from"),
         (Standing(Basis.FEW_SEARCHES, searches=1), "conditional on these searches, 1 a side"),
         (
-            Standing(Basis.UNEQUAL_SEARCHES, trials=(1, 2)),
-            "unequal searches, of 1 to 2 trials",
+            Standing(Basis.PROVISIONAL),
+            "provisional: it waits for what failed or has no figure",
         ),
         (
             Standing(Basis.IDLE, idle=Idle("sagan", True, 3, 5)),

@@ -35,6 +35,12 @@ def forged(report: Path, folder: Path, change: Callable[[dict[str, Any]], None])
     return file
 
 
+def dropped(reading: dict[str, Any], number: int) -> None:
+    """Leave a comparison out."""
+    for key in ("comparisons", "sentences"):
+        del reading[key][number]
+
+
 def first(stored: dict[str, Any]) -> dict[str, Any]:
     comparison: dict[str, Any] = stored["findings"]["primary"]["comparisons"][0]
     return comparison
@@ -56,6 +62,13 @@ def test_every_comparison_of_an_honest_report_follows(report: Path) -> None:
         (lambda s: s["findings"]["rule"].update(looks=2), "verdict “better"),
         (lambda s: s["runs"][0]["metrics"].update(twin_rate=0.999), "and its run has 0.999"),
         (lambda s: s["findings"]["variants"][0]["values"].update({"0": 0.1}), "seed 0: 0.1, and"),
+        (lambda s: s["findings"]["variants"][0]["values"].pop("1"), "seed 1: it is left out"),
+        (lambda s: s["runs"].append(s["runs"][0]), "seed 0: its run is there twice"),
+        (lambda s: first(s).update(n_ok=50), "n_ok is 50"),
+        (lambda s: first(s).update(p_better=0.2), "p_better is 0.2"),
+        (lambda s: s["findings"]["headline"].append("It is better."), "is that of no comparison"),
+        (lambda s: s["findings"]["primary"]["sentences"].__setitem__(0, "x"), "sentence “x”"),
+        (lambda s: dropped(s["findings"]["primary"], 2), "2 comparisons, and it is of 3"),
     ],
 )  # fmt: skip
 def test_what_does_not_follow_is_named(
@@ -63,6 +76,22 @@ def test_what_does_not_follow_is_named(
 ) -> None:
     _, differing = verified(forged(report, tmp_path, change))
     assert any(named in text for text in differing), differing
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["findings"].update(matters="abc"),
+        lambda s: s["findings"]["rule"].update(lost="fid"),
+        lambda s: s["findings"]["rule"].update(horizon=0, most=3, order=[0, 1, 2, 3, 4]),
+        lambda s: first(s).update(baseline="nobody"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(
+    report: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    with pytest.raises(UserError):
+        verified(forged(report, tmp_path, change))
 
 
 def test_the_command_ends_in_2_and_needs_no_torch(report: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from sagan_bench.analysis.verdicts import Lost
 from sagan_bench.experiments.tuning.definition import TOP
 from sagan_bench.experiments.tuning.trials import (
     PRESETS_OWN,
+    Outcome,
     Search,
     Trial,
     TrialRun,
@@ -63,6 +64,7 @@ class Confirmation:
     """The best few of a search, and the preset's own values, on fresh seeds.
 
     The best of all these on set A is ``chosen``; it and the preset's own are reported on set B.
+    Without a complete trial none is chosen, and what the search began from is all that it gives.
     """
 
     candidates: tuple[Candidate, ...]
@@ -92,9 +94,10 @@ def confirmation(
         record_of: reads the record of a run.
     """
     objectives, begun = search.manifest.tuning.objectives, [*trials]
-    best = [_candidate(trial) for trial in distinct(front(begun, objectives))[:TOP]]
-    if best and not any(candidate.is_presets for candidate in best):
-        best.append(_presets_own(search, begun))
+    own = _presets_own(search, begun) if begun else None
+    best = [_candidate(trial) for trial in distinct(front(begun, objectives), own)[:TOP]]
+    if own and own not in best:
+        best.append(own)
     missing = list[TrialRun]()
 
     def on_a(of: Candidate) -> Candidate:
@@ -112,12 +115,13 @@ def confirmation(
     candidates = [on_a(candidate) for candidate in best]
     if missing or not candidates:
         return Confirmation(tuple(candidates), None, tuple(missing))
-    chosen = min(candidates, key=lambda candidate: _rank(candidate, objectives)).number
+    number = min(candidates, key=lambda candidate: rank(candidate, objectives)).number
     candidates = [
-        on_b(each) if each.number == chosen or each.is_presets else each for each in candidates
+        on_b(each) if each.number == number or each.is_presets else each for each in candidates
     ]
-    winner = next(candidate for candidate in candidates if candidate.number == chosen)
-    return Confirmation(tuple(candidates), winner, tuple(missing))
+    is_searched = any(trial.outcome is Outcome.COMPLETE for trial in begun)
+    chosen = next(each for each in candidates if each.number == number)
+    return Confirmation(tuple(candidates), chosen if is_searched else None, tuple(missing))
 
 
 class _Runs(NamedTuple):
@@ -161,15 +165,17 @@ def _presets_own(search: Search, trials: Iterable[Trial]) -> Candidate:
     return _candidate(first) if first else Candidate(PRESETS_OWN, search.own_values(), None)
 
 
-def distinct(trials: Iterable[Trial]) -> list[Trial]:
-    """Return the trials but for those that repeat the values of an earlier trial."""
-    seen = dict[str, Trial]()
-    for trial in trials:
-        seen.setdefault(json.dumps(trial.params, sort_keys=True), trial)
-    return list(seen.values())
+def distinct(trials: Iterable[Trial], own: Candidate | None) -> list[Trial]:
+    """Return the trials but for those that repeat an earlier one's values, or the preset's own."""
+    numbers = {_text(own.params): own.number} if own else {}
+    return [t for t in trials if numbers.setdefault(_text(t.params), t.number) == t.number]
 
 
-def _rank(candidate: Candidate, objectives: Sequence[str]) -> tuple[bool, float, int]:
+def _text(params: Settings) -> str:
+    return json.dumps(params, sort_keys=True)
+
+
+def rank(candidate: Candidate, objectives: Sequence[str]) -> tuple[bool, float, int]:
     """Order by the mean on set A; who lost a run there comes after those that did not."""
     mean = mean_of_all(candidate.on_a.values())
     reached = candidate.searched if mean is None else mean

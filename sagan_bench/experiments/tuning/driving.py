@@ -46,7 +46,8 @@ class Searcher:
     Args:
         search: what is searched.
         storage: opened for writing.
-        retry: make runs on fresh seeds that failed once more.
+        retry: make runs on fresh seeds that failed once more; those on set A only while it is
+            still to choose.
     """
 
     def __init__(self, search: Search, storage: BaseStorage, *, retry: bool = False) -> None:
@@ -54,6 +55,8 @@ class Searcher:
         self.study = kept.begun(
             storage, search.study_name, self.tuning, search.index, search.definition
         )
+        self.reported = search.is_reported
+        """Set B was begun before."""
         self.accepting = True
         self.open: dict[str, optuna.Trial] = {}
         """Of the runs of trials under way."""
@@ -143,12 +146,11 @@ class Searcher:
 
     @property
     def chooses_again(self) -> bool:
-        """Whether, set B begun, runs on set A are to be made: that failed, or of older tunings."""
+        """Whether, set B begun, it will choose among more: of a timeout, or of an older tuning."""
+        more = self.begun < self.search.manifest.trials
         on_a = self.search.seeds.chosen_on
-        return self.search.is_reported and any(
-            run.seed in on_a and (self.retry or run.number == PRESETS_OWN)
-            for run in self.confirmation().missing
-        )
+        own = any(r.seed in on_a and r.number == PRESETS_OWN for r in self.confirmation().missing)
+        return self.reported and (more or own)
 
     @property
     def so_far(self) -> SearchFindings:
@@ -162,7 +164,8 @@ class Searcher:
             record = run.record()
             if record is None or not record.status.is_over:
                 return None
-            if self.retry and record.status == Status.FAILED and run.id not in self._tried:
+            again = self.retry and not (self.reported and run.seed in self.search.seeds.chosen_on)
+            if again and record.status == Status.FAILED and run.id not in self._tried:
                 return None
             self._over[run.id] = record
         return self._over[run.id]

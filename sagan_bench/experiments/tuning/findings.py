@@ -17,7 +17,6 @@ from sagan_bench.experiments.tuning import storage as kept
 from sagan_bench.experiments.tuning.definition import TuningManifest, better, masked
 from sagan_bench.experiments.tuning.searched import SearchFindings, of_search
 from sagan_bench.experiments.tuning.trials import (
-    Outcome,
     TrialRun,
     searches,
 )
@@ -114,8 +113,8 @@ def findings(
     tuning = manifest.tuning
     wanted = looking.wanted(manifest, searched)
     there = [s for s in searched if s.trials or (s.variant, s.index) in wanted]
-    metric = looking.metric(manifest)
-    seen = seen_in(there, tuning.pairs, metric, tuning.design, manifest.looks)
+    metric, shown = looking.metric(manifest), there if manifest.confirm else []
+    seen = seen_in(shown, tuning.pairs, metric, tuning.design, manifest.looks)
     return Findings(
         name=folder.name,
         preset=tuning.preset,
@@ -158,7 +157,7 @@ def seen_in(
     """Compare by what searches reported: a search is one observation.
 
     With fewer than 5 a side nothing is claimed: another search might have found other values.  Nor
-    is anything where trials were added after a look, or one search had more of them.
+    is anything where trials were added after a look; then there are no courses either.
 
     Args:
         searched: those that began.
@@ -169,27 +168,22 @@ def seen_in(
     """
     known = looking.reported({s.variant for s in searched}, searched)
     sides = {name: known.get(name, {}) for pair in pairs for name in pair}
-    courses = looking.courses(sides, pairs, metric, design)
+    courses = () if looks else looking.courses(sides, pairs, metric, design)
     least = min(map(len, sides.values()))
     if not least:
         return Seen(None, (), courses)
-    over = [search for search in searched if search.is_over]
-    lengths = sorted({len(search.trials) - search.budget.trials[Outcome.FAILED] for search in over})
     compared = [
         sequential.at_look(sides, course.pair, metric, course, design, range(design.most))
         for course in courses
     ] or statistics.compare(sides, pairs, metric)
-    if len(lengths) > 1:
-        standing = Standing(Basis.UNEQUAL_SEARCHES, trials=(lengths[0], lengths[-1]))
-    elif least < CONFIRMATORY_N:
-        standing = Standing(Basis.FEW_SEARCHES, searches=least)
-    elif looks:
-        standing = Standing(Basis.EXPLORATORY, looks=looks)
-    else:
+    if least >= CONFIRMATORY_N and courses:
         standings = [comparison.standing for comparison in compared]
         provisional = (of for of in standings if of.basis is Basis.PROVISIONAL)
-        said = tuple(_per_step(comparison, over) for comparison in compared)
+        said = tuple(_per_step(comparison, searched) for comparison in compared)
         return Seen(next(provisional, standings[0]), said, courses)
+    standing = Standing(Basis.FEW_SEARCHES, searches=least)
+    if least >= CONFIRMATORY_N:
+        standing = Standing(Basis.EXPLORATORY, looks=looks)
     plain = (replace(c, standing=standing, verdict=None, seeds_needed=None) for c in compared)
     return Seen(standing, tuple(plain), courses)
 
@@ -203,6 +197,7 @@ def _per_step(
         values = (
             values
             for search in searched
+            if search.has_ended
             for name, values in looking.sides(search)
             if name == side and values
         )

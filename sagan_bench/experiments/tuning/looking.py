@@ -15,7 +15,6 @@ from sagan_bench.experiments.growing import wanted as wanted_cells
 from sagan_bench.experiments.tuning.confirmation import Candidate
 from sagan_bench.experiments.tuning.definition import TuningManifest, better, tuned, untuned
 from sagan_bench.experiments.tuning.searched import SearchFindings
-from sagan_bench.experiments.tuning.trials import Outcome
 
 Reported = dict[str, dict[int, float | Lost]]
 """A variant, tuned or untuned -> search -> mean on set B, or why there is none."""
@@ -30,26 +29,22 @@ def metric(manifest: TuningManifest) -> Metric:
 
 
 def reported(variants: Iterable[str], searched: Iterable[SearchFindings]) -> Reported:
-    """Return what each search that is over reached, and what the preset's own values did there."""
+    """Return what each search that ended gives, and what the preset's own values do there."""
     known: Reported = {side: {} for name in variants for side in (name, untuned(name))}
     for search in sorted(searched, key=lambda search: search.index):
-        if search.is_over:
-            for side, values in sides(search):
-                known[side][search.index] = _figure(search, values)
+        for side, values in sides(search):
+            if search.has_ended and values:
+                known[side][search.index] = values.reported
     return known
 
 
 def sides(search: SearchFindings) -> Iterator[tuple[str, Candidate | None]]:
-    """Yield what a search is an observation of: what it chose, and the preset's own values."""
-    yield search.variant, search.winner
+    """Yield what a search is an observation of: what it gives, and the preset's own values.
+
+    One without a complete trial gives what it began from.
+    """
+    yield search.variant, search.winner or search.presets
     yield untuned(search.variant), search.presets
-
-
-def _figure(search: SearchFindings, values: Candidate | None) -> float | Lost:
-    """Return the mean on set B; without a complete trial, whether it was for failures."""
-    if values is None:
-        return Lost.FAILED if search.budget.trials[Outcome.FAILED] else Lost.DIVERGED
-    return values.reported
 
 
 def courses(
@@ -77,13 +72,13 @@ def wanted(manifest: TuningManifest, searched: Sequence[SearchFindings]) -> set[
     """Return the searches, a variant and a number each, that are to go on or were needed last.
 
     These are those up to the next look of each open pair, and those that began and have not ended;
-    all, where there is no look.
+    all, where there is no look, or none that could give a verdict.
     """
     tuning = manifest.tuning
     ended = [search for search in searched if has_ended(manifest, search)]
     known = reported(tuning.variants, ended)
     seen = courses(known, tuning.pairs, metric(manifest), tuning.design)
-    if not seen or not manifest.confirm:
+    if not seen or not manifest.confirm or manifest.looks:
         return {(name, number) for name in tuning.variants for number in range(tuning.searches)}
     begun = ((s.variant, s.index) for s in searched if s.trials and s not in ended)
     cells = wanted_cells(seen, tuning.design, range(tuning.searches))

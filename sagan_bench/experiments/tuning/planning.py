@@ -134,7 +134,7 @@ def run(
         stop: asked often; a reason stops all runs after a checkpoint.
         storage: URL of a database; None is a journal in the folder.
         timeout_sec: no trial begins later.
-        retry: make runs on fresh seeds that failed once more.
+        retry: make runs on fresh seeds that failed once more; of set A only before set B is begun.
 
     Raises:
         UserError: the storage cannot be used.
@@ -147,8 +147,9 @@ def run(
     writable = opened(folder, storage, writing=True)
     searchers = [Searcher(search, writable, retry=retry) for search in searches(manifest, folder)]
     if before and any(searcher.search.is_reported for searcher in searchers):
-        again = any(searcher.chooses_again for searcher in searchers)
-        looks = manifest.looks + (_size(manifest) != _size(before) or again)
+        looks = manifest.looks + (_size(manifest) != _size(before))
+        if any(searcher.chooses_again for searcher in searchers):
+            looks = max(1, looks)  # however often that is stopped and gone on with
         manifest = manifest.model_copy(update={"looks": looks})
     manifest.write(folder)  # only now: a folder that remembers has a journal
     for variant in manifest.tuning.variants:  # until the search is over again, there is none

@@ -122,10 +122,15 @@ class SearchFindings:
     untuned: float | None = None
 
     @property
-    def is_over(self) -> bool:
-        """Whether it will say no more: all its trials ended, or a timeout cut it, and confirmed."""
+    def has_ended(self) -> bool:
+        """Whether all its trials did, and the best are trained again: only then it is compared."""
         ended = len(self.trials) >= self.budget.asked_for and not self.budget.unended
-        return not self.missing and (ended or self.chosen is not None)
+        return ended and not self.missing
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it says what it found: it has ended, or a timeout cut it."""
+        return self.has_ended or (self.chosen is not None and not self.missing)
 
     @property
     def winner(self) -> Candidate | None:

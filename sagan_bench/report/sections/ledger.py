@@ -16,7 +16,7 @@ COLUMNS = (
     Column("question", "Question", numeric=False),
     Column("pairs", "Comparisons", help="the family that shares its 5 % of false claims"),
     Column("seeds", "Seeds"),
-    Column("looks", "Looks", help="how often it was extended when results could be seen"),
+    Column("looks", "Looks", help="how often it was looked at: paid for, or extended after"),
     Column("begun", "First run began", numeric=False),
     Column("before", "Before this one", numeric=False),
 )

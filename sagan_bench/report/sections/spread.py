@@ -59,8 +59,15 @@ class SpreadOfRuns(Section):
         if known:
             alt = listed(f"{name}: {plural(len(own), 'run')}" for name, own in known.items())
             label = findings.primary.label
-            figure = ecdf(known, label, theme.looks)
-            charts.append(drawn(figure, "ecdf", alt, f"The share of runs up to each {label}."))
+            lost = {v.name: v.summary.n_diverged or 0 for v in findings.variants}
+            is_low = findings.primary.better == "higher"
+            figure = ecdf(known, lost, label, theme.looks, lost_are_low=is_low)
+            without = ", ".join(f"{lost[name]} of {name}" for name in known if lost[name])
+            where = "below" if is_low else "above"
+            beyond = f" Diverged or collapsed, {where} all: {without}." if without else ""
+            charts.append(
+                drawn(figure, "ecdf", alt, f"The share of runs up to each {label}.{beyond}")
+            )
         yield self.block(*map(Text, said), table, Charts(charts))
 
 
@@ -160,17 +167,25 @@ BREAK_EVEN = 0.3
 """Correlation from which on pairs of seeds need fewer of them (docs/statistics.md)."""
 
 
-def ecdf(values: Mapping[str, Sequence[float]], label: str, looks: Mapping[str, Look]) -> Figure:
-    """The empirical distribution of each variant's runs."""
+def ecdf(
+    values: Mapping[str, Sequence[float]],
+    lost: Mapping[str, int],
+    label: str,
+    looks: Mapping[str, Look],
+    *,
+    lost_are_low: bool,
+) -> Figure:
+    """The empirical distribution of each variant's runs, of those that were lost too."""
     with panel(2.8) as (figure, axes):
         for name, own in values.items():
             look = looks[name]
-            steps = np.arange(1, len(own) + 1) / len(own)
+            below = lost[name] if lost_are_low else 0
+            steps = (below + np.arange(len(own) + 1)) / (len(own) + lost[name])
             axes.step(
-                [own[0], *own], [0, *steps], where="post", color=look.colour,
+                [own[0], *own], steps, where="post", color=look.colour,
                 label=shortened(name, LINE_CHARS),
             )  # fmt: skip
-            axes.plot(own, steps, ls="none", marker=look.marker, color=look.colour, ms=4)
+            axes.plot(own, steps[1:], ls="none", marker=look.marker, color=look.colour, ms=4)
         axes.set_ylim(0, 1.02)
         axes.set_title("share of runs", loc="left", fontsize="medium")
         axes.set_xlabel(label)

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,8 @@ from example_tunings import Scripted, planned, small_tuning, tune
 from sagan_bench.analysis.verdicts import Basis, Standing
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
-from sagan_bench.experiments.tuning.findings import Findings, findings, of_tuning
+from sagan_bench.experiments.tuning.findings import Findings, of_tuning
 from sagan_bench.experiments.tuning.searched import IMPORTANCE_TRIALS, Unweighed
-from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report import answers
 from sagan_bench.session.events import Stopped
 
@@ -135,22 +134,6 @@ def test_what_is_not_over_is_neither_lost_nor_compared(tmp_path: Path) -> None:
     found = of_tuning(tmp_path / "t")
     assert not all(one.is_over for one in found.searches)
     assert all(one.n == one.n_ok for one in found.comparisons)
-
-
-def test_searches_of_unequal_length_allow_no_verdict(tmp_path: Path) -> None:
-    folder = tmp_path / "t"
-    asked = small_tuning(tmp_path, variants=("sagan", "no-attention"), searches=5, pruner="none")
-    memory = planned(asked, folder, trials=2)
-    found = tune(memory, folder, Scripted(attention_helps, slots=4))
-    assert found.comparisons[0].verdict is not None
-    (first, *rest) = found.searches
-    cut = replace(first, trials=first.trials[:-1], budget=replace(first.budget, asked_for=1))
-    failed = first.budget.trials | {Outcome.FAILED: 1}
-    lost = replace(first, budget=replace(first.budget, trials=failed))
-    for unequal in (cut, lost):  # a trial that failed taught nothing
-        for one in findings(memory, folder, [unequal, *rest]).comparisons:
-            assert one.standing == Standing(Basis.UNEQUAL_SEARCHES, trials=(1, 2))
-            assert one.verdict is None
 
 
 def test_after_trials_were_added_nothing_is_confirmatory(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sagan_bench.analysis.prices import prices
 from sagan_bench.analysis.sequential import Stop
 from sagan_bench.analysis.verdicts import Basis, Verdict
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, seal
 from sagan_bench.experiments.tuning import planning
 from sagan_bench.experiments.tuning.findings import Findings, of_tuning
@@ -126,6 +127,55 @@ def test_few_searches_say_what_the_preset_reaches_and_no_verdict(tmp_path: Path)
     )
 
 
+def test_what_a_timeout_cut_is_not_compared_and_to_go_on_is_a_look(tmp_path: Path) -> None:
+    wanted = small_tuning(
+        tmp_path, searches=5, pruner="none", sampler="random", seeds_a=1, seeds_b=1
+    )
+    tune(planned(wanted, tmp_path / "t", trials=1), tmp_path / "t", Scripted(tuned_is_better))
+    planned(wanted, tmp_path / "t", trials=3).write(tmp_path / "t")  # as if a timeout had cut it
+    cut = of_tuning(tmp_path / "t")
+    assert all(search.reported is not None for search in cut.searches)
+    assert not any(c.verdict for c in cut.comparisons)
+    for _ in range(2):
+        on = tune(
+            planned(wanted, tmp_path / "t", trials=3), tmp_path / "t", Scripted(tuned_is_better)
+        )
+        assert on.looks == 1
+    assert {c.standing.basis for c in on.comparisons} == {Basis.EXPLORATORY}
+    assert on.courses == ()
+
+
+def test_a_failed_trial_counts_and_a_search_without_a_complete_one_gives_the_preset(
+    tmp_path: Path,
+) -> None:
+    def fails(config: RunConfig, step: int) -> float:
+        if config.seed == 0:  # the first search's
+            raise RuntimeError("no memory")
+        return tuned_is_better(config, step)
+
+    found = searched(tmp_path, fails, 5)
+    first, *_ = found.searches
+    assert (first.winner, first.untuned is None) == (None, False)
+    (one,) = found.comparisons
+    assert (one.n, one.n_ok, one.verdict is not None) == (5, 5, True)
+
+
+def test_to_retry_a_choice_that_is_made_does_not_choose_again(tmp_path: Path) -> None:
+    def fails(config: RunConfig, step: int) -> float:
+        if config.seed in (1, 2):  # set A and set B of the first search
+            raise RuntimeError("no memory")
+        return tuned_is_better(config, step)
+
+    before = searched(tmp_path, fails, 5)
+    assert before.courses[0].waiting
+    fields: dict[str, Any] = {"pruner": "none", "sampler": "random", "seeds_a": 1, "seeds_b": 1}
+    manifest = planned(small_tuning(tmp_path, searches=5, **fields), tmp_path / "t", trials=2)
+    engine = Scripted(tuned_is_better)
+    after = tune(manifest, tmp_path / "t", engine, retry=True)
+    assert {job.config.seed for job in engine.submitted} == {2}
+    assert (after.looks, after.comparisons[0].verdict) == (0, Verdict.BETTER_AS_MATTERS)
+
+
 def test_a_search_whose_preset_was_never_trained_again_is_not_over(tmp_path: Path) -> None:
     """As those are that were made before it was."""
     found = searched(tmp_path, tuned_is_better, 1)
@@ -169,6 +219,11 @@ def test_the_page_shows_what_the_winner_and_its_preset_draw(report: Path) -> Non
     assert "Searches a side" in text
 
 
+def test_the_page_is_made_again_from_its_data(report: Path, tmp_path: Path) -> None:
+    _, again = publish.again(report.parent / "data" / "report.json", tmp_path / "again")
+    assert again.read_text() == report.read_text()
+
+
 def test_what_it_says_follows_from_its_runs(report: Path, tmp_path: Path) -> None:
     file = report.parent / "data" / "report.json"
     assert verified(file) == (1, [])
@@ -184,10 +239,18 @@ def test_what_it_says_follows_from_its_runs(report: Path, tmp_path: Path) -> Non
         other.write_text(json.dumps({SEAL: seal(stored), **stored}))
         return verified(other)[1]
 
-    assert "verdict “worse”" in forged("comparisons", 0, "verdict", value="worse")[0]
-    assert "no verdict" in forged("comparisons", 0, "verdict", value=None)[0]
-    assert "effect is 1" in forged("comparisons", 0, "effect", value=1.0)[0]
+    assert "verdict is worse, and" in forged("comparisons", 0, "verdict", value="worse")[0]
+    assert "verdict is None, and" in forged("comparisons", 0, "verdict", value=None)[0]
+    assert "effect is 1, and" in forged("comparisons", 0, "effect", value=1.0)[0]
+    assert "baseline is sagan, and" in forged("comparisons", 0, "baseline", value="sagan")[0]
     assert "sagan-0: reported is 3" in forged("searches", 0, "reported", value=3.0)[0]
     assert "sagan-1: untuned is 3" in forged("searches", 1, "untuned", value=3.0)[0]
-    assert forged("design", "pairs", value=9)
+    assert "sagan-0: trial 0 is chosen, and on set A" in forged("searches", 0, "chosen", value=0)[0]
+    assert "why is spent" in forged("courses", 0, "why", value="spent")[0]
+    assert "sentences 1 is x" in forged("sentences", 0, value="x")[0]
+    assert "of 9 pairs" in forged("design", "pairs", value=9)[0]
+    assert "sagan-0 is there twice" in forged("searches", 1, "id", value="sagan-0")[0]
     assert forged("looks", value=1)
+    assert "design" in forged("design", "most", value=0)[0]
+    with pytest.raises(UserError, match="a rule that cannot be"):
+        forged("matters", value="abc")
