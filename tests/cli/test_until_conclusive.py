@@ -135,6 +135,13 @@ def test_it_may_stand_in_the_file_and_is_part_of_what_the_study_is(
         f"until_conclusive = {{max_seeds = 8}}\n{plain}".replace('"same"]', '"same", "x"]') + "\n"
     )
     assert ablate(study, "--dry-run") == cli.USAGE
+    other = plain.replace("clear", "third")  # as many pairs, and not the same
+    study.write_text(f"until_conclusive = {{max_seeds = 8}}\n{other}")
+    assert ablate(study) == cli.USAGE
+    assert "third v plain" in capsys.readouterr().err
+    study.write_text(plain)
+    assert ablate(study, "--until-conclusive", "--dry-run", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["cells"]) == 3 * 8  # no later end was asked for
 
 
 @pytest.mark.slow
@@ -158,6 +165,9 @@ def test_what_it_could_see_is_said_before_the_first_run(study: Path, capsys: Out
     assert [sight["n"] for sight in seen["sights"]] == [5, 8, 12, 16, 20]
     assert seen["sights"][0]["price"] == pytest.approx(0.00562, abs=5e-6)  # of two pairs
     assert seen["sights"][0]["claimed"] > seen["sights"][-1]["claimed"] > 0.5
+    for spread in ("0", "inf", "-1", "1e-320"):
+        assert ablate(study, "--dry-run", "--spread", spread) == cli.USAGE
+        assert "expected the standard deviation" in capsys.readouterr().err
     assert ablate(study, "--spread", "1") == cli.USAGE
     assert "add --dry-run" in capsys.readouterr().err
 
@@ -170,8 +180,24 @@ def test_what_it_could_see_follows_from_an_earlier_study(study: Path, capsys: Ou
     assert seen["origin"].startswith("of 15 runs in ")
     assert 0.4 < seen["spread"] < 1.6
     assert all(hours > 0 for hours in seen["device_hours"] if hours is not None)
-    assert ablate(study, "--name", "other", "--dry-run") == 0  # of a study of its seeds alone
-    assert "│ 5 " in capsys.readouterr().out
+    assert ablate(study, "--name", "other", "--dry-run") == 0  # also of one of its seeds alone
+    out = capsys.readouterr().out
+    assert all(f"│ {n} " in out for n in (5, 8, 12, 16, 20))
+    study.write_text(study.read_text().replace("min_effect = 0.5", 'min_effect = "50%"'))
+    assert ablate(study, "--name", "share", "--dry-run", "--json") == 0
+    share = json.loads(capsys.readouterr().out)["could_see"]
+    assert "what matters is 50% of a mean of 9.8" in share["origin"]
+    assert share["sights"][-1]["claimed"] > 4.5  # half of about 10
+
+
+def test_collapsed_runs_are_not_of_the_spread_that_is_foreseen(study: Path, capsys: Out) -> None:
+    collapses = PROGRAM.replace("gauss(0, 1)", "gauss(0, 1) + 1000 * (seed == '3')")
+    (study.parent / "draw.py").write_text(collapses)
+    study.write_text(study.read_text() + 'lost = "fid > 150"\n')
+    assert ablate(study, "--name", "earlier", "--seeds", "0-7") == 0
+    capsys.readouterr()
+    assert ablate(study, "--name", "new", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["could_see"]["spread"] < 2
 
 
 @pytest.mark.parametrize(
