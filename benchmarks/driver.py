@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -100,9 +101,10 @@ def planned(folder: Path, cells: int) -> Plan:
 def leave(plan: Plan) -> None:
     """Leave the record of each cell, as if all were finished."""
     random = np.random.default_rng(0)
-    for point in plan.points:
-        value = float(np.clip(random.normal(0.4, 0.03), 0, 1))
-        leave_run(point.path, point.ours, value, pictures=False)
+    with patch("os.fsync"):  # they need not outlive the machine
+        for point in plan.points:
+            value = float(np.clip(random.normal(0.4, 0.03), 0, 1))
+            leave_run(point.path, point.ours, value, pictures=False)
 
 
 def measured(cells: int) -> dict[str, Any]:
