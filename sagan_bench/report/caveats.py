@@ -214,7 +214,8 @@ def _names(folders: Sequence[str]) -> str:
 def _misnamed(runs: Iterable[Run], meant: Collection[str]) -> Iterator[str]:
     """Yield which variants' runs have settings that are not that variant's."""
     lines = dict[str, None]()
-    for config in (run.config for run in runs if run.program is None):
+    ours = (run.config for run in runs if run.program is None)
+    for config in dict.fromkeys(config.model_copy(update={"seed": 0}) for config in ours):
         if config.variant.endswith(OWN):
             continue
         try:
