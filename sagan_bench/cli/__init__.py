@@ -1,7 +1,5 @@
 """The command line: parse, call one function, print one path.  Nothing heavy is imported early."""
 
-import atexit
-import gc
 import io
 import logging
 import os
@@ -61,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     _open_streams()
-    atexit.register(gc.freeze)  # the end of a process does not look through all that it has read
     try:
         try:
             app(arguments)
