@@ -33,7 +33,7 @@ from example_reports import STEPS, leave_run
 from example_studies import here
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"
-SETS = (f"run.steps={STEPS}", "run.eval_images=512")
+SETS = (f"run.steps={STEPS}", "run.eval_images=512", "model.width=8")
 SLOTS = 64
 
 
