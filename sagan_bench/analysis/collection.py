@@ -160,8 +160,7 @@ class RunSet:
 
     def _alike(self, run: Run, owner: str | None, weights: Weights) -> list[Score]:
         """Return the final scores that differ from those that count by sampling seed at most."""
-        families = self._families[owner]
-        return [score for score in run.final(weights) if family(score.protocol) in families]
+        return run.final(weights, self._families[owner])
 
     def value(self, run: Run, metric: str, weights: Weights = "ema") -> float | None:
         """Return a run's final value: the mean over sampling seeds, None if one has none."""

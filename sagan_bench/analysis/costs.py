@@ -13,7 +13,7 @@ from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.variants import median_of
 from sagan_bench.analysis.verdicts import Basis, Comparison, Pair, Runs, Standing, Verdict
 from sagan_bench.config.diff import differences
-from sagan_bench.runs.run import Curve, family
+from sagan_bench.runs.run import Curve
 
 
 class Absence(StrEnum):
@@ -114,9 +114,9 @@ def on_the_way(metric: str, runs: RunSet) -> Absence | None:
     if not all(run.lost or run.curve(metric) for run in runs.attempted):
         return Absence.NO_CURVES
     protocols = {
-        family(score.protocol)
+        its_family
         for run in runs.attempted
-        for score in run.record.scores
+        for its_family, score in run.scores
         if not score.final and score.weights == "ema" and metric in score.metrics
     }
     return Absence.OTHER_PROTOCOLS if len(protocols) > 1 else None

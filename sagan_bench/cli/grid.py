@@ -1,6 +1,8 @@
-"""How far the runs of a study are: a table of variants and seeds on a terminal."""
+"""How far the runs of a study are: a table on a terminal, by seed or, of many, by counts."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
     from sagan_bench.experiments.driver import What
     from sagan_bench.experiments.grid import GridPoint, Plan
 
+MOST_SEEDS, MOST_CELLS = 12, 100
+"""That are drawn each; of more, a variant's are counted."""
+QUEUED, RUNNING = "queued", "running"
+OVER = {
+    "finished": "done", "failed": "failed", "diverged": "diverged", "interrupted": "interrupted",
+}  # fmt: skip
+"""The status of a run that has ended -> what it is counted as."""
+STATES = ("done", RUNNING, QUEUED, "failed", "diverged", "interrupted")
+
 
 class GridView(RunsView["GridPoint"]):
     """How far every run of a plan is."""
@@ -30,13 +41,32 @@ class GridView(RunsView["GridPoint"]):
         self.to_run = self.left = len(planned.missing)
         self.began = time.monotonic()
         self.counted = {point.id for point in planned.missing}
+        self.states: dict[str, str] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """(variant, state) -> runs."""
+        for point in planned.points:
+            state = QUEUED if point.id in self.counted else OVER.get(str(point.status))
+            if state:
+                self._count(point, state)
 
     def follow(self, run: "GridPoint", what: "What | None") -> None:
         """Take notice of what happened; a study that grows begins runs that were not counted."""
+        from sagan_bench.execution.engine import Ended
+
         if what is None and run.id not in self.counted:
             self.counted.add(run.id)
             self.to_run, self.left = self.to_run + 1, self.left + 1
         super().follow(run, what)
+        waits = self.texts[run.id].startswith(QUEUED)
+        under_way = QUEUED if waits else RUNNING
+        self._count(run, OVER[what.status] if isinstance(what, Ended) else under_way)
+
+    def _count(self, run: "GridPoint", state: str) -> None:
+        """Count a run in a state, and no longer in that of before."""
+        if before := self.states.get(run.id):
+            self.counts[run.variant, before] -= 1
+        self.states[run.id] = state
+        self.counts[run.variant, state] += 1
 
     def ended(self, run: "GridPoint", what: "Ended") -> str:
         """Return a line where no table is drawn, and of each failure."""
@@ -61,23 +91,29 @@ class GridView(RunsView["GridPoint"]):
 
     def drawn(self) -> RenderableType:
         """Return the table."""
-        elapsed = timedelta(seconds=round(time.monotonic() - self.began))
-        table = Table(
-            title=_safe(f"{self.study.name}: {self.label} by variant and seed"),
-            caption=f"{self.to_run - self.left}/{self.to_run} cells, {elapsed} elapsed",
-            title_justify="left",
-            caption_justify="left",
-        )
-        table.add_column("variant", no_wrap=True)
         names = self.study.all_variants
         seeds = [
             seed for seed in self.study.order
             if self.study.design is None or any(self.texts.get(f"{v}-s{seed}") for v in names)
         ]  # fmt: skip
-        for seed in seeds:
-            table.add_column(str(seed), justify="right", no_wrap=True)
-        for variant in names:
-            texts = (self.texts.get(f"{variant}-s{seed}", "") for seed in seeds)
+        if len(seeds) > MOST_SEEDS or len(seeds) * len(names) > MOST_CELLS:
+            rows = {name: [str(self.counts[name, s] or "") for s in STATES] for name in names}
+            return self._table("cells by variant", STATES, rows)
+        rows = {name: [self.texts.get(f"{name}-s{seed}", "") for seed in seeds] for name in names}
+        return self._table(f"{self.label} by variant and seed", [*map(str, seeds)], rows)
+
+    def _table(self, of: str, header: Sequence[str], rows: dict[str, list[str]]) -> Table:
+        elapsed = timedelta(seconds=round(time.monotonic() - self.began))
+        table = Table(
+            title=_safe(f"{self.study.name}: {of}"),
+            caption=f"{self.to_run - self.left}/{self.to_run} cells, {elapsed} elapsed",
+            title_justify="left",
+            caption_justify="left",
+        )
+        table.add_column("variant", no_wrap=True)
+        for name in header:
+            table.add_column(name, justify="right", no_wrap=True)
+        for variant, texts in rows.items():
             table.add_row(_safe(variant), *map(_safe, texts))
         return table
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 J = TypeVar("J", bound="Job")
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_LINES_OF_RUNS = 30.0
+MOST_NAMED = 12
+"""Runs under way in a line."""
 _IN_STEPS = re.compile(r"%|^step ")
 """What is in a text that says how far a run is."""
 PHASES = {"data": "data", "score": "scoring", "program": "training"}
@@ -175,6 +177,8 @@ class RunsView(View, Generic[J]):
     def _say_under_way(self) -> None:
         texts = {name: text for name, text in self.texts.items() if _IN_STEPS.search(text)}
         under_way = [f"{name} {text}" for name, text in texts.items()]
+        if more := under_way[MOST_NAMED:]:
+            under_way[MOST_NAMED:] = [f"and {len(more):,} more"]
         if under_way:
             say(f"{self.heading()}: {', '.join(under_way)}", error=True)
 

@@ -213,6 +213,11 @@ def override(config: RunConfig, given: Mapping[str, tuple[str, Any]]) -> RunConf
     return _validate(values, {key: origin for key, (origin, _) in given.items()})
 
 
+def at_seed(config: RunConfig, seed: int) -> RunConfig:
+    """Return a configuration with another seed.  Raises `UserError` if it cannot be there."""
+    return _fitting({**dict(config), "seed": seed}, {"seed": "the cell"})
+
+
 def _components_first(setting: tuple[str, Any]) -> bool:
     """Order settings so that the name of a component comes before what it has of its own."""
     return setting[0] not in OPTIONS
@@ -250,8 +255,21 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
                 f"{key} = {shortened(value)} ({origins.get(key, 'default')}): whole numbers go up "
                 f"to {MOST_WHOLE} (63 bits)"
             )
+    config = _fitting(_nested(values), origins)
+    key, seeds = "evaluation.sampling_seeds", config.evaluation.sampling_seeds
+    if key in origins and (min(seeds) < 0 or len(set(seeds)) < len(seeds)):
+        at = f"{key} = {shortened(list(seeds))} ({origins[key]})"
+        raise UserError(f"{at}: expected different numbers from 0, e.g. [0, 1]")
+    for key, value in flatten(config.model_dump()):
+        if key in MOST and key in origins and value is not None and value > MOST[key]:
+            raise UserError(f"{key} = {value:,} ({origins[key]}): at most {MOST[key]:,}")
+    return _with_own(config)
+
+
+def _fitting(tree: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfig:
+    """Return the configuration of sections.  Raises `UserError` that names each bad value."""
     try:
-        config = RunConfig.model_validate(_nested(values))
+        return RunConfig.model_validate(tree)
     except ValidationError as error:
         said: dict[str, list[str]] = {}  # of a union, what each of its branches says
         for problem in error.errors():
@@ -261,14 +279,6 @@ def _validate(values: Mapping[str, Any], origins: Mapping[str, str]) -> RunConfi
             said.setdefault(where, []).append(in_words(problem))
         lines = (where + "; or ".join(texts) for where, texts in said.items())
         raise UserError("\n".join(lines)) from error
-    key, seeds = "evaluation.sampling_seeds", config.evaluation.sampling_seeds
-    if key in origins and (min(seeds) < 0 or len(set(seeds)) < len(seeds)):
-        at = f"{key} = {shortened(list(seeds))} ({origins[key]})"
-        raise UserError(f"{at}: expected different numbers from 0, e.g. [0, 1]")
-    for key, value in flatten(config.model_dump()):
-        if key in MOST and key in origins and value is not None and value > MOST[key]:
-            raise UserError(f"{key} = {value:,} ({origins[key]}): at most {MOST[key]:,}")
-    return _with_own(config)
 
 
 def _with_own(config: RunConfig) -> RunConfig:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sagan_bench.analysis.question import Facts
 from sagan_bench.config.belonging import refuse_untaken
 from sagan_bench.config.schema import Host, RunConfig
-from sagan_bench.core import extensions
+from sagan_bench.core import extensions, garbage
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.progress import OnProgress, unwatched
@@ -66,17 +66,18 @@ def plan(
         UserError: another study is there, or a variant at a seed cannot be.
     """
     if requested.command is None:
-        each = [requested.requested(name, 0).config for name in requested.all_variants]
-        requested = requested.with_own(each)
+        asked = [requested.requested(name, 0).config for name in requested.all_variants]
+        requested = requested.with_own(asked)
     manifest = StudyManifest.of(folder)
     study = _with_seeds(requested, manifest, folder, seeds)
     _refuse_unknown(only, study)
     extensions.require(study.own, folder)
     if study.command is None:
         auto = manifest.auto if manifest else host(study.requested(study.all_variants[0], 0).config)
-        configs = [study.config(variant, seed, auto).config for variant, seed in study.in_turn]
-        refuse_untaken(study.settings, configs, f"study {study.name}")
-        known = manifest.data_fingerprint if manifest else _known(_spec(configs), without_data)
+        configs = study.configs(auto)
+        each = configs[: len(study.all_variants)]
+        refuse_untaken(study.settings, each, f"study {study.name}")
+        known = manifest.data_fingerprint if manifest else _known(_spec(each), without_data)
         begun = StudyManifest.begun(study, auto, known)
         points = _points(configs, known, folder)
     else:
@@ -98,8 +99,11 @@ def with_data(planned: Plan, progress: OnProgress = unwatched) -> Plan:
     """
     if planned.manifest.study.command is not None:
         return planned
+    known = planned.manifest.data_fingerprint
+    manifest = planned.manifest.with_data(planned.points[0].ours, planned.folder, progress)
+    if manifest.data_fingerprint == known:
+        return planned.refreshed()
     configs = [point.ours for point in planned.points]
-    manifest = planned.manifest.with_data(configs[0], planned.folder, progress)
     points = _points(configs, manifest.data_fingerprint, planned.folder)
     return replace(planned, manifest=manifest, points=points)
 
@@ -182,6 +186,7 @@ def _spec(configs: Sequence[RunConfig]) -> DataSpec:
     return next(iter(specs))
 
 
+@garbage.none_expected()
 def _points(
     configs: Sequence[RunConfig | Command], fingerprint: str, folder: Path
 ) -> tuple[GridPoint, ...]:

@@ -6,6 +6,7 @@ from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.comparison import Findings, findings
 from sagan_bench.analysis.gathering import gather
 from sagan_bench.analysis.question import Question
+from sagan_bench.core import garbage
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import damaged
 from sagan_bench.experiments import study
@@ -14,6 +15,7 @@ from sagan_bench.experiments.study import Study, StudyManifest
 from sagan_bench.runs.finding import find_runs
 
 
+@garbage.none_expected()
 def of_study(folder: Path) -> Findings:
     """Return what can be said of a study's runs.  Raises `UserError` as `collected`."""
     memory, runs = collected(folder)

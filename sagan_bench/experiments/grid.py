@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagan_bench.config.diff import Difference, differences, results
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import garbage
 from sagan_bench.core.cpu import cores
 from sagan_bench.core.errors import UserError
 from sagan_bench.execution.engine import Job
@@ -107,6 +108,7 @@ class Plan:
         lost = point.status is Status.FAILED
         return self.retry if lost else point.status is None or not point.status.is_over
 
+    @garbage.none_expected()
     def refreshed(self) -> "Plan":
         """Return the plan with its points as they now are on the disk."""
         points = (point_at(c.path, c.id, c.config, c.digest) for c in self.points)

@@ -35,7 +35,7 @@ class Growing:
     ) -> None:
         self.waiting = {(point.variant, point.seed): point for point in points}
         self.ours = {*self.waiting}
-        self.see, self.courses = courses, courses()
+        self.see, self.courses, self.is_known = courses, courses(), True
         self.design, self.seeds = design, seeds
 
     def next(self) -> GridPoint | None:
@@ -49,11 +49,13 @@ class Growing:
         return point
 
     def take(self, run: GridPoint, what: "What") -> None:
-        """Look again at how far pairs have come where a run is over."""
+        """Where a run is over, how far pairs have come is looked at before the next is begun."""
         if isinstance(what, Ended):
-            self.courses = self.see()
+            self.is_known = False
 
     def _wanted(self) -> Iterator[Cell]:
+        if not self.is_known:  # once for all that ended meanwhile: every record is read
+            self.courses, self.is_known = self.see(), True
         yield from wanted(self.courses, self.design, self.seeds)
         comes = [course for course in self.courses if self.ours.issuperset(course.missing)]
         yield from wanted(comes, self.design, self.seeds, ahead=1)

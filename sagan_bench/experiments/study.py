@@ -16,14 +16,14 @@ from pydantic import (
 
 from sagan_bench.analysis.design import Design, UntilConclusive
 from sagan_bench.analysis.question import Facts, Measure, Paper, Settings
-from sagan_bench.config.layers import Resolved, decide, of_experiment
+from sagan_bench.config.layers import Resolved, at_seed, decide, of_experiment
 from sagan_bench.config.meanings import (
     own_variants,
     sentence,
     source_of,
 )
 from sagan_bench.config.naming import refuse_misnamed
-from sagan_bench.config.schema import NAME, Host
+from sagan_bench.config.schema import NAME, Host, RunConfig
 from sagan_bench.config.variants import (
     NOTHING,
     SIDES,
@@ -190,7 +190,8 @@ class Study(Experiment):
     def in_turn(self) -> tuple[tuple[str, int], ...]:
         """The cells in the order they run: all variants at one seed, then the next seed."""
         seeds = dict.fromkeys((*self.order, *self.seeds))
-        return tuple((name, seed) for seed in seeds for name in self.all_variants)
+        names = self.all_variants
+        return tuple((name, seed) for seed in seeds for name in names)
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -260,6 +261,16 @@ class Study(Experiment):
     def config(self, variant: str, seed: int, host: Host) -> Resolved:
         """Return the configuration of a cell, no ``auto`` left.  Raises as `requested`."""
         return decide(self.requested(variant, seed), host)
+
+    def configs(self, host: Host) -> list[RunConfig]:
+        """Return the configurations of all cells, in turn.  Raises as `requested`.
+
+        Each variant is resolved once, with the greatest seed: the others differ by it alone.
+        """
+        cells = self.in_turn
+        greatest = max(seed for _, seed in cells)
+        of = {name: self.config(name, greatest, host).config for name in self.all_variants}
+        return [at_seed(of[name], seed) for name, seed in cells]
 
     def run_of(self, variant: str, seed: int) -> Command:
         """Return the command of a cell.  Raises `UserError` if that is none."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sagan_bench.analysis.comparison import Kind
 from sagan_bench.analysis.costs import is_of
@@ -13,16 +13,17 @@ from sagan_bench.config.diff import listed
 from sagan_bench.config.naming import OWN, contradictions
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.protocol import suffix
-from sagan_bench.experiments.tuning.findings import looked
-from sagan_bench.experiments.tuning.searched import SearchFindings
 from sagan_bench.experiments.tuning.trials import Outcome
-from sagan_bench.report.document import TuningFindings
 from sagan_bench.report.formats import plural
 from sagan_bench.report.readings import Findings
 from sagan_bench.report.text import Words, claimed, excludes_0, without_figure
 from sagan_bench.runs.program import PROGRAM, program_of
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run import Run
+
+if TYPE_CHECKING:  # optuna comes with them
+    from sagan_bench.experiments.tuning.searched import SearchFindings
+    from sagan_bench.report.document import TuningFindings
 
 FEW = 6
 """Variants with too few runs, and other studies, that are named."""
@@ -96,7 +97,7 @@ def of_program(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def of_tuning(
-    findings: TuningFindings,
+    findings: "TuningFindings",
     runs: Sequence[Run],
     unread: int,
     protocol: Mapping[str, Any],
@@ -104,6 +105,8 @@ def of_tuning(
     confirm: bool,
 ) -> Iterator[str]:
     """Yield what is to be known of a tuning."""
+    from sagan_bench.experiments.tuning.findings import looked
+
     yield from _left_out(unread)
     if not confirm:
         yield "Nothing is trained again on fresh seeds: the best of a search is too optimistic."
@@ -214,7 +217,8 @@ def _names(folders: Sequence[str]) -> str:
 def _misnamed(runs: Iterable[Run], meant: Collection[str]) -> Iterator[str]:
     """Yield which variants' runs have settings that are not that variant's."""
     lines = dict[str, None]()
-    for config in (run.config for run in runs if run.program is None):
+    ours = (run.config for run in runs if run.program is None)
+    for config in dict.fromkeys(config.model_copy(update={"seed": 0}) for config in ours):
         if config.variant.endswith(OWN):
             continue
         try:
@@ -298,7 +302,7 @@ def _doubt(doubt: Doubt) -> str:
     )
 
 
-def _of_search(search: SearchFindings) -> Iterator[str]:
+def _of_search(search: "SearchFindings") -> Iterator[str]:
     failed, n = search.budget.trials[Outcome.FAILED], len(search.trials)
     if failed:
         yield f"{search.id}: {failed} of {n} trials failed; the sampler learned nothing from them."

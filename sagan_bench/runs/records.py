@@ -64,7 +64,7 @@ UtcTime = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(U
 def _finite(given: Any) -> tuple[Any, tuple[str, ...]]:
     """Return a dict with null for NaN and infinities, and what those were; or what is no dict."""
     pairs = given.items() if isinstance(given, dict) else ()
-    lost = {key: v for key, v in pairs if isinstance(v, Real) and not math.isfinite(v)}
+    lost = {key: v for key, v in pairs if isinstance(v, float | Real) and not math.isfinite(v)}
     if not lost:
         return given, ()
     return {**given, **dict.fromkeys(lost)}, tuple(f"{key} was {v}" for key, v in lost.items())

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,12 +128,20 @@ class Run:
         """Whether runs shared its device, so that their seconds tell of each other."""
         return (self.program or self.config.run).cells_on_device > 1
 
-    def final(self, weights: Weights) -> list[Score]:
-        """Return the scores of its end."""
+    @cached_property
+    def scores(self) -> list[tuple[str, Score]]:
+        """Its scores, each with the family of its protocol."""
+        return [(family(score.protocol), score) for score in self.record.scores]
+
+    def final(self, weights: Weights, families: Collection[str] | None = None) -> list[Score]:
+        """Return the scores of its end; of these families of protocols, if they are given."""
         step = self.record.step
         return [
-            s for s in self.record.scores if s.final and s.step == step and s.weights == weights
-        ]
+            score
+            for its_family, score in self.scores
+            if score.final and score.step == step and score.weights == weights
+            and (families is None or its_family in families)
+        ]  # fmt: skip
 
     def first_scored(self, metric: str) -> list[Score]:
         """Return the final scores of averaged weights by the protocol that a metric has first."""
@@ -146,9 +154,19 @@ class Run:
 
         All are of averaged weights and of as many images; sampling seeds are averaged.
         """
-        by_step: dict[int, list[float]] = defaultdict(list)
+        return self._curves.get(metric, [])
+
+    @cached_property
+    def _curves(self) -> dict[str, Curve]:
+        """The scores on the way by metric."""
+        by_step: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for score in self.record.scores:
-            value = score.metrics.get(metric)
-            if not score.final and score.weights == "ema" and value is not None:
-                by_step[score.step].append(value)
-        return [(step, fmean(values)) for step, values in sorted(by_step.items())]
+            if score.final or score.weights != "ema":
+                continue
+            for metric, value in score.metrics.items():
+                if value is not None:
+                    by_step[metric][score.step].append(value)
+        return {
+            metric: [(step, fmean(values)) for step, values in sorted(of.items())]
+            for metric, of in by_step.items()
+        }

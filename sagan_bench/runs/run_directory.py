@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from filelock import BaseFileLock, Timeout
 
 from sagan_bench.config.diff import differences, listed
+from sagan_bench.core import garbage
 from sagan_bench.core.errors import UserError, machine_error
 from sagan_bench.core.files import atomic_write, json_bytes, obstacle, sweep, sync
 from sagan_bench.core.locks import acquired, is_held
@@ -319,6 +320,7 @@ def read_all(paths: Iterable[Path]) -> list[tuple[Path, Record]]:
     return readable(paths, read_now)
 
 
+@garbage.none_expected()
 def readable(paths: Iterable[Path], read_run: Callable[[Path], T]) -> list[tuple[Path, T]]:
     """Return each path with what ``read_run`` returns; those that it refuses are left out.
 

@@ -14,13 +14,11 @@ import layouts
 import pytest
 from command_line import run
 from example_runs import SMALL
-from example_studies import FILE, here, small_study
+from example_studies import FILE
 
 from sagan_bench import cli
 from sagan_bench.cli import signals
-from sagan_bench.cli.plan import _print_json
 from sagan_bench.config.variants import variants
-from sagan_bench.experiments import ablation
 from sagan_bench.experiments.studies import shipped
 from sagan_bench.training import loop
 
@@ -75,7 +73,7 @@ def test_a_finished_study_is_recognised_without_torch(finished: Path) -> None:
     command = ["ablate", str(finished.parent / "small.toml"), "--runs", str(finished), *SETS]
     program = (
         f"import sys; from sagan_bench import cli\nsys.argv = ['cli.py', *{command!r}]\n"
-        "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules"
+        "try:\n    cli.main()\nfinally:\n    assert not {'torch', 'optuna'} & {*sys.modules}"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -92,29 +90,6 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(study: Path, capsys: Out)
     assert [point["id"] for point in plan["cells"] if point["to_run"]] == ["sagan-s1"]
     assert plan["disk_bytes"] > 0
     assert not (study.parent / "runs").exists()
-
-
-def test_a_plan_of_four_times_the_cells_takes_no_more_than_four_times_the_calls(
-    tmp_path: Path, capsys: Out
-) -> None:
-    def calls(seeds: int) -> int:
-        study = ablation.plan(small_study(tmp_path), tmp_path / "s", here, seeds=range(seeds))
-        count = 0
-
-        def profile(frame: object, event: str, argument: object) -> None:
-            nonlocal count
-            count += event in ("call", "c_call")
-
-        sys.setprofile(profile)
-        try:
-            _print_json(study, 2, 1e-12, None)
-        finally:
-            sys.setprofile(None)
-        assert len(json.loads(capsys.readouterr().out)["cells"]) == 2 * seeds
-        return count
-
-    first, second, third = calls(4), calls(8), calls(20)
-    assert third - second <= 3.1 * (second - first)
 
 
 def test_a_failed_cell_ends_with_3_and_can_be_tried_again(

@@ -93,3 +93,20 @@ def test_nothing_beyond_a_look_that_waits_for_what_failed_begins() -> None:
         assert run is not None
         study.end(run)
     assert study.begin() == []
+
+
+def test_records_are_looked_at_once_for_all_runs_that_ended_meanwhile() -> None:
+    study = Study()
+    looks, see = list[int](), study.work.see
+
+    def counted() -> Sequence[Course]:
+        looks.append(1)
+        return see()
+
+    study.work.see = counted
+    for run in [study.work.next() for _ in range(15)]:
+        assert run is not None
+        study.end(run)
+    assert not looks
+    assert {run.id[:-1] for run in study.begin()} == {"plain-s", "same-s"}
+    assert len(looks) == 1
