@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sagan_bench.cli.console import say
+from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.running import Where
 from sagan_bench.cli.tables import changes, duration, print_table
 from sagan_bench.core.errors import UserError
@@ -62,16 +62,17 @@ def print_plan(
     Raises:
         UserError: there is nothing to measure, or too little memory.
     """
-    from sagan_bench.execution.slots import slots
     from sagan_bench.experiments import foreseeing
 
-    shared = slots(where.jobs, where.device, len(planned.points))
+    settings = where.profile.settings
+    shared = where.slots(len(planned.missing if settings else planned.points))
     if measure and planned.manifest.study.command is not None:
         raise UserError("--measure times a step of runs that this package makes; leave it out")
     per_flop = _seconds_per_flop(planned, shared[0]) if measure else None
     expected = foreseeing.foreseen(planned, spread, per_flop)
     if as_json:
-        _print_json(planned, len(shared), per_flop, expected)
+        script = settings.preview(planned.folder, len(planned.missing)) if settings else None
+        _print_json(planned, len(shared), per_flop, expected, script)
         return
     study, missing = planned.manifest.study, planned.missing
     say(f"{study.name}: {study.question}")
@@ -86,9 +87,15 @@ def print_plan(
         time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
     say(f"cells:  {len(missing)} of {len(planned.points)} to run, in {planned.folder}")
     print(f"time:   {time_left} (with {len(shared)} at a time)")
+    if settings:
+        in_all = planned.seconds_left(1, per_flop)
+        print(f"device: {unknown if in_all is None else f'{in_all / 3600:,.1f} hours'} in all")
     if study.command is None:
         print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
     _print_expected(expected, planned)
+    if settings:
+        say("script:")
+        print(shown(settings.preview(planned.folder, len(missing)), lines=True))
     for point in missing if study.command is not None else ():
         say(_command_line(point))
 
@@ -150,7 +157,11 @@ def _print_table(planned: "Plan") -> None:
 
 
 def _print_json(
-    planned: "Plan", jobs: int, per_flop: float | None, expected: "Expected | None"
+    planned: "Plan",
+    jobs: int,
+    per_flop: float | None,
+    expected: "Expected | None",
+    script: str | None,
 ) -> None:
     study, to_run = planned.manifest.study, {point.id for point in planned.missing}
     plan = {
@@ -168,5 +179,6 @@ def _print_json(
         "seconds_per_flop": per_flop,
         "disk_bytes": planned.disk_bytes(),
         "could_see": expected and asdict(expected),
+        **({"script": script} if script else {}),
     }
     print(json.dumps(plan, indent=2))
