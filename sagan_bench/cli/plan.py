@@ -89,7 +89,8 @@ def print_plan(
     print(f"time:   {time_left} (with {len(shared)} at a time)")
     if settings:
         in_all = planned.seconds_left(1, per_flop)
-        print(f"device: {unknown if in_all is None else f'{in_all / 3600:,.1f} hours'} in all")
+        hours = unknown if in_all is None else f"{in_all / 3600:,.1f} hours in all"
+        print(f"device: {hours}")
     if study.command is None:
         print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
     _print_expected(expected, planned)

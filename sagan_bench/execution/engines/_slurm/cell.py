@@ -4,7 +4,6 @@ It listens for three things: a file that says why to stop; USR1, by which SLURM 
 limit; and TERM, by which it takes the place away.  Each ends in a checkpoint.
 """
 
-import gc
 import os
 import signal
 import sys
@@ -89,7 +88,6 @@ def main(jobs: Path, device: str, threads: int) -> int:
     spot = Spot(int(jobs.stem), int(os.environ["SLURM_ARRAY_TASK_ID"]))
     folder = Folder(jobs.parent.parent)
     stop, tell = Listener(folder.stop_file(spot)), Teller(folder.events(spot))
-    gc.freeze()  # as in a worker
     job = messages.job_in(jobs.read_text().splitlines()[spot.task], folder.path)
     slot = slots(1, device, 1)[0]._replace(threads=threads, shared_by=1)
     wait_for_lock(job.path)

@@ -74,6 +74,7 @@ class Folder:
 
     def write(self, batch: int, jobs: Sequence[Job]) -> Path:
         """Store what the runs of an array are, and return the file."""
+        self.path.mkdir(parents=True, exist_ok=True)
         for job in jobs:
             extensions.leave(job.own or _own(job), self.path)
         file = self.path / f"{batch}.jobs"
