@@ -319,11 +319,11 @@ class Slurm:
             elements = [element for element in queue.elements() if folder.spot_of(element)]
         except (Unreachable, Refused) as error:
             raise UserError(f"squeue: {error}; give the same command again") from None
+        if waiting := [element.id for element in elements if element.waits]:
+            queue.take_out(waiting)  # first: room falls free as others stop
         for element in elements:
             if (spot := folder.spot_of(element)) and not folder.stop_file(spot).exists():
                 folder.stop(spot, why)
-        if waiting := [element.id for element in elements if element.waits]:
-            queue.take_out(waiting)
         return len(elements)
 
 
