@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import pytest
 
 from sagan_bench.execution.engine import Ended, Event, Job, Place
 from sagan_bench.execution.engines import slurm
-from sagan_bench.execution.engines._slurm.settings import SlurmSettings
+from sagan_bench.execution.engines._slurm.settings import Settings
 from sagan_bench.execution.engines.slurm import Slurm
 from sagan_bench.runs.command import Command
 from sagan_bench.runs.program import Program
+from sagan_bench.runs.records import Record
 
 FAKES = Path(__file__).parent / "fakes"
 PROGRAM = Program(source="true {seed} {out}", better={"score": "higher"})
@@ -47,16 +48,19 @@ class PretendedSlurm:
         for seed in range(count):
             command = Command(PROGRAM, "v", seed)
             jobs.append(Job(f"s{seed}", command, folder / f"s{seed}", command.digest))
-        record = json.loads(jobs[0].config.record(jobs[0].path).to_json())  # type: ignore[union-attr]
-        known = {"courses": courses, "record": record}
-        (self.home / "courses.json").write_text(json.dumps(known))
+        self.put_down(Command(PROGRAM, "v", 0).record(folder), courses)
         return jobs
+
+    def put_down(self, record: Record, courses: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        """Put down what runs leave, but for how far they came, and what each attempt does."""
+        known = {"courses": courses, "record": record.model_dump(mode="json")}
+        (self.home / "courses.json").write_text(json.dumps(known))
 
     def engine(
         self, folder: Path, *, runs: int = 100, jobs: int | None = None, **options: Any
     ) -> Slurm:
         """Return the engine of an experiment in a folder."""
-        settings = SlurmSettings(sbatch={**TIME, **options}, python=self.python)
+        settings = Settings(sbatch={**TIME, **options}, python=self.python)
         return Slurm(Place(folder, "cpu", jobs, runs), settings)
 
     def say(self, program: str, *answers: str | None) -> None:

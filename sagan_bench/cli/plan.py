@@ -162,7 +162,7 @@ def _print_json(
     jobs: int,
     per_flop: float | None,
     expected: "Expected | None",
-    script: str | None,
+    script: str | None = None,
 ) -> None:
     study, to_run = planned.manifest.study, {point.id for point in planned.missing}
     plan = {

@@ -13,13 +13,12 @@ from sagan_bench.cli.signals import stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ENGINES
 from sagan_bench.core.stops import Stopped, StopReason
-from sagan_bench.execution import profiles
-from sagan_bench.execution.profiles import Profile
 
 if TYPE_CHECKING:
     from sagan_bench.config.schema import Host, RunConfig
     from sagan_bench.core.progress import OnProgress
     from sagan_bench.execution.engine import Engine
+    from sagan_bench.execution.profiles import Profile
     from sagan_bench.execution.slots import Slot
     from sagan_bench.session.events import Stop
 
@@ -33,7 +32,7 @@ class Where(NamedTuple):
 
     jobs: int | None
     device: str
-    profile: Profile
+    profile: "Profile"
     detach: bool = False
 
     @classmethod
@@ -46,8 +45,10 @@ class Where(NamedTuple):
         Raises:
             UserError: no engine or profile is called so, or options contradict each other.
         """
+        from sagan_bench.execution import profiles
+
         if in_process:
-            return cls(jobs, device, Profile("inline"))
+            return cls(jobs, device, profiles.Profile("inline"))
         profile = profiles.chosen(engine, file, _typed(slurm))
         if profile.settings is None:
             if detach:
@@ -61,7 +62,9 @@ class Where(NamedTuple):
                 f"--device {device}: which device a run has is the cluster's choice; ask for one "
                 "by --slurm gres=gpu:1 or the profile, and leave --device out"
             )
-        return cls(jobs or profile.settings.jobs, device, profile, detach)
+        jobs = jobs or profile.settings.jobs
+        settings = profile.settings.model_copy(update={"jobs": jobs})
+        return cls(jobs, device, profile._replace(settings=settings), detach)
 
     def host(self, config: "RunConfig") -> "Host":
         """Return what the machine offers for a configuration."""

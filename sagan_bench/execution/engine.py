@@ -84,8 +84,8 @@ class Engine(Protocol):
     """Makes runs, as many at a time as it has room for.
 
     A component of `ENGINES`.  On this machine it is made as ``ENGINES[name](slots, stop)``: where
-    it may run what, and what is asked why all should stop.  One with ``Settings`` (a class of
-    `execution.profiles`) runs elsewhere, and is made as ``ENGINES[name](place, settings)``.
+    it may run what, and what is asked why all should stop.  One that makes runs elsewhere has
+    settings (`execution.profiles`), and is made as ``ENGINES[name](place, settings)``.
     """
 
     detaches: bool

@@ -1,5 +1,7 @@
 """How an engine is set up: a table of ``engines.toml``, and what is typed over it."""
 
+import importlib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import ENGINES
 from sagan_bench.core.stored import load_toml, table_of
+from sagan_bench.execution import engines
 
 FILE = "engines.toml"
 KIND = "kind"
@@ -64,16 +67,25 @@ def chosen(name: str, file: Path | None = None, typed: Mapping[str, Any] | None 
         raise UserError(f"{where}: kind is {kind!r}; {hint}" if kind else f"{where}: kind? {hint}")
     if name in ENGINES and kind != name:
         raise UserError(f"{where}: {name} is an engine; choose another name for the profile")
-    Settings = getattr(ENGINES[kind], "Settings", None)
+    settings = _settings_of(kind)
     for key, over in (typed or {}).items():
-        if Settings is None or key not in Settings.model_fields:
+        if settings is None or key not in settings.model_fields:
             raise UserError(f"{where}: options of {key} are not for an engine of kind {kind}")
         table[key] = {**table_of(table.get(key, {}), f"{where} {key}"), **over}
-    if Settings is not None:
-        return Profile(kind, _validated(Settings, table, where))
+    if settings is not None:
+        return Profile(kind, _validated(settings, table, where))
     if table:
         raise UserError(f"{where}: an engine of kind {kind} has no settings; leave the profile out")
     return Profile(kind)
+
+
+def _settings_of(kind: str) -> type[EngineSettings] | None:
+    """Return the class of an engine's settings, without reading the engine; None if it has none."""
+    package = f"{engines.__name__}._{kind.replace('-', '_')}"
+    if importlib.util.find_spec(package) is None:
+        return None
+    settings: type[EngineSettings] = importlib.import_module(f"{package}.settings").Settings
+    return settings
 
 
 def _tables(file: Path | None) -> tuple[Path, dict[str, Any]]:

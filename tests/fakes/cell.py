@@ -14,7 +14,11 @@ HOME = Path(os.environ["FAKE_SLURM"])
 jobs, task = Path(sys.argv[4]), os.environ["SLURM_ARRAY_TASK_ID"]
 job = json.loads(jobs.read_text().splitlines()[int(task)])
 known = json.loads((HOME / "courses.json").read_text())
-record, path = known["record"], Path(job["path"])
+command, path = job["command"], Path(job["path"])
+record = known["record"] | {
+    "variant": command["variant"], "seed": command["seed"], "config_digest": job["digest"],
+    "config": {"program": command["program"]},
+}  # fmt: skip
 events, stop = (jobs.with_name(f"{jobs.stem}-{task}.{end}") for end in ("events", "stop"))
 heard = []
 path.mkdir(parents=True, exist_ok=True)

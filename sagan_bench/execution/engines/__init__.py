@@ -1,16 +1,19 @@
-"""The engines, one a module; `Engine` says what one does."""
+"""The engines, one a module; `Engine` says what one does.
+
+One that makes runs elsewhere has `Settings` in ``_NAME/settings.py``, which is read without torch.
+"""
 
 from typing import TYPE_CHECKING
 
 from sagan_bench.core.registry import ENGINES
-from sagan_bench.execution.engine import Engine, Place
 
 if TYPE_CHECKING:
+    from sagan_bench.execution.engine import Engine, Place
     from sagan_bench.execution.profiles import Profile
     from sagan_bench.session.events import Stop
 
 
-def opened(profile: "Profile", place: Place, stop: "Stop") -> Engine:
+def opened(profile: "Profile", place: "Place", stop: "Stop") -> "Engine":
     """Return the engine of a profile, to be closed.
 
     Raises:

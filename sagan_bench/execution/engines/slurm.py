@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from pathlib import Path
-from typing import ClassVar
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ENGINES
@@ -20,7 +19,7 @@ from sagan_bench.execution.engine import Ended, Event, Job, Place, Placed
 from sagan_bench.execution.engines._slurm import endings, queue
 from sagan_bench.execution.engines._slurm.folder import NAME, Folder, Spot
 from sagan_bench.execution.engines._slurm.queue import Element, Refused, Unreachable
-from sagan_bench.execution.engines._slurm.settings import SlurmSettings
+from sagan_bench.execution.engines._slurm.settings import Settings
 from sagan_bench.execution.losses import BAD_STARTS, Losses, Starts
 from sagan_bench.runs.records import Status
 from sagan_bench.session.events import Event as RunEvent
@@ -59,10 +58,9 @@ class _Cell:
 class Slurm:
     """Hands runs over to sbatch, all that wait at once, and watches queue, records and events."""
 
-    Settings: ClassVar = SlurmSettings
     detaches = True
 
-    def __init__(self, place: Place, settings: SlurmSettings) -> None:
+    def __init__(self, place: Place, settings: Settings) -> None:
         self.folder, self.place, self.settings = Folder(place.folder), place, settings
         self.kept: list[Job] = []
         """Not handed over yet."""

@@ -24,7 +24,7 @@ _WIDE = ("nodes", "ntasks", "ntasks-per-node", "gpus", "gpus-per-node", "gpus-pe
 Value = str | int | float | bool
 
 
-class SlurmSettings(EngineSettings):
+class Settings(EngineSettings):
     """A profile of kind ``slurm``."""
 
     sbatch: dict[str, Value] = Field(
