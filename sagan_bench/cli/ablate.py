@@ -232,7 +232,10 @@ def _announce(planned: "Plan", jobs: int | None) -> None:
 # --- What came of it -----------------------------------------------------------------------------
 
 
+NOT_BEGUN = "not begun"
+"""What a cell is called that left a queue before it began."""
 GO_ON = {
+    NOT_BEGUN: "what was not begun is with the same command",
     "interrupted": "what was interrupted goes on with the same command",
     "failed": "what failed is tried again with --retry-failed",
 }
@@ -257,11 +260,13 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
         point
         for point in planned.points
         if point.status in ("failed", "diverged")
-        or (point.status == "interrupted" and point.id in needed)
+        or (point.status in ("interrupted", None) and point.id in needed)
     ]
     for point in bad:
-        say(f"{point.status}: {point.path}: {point.reason}", error=True)
-    for advice in (go_on for status, go_on in GO_ON.items() if status in {c.status for c in bad}):
+        why = f": {point.reason}" if point.reason else ""
+        say(f"{point.status or NOT_BEGUN}: {point.path}{why}", error=True)
+    states = {point.status or NOT_BEGUN for point in bad}
+    for advice in (go_on for status, go_on in GO_ON.items() if status in states):
         say(advice, error=True)
     if not as_json:
         say(f"study:   {planned.folder}")

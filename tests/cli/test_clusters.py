@@ -97,16 +97,24 @@ def test_ctrl_c_leaves_the_runs_and_says_so(
     assert len(cluster.calls("sbatch")) == 1
 
 
-def test_cancelled_before_it_began_is_told(
-    study: Path, cluster: PretendedSlurm, capsys: Out
+def test_cancelled_before_it_began_is_told_and_the_same_command_hands_it_over(
+    study: Path, cluster: PretendedSlurm, capsys: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert ablate(study, "--only", "slow", "--detach") == 0
+    assert ablate(study, "--only", "slow") == 0
     cluster.hold()
-    assert ablate(study, "--detach") == 0
-    os.system("scancel 1_0 1_1 1_2 1_3")
-    cluster.hold(False)
-    assert ablate(study) == 0  # nothing of it is left in the queue: handed over
-    assert len(cluster.calls("sbatch")) == 2
+    seen = slurm.Slurm._hand_over
+
+    def hand_over(engine: slurm.Slurm) -> None:
+        seen(engine)
+        os.system("scancel 2_0 2_1")
+
+    monkeypatch.setattr(slurm.Slurm, "_hand_over", hand_over)
     capsys.readouterr()
+    assert ablate(study) == cli.SOME_FAILED
+    said = capsys.readouterr().err
+    assert said.count("not begun: runs/tiny/fast-s") == 2
+    assert "what was not begun is with the same command" in said
 
 
 def test_a_dry_run_shows_the_script_and_what_it_takes(
