@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sagan_bench.execution import code
 from sagan_bench.execution.engine import Ended, Event, Job, Place
 from sagan_bench.execution.engines import slurm
 from sagan_bench.execution.engines._slurm.settings import Settings
@@ -133,6 +134,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend
     monkeypatch.setenv("FAKE_SLURM", str(pretended.home))
     monkeypatch.setenv("PATH", f"{pretended.home / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "SECONDS_BETWEEN_LOOKS", 0.02)
-    monkeypatch.setattr(slurm.code, "copied", lambda folder: folder / "code")
+    monkeypatch.setattr(code, "copied", lambda folder: folder / "code")
     yield pretended
     pretended.end_all()

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 HOME = Path(os.environ["FAKE_SLURM"])
 jobs, task = Path(sys.argv[4]), os.environ["SLURM_ARRAY_TASK_ID"]
@@ -20,7 +21,7 @@ record = known["record"] | {
     "config": {"program": command["program"]},
 }  # fmt: skip
 events, stop = (jobs.with_name(f"{jobs.stem}-{task}.{end}") for end in ("events", "stop"))
-heard = []
+heard = list[str]()
 path.mkdir(parents=True, exist_ok=True)
 begun = path / ".attempts"
 number = int(begun.read_text()) if begun.exists() else 0
@@ -28,11 +29,13 @@ begun.write_text(str(number + 1))
 course = known["courses"].get(job["id"], [])
 actions = course[number] if number < len(course) else ["finish"]
 file = path / "record.json"
-earlier = json.loads(file.read_text()) if file.exists() else {"attempts": [], "step": 0}
+earlier: dict[str, Any] = (
+    json.loads(file.read_text()) if file.exists() else {"attempts": [], "step": 0}
+)
 step = first = earlier["step"]
 
 
-def write(status, reason=None):
+def write(status: str, reason: str | None = None) -> None:
     own = {"started": "2026-01-01T00:00:00Z", "from_step": first}
     if status != "running":
         own |= {"ended": "2026-01-01T00:01:00Z", "to_step": step, "outcome": status}
@@ -43,12 +46,12 @@ def write(status, reason=None):
     half.rename(file)
 
 
-def tell(**said):
+def tell(**said: Any) -> None:
     with events.open("a") as opened:
         opened.write(json.dumps({"version": 1, **said}) + "\n")
 
 
-def end(status, reason=None):
+def end(status: str, reason: str | None = None) -> None:
     write(status, reason)
     tell(ended=[status, reason])
     sys.exit(0)

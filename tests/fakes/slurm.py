@@ -14,22 +14,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 HOME = Path(os.environ["FAKE_SLURM"])
 QUEUED = ("PENDING", "RUNNING")
 NODES = ("n1", "n2", "n3")
 
 
-def load():
+def load() -> dict[str, dict[str, Any]]:
     files = sorted(HOME.glob("*_*.json"), key=lambda file: [*map(int, file.stem.split("_"))])
     return {file.stem: json.loads(file.read_text()) for file in files}
 
 
-def save(name, element):
+def save(name: str, element: dict[str, Any]) -> None:
     (HOME / f"{name}.json").write_text(json.dumps(element))
 
 
-def say_instead(program):
+def say_instead(program: str) -> None:
     """Say what a test has put down for this call, if it has."""
     file = HOME / "say.json"
     said = json.loads(file.read_text()) if file.exists() else {}
@@ -43,7 +44,7 @@ def say_instead(program):
         sys.exit(1)
 
 
-def begin(name, element):
+def begin(name: str, element: dict[str, Any]) -> None:
     array, task = name.split("_")
     own = {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": task, "SLURM_JOB_ID": name}
     rc, pid = HOME / f"{name}.rc", HOME / f"{name}.pid"
@@ -63,10 +64,10 @@ def begin(name, element):
     element.update(state="RUNNING", reason="None", node=NODES[int(task) % 3], began=True)
 
 
-def go_on():
+def go_on() -> None:
     """Let time go on."""
     elements = load()
-    running = {}
+    running = dict[int, int]()
     for name, element in elements.items():
         rc = HOME / f"{name}.rc"
         if element["state"] == "RUNNING" and rc.exists():
@@ -93,7 +94,7 @@ def go_on():
             save(name, element)
 
 
-def sbatch(words):
+def sbatch(words: list[str]) -> None:
     options = dict(
         re.findall(r"--([\w-]+)(?:=(.*))?", word)[0] for word in words if word[:2] == "--"
     )
@@ -119,7 +120,7 @@ def sbatch(words):
     print(array)
 
 
-def squeue(words):
+def squeue(words: list[str]) -> None:
     for name, element in load().items():
         if element["state"] in QUEUED:
             array, task = name.split("_")
@@ -128,7 +129,7 @@ def squeue(words):
     print("77|N/A|PENDING|Priority||somebody's own, not ours|")
 
 
-def scancel(words):
+def scancel(words: list[str]) -> None:
     waiting = "--state=PENDING" in words
     for name in (word for word in words if not word.startswith("--")):
         element = load().get(name)
@@ -142,14 +143,14 @@ def scancel(words):
             os.kill(pid_of(name), signal.SIGTERM)
 
 
-def pid_of(name):
+def pid_of(name: str) -> int:
     file = HOME / f"{name}.pid"
     while not (file.exists() and file.read_text().strip()):
         time.sleep(0.01)
     return int(file.read_text())
 
 
-def scontrol(words):
+def scontrol(words: list[str]) -> None:
     verb, *rest = words
     if rest == ["config"]:
         print("MaxArraySize            = 1001\nMaxJobCount             = 10000")
