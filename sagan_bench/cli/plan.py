@@ -79,26 +79,31 @@ def print_plan(
     _print_table(planned)
     for name, words in _own_variants(planned).items():
         say(f"{name}: {words}")
-    left = planned.seconds_left(len(shared), per_flop)
-    unknown = "unknown until a cell is finished; --measure times a step"
-    time_left = unknown if left is None else duration(left)
-    if left and per_flop and not any(point.status == "finished" for point in planned.points):
-        alone = (planned.seconds_left(1, per_flop) or 0) / 3600
-        time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
-    say(f"cells:  {len(missing)} of {len(planned.points)} to run, in {planned.folder}")
-    print(f"time:   {time_left} (with {len(shared)} at a time)")
-    if settings:
-        in_all = planned.seconds_left(1, per_flop)
-        hours = unknown if in_all is None else f"{in_all / 3600:,.1f} hours in all"
-        print(f"device: {hours}")
-    if study.command is None:
-        print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
+    _print_costs(planned, len(shared), per_flop, on_cluster=settings is not None)
     _print_expected(expected, planned)
     if settings:
         say("script:")
         print(shown(settings.preview(planned.folder, len(missing)), lines=True))
     for point in missing if study.command is not None else ():
         say(_command_line(point))
+
+
+def _print_costs(planned: "Plan", jobs: int, per_flop: float | None, *, on_cluster: bool) -> None:
+    """Print how many cells there are to run, and what they take with so many at a time."""
+    left = planned.seconds_left(jobs, per_flop)
+    unknown = "unknown until a cell is finished; --measure times a step"
+    time_left = unknown if left is None else duration(left)
+    if left and per_flop and not any(point.status == "finished" for point in planned.points):
+        alone = (planned.seconds_left(1, per_flop) or 0) / 3600
+        time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
+    say(f"cells:  {len(planned.missing)} of {len(planned.points)} to run, in {planned.folder}")
+    print(f"time:   {time_left} (with {jobs} at a time)")
+    if on_cluster:
+        in_all = planned.seconds_left(1, per_flop)
+        hours = unknown if in_all is None else f"{in_all / 3600:,.1f} hours in all"
+        print(f"device: {hours}")
+    if planned.manifest.study.command is None:
+        print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
 
 
 def _print_expected(expected: "Expected | None", planned: "Plan") -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from example_studies import here, small_study
 
-from sagan_bench.core import registry
+from sagan_bench.core import locks, registry
 from sagan_bench.execution import code, messages
 from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.execution.engines._slurm import cell, queue
-from sagan_bench.execution.engines._slurm.cell import TAKEN, TIME_LIMIT
+from sagan_bench.execution.engines._slurm.cell import HELD, TAKEN, TIME_LIMIT
 from sagan_bench.execution.engines._slurm.folder import Folder, Spot
 from sagan_bench.experiments import ablation
 from sagan_bench.runs import environment, records
@@ -113,7 +113,18 @@ def test_that_nothing_can_be_said_fails_no_run(
     assert records.read(job.path).reason == TAKEN
 
 
-def test_gained_is_a_step_that_was_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_another_attempt_holds_is_interrupted_and_left_alone(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell, "wait_for_lock", lambda path: None)
+    job.path.mkdir(parents=True)
+    with locks.holding(job.path / ".lock"):
+        said = made(job, tmp_path / "s", monkeypatch)
+    assert said == [Ended(Status.INTERRUPTED, HELD)]
+    assert not (job.path / "record.json").exists()
+
+
+def test_gained_is_a_step_that_was_kept(job: Job) -> None:
     assert not cell.gained(job.path)
 
 

@@ -22,12 +22,14 @@ from sagan_bench.execution.engines._worker import wait_for_lock
 from sagan_bench.execution.losses import record_of
 from sagan_bench.execution.slots import slots
 from sagan_bench.runs.records import Status
+from sagan_bench.runs.run_directory import is_locked
 from sagan_bench.session.events import Event as RunEvent
 from sagan_bench.session.events import Progress
 from sagan_bench.training.loop import Step
 
 TIME_LIMIT = "the time limit of the SLURM job"
 TAKEN = "preempted or cancelled in SLURM"
+HELD = "an attempt before, on a node that SLURM took for dead, still holds the run"
 SECONDS_BETWEEN_EVENTS = 5.0
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -91,7 +93,10 @@ def main(jobs: Path, device: str, threads: int) -> int:
     job = messages.job_in(jobs.read_text().splitlines()[spot.task], folder.path)
     slot = slots(1, device, 1)[0]._replace(threads=threads, shared_by=1)
     wait_for_lock(job.path)
-    ended = attempt(placed(job, slot), tell, stop)
+    if is_locked(job.path):
+        ended = Ended(Status.INTERRUPTED, HELD)
+    else:
+        ended = attempt(placed(job, slot), tell, stop)
     tell(ended)
     if ended.status is Status.INTERRUPTED and ended.reason == TIME_LIMIT and gained(job.path):
         queue.put_back(os.environ["SLURM_JOB_ID"])
