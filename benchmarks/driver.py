@@ -40,6 +40,8 @@ SLOTS = 64
 class Nothing:
     """An engine whose runs are over as soon as they begin."""
 
+    detaches = False
+
     def __init__(self) -> None:
         self.ended: list[Event] = []
 

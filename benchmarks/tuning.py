@@ -72,6 +72,8 @@ class Replayed:
     record is whole whoever asks for it next.
     """
 
+    detaches = False
+
     def __init__(self, records: dict[str, Record], other: Engine | None = None) -> None:
         self.records, self.other = records, other
         self.playing: dict[str, Iterator[Event]] = {}
@@ -314,6 +316,8 @@ def _is_cut(now: optuna.Trial, step: int, value: float) -> bool:
 
 class Unpruned:
     """An engine that lets every run end."""
+
+    detaches = False
 
     def __init__(self, engine: Engine) -> None:
         self.submit, self.poll, self.close = engine.submit, engine.poll, engine.close

@@ -107,6 +107,8 @@ class Scripted:
     Each poll takes each run one score further.
     """
 
+    detaches = False
+
     def __init__(self, outcome: Outcome, slots: int = 2, metric: str = "fid") -> None:
         self.outcome, self.slots, self.metric = outcome, slots, metric
         self.running: dict[str, tuple[Job, Iterator[Event]]] = {}

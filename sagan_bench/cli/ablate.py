@@ -12,8 +12,10 @@ import typer
 from sagan_bench.cli.compare import print_findings
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import (
+    Detach,
     Devices,
     Engine,
+    Engines,
     InProcess,
     Jobs,
     Json,
@@ -21,6 +23,8 @@ from sagan_bench.cli.options import (
     RetryFailed,
     Runs,
     Sets,
+    SlurmOptions,
+    StopRuns,
     With,
     load_own,
     load_presets,
@@ -28,7 +32,7 @@ from sagan_bench.cli.options import (
     refuse_wrong,
 )
 from sagan_bench.cli.plan import print_plan
-from sagan_bench.cli.running import Where, carry_out
+from sagan_bench.cli.running import Where, carry_out, stop_runs
 from sagan_bench.cli.signals import SOME_FAILED
 from sagan_bench.cli.tables import changes, duration
 from sagan_bench.core.errors import UserError
@@ -90,6 +94,10 @@ def ablate(
     runs: Runs = Path("runs"),
     device: Devices = "auto",
     engine: Engine = "processes",
+    engines: Engines = None,
+    slurm: SlurmOptions = None,
+    detach: Detach = False,
+    stop: StopRuns = False,
     in_process: InProcess = False,
     retry_failed: RetryFailed = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing")] = False,
@@ -106,13 +114,19 @@ def ablate(
 
     if (measure or spread is not None) and not dry_run:
         raise UserError("--measure and --spread say what to expect of a study; add --dry-run")
-    where = Where.of(jobs, device, engine, in_process)
+    where = Where.of(
+        jobs, device, engine, in_process, file=engines, slurm=slurm, detach=detach
+    )  # fmt: skip
     load_own(with_)  # which a preset may name
     fields = {"preset": preset, "command": command, "names": load_presets(preset_file) or None}
     fields |= _grows(until_conclusive, max_seeds, no_futility)
     requested = _requested(study, data, steps, sets or [], with_, **fields)
+    folder = ablation.folder_of(requested, runs, name)
+    if stop:
+        stop_runs(folder)
+        return
     planned = ablation.plan(
-        requested, ablation.folder_of(requested, runs, name), where.host,
+        requested, folder, where.host,
         seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
         only=tuple(only.split(",")) if only else (), without_data=dry_run and measure,
     )  # fmt: skip
@@ -169,34 +183,60 @@ def _run(planned: "Plan", where: Where) -> "Plan":
 
     refuse_wrong(extensions.require(planned.manifest.study.own, planned.folder))
 
-    def run(ready: "Plan", engine: "AnyEngine", stop: "Stop", jobs: int) -> None:
+    def run(ready: "Plan", engine: "AnyEngine", stop: "Stop", jobs: int | None) -> None:
         _announce(ready, jobs)
         with GridView(ready) as view:
             ablation.run(ready, engine, view.follow, stop)
 
+    _warn_of_threads(planned, where)
     prepared = partial(ablation.with_data, planned)
-    return carry_out(planned.folder, where, len(planned.points), prepared, run).refreshed()
+    runs, ahead = len(planned.points), len(planned.missing)
+    return carry_out(planned.folder, where, runs, prepared, run, ahead=ahead).refreshed()
 
 
-def _announce(planned: "Plan", jobs: int) -> None:
+def _warn_of_threads(planned: "Plan", where: Where) -> None:
+    """Say where a cluster's runs would have other CPU threads than those before: other last bits.
+
+    A run that is gone on with keeps its own, and one whose settings name a number has that.
+    """
+    settings = where.profile.settings
+    missing = {point.id for point in planned.missing}
+    before = {
+        attempt.threads
+        for point in planned.points if point.record and point.id not in missing
+        for attempt in point.record.attempts[-1:] if attempt.threads
+    }  # fmt: skip
+    if settings and before - {settings.threads}:
+        say(
+            f"runs of {planned.folder} have had {', '.join(map(str, sorted(before)))} CPU threads, "
+            f"and --engine gives {settings.threads}: their last bits differ; set cpus-per-task",
+            error=True,
+        )
+
+
+def _announce(planned: "Plan", jobs: int | None) -> None:
     study = planned.manifest.study
     say(f"{study.name}: {study.question}", error=True)
     baselines = dict(study.pairs)
     for variant, differs in planned.differences().items():
         say(f"  {variant} against {baselines[variant]}: {changes(differs)}", error=True)
-    left = planned.seconds_left(jobs)
+    left = planned.seconds_left(jobs) if jobs else None
     about = f", about {duration(left)}" if left else ""
     cells = f"{len(planned.missing)} of {len(planned.points)} cells to run"
     if study.design and not planned.by_seed:
         cells = f"{len(planned.missing)} cells to run for the next look"
         cells += f", up to {len(planned.possible)} in all"
-    print(f"{cells}, {jobs} at a time{about}", file=sys.stderr)
+    room = f"{jobs} at a time" if jobs else "as many at a time as there is room"
+    print(f"{cells}, {room}{about}", file=sys.stderr)
 
 
 # --- What came of it -----------------------------------------------------------------------------
 
 
+NOT_BEGUN = "not begun"
+"""What a cell is called that left a queue before it began."""
 GO_ON = {
+    NOT_BEGUN: "what was not begun is with the same command",
     "interrupted": "what was interrupted goes on with the same command",
     "failed": "what failed is tried again with --retry-failed",
 }
@@ -221,11 +261,13 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
         point
         for point in planned.points
         if point.status in ("failed", "diverged")
-        or (point.status == "interrupted" and point.id in needed)
+        or (point.status in ("interrupted", None) and point.id in needed)
     ]
     for point in bad:
-        say(f"{point.status}: {point.path}: {point.reason}", error=True)
-    for advice in (go_on for status, go_on in GO_ON.items() if status in {c.status for c in bad}):
+        why = f": {point.reason}" if point.reason else ""
+        say(f"{point.status or NOT_BEGUN}: {point.path}{why}", error=True)
+    states = {point.status or NOT_BEGUN for point in bad}
+    for advice in (go_on for status, go_on in GO_ON.items() if status in states):
         say(advice, error=True)
     if not as_json:
         say(f"study:   {planned.folder}")

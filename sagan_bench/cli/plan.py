@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from sagan_bench.cli.console import say
+from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.running import Where
 from sagan_bench.cli.tables import changes, duration, print_table
 from sagan_bench.core.errors import UserError
@@ -62,35 +62,48 @@ def print_plan(
     Raises:
         UserError: there is nothing to measure, or too little memory.
     """
-    from sagan_bench.execution.slots import slots
     from sagan_bench.experiments import foreseeing
 
-    shared = slots(where.jobs, where.device, len(planned.points))
+    settings = where.profile.settings
+    shared = where.slots(len(planned.missing if settings else planned.points))
     if measure and planned.manifest.study.command is not None:
         raise UserError("--measure times a step of runs that this package makes; leave it out")
     per_flop = _seconds_per_flop(planned, shared[0]) if measure else None
     expected = foreseeing.foreseen(planned, spread, per_flop)
     if as_json:
-        _print_json(planned, len(shared), per_flop, expected)
+        script = settings.preview(planned.folder, len(planned.missing)) if settings else None
+        _print_json(planned, len(shared), per_flop, expected, script)
         return
     study, missing = planned.manifest.study, planned.missing
     say(f"{study.name}: {study.question}")
     _print_table(planned)
     for name, words in _own_variants(planned).items():
         say(f"{name}: {words}")
-    left = planned.seconds_left(len(shared), per_flop)
+    _print_costs(planned, len(shared), per_flop, on_cluster=settings is not None)
+    _print_expected(expected, planned, len(shared))
+    if settings:
+        say("script:")
+        print(shown(settings.preview(planned.folder, len(missing)), lines=True))
+    for point in missing if study.command is not None else ():
+        say(_command_line(point))
+
+
+def _print_costs(planned: "Plan", jobs: int, per_flop: float | None, *, on_cluster: bool) -> None:
+    """Print how many cells there are to run, and what they take with so many at a time."""
+    left = planned.seconds_left(jobs, per_flop)
     unknown = "unknown until a cell is finished; --measure times a step"
     time_left = unknown if left is None else duration(left)
     if left and per_flop and not any(point.status == "finished" for point in planned.points):
         alone = (planned.seconds_left(1, per_flop) or 0) / 3600
         time_left = f"{time_left}, {alone:,.1f} device-hours by a step timed here, without scoring"
-    say(f"cells:  {len(missing)} of {len(planned.points)} to run, in {planned.folder}")
-    print(f"time:   {time_left} (with {len(shared)} at a time)")
-    if study.command is None:
+    say(f"cells:  {len(planned.missing)} of {len(planned.points)} to run, in {planned.folder}")
+    print(f"time:   {time_left} (with {jobs} at a time)")
+    if on_cluster:
+        in_all = planned.seconds_left(1, per_flop)
+        hours = unknown if in_all is None else f"{in_all / 3600:,.1f} hours in all"
+        print(f"device: {hours}")
+    if planned.manifest.study.command is None:
         print(f"disk:   about {planned.disk_bytes() / 2**20:.0f} MiB")
-    _print_expected(expected, planned, len(shared))
-    for point in missing if study.command is not None else ():
-        say(_command_line(point))
 
 
 def _print_expected(expected: "Expected | None", planned: "Plan", jobs: int) -> None:
@@ -151,7 +164,11 @@ def _print_table(planned: "Plan") -> None:
 
 
 def _print_json(
-    planned: "Plan", jobs: int, per_flop: float | None, expected: "Expected | None"
+    planned: "Plan",
+    jobs: int,
+    per_flop: float | None,
+    expected: "Expected | None",
+    script: str | None = None,
 ) -> None:
     study, to_run = planned.manifest.study, {point.id for point in planned.missing}
     plan = {
@@ -169,5 +186,6 @@ def _print_json(
         "seconds_per_flop": per_flop,
         "disk_bytes": planned.disk_bytes(),
         "could_see": expected and asdict(expected),
+        **({"script": script} if script else {}),
     }
     print(json.dumps(plan, indent=2))

@@ -150,19 +150,11 @@ class RunsView(View, Generic[J]):
 
     def follow(self, run: J, what: "What | None") -> None:
         """Take notice of what happened in a run; None: it begins."""
-        from sagan_bench.config.schema import RunConfig
         from sagan_bench.execution.engine import Ended
-        from sagan_bench.session.events import Progress, Scored
-        from sagan_bench.training.loop import Diverged, Step
+        from sagan_bench.session.events import Scored
 
-        if what is None:
-            self.texts[run.id] = "starting"
-        elif isinstance(what, Step) and isinstance(run.config, RunConfig):
-            self.texts[run.id] = f"{what.step / run.config.run.steps:.0%}"
-        elif isinstance(what, Progress) and what.phase != "data":
-            self.texts[run.id] = _how_far(*what)
-        elif isinstance(what, Diverged):
-            self.texts[run.id] = "diverged"
+        if text := _text_of(run, what):
+            self.texts[run.id] = text
         elif isinstance(what, Scored):
             if what.score.final and what.score.weights == "ema":
                 self._scored(run, what.score)
@@ -186,6 +178,24 @@ class RunsView(View, Generic[J]):
         if self.metric in score.metrics:  # each extractor has a score of its own
             self.label = label_in(self.metric, score.protocol)
             self.scores[run.id] = number(score.metrics[self.metric])
+
+
+def _text_of(run: "Job", what: "What | None") -> str | None:
+    """Return how far a run is by what happened in it; None if that does not say it."""
+    from sagan_bench.config.schema import RunConfig
+    from sagan_bench.execution.engine import Placed
+    from sagan_bench.session.events import Progress
+    from sagan_bench.training.loop import Diverged, Step
+
+    if what is None:
+        return "starting"
+    if isinstance(what, Placed):
+        return f"queued: {what.waits_for}" if what.waits_for else "on a node"
+    if isinstance(what, Step) and isinstance(run.config, RunConfig):
+        return f"{what.step / run.config.run.steps:.0%}"
+    if isinstance(what, Progress) and what.phase != "data":
+        return _how_far(*what)
+    return "diverged" if isinstance(what, Diverged) else None
 
 
 def _how_far(phase: str, done: int, total: int) -> str:

@@ -1,19 +1,28 @@
-"""What ``ablate`` and ``tune`` share: the machine that runs are made on, from data to the end."""
+"""What ``ablate`` and ``tune`` share: where runs are made, from data to the end."""
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sagan_bench.cli.options import pick
+import typer
+
+from sagan_bench.cli.console import say
 from sagan_bench.cli.signals import stopping
+from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ENGINES
+from sagan_bench.core.stops import Stopped, StopReason
 
 if TYPE_CHECKING:
     from sagan_bench.config.schema import Host, RunConfig
     from sagan_bench.core.progress import OnProgress
     from sagan_bench.execution.engine import Engine
+    from sagan_bench.execution.profiles import Profile
+    from sagan_bench.execution.slots import Slot
     from sagan_bench.session.events import Stop
+
+SECONDS_BETWEEN_LOOKS = 3.0
 
 T = TypeVar("T")
 
@@ -23,13 +32,39 @@ class Where(NamedTuple):
 
     jobs: int | None
     device: str
-    engine: str
+    profile: "Profile"
+    detach: bool = False
 
     @classmethod
-    def of(cls, jobs: int | None, device: str, engine: str, in_process: bool) -> "Where":
-        """Return what the options say.  Raises `UserError` if no engine is called so."""
-        name = "inline" if in_process else pick("--engine", engine, list(ENGINES))
-        return cls(jobs, device, name)
+    def of(
+        cls, jobs: int | None, device: str, engine: str, in_process: bool,
+        *, file: Path | None = None, slurm: str | None = None, detach: bool = False,
+    ) -> "Where":  # fmt: skip
+        """Return what the options say.
+
+        Raises:
+            UserError: no engine or profile is called so, or options contradict each other.
+        """
+        from sagan_bench.execution import profiles
+
+        if in_process:
+            return cls(jobs, device, profiles.Profile("inline"))
+        profile = profiles.chosen(engine, file, _typed(slurm))
+        if profile.settings is None:
+            if detach:
+                raise UserError(
+                    f"--detach: runs of --engine {engine} end with the command; choose a cluster, "
+                    "such as --engine slurm"
+                )
+            return cls(jobs, device, profile)
+        if ":" in device:
+            raise UserError(
+                f"--device {device}: which device a run has is the cluster's choice; ask for one "
+                "by --slurm gres=gpu:1 or the profile, and leave --device out"
+            )
+        jobs = jobs or profile.settings.jobs
+        settings = profile.settings.model_copy(update={"jobs": jobs})
+        return cls(jobs, device, profile._replace(settings=settings), detach)
 
     def host(self, config: "RunConfig") -> "Host":
         """Return what the machine offers for a configuration."""
@@ -38,13 +73,33 @@ class Where(NamedTuple):
 
         return capabilities(override(config, {"run.device": ("--device", self.device)}))
 
+    def slots(self, runs: int) -> "list[Slot]":
+        """Return the room for so many runs; on a cluster as many as may run at a time."""
+        from sagan_bench.execution.slots import slots
+
+        if self.profile.settings is None:
+            return slots(self.jobs, self.device, runs)
+        slot = slots(1, self.device, 1)[0]._replace(threads=self.profile.settings.threads)
+        return [slot] * (self.jobs or max(runs, 1))
+
+
+def _typed(slurm: str | None) -> dict[str, object]:
+    """Return what is typed over a profile."""
+    if slurm is None:
+        return {}
+    from sagan_bench.execution.engines._slurm.settings import typed
+
+    return {"sbatch": typed(slurm)}
+
 
 def carry_out(
     folder: Path,
     where: Where,
     runs: int,
     prepared: "Callable[[OnProgress], T]",
-    run: "Callable[[T, Engine, Stop, int], None]",
+    run: "Callable[[T, Engine, Stop, int | None], None]",
+    *,
+    ahead: int,
 ) -> T:
     """Prepare the data of an experiment and make its runs; end the command if asked to stop.
 
@@ -53,20 +108,58 @@ def carry_out(
         where: its runs are made.
         runs: of the whole experiment; slots beyond would stay empty.
         prepared: prepares the data, and returns what is then to be run.
-        run: runs that in an engine, so many at a time.
+        run: runs that in an engine, so many at a time; None leaves that to a cluster.
+        ahead: runs that a cluster may have at a time, with those that wait there.
 
     Returns:
         What was prepared.
     """
     from sagan_bench.cli.progress import View
     from sagan_bench.execution import engines
-    from sagan_bench.execution.slots import slots
+    from sagan_bench.execution.engine import Place
     from sagan_bench.experiments.driver import held
 
     with stopping() as stop, held(folder):
         with View() as view:
             ready = prepared(view.counter("images", stop))
-        shared = slots(where.jobs, where.device, runs)
-        with closing(engines.opened(where.engine, shared, stop)) as engine:
-            run(ready, engine, stop, len(shared))
+        place = Place(folder, where.device, where.jobs, ahead if where.profile.settings else runs)
+        with closing(engines.opened(where.profile, place, stop)) as engine:
+            jobs = where.jobs if engine.detaches else engine.free
+            leaves = (lambda: stop() or StopReason.DETACHED) if where.detach else stop
+            try:
+                run(ready, engine, leaves, jobs)
+            except Stopped as stopped:
+                _leave(folder, engine, stopped)
     return ready
+
+
+def _leave(folder: Path, engine: "Engine", stopped: Stopped) -> None:
+    """Say what goes on without this command, and raise what ends it."""
+    if engine.detaches:
+        say(
+            f"the runs of {folder} go on without this command; the same command again follows "
+            "them and concludes, and with --stop ends them after checkpoints",
+            error=True,
+        )
+    if str(stopped) == StopReason.DETACHED:
+        raise typer.Exit
+    raise stopped
+
+
+def stop_runs(folder: Path) -> None:
+    """Have the runs of an experiment on a cluster write checkpoints and end, and wait for that.
+
+    Raises:
+        UserError: the cluster cannot be asked.
+    """
+    clusters = [engine for engine in map(ENGINES.__getitem__, ENGINES) if engine.detaches]
+    before = 0
+    with stopping() as stop:
+        while left := sum(engine.stop(folder, StopReason.INTERRUPTED) for engine in clusters):
+            if left != before:
+                say(f"{left} runs of {folder} are to write checkpoints and end", error=True)
+            before = left
+            if reason := stop():
+                raise Stopped(reason, folder)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    say(f"no run of {folder} is on a cluster; the same command without --stop goes on")

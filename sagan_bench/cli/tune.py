@@ -11,8 +11,10 @@ import typer
 
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import (
+    Detach,
     Devices,
     Engine,
+    Engines,
     InProcess,
     Jobs,
     Json,
@@ -20,6 +22,8 @@ from sagan_bench.cli.options import (
     RetryFailed,
     Runs,
     Sets,
+    SlurmOptions,
+    StopRuns,
     Storage,
     With,
     either,
@@ -30,7 +34,7 @@ from sagan_bench.cli.options import (
     refuse_wrong,
 )
 from sagan_bench.cli.places import find_tuning
-from sagan_bench.cli.running import Where, carry_out
+from sagan_bench.cli.running import Where, carry_out, stop_runs
 from sagan_bench.cli.tuned import exit_if_failed, print_tuning, verdict
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SAMPLERS
@@ -69,6 +73,8 @@ Objective = Annotated[
 Pruner = Annotated[str | None, typer.Option(help="percentile, median, hyperband or none")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Budget of a trial")]
 Confirm = Annotated[bool, typer.Option(help="Train the best again on fresh seeds")]
+TRIALS_AHEAD = 4
+"""Trials at a time on a cluster: each is chosen by the scores of those before."""
 TuningName = Annotated[str, typer.Argument(help="The tuning's folder, or its name")]
 
 
@@ -101,6 +107,10 @@ def tune(
     storage: Storage = None,
     device: Devices = "auto",
     engine: Engine = "processes",
+    engines: Engines = None,
+    slurm: SlurmOptions = None,
+    detach: Detach = False,
+    stop: StopRuns = False,
     in_process: InProcess = False,
     as_json: Json = False,
 ) -> None:
@@ -122,8 +132,13 @@ def tune(
     )  # fmt: skip
     tuning = tuning.with_own(tuning.requested(variant, 0).config for variant in names)
     refuse_wrong([*files, *extensions.require(tuning.own)])
-    where = Where.of(jobs, device, engine, in_process)
+    where = Where.of(
+        jobs, device, engine, in_process, file=engines, slurm=slurm, detach=detach
+    )  # fmt: skip
     folder = definition.folder_of(tuning, runs, name)
+    if stop:
+        stop_runs(folder)
+        return
     manifest = planning.plan(
         tuning, folder, where.host, trials=trials, storage=storage, confirm=confirm
     )
@@ -205,9 +220,9 @@ def _run(
     total = manifest.trials * tuning.searches * len(tuning.variants)
     at_most = "up to " if tuning.design.looks[:-1] else ""
 
-    def run(ready: "TuningManifest", engine: "AnyEngine", stop: "Stop", jobs: int) -> None:
+    def run(ready: "TuningManifest", engine: "AnyEngine", stop: "Stop", jobs: int | None) -> None:
         trials = f"{at_most}{total} trials of {tuning.steps} steps in all"
-        text = f"{folder}: {trials}, {jobs} at a time"
+        text = f"{folder}: {trials}, {jobs or TRIALS_AHEAD} at a time"
         print(text, file=sys.stderr)
         config = tuning.config(tuning.variants[0], 0, ready.auto)
         view = TrialsView(tuning.objectives[0], config.evaluation.extractor, manifest.trials)
@@ -222,7 +237,8 @@ def _run(
             retry=retry,
         )
 
-    return carry_out(folder, where, total, partial(planning.with_data, manifest, folder), run)
+    prepared, ahead = partial(planning.with_data, manifest, folder), where.jobs or TRIALS_AHEAD
+    return carry_out(folder, where, total, prepared, run, ahead=ahead)
 
 
 def _conclude(manifest: "TuningManifest", folder: Path, storage: str | None, as_json: bool) -> None:

@@ -14,6 +14,8 @@ class StopReason(StrEnum):
     PRUNED = "pruned"
     """Its search has better ones."""
     ABANDONED = "the driver is gone"
+    DETACHED = "detached"
+    """Nothing stops but the command that asked for the runs."""
 
 
 class Stopped(Exception):

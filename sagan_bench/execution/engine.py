@@ -52,26 +52,51 @@ class Ended(NamedTuple):
     reason: str | None
 
 
+class Placed(NamedTuple):
+    """A run waits in a queue, or has come to another machine."""
+
+    node: str | None
+    waits_for: str | None
+    """Why it is not on a machine yet, in the word of the queue."""
+
+
 class Event(NamedTuple):
     """What happened in the run ``job``."""
 
     job: str
-    what: "RunEvent | Ended"
+    what: "RunEvent | Ended | Placed"
+
+
+class Place(NamedTuple):
+    """For what an engine is opened."""
+
+    folder: Path
+    """Of the experiment."""
+    device: str
+    """As it is asked for; ``auto`` is what is there."""
+    jobs: int | None
+    """Runs at a time; None leaves that to the engine."""
+    runs: int
+    """Runs that may be asked for before the first has ended; more room would stay empty."""
 
 
 class Engine(Protocol):
-    """Makes runs, as many at a time as there are slots.
+    """Makes runs, as many at a time as it has room for.
 
-    A component of `ENGINES`, made as ``ENGINES[name](slots, stop)``: where it may run what, and
-    what is asked why all should stop.
+    A component of `ENGINES`.  On this machine it is made as ``ENGINES[name](slots, stop)``: where
+    it may run what, and what is asked why all should stop.  One that makes runs elsewhere has
+    settings (`execution.profiles`), and is made as ``ENGINES[name](place, settings)``.
     """
+
+    detaches: bool
+    """Whether its runs go on without the process that asked for them."""
 
     @property
     def free(self) -> int:
-        """Slots without a run."""
+        """Runs for which there is room."""
 
     def submit(self, job: Job) -> None:
-        """Begin a run; one slot must be free."""
+        """Begin a run, for which there must be room, or take up one that is under way."""
 
     def poll(self, timeout_sec: float) -> list[Event]:
         """Return what happened, waiting so long for something to happen."""
@@ -80,4 +105,4 @@ class Engine(Protocol):
         """Ask a run to stop as soon as nothing is lost; its `Ended` follows."""
 
     def close(self) -> None:
-        """End all workers; a run under way is asked to stop first."""
+        """End all workers; a run under way is asked to stop first, unless the engine detaches."""

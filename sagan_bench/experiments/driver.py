@@ -11,14 +11,14 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import sweep_dead
 from sagan_bench.core.locks import holding
 from sagan_bench.core.stops import StopReason
-from sagan_bench.execution.engine import Ended, Engine, Job
+from sagan_bench.execution.engine import Ended, Engine, Job, Placed
 from sagan_bench.session.events import Event as RunEvent
 from sagan_bench.session.events import Stop, Stopped
 
 SECONDS_BETWEEN_LOOKS = 0.2
 
 J = TypeVar("J", bound=Job)
-What = RunEvent | Ended
+What = RunEvent | Ended | Placed
 Watch = Callable[[J, What | None], None]
 """Sees each run that begins (None) and every event of it."""
 
@@ -40,7 +40,8 @@ def drive(work: Work[J], engine: Engine, watch: Watch[J], stop: Stop, folder: Pa
         work: asked for a run whenever there is room.
         engine: where runs are made; left open.
         watch: sees everything.
-        stop: asked often; a reason stops all runs after a checkpoint.
+        stop: asked often; a reason stops all runs after a checkpoint, or leaves them to an engine
+            that detaches.
         folder: of the experiment.
 
     Raises:
@@ -55,15 +56,15 @@ def drive(work: Work[J], engine: Engine, watch: Watch[J], stop: Stop, folder: Pa
             engine.submit(run)
         if not under_way:
             break
-        for event in engine.poll(SECONDS_BETWEEN_LOOKS):
-            run = under_way[event.job]
-            why = work.take(run, event.what)
-            watch(run, event.what)
+        for job, what in engine.poll(SECONDS_BETWEEN_LOOKS):
+            run = under_way.pop(job) if isinstance(what, Ended) else under_way[job]
+            why = work.take(run, what)
+            watch(run, what)
             if why:
-                engine.cancel(run.id, why)
-            if isinstance(event.what, Ended):
-                del under_way[run.id]
+                engine.cancel(job, why)
         if not stopping and (stopping := stop()):
+            if engine.detaches:
+                break
             for name in under_way:
                 engine.cancel(name, stopping)
     if stopping:

@@ -1,16 +1,21 @@
 """Where a run runs: versions, the machine, the commit and the command, without secrets."""
 
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote
 
 from sagan_bench.core import cpu
 from sagan_bench.runs.records import Environment
+
+COMMIT = ".copied-of.json"
+"""Beside a copy of the package: the commit that it was copied of."""
 
 
 def environment(
@@ -21,7 +26,7 @@ def environment(
     cuda: str | None = None,
 ) -> Environment:
     """Return where this process runs; what only torch knows comes from the caller."""
-    commit, dirty = _git_state(Path(__file__).resolve().parents[1])
+    commit, dirty = git_state(Path(__file__).resolve().parents[1])
     words = map(without_secrets, sys.argv)
     command = shlex.join(words).encode(errors="backslashreplace").decode()
     return Environment(
@@ -70,12 +75,15 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _git_state(package: Path) -> tuple[str | None, bool | None]:
+def git_state(package: Path) -> tuple[str | None, bool | None]:
     """Return commit and dirtiness of the checkout whose root holds ``package``, else nulls.
 
     A package installed inside somebody else's repository (a virtual environment there) is not
-    part of that repository.
+    part of that repository; a copy of it beside which `COMMIT` stands is of that commit.
     """
+    with suppress(OSError, ValueError, KeyError):
+        noted = json.loads((package.parent / COMMIT).read_bytes())
+        return noted["commit"], noted["dirty"]
     git = ["git", "--no-optional-locks", "-C", str(package)]
     top = _output([*git, "rev-parse", "--show-toplevel"])
     if not top or Path(top).resolve() != package.parent.resolve():

@@ -34,7 +34,9 @@ def by_rate(config: RunConfig, step: int) -> float | None:
 
 @pytest.fixture
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(engines, "opened", lambda name, slots, stop: Scripted(by_rate, len(slots)))
+    monkeypatch.setattr(
+        engines, "opened", lambda profile, place, stop: Scripted(by_rate, place.jobs or 2)
+    )
     file = tmp_path / "small.toml"
     file.write_text(FILE)
     return str(file)
@@ -104,7 +106,7 @@ def test_a_trial_that_nobody_goes_on_with_is_interrupted(
     def cut(config: RunConfig, step: int) -> float | None:
         return sys.exit(130) if config.training.lr_g != 4e-4 else by_rate(config, step)
 
-    monkeypatch.setattr(engines, "opened", lambda name, slots, stop: Scripted(cut, 1))
+    monkeypatch.setattr(engines, "opened", lambda profile, place, stop: Scripted(cut, 1))
     assert run("tune", "--space", space, *SETS, "--trials", "2", "--jobs", "1") == 130
     assert run("tune", "show", "tune-sagan") == 0
     assert "2 of 2 trials (1 complete, 1 interrupted)" in capsys.readouterr().out
@@ -160,7 +162,9 @@ def test_a_failed_trial_ends_with_3(
             raise RuntimeError("out of memory")
         return config.training.lr_g
 
-    monkeypatch.setattr(engines, "opened", lambda name, slots, stop: Scripted(fails, len(slots)))
+    monkeypatch.setattr(
+        engines, "opened", lambda profile, place, stop: Scripted(fails, place.jobs or 2)
+    )
     command = ["tune", "--space", space, *SETS, "--trials", "6", "--sampler", "random"]
     assert run(*command) == 3
     assert "of sagan-0 failed: out of memory" in capsys.readouterr().err

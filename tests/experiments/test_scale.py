@@ -29,6 +29,8 @@ WHERE = Where(1, "cpu", "inline")
 class Nothing:
     """An engine whose runs are over as soon as they begin."""
 
+    detaches = False
+
     def __init__(self) -> None:
         self.ended: list[Event] = []
 

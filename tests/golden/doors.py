@@ -147,5 +147,7 @@ def untrained(outcome: Callable[[Any, int], float | None]) -> Iterator[None]:
     """Let processes of runs do as a function of their configuration and step says."""
     with pytest.MonkeyPatch.context() as patch:
         scripted = example_tunings.Scripted
-        patch.setattr(engines, "opened", lambda name, slots, stop: scripted(outcome, len(slots)))
+        patch.setattr(
+            engines, "opened", lambda profile, place, stop: scripted(outcome, place.jobs or 2)
+        )
         yield

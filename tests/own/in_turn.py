@@ -13,7 +13,7 @@ from sagan_bench.session.events import Stop
 class InTurn:
     """Makes a run when it is submitted; its events wait for `poll`."""
 
-    free = 1
+    detaches, free = False, 1
 
     def __init__(self, slots: Sequence[Slot], stop: Stop) -> None:
         self.slots, self.stop = slots, stop

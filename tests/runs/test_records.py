@@ -183,31 +183,31 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_commit_and_dirtiness_are_those_of_the_package(checkout: Path) -> None:
     package = checkout / "package"
-    assert environments._git_state(package) == (None, None)  # nothing committed yet
+    assert environments.git_state(package) == (None, None)  # nothing committed yet
     git(checkout, "commit", "-q", "-m", "first")
     commit = git(checkout, "rev-parse", "HEAD")
     (checkout / "notes.txt").write_text("not part of the package")
-    assert environments._git_state(package) == (commit, False)
+    assert environments.git_state(package) == (commit, False)
     (package / "a.py").write_text("a = 2\n")
-    assert environments._git_state(package) == (commit, True)
+    assert environments.git_state(package) == (commit, True)
     git(checkout, "checkout", "-q", ".")
     (package / "new.py").touch()
-    assert environments._git_state(package) == (commit, True)
+    assert environments.git_state(package) == (commit, True)
 
 
 def test_a_package_installed_inside_a_repository_is_not_of_it(checkout: Path) -> None:
     git(checkout, "commit", "-q", "-m", "first")
     inner = checkout / "venv" / "package"
     inner.mkdir(parents=True)
-    assert environments._git_state(inner) == (None, None)
+    assert environments.git_state(inner) == (None, None)
 
 
 def test_a_git_hook_does_not_mislead(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(checkout, "commit", "-q", "-m", "first")
-    expected = environments._git_state(checkout / "package")
+    expected = environments.git_state(checkout / "package")
     monkeypatch.setenv("GIT_DIR", "/nowhere/.git")
     monkeypatch.setenv("GIT_WORK_TREE", "/nowhere")
-    assert environments._git_state(checkout / "package") == expected
+    assert environments.git_state(checkout / "package") == expected
 
 
 def test_environment_without_git_and_with_an_odd_command(monkeypatch: pytest.MonkeyPatch) -> None:

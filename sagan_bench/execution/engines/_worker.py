@@ -140,7 +140,7 @@ def _run_all(driver: Connection) -> None:
         job = driver.recv()
         if isinstance(job, str):  # to stop, just after it ended
             continue
-        _wait_for_lock(job.path)
+        wait_for_lock(job.path)
         ended = attempt(job, _Sender(driver), lambda: _stop_reason(driver))
         driver.send(ended)
         if ended.status == Status.FAILED:
@@ -156,7 +156,8 @@ def _stop_reason(driver: Connection) -> str | None:
         return StopReason.ABANDONED
 
 
-def _wait_for_lock(path: Path) -> None:
+def wait_for_lock(path: Path) -> None:
+    """Wait until an attempt before, whose driver or machine is gone, has let go of a run."""
     deadline = time.monotonic() + SECONDS_FOR_A_LOCK
     while is_locked(path) and time.monotonic() < deadline:
         time.sleep(0.1)

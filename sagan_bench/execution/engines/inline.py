@@ -16,6 +16,8 @@ from sagan_bench.training.loop import Diverged
 class Inline:
     """Makes runs in this process, in the first slot; one that runs is stopped by ``stop`` alone."""
 
+    detaches = False
+
     def __init__(self, slots: Sequence[Slot], stop: Stop = lambda: None) -> None:
         gc.freeze()  # what is imported stays: collecting after each run need not look at it
         self.slot, self.stop = slots[0], stop

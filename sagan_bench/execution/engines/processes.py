@@ -20,6 +20,8 @@ class Processes:
     checkpoint, when cancelled or when the connection to the driver closes; never by ``stop``.
     """
 
+    detaches = False
+
     def __init__(self, slots: Sequence[Slot], stop: Stop = lambda: None) -> None:
         self.unused = list(slots)
         self.workers: list[Worker] = []

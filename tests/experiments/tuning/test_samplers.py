@@ -19,7 +19,7 @@ def test_a_sampler_of_a_user_drives_a_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Scripted(lambda config, step: 1e5 * config.training.lr_g)
-    monkeypatch.setattr(engines, "opened", lambda name, slots, stop: engine)
+    monkeypatch.setattr(engines, "opened", lambda profile, place, stop: engine)
     (tmp_path / "small.toml").write_text(FILE)
     sets = [part for text in [*SMALLER, "run.eval_images=10"] for part in ("--set", text)]
     command = ["tune", "--space", str(tmp_path / "small.toml"), *sets, "--trials", "3"]

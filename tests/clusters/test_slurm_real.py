@@ -1,0 +1,159 @@
+"""A real SLURM of three nodes on this machine: bits, adoption, preemption, kills, stops."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from example_runs import SMALL
+from example_studies import FILE
+
+from sagan_bench import cli
+from sagan_bench.execution.losses import record_of
+from sagan_bench.runs.records import Record, Status
+from sagan_bench.training import checkpoint
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        os.getuid() != 0 or not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))),
+        reason="needs root and: apt-get install --no-install-recommends slurm-wlm munge",
+    ),
+]
+HERE = Path(__file__).parent
+ROOT = Path(cli.__file__).parents[2]
+SLURM = ("--engine", "slurm", "--slurm", "partition=low,time=10")
+LONG = ("--set", "run.steps=200000", "--set", "run.checkpoint_every=100000", "--seeds", "0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("slurm")
+    environment = {**os.environ, "PORT": "27300", "GRACE_SEC": "5", "KILL_WAIT_SEC": "8"}
+    subprocess.run([HERE / "slurm_up.sh", folder], env=environment, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
+        subprocess.run([HERE / "slurm_down.sh", folder], check=True)
+
+
+def words(*more: str) -> list[str]:
+    sets = [part for text in SMALL for part in ("--set", text)]
+    program = [sys.executable, "-c", "from sagan_bench import cli; cli.main()"]
+    return [*program, "ablate", "small.toml", *sets, *more]
+
+
+def ablate(*more: str, code: int = 0) -> str:
+    """Give the command, and return what it remarked."""
+    done = subprocess.run(words(*more), capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    (tmp_path / "small.toml").write_text(FILE.replace("[0, 1]", "[0, 1, 2]"))
+    return tmp_path / "runs" / "small"
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 100) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def queue() -> list[str]:
+    said = subprocess.run(
+        ["squeue", "-h", "-r", "-o", "%F_%K %T"], capture_output=True, text=True, check=True
+    )
+    return said.stdout.splitlines()
+
+
+def steps(study: Path, task: int, batch: int = 1) -> int:
+    """How many messages of steps a run has sent."""
+    file = study / ".slurm" / f"{batch}-{task}.events"
+    return file.read_text().count('"step": [') if file.exists() else 0
+
+
+def first(study: Path) -> Record:
+    (path,) = study.glob("no-attention-s0-*")
+    record = record_of(path)
+    assert record is not None
+    return record
+
+
+def weights(study: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        path.parent.name: {
+            f"{kind}.{name}": value
+            for kind in ("ema", "raw") for name, value in checkpoint.load(path)[kind].items()
+        }
+        for path in study.glob("*/weights.pt")
+    }  # fmt: skip
+
+
+def test_bits_are_those_of_processes_although_the_driver_was_killed(study: Path) -> None:
+    driver = subprocess.Popen(words(*SLURM), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_for(lambda: any(steps(study, task) for task in range(6)))
+    driver.kill()
+    driver.wait()
+    ablate(*SLURM)
+    assert [*(study / ".slurm").glob("*.jobs")] == [study / ".slurm" / "1.jobs"]  # adopted
+    ablate("--jobs", "2", "--name", "here")
+    ours, theirs = weights(study.with_name("here")), weights(study)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) == 6
+    for name, tensors in ours.items():
+        assert all(torch.equal(tensors[key], theirs[name][key]) for key in tensors)
+
+
+def test_preempted_put_back_killed_and_stopped(study: Path) -> None:
+    ablate(*SLURM, *LONG, "--detach")
+    driver = subprocess.Popen(
+        words(*SLURM, *LONG), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    wait_for(lambda: steps(study, 0) >= 2 and steps(study, 1))
+    (study.parent / "high.sh").write_text("#!/bin/bash\nsleep 15\n")
+    subprocess.run(
+        ["sbatch", "-p", "high", "-N3", "--exclusive", "-t1", "-o/dev/null",
+         study.parent / "high.sh"], check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: first(study).status is Status.INTERRUPTED)
+    assert first(study).reason == "preempted or cancelled in SLURM"
+    kept = first(study).step
+    assert kept > 0
+    wait_for(lambda: len(first(study).attempts) == 2)  # at once, not after two minutes
+    assert first(study).attempts[1].from_step == kept
+    before = steps(study, 0)
+    wait_for(lambda: steps(study, 0) > before)
+    holder = (next(study.glob("no-attention-s0-*")) / ".holder.json").read_text()
+    os.kill(int(holder.split('"pid": ')[1].split(",")[0].split("}")[0]), signal.SIGKILL)
+    wait_for(lambda: steps(study, 0, batch=2))  # lost, and run again
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=60)[1]
+    assert driver.returncode == 130
+    assert "go on without this command" in said
+    assert len([line for line in queue() if "RUNNING" in line]) == 2
+    ablate(*SLURM, *LONG, "--stop")
+    assert not queue()
+    assert first(study).status is Status.INTERRUPTED
+    assert (first(study).attempts[-1].to_step or 0) > kept
+
+
+def test_an_environment_that_is_broken_and_a_refused_partition(study: Path) -> None:
+    (study.parent.parent / "engines.toml").write_text(
+        '[bad]\nkind = "slurm"\npython = "/no/python"\nsbatch = { time = "1" }\n'
+    )
+    said = ablate("--engine", "bad", "--jobs", "2", code=2)
+    assert "the first 3 runs failed before their first step" in said
+    assert "/no/python" in said
+    said = ablate("--engine", "slurm", "--slurm", "time=1,partition=nope", code=2)
+    assert "Invalid partition name specified" in said
