@@ -16,6 +16,7 @@ from sagan_bench.cli.running import Where
 from sagan_bench.config.layers import at_seed, of_experiment
 from sagan_bench.core.errors import UserError
 from sagan_bench.execution.engine import Ended, Event, Job
+from sagan_bench.execution.profiles import Profile
 from sagan_bench.experiments import ablation
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.grid import Plan
@@ -23,7 +24,7 @@ from sagan_bench.experiments.study import Study
 from sagan_bench.report.findings import findings as in_words
 from sagan_bench.runs.records import Status
 
-WHERE = Where(1, "cpu", "inline")
+WHERE = Where(1, "cpu", Profile("inline"))
 
 
 class Nothing:
