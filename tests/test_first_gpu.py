@@ -205,6 +205,7 @@ def test_the_table_needs_no_torch(tmp_path: Path) -> None:
     assert float(rows[-1].split()[0]) == total
 
 
+@pytest.mark.slow
 def test_without_a_card_it_says_so_and_leaves_with_2(tmp_path: Path) -> None:
     done = command("--out", str(tmp_path / "out"))
     assert done.returncode == 2

@@ -51,6 +51,7 @@ def test_the_files_are_short() -> None:
     assert all(len(file.read_text().splitlines()) <= 40 for file in FILES)
 
 
+@pytest.mark.slow
 def test_they_go_from_the_settings_to_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_failed_cell_ends_with_3_and_can_be_tried_again(
     assert ablate(study, "--retry-failed") == 0
 
 
+@pytest.mark.slow
 def test_a_study_can_be_put_to_other_images_by_the_path_alone(tmp_path: Path, capsys: Out) -> None:
     images = layouts.cifar10(tmp_path / "cifar", 20)
     sizes = [text for text in SMALL if not text.startswith("data.")]

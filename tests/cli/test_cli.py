@@ -437,7 +437,10 @@ def test_help_imports_no_torch() -> None:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, signals.INTERRUPTED), (signal.SIGTERM, signals.TERMINATED)],
+    [
+        (signal.SIGINT, signals.INTERRUPTED),
+        pytest.param(signal.SIGTERM, signals.TERMINATED, marks=pytest.mark.slow),
+    ],
 )
 def test_signals_checkpoint_and_the_same_command_goes_on(
     number: int, code: int, tmp_path: Path

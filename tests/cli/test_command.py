@@ -71,6 +71,7 @@ def cells(study: Path) -> dict[str, Path]:
 # --- The shipped example -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_example_gives_a_verdict_a_comparison_and_a_page(tmp_path: Path, capsys: Out) -> None:
     file = EXAMPLE.with_suffix(".toml")
     code = run("ablate", str(file), "--jobs", "1", "--json", "--command", COMMAND)

@@ -150,6 +150,7 @@ def test_bad_pictures_are_named_and_can_be_left_out(
     assert "left out      1, a/bad.png: not a picture" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "cli.py"), "data", "prepare", "twins", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -353,6 +353,7 @@ def in_processes(
         workers.close()
 
 
+@pytest.mark.slow
 def test_worker_processes_leave_the_same_bits_and_the_terminal_clean(
     tmp_path: Path, finished: Plan, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -386,6 +387,7 @@ def test_a_killed_worker_loses_its_cell_alone_and_the_same_command_goes_on(tmp_p
     assert states(plan.refreshed())[:2] == ["finished", "finished"]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_after_it_was_asked_to_stop_fails_no_cell(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path, "run.steps=60"), tmp_path / "s", only=("sagan",))
     job = Job("one", plan.points[1].config, plan.points[1].path, plan.points[1].digest or "")

@@ -100,6 +100,7 @@ def test_the_three_lines_of_the_readme_in_a_bare_process(finished: Path, tmp_pat
         assert not found.requires_grad
 
 
+@pytest.mark.slow
 def test_the_lines_that_the_command_prints(
     finished: Path, with_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
