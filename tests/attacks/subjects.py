@@ -67,7 +67,7 @@ def made_quick() -> Iterator[None]:
     from sagan_bench.evaluation import frechet
     from sagan_bench.evaluation.extractors import _lite0
     from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
-    from sagan_bench.experiments.tuning import storage, trials
+    from sagan_bench.experiments.tuning import confirmation, storage
     from sagan_bench.models import build
     from sagan_bench.report import pictures, svg
     from sagan_bench.session import planning
@@ -88,7 +88,7 @@ def made_quick() -> Iterator[None]:
         patch.setattr(svg, "svg", lambda *args, **kwargs: "<svg/>")
         patch.setattr(pictures, "_png", small_png)
         patch.setattr(building, "_SECONDS_BETWEEN_CHECKPOINTS", 0)
-        patch.setattr(trials, "TOP", 1)
+        patch.setattr(confirmation, "TOP", 1)
         patch.setattr(storage, "sampler", lambda *args: ByNumber())
         torch.set_num_threads(1)
         yield
