@@ -223,6 +223,23 @@ def test_a_fixed_study_that_was_seen_does_not_become_one_that_pays(
     assert "another study is in" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_begun_around_runs_that_could_be_seen_nothing_is_called_decided(
+    study: Path, capsys: Out
+) -> None:
+    assert ablate(study, "--until-conclusive", "--max-seeds", "5") == 0
+    (study.parent / "runs" / study.stem / "study.json").unlink()
+    assert ablate(study, "--until-conclusive", "--max-seeds", "8", "--no-futility") == 0
+    found = said(study, capsys)
+    assert {c["verdict"] for c in found["primary"]["comparisons"]} == {None}
+    for course in found["courses"]:
+        assert course["sentence"].endswith("no verdict: exploratory after 1 look")
+        assert {look["verdict"] for look in course["looks"]} == {None}
+    folder = study.parent / "page"
+    assert run("report", str(study.parent / "runs" / study.stem), "--out", str(folder)) == 0
+    assert run("verify", str(folder / "data" / "report.json")) == 0
+
+
 def test_the_page_shows_look_by_look(study: Path, capsys: Out) -> None:
     assert ablate(study, "--until-conclusive", "--max-seeds", "8", "--no-futility") == 0
     out = study.parent / "page"

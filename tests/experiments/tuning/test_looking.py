@@ -16,7 +16,9 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, seal
 from sagan_bench.experiments.tuning import planning
+from sagan_bench.experiments.tuning.confirmation import Candidate, distinct
 from sagan_bench.experiments.tuning.findings import Findings, of_tuning
+from sagan_bench.experiments.tuning.trials import Outcome, Trial
 from sagan_bench.report import answers, collect, publish
 from sagan_bench.report.verification import verified
 from sagan_bench.session.events import Stopped
@@ -110,6 +112,18 @@ def test_the_presets_own_values_are_chosen_where_nothing_is_better(tmp_path: Pat
     assert (search.chosen, search.reported) == (0, search.untuned)
     best = (tmp_path / "t" / "best-sagan.toml").read_text()
     assert "# The preset's own values there: 0." in best
+
+
+def test_a_trial_that_repeats_the_presets_values_is_not_called_another(tmp_path: Path) -> None:
+    """Also where it looks better, as by a scoring that is not the same to the bit."""
+    own = Candidate(0, {"training.lr_g": PRESETS_RATE}, 110.0)
+
+    def trial(number: int, rate: float) -> Trial:
+        params = {"training.lr_g": rate}
+        return Trial(number, Outcome.COMPLETE, params, (100.0,), (), 60, 3.0, None)
+
+    trials = [trial(4, PRESETS_RATE), trial(2, 1e-4), trial(0, PRESETS_RATE), trial(3, 1e-4)]
+    assert [each.number for each in distinct(trials, own)] == [2, 0]
 
 
 def test_few_searches_say_what_the_preset_reaches_and_no_verdict(tmp_path: Path) -> None:
