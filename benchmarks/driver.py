@@ -22,48 +22,17 @@ import typer
 
 from sagan_bench.config.layers import parse_set
 from sagan_bench.core import cpu
-from sagan_bench.execution.engine import Ended, Event, Job
 from sagan_bench.experiments import ablation, findings, studies
 from sagan_bench.experiments.grid import Plan
-from sagan_bench.runs.records import Status
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from example_reports import STEPS, leave_run
-from example_studies import here
+from example_studies import Nothing, here
 
 PROGRAM = Path(__file__).parents[1] / "cli.py"
 SETS = (f"run.steps={STEPS}", "run.eval_images=512", "model.width=8")
 SLOTS = 64
-
-
-class Nothing:
-    """An engine whose runs are over as soon as they begin."""
-
-    detaches = False
-
-    def __init__(self) -> None:
-        self.ended: list[Event] = []
-
-    @property
-    def free(self) -> int:
-        """Slots without a run."""
-        return SLOTS - len(self.ended)
-
-    def submit(self, job: Job) -> None:
-        """Let it end."""
-        self.ended.append(Event(job.id, Ended(Status.FINISHED, None)))
-
-    def poll(self, timeout_sec: float) -> list[Event]:
-        """Return what has ended."""
-        events, self.ended = self.ended, []
-        return events
-
-    def cancel(self, job: str, why: str) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class Stages:
@@ -119,7 +88,7 @@ def measured(cells: int) -> dict[str, Any]:
         with stages.of("with_data"):
             plan = ablation.with_data(plan)
         with stages.of("run"):
-            ablation.run(plan, Nothing(), lambda point, what: None, lambda: None)
+            ablation.run(plan, Nothing(SLOTS), lambda point, what: None, lambda: None)
         command = ["ablate", "quick", "--runs", runs, "--seeds", f"0-{cells // 2 - 1}"]
         command += [part for text in SETS for part in ("--set", text)]
         stages.command("dry_run_begun", *command, "--dry-run")

@@ -6,8 +6,10 @@ from example_runs import SMALL
 
 from sagan_bench.config.layers import parse_set
 from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.execution.engine import Ended, Event, Job
 from sagan_bench.experiments import studies
 from sagan_bench.experiments.study import Study
+from sagan_bench.runs.records import Status
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 FILE = """
@@ -30,3 +32,33 @@ def small_study(folder: Path, *sets: str, text: str = FILE) -> Study:
 
 def here(config: RunConfig) -> Host:
     return HOST
+
+
+class Nothing:
+    """An engine whose runs are over as soon as they begin."""
+
+    detaches = False
+
+    def __init__(self, slots: int = 8) -> None:
+        self.slots = slots
+        self.ended: list[Event] = []
+
+    @property
+    def free(self) -> int:
+        """Slots without a run."""
+        return self.slots - len(self.ended)
+
+    def submit(self, job: Job) -> None:
+        """Let it end."""
+        self.ended.append(Event(job.id, Ended(Status.FINISHED, None)))
+
+    def poll(self, timeout_sec: float) -> list[Event]:
+        """Return what has ended."""
+        events, self.ended = self.ended, []
+        return events
+
+    def cancel(self, job: str, why: str) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""

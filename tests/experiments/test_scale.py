@@ -9,46 +9,20 @@ from typing import Any
 
 import pytest
 from example_reports import STEPS, leave_run
-from example_studies import FILE, HOST, here, small_study
+from example_studies import FILE, HOST, Nothing, here, small_study
 
 from sagan_bench.cli.plan import print_plan
 from sagan_bench.cli.running import Where
 from sagan_bench.config.layers import at_seed, of_experiment
 from sagan_bench.core.errors import UserError
-from sagan_bench.execution.engine import Ended, Event, Job
 from sagan_bench.execution.profiles import Profile
 from sagan_bench.experiments import ablation
 from sagan_bench.experiments.findings import of_study
 from sagan_bench.experiments.grid import Plan
 from sagan_bench.experiments.study import Study
 from sagan_bench.report.findings import findings as in_words
-from sagan_bench.runs.records import Status
 
 WHERE = Where(1, "cpu", Profile("inline"))
-
-
-class Nothing:
-    """An engine whose runs are over as soon as they begin."""
-
-    detaches = False
-
-    def __init__(self) -> None:
-        self.ended: list[Event] = []
-
-    @property
-    def free(self) -> int:
-        return 8 - len(self.ended)
-
-    def submit(self, job: Job) -> None:
-        self.ended.append(Event(job.id, Ended(Status.FINISHED, None)))
-
-    def poll(self, timeout_sec: float) -> list[Event]:
-        events, self.ended = self.ended, []
-        return events
-
-    def cancel(self, job: str, why: str) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def study(folder: Path, cells: int) -> Study:
