@@ -363,8 +363,40 @@ def test_arrays_are_as_long_as_slurm_allows_and_share_what_runs_at_a_time(
         engine.submit(job)
     engine.poll(0)
     arrays = [word for words in cluster.calls("sbatch") for word in words if "--array" in word]
-    assert arrays == ["--array=0-999%4", "--array=0-199%8"]
+    assert arrays == ["--array=0-999%4", "--array=0-199%4"]
     assert engine.free == 300
+
+
+def test_all_that_was_handed_over_keeps_to_what_may_run_at_a_time(
+    tmp_path: Path, cluster: PretendedSlurm
+) -> None:
+    engine = cluster.engine(tmp_path / "study", jobs=2)
+    wait = [["step 1", "wait"]]
+    jobs = cluster.jobs(tmp_path / "study", 5, s1=wait, s2=wait, s3=wait, s4=wait)
+    for job in jobs[:2]:
+        engine.submit(job)
+    events = poll_until(engine, ended(1))  # s0
+    for job in jobs[2:]:
+        engine.submit(job)
+    poll_until(engine, lambda events: "s2" in engine.cells)
+    assert {*engine.cells} == {"s1", "s2"}
+    assert [job.id for job in engine.kept] == ["s3", "s4"]
+    engine.cancel("s1", "pruned")
+    events = poll_until(engine, lambda events: "s3" in engine.cells)
+    assert ends(events)["s1"].reason == "pruned"
+    arrays = [word for words in cluster.calls("sbatch") for word in words if "--array" in word]
+    assert arrays == ["--array=0-1%2", "--array=0-0%1", "--array=0-0%1"]
+
+
+def test_arrays_beyond_what_may_run_at_a_time_wait(tmp_path: Path, cluster: PretendedSlurm) -> None:
+    cluster.hold()
+    engine = cluster.engine(tmp_path / "study", jobs=2, runs=2500)
+    for job in cluster.jobs(tmp_path / "study", 2500):
+        engine.submit(job)
+    engine.poll(0)
+    arrays = [word for words in cluster.calls("sbatch") for word in words if "--array" in word]
+    assert arrays == ["--array=0-999%1", "--array=0-999%1"]
+    assert len(engine.kept) == 500
 
 
 def test_all_runs_are_stopped_by_whoever_comes(tmp_path: Path, cluster: PretendedSlurm) -> None:

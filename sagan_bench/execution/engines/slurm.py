@@ -247,25 +247,36 @@ class Slurm:
     # --- Handing over ---
 
     def _hand_over(self) -> None:
-        """Hand over what waits, in arrays as large as SLURM takes them."""
-        waiting, self.kept = self.kept, []
+        """Hand over what waits, in arrays as large as SLURM takes them.
+
+        An array limits how many of its own runs are made at a time, so that arrays share that
+        number; what comes later waits here until fewer than so many are left of those before.
+        """
+        room = self.place.jobs
+        if room and self.cells:
+            room = max(0, room - len(self.cells))
+            waiting, later = self.kept[:room], self.kept[room:]
+        else:
+            waiting, later = self.kept, []
         try:
             size = min(len(waiting), queue.most_in_an_array()) if waiting else 0
-            while waiting:
+            while waiting and room != 0:
+                share = max(1, room // -(-len(waiting) // size)) if room else None
                 try:
-                    self._array(waiting[:size], of=-(-len(waiting) // size))
+                    self._array(waiting[:size], share)
                 except Refused as refused:
                     size = self._smaller(size, refused)
                     continue
                 waiting = waiting[size:]
+                room = room - share if room and share else None
         except Unreachable as error:
             self.reached = self.reached and bool(self.cells)
             self._warn(f"SLURM does not answer ({error}); the runs are handed over later")
         except _Full as full:
             _log.warning("%d runs are handed over later: %s", len(waiting), full)
         finally:
-            self.kept = [*waiting, *self.kept]
-            self.submits_at = time.monotonic() + SECONDS_BETWEEN_LOOKS if waiting else -inf
+            self.kept = [*waiting, *later]
+            self.submits_at = time.monotonic() + SECONDS_BETWEEN_LOOKS if self.kept else -inf
 
     def _smaller(self, size: int, refused: Refused) -> int:
         """Return a smaller size of arrays.  Raises `_Full` if later, `UserError` if never."""
@@ -278,13 +289,13 @@ class Slurm:
             f"{'runs under way go on' if self.cells else 'nothing was begun'}"
         )
 
-    def _array(self, jobs: list[Job], of: int) -> None:
-        """Hand over an array, one ``of`` so many.  Raises `Refused`, `Unreachable`."""
-        batch, at_a_time = self.folder.next_batch(), self.place.jobs
+    def _array(self, jobs: list[Job], at_a_time: int | None) -> None:
+        """Hand over an array.  Raises `Refused`, `Unreachable`."""
+        batch = self.folder.next_batch()
         file = self.folder.write(batch, jobs)
         package = code.copied(self.folder.path)
         script = self.folder.script(batch, self.settings.script(file, package, self.place.device))
-        throttle = f"%{max(1, at_a_time // of)}" if at_a_time else ""
+        throttle = f"%{at_a_time}" if at_a_time else ""
         own = [
             f"--array=0-{len(jobs) - 1}{throttle}", f"--job-name={self.folder.job_name(batch)}",
             f"--output={self.folder.path / f'{batch}-%a.log'}",
