@@ -59,6 +59,7 @@ for n in $(seq 1 "$NODES"); do
 done
 cat >> "$DIR/slurm.conf" <<CONF
 PartitionName=low  Nodes=ALL Default=YES MaxTime=1-0 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=${GRACE_SEC:-20} OverTimeLimit=0
+PartitionName=frail Nodes=ALL Default=NO MaxTime=1-0 State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=${GRACE_SEC:-20}
 PartitionName=high Nodes=ALL Default=NO  MaxTime=1-0 State=UP PriorityTier=2 PreemptMode=OFF
 CONF
 

@@ -100,6 +100,15 @@ def weights(study: Path) -> dict[str, dict[str, torch.Tensor]]:
     }  # fmt: skip
 
 
+def preempt(folder: Path) -> None:
+    """Have all nodes taken away for a while by somebody who may do so."""
+    (folder / "high.sh").write_text("#!/bin/bash\nsleep 15\n")
+    subprocess.run(
+        ["sbatch", "-p", "high", "-N3", "--exclusive", "-t1", "-o/dev/null", folder / "high.sh"],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
 def test_bits_are_those_of_processes_although_the_driver_was_killed(study: Path) -> None:
     driver = subprocess.Popen(words(*SLURM), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     wait_for(lambda: any(steps(study, task) for task in range(6)))
@@ -121,11 +130,7 @@ def test_preempted_put_back_killed_and_stopped(study: Path) -> None:
         words(*SLURM, *LONG), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     wait_for(lambda: steps(study, 0) >= 2 and steps(study, 1))
-    (study.parent / "high.sh").write_text("#!/bin/bash\nsleep 15\n")
-    subprocess.run(
-        ["sbatch", "-p", "high", "-N3", "--exclusive", "-t1", "-o/dev/null",
-         study.parent / "high.sh"], check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    preempt(study.parent)
     wait_for(lambda: first(study).status is Status.INTERRUPTED)
     assert first(study).reason == "preempted or cancelled in SLURM"
     kept = first(study).step
@@ -146,6 +151,21 @@ def test_preempted_put_back_killed_and_stopped(study: Path) -> None:
     assert not queue()
     assert first(study).status is Status.INTERRUPTED
     assert (first(study).attempts[-1].to_step or 0) > kept
+
+
+def test_preempted_where_slurm_puts_nothing_back_is_handed_over_again(study: Path) -> None:
+    frail = ("--engine", "slurm", "--slurm", "partition=frail,time=10", "--only", "no-attention")
+    driver = subprocess.Popen(
+        words(*frail, *LONG), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    wait_for(lambda: steps(study, 0) >= 2)
+    preempt(study.parent)
+    wait_for(lambda: steps(study, 0, batch=2))
+    before, after = first(study).attempts
+    assert before.outcome is Status.INTERRUPTED
+    assert after.from_step == before.to_step
+    ablate(*frail, *LONG, "--stop")
+    assert driver.wait(60) == 3
 
 
 def test_an_environment_that_is_broken_and_a_refused_partition(study: Path) -> None:
