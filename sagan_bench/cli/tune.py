@@ -139,9 +139,8 @@ def tune(
     if stop:
         stop_runs(folder)
         return
-    manifest = planning.plan(
-        tuning, folder, where.host, trials=trials, storage=storage, confirm=confirm
-    )
+    host = partial(where.host, folder=folder)
+    manifest = planning.plan(tuning, folder, host, trials=trials, storage=storage, confirm=confirm)
     manifest = _run(manifest, folder, where, storage, timeout, retry_failed)
     _conclude(manifest, folder, storage, as_json)
 
@@ -211,6 +210,7 @@ def _run(
     from sagan_bench.cli.progress import TrialsView
     from sagan_bench.experiments.tuning import planning
     from sagan_bench.experiments.tuning.findings import of_tuning
+    from sagan_bench.runs.finding import find_runs
 
     is_begun = manifest.of(folder) is not None
     if is_begun and not retry and planning.is_over(manifest, of_tuning(folder, storage)):
@@ -237,6 +237,11 @@ def _run(
             retry=retry,
         )
 
+    if where.profile.settings is not None:
+        from sagan_bench.execution.losses import record_of  # torch
+
+        where.refuse_slow(map(record_of, find_runs(folder)))
+    where.prepare(tuning.config(tuning.variants[0], 0, manifest.auto), folder)
     prepared, ahead = partial(planning.with_data, manifest, folder), where.jobs or TRIALS_AHEAD
     return carry_out(folder, where, total, prepared, run, ahead=ahead)
 
