@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sagan_bench.cli.console import say
 from sagan_bench.cli.running import Where, words_of
 from sagan_bench.cli.signals import stopping
-from sagan_bench.core.errors import UserError
+from sagan_bench.core.errors import UserError, machine_error
 from sagan_bench.core.registry import ENGINES
 from sagan_bench.core.stops import Stopped
 from sagan_bench.data.listing import DataSpec
@@ -106,8 +106,11 @@ def examined(where: Where, folder: Path) -> Iterator[Finding]:
     try:
         with errands.marked([folder.parent, cache_root()]) as marks:
             answer = _sent(where, folder, Errand(marks, examine=True))
-    except (UserError, OSError) as error:
+    except UserError as error:
         yield Finding("node", False, True, str(error))
+        return
+    except OSError as error:
+        yield Finding("folders", False, True, str(machine_error(error)))
         return
     yield _versions(answer)
     for name, seen in (("runs", folder.parent), ("cache", cache_root())):

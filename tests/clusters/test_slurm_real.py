@@ -164,7 +164,7 @@ def test_an_environment_that_is_broken_and_a_refused_partition(study: Path) -> N
     said = ablate("--engine", "bad", "--jobs", "2", *NO_AUTO, code=2)
     assert "the first 3 runs failed before their first step" in said
     assert "/no/python" in said
-    said = ablate("--engine", "slurm", "--slurm", "time=1,partition=nope", code=2)
+    said = ablate("--engine", "slurm", "--slurm", "time=1,partition=nope", *NO_AUTO, code=2)
     assert "Invalid partition name specified" in said
 
 
@@ -175,7 +175,7 @@ def test_doctor_asks_a_node_and_tells_a_folder_that_it_cannot_write(study: Path)
     assert "takes --partition=low --time=10" in found["sbatch"]["text"]
     assert found["arrays"]["text"] == "of up to 10,000 runs"
     assert all(found[f"node {name}"]["ok"] for name in ("software", "runs", "cache", "device"))
-    assert "on n" in done.stderr
+    assert "a node of slurm is asked: on n" in done.stderr
     assert not queue()
     more = [*PROGRAM, "doctor", "--engine", "slurm", "--slurm", "time=1,partition=nope", "--json"]
     done = subprocess.run(more, capture_output=True, text=True, check=False, timeout=100)

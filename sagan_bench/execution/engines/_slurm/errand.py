@@ -20,7 +20,7 @@ from sagan_bench.session.examination import Finding
 
 PROGRAM = errands.__name__
 SECONDS_BETWEEN_LOOKS = 10.0
-"""At the queue."""
+"""At the queue, at most: at first more often."""
 SECONDS_FOR_AN_ANSWER = 60.0
 """After the job has ended: another machine's file may be seen so late."""
 SECONDS_TO_SLEEP = 0.1
@@ -65,12 +65,13 @@ def _awaited(job: str, file: Path, tell: Callable[[str], None]) -> str:
     """Return the answer of a job once it is there.  Raises as `sent`."""
     answer, stands, looks_at, ended_at = file.with_suffix(ANSWER), "handed over", -inf, inf
     end: End | None = None
+    began = time.monotonic()
     try:
         while not answer.exists():
             tell(stands)
             now = time.monotonic()
             if now >= looks_at and ended_at == inf:
-                looks_at = now + SECONDS_BETWEEN_LOOKS
+                looks_at = now + min(SECONDS_BETWEEN_LOOKS, max(1.0, now - began))
                 stands, end = _look(job, stands)
                 ended_at = now if stands == OVER else inf
             failed = end is not None and end.state != "COMPLETED"
@@ -90,8 +91,8 @@ def _look(job: str, before: str) -> tuple[str, End | None]:
     try:
         for element in queue.elements():
             if element.id == job:
-                waits = f"queued: {element.reason}" if element.waits else f"on {element.node}"
-                return waits, None
+                why = "" if element.reason == "None" else f": {element.reason}"
+                return f"queued{why}" if element.waits else f"on {element.node}", None
         end = queue.end_of(job)
     except Unreachable as error:
         return f"SLURM does not answer ({error})", None

@@ -262,6 +262,10 @@ def test_doctor_tells_other_versions_unseen_folders_and_no_answer(
     code, found = doctor(capsys)
     assert code == cli.INTERNAL
     assert "ImportError: no torch" in found["node"]["text"]
+    monkeypatch.setenv("SAGAN_BENCH_CACHE", str(Path("small.toml") / "cache"))
+    code, found = doctor(capsys)
+    assert code == cli.INTERNAL
+    assert "small.toml" in found["folders"]["text"]
     monkeypatch.setenv("PATH", "/nowhere")
     code, found = doctor(capsys)
     assert code == cli.INTERNAL
