@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class PretendedSlurm:
 
     def answers(self, **fields: Any) -> None:
         """Put down what a node answers to errands."""
-        answer = Answer("n1", **{"versions": errands.versions(), "host": HOST} | fields)
+        answer = replace(Answer("n1", errands.versions(), host=HOST), **fields)
         (self.home / "answer.json").write_text(json.dumps(asdict(answer)))
 
     def fails(self, code: int) -> None:

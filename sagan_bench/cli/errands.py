@@ -32,7 +32,8 @@ def host_of(where: Where, folder: Path, config: "RunConfig") -> "Host":
     Raises:
         UserError: the node will not do, or left no answer.
     """
-    answer = _of_experiment(where, folder, config)
+    unready = known_fingerprint(DataSpec.of(config.data)) is None
+    answer = _of_experiment(where, folder, config, unready=unready)
     if answer.host is None:
         raise UserError(f"{answer.node} did not say what it has; give the same command again")
     say(f"asked a node of {where.engine} ({answer.node}): {words_of(answer.host)}", error=True)
@@ -42,20 +43,19 @@ def host_of(where: Where, folder: Path, config: "RunConfig") -> "Host":
 def prepare(where: Where, folder: Path, config: "RunConfig") -> None:
     """Have images that are not ready yet made so by a node.  Raises `UserError` as `host_of`."""
     if known_fingerprint(DataSpec.of(config.data)) is None:
-        _of_experiment(where, folder, config)
+        _of_experiment(where, folder, config, unready=True)
 
 
-def _of_experiment(where: Where, folder: Path, config: "RunConfig") -> Answer:
-    """Have all that is needed before its runs are handed over, by an errand."""
+def _of_experiment(where: Where, folder: Path, config: "RunConfig", *, unready: bool) -> Answer:
+    """Have a node looked at and, where they are ``unready``, the images made ready there."""
     spec = DataSpec.of(config.data)
-    unready = known_fingerprint(spec) is None
     from_cache = open_source(spec).definition is None
     with errands.marked([folder, *([cache_root()] if from_cache else [])]) as marks:
         if unready:
             say(f"a node of {where.engine} makes {spec.source} ready", error=True)
         threads = where.profile.settings.threads if where.profile.settings else 1
-        asked = Errand(marks, config.model_dump(mode="json"), unready, threads)
-        answer = _sent(where, folder, asked)
+        errand = Errand(marks, config.model_dump(mode="json"), unready, threads)
+        answer = _sent(where, folder, errand)
     errands.refuse(answer)
     deadline = time.monotonic() + SECONDS_TO_SEE
     while unready and known_fingerprint(spec) is None:

@@ -210,7 +210,6 @@ def _run(
     from sagan_bench.cli.progress import TrialsView
     from sagan_bench.experiments.tuning import planning
     from sagan_bench.experiments.tuning.findings import of_tuning
-    from sagan_bench.runs.finding import find_runs
 
     is_begun = manifest.of(folder) is not None
     if is_begun and not retry and planning.is_over(manifest, of_tuning(folder, storage)):
@@ -237,13 +236,21 @@ def _run(
             retry=retry,
         )
 
-    if where.profile.settings is not None:
-        from sagan_bench.execution.losses import record_of  # torch
-
-        where.refuse_slow(map(record_of, find_runs(folder)))
-    where.prepare(tuning.config(tuning.variants[0], 0, manifest.auto), folder)
+    _get_ready(manifest, folder, where)
     prepared, ahead = partial(planning.with_data, manifest, folder), where.jobs or TRIALS_AHEAD
     return carry_out(folder, where, total, prepared, run, ahead=ahead)
+
+
+def _get_ready(manifest: "TuningManifest", folder: Path, where: Where) -> None:
+    """Do what comes before runs are handed to a cluster, if they are.  Raises `UserError`."""
+    if where.profile.settings is None:
+        return
+    from sagan_bench.execution.losses import record_of  # torch
+    from sagan_bench.runs.finding import find_runs
+
+    where.refuse_slow(map(record_of, find_runs(folder)))
+    tuning = manifest.tuning
+    where.prepare(tuning.config(tuning.variants[0], 0, manifest.auto), folder)
 
 
 def _conclude(manifest: "TuningManifest", folder: Path, storage: str | None, as_json: bool) -> None:

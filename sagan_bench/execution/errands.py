@@ -83,7 +83,7 @@ def _public(version: str | None) -> str:
     return (version or "").partition("+")[0]
 
 
-# --- By whom it is asked ---
+# --- Here ---
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def marked(folders: Iterable[Path]) -> Iterator[dict[str, str]]:
             Path(path).unlink(missing_ok=True)
 
 
-def asked(errand: Errand, folder: Path) -> str:
+def written(errand: Errand, folder: Path) -> str:
     """Return an errand as JSON, and leave what its configuration needs in a folder seen there."""
     folder.mkdir(parents=True, exist_ok=True)
     extensions.leave(extensions.require((errand.config or {}).get("own") or {}), folder)
@@ -154,7 +154,7 @@ def done(text: str, folder: Path) -> str:
     """Do an errand on this machine.
 
     Args:
-        text: as `asked` returned it.
+        text: as `written` returned it.
         folder: with copies of the files of components that it needs.
 
     Returns:

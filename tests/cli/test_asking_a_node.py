@@ -62,7 +62,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> list[Errand]:
 
     def send(place: Place, settings: object, errand: Errand, tell: Callable[[str], None]) -> Answer:
         seen.append(errand)
-        return errands.answered(errands.done(errands.asked(errand, place.folder), place.folder))
+        return errands.answered(errands.done(errands.written(errand, place.folder), place.folder))
 
     monkeypatch.setattr(Slurm, "send", staticmethod(send))
     return seen

@@ -11,6 +11,7 @@ from PIL import Image
 from pretended_slurm import HOST, TIME, PretendedSlurm, cluster
 
 from sagan_bench.config.layers import read
+from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import cache_root, known_fingerprint
@@ -28,7 +29,7 @@ __all__ = ["cluster"]
 def done(errand: Errand, folder: Path) -> Answer:
     """Do an errand through its file, as the program does."""
     file = folder / "errand.json"
-    file.write_text(errands.asked(errand, folder))
+    file.write_text(errands.written(errand, folder))
     assert errands.main(file) == 0
     return errands.answered(file.with_suffix(".answer").read_text())
 
@@ -69,6 +70,22 @@ def test_images_are_made_ready_where_the_cache_is_seen_and_not_elsewhere(
     assert not [*cache_root().glob(".seen-*"), *tmp_path.glob(".seen-*")]
     with pytest.raises(UserError, match=r"does not see .*set SAGAN_BENCH_CACHE to a folder"):
         errands.refuse(gone)
+
+
+def test_images_of_a_file_of_ones_own_are_made_where_its_copy_is(tmp_path: Path) -> None:
+    file = Path(__file__).parents[1] / "own" / "stripes.py"
+    extensions.load(file)
+    few = ["data.train_images=none", "data.test_images=none"]
+    config = read(sets=["data.source=stripes:24", "data.image_size=32", *few]).config
+    assert known_fingerprint(DataSpec.of(config.data)) is None
+    errand = Errand(config=config.model_dump(mode="json"), prepare=True)
+    text = errands.written(errand, tmp_path / "there")
+    extensions.forget("stripes")
+    assert "restore that of SHA-256" in str(
+        errands.answered(errands.done(text, tmp_path / "elsewhere")).refused
+    )
+    assert not errands.answered(errands.done(text, tmp_path / "there")).refused
+    assert known_fingerprint(DataSpec.of(config.data)) is not None
 
 
 def test_what_a_user_is_to_mend_there_is_an_answer(tmp_path: Path) -> None:

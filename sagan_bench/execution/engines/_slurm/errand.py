@@ -42,7 +42,7 @@ def sent(place: Place, settings: Settings, errand: Errand, tell: Callable[[str],
     folder = Folder(place.folder)
     file = folder.path / f"errand-{secrets.token_hex(4)}.json"
     try:
-        text = errands.asked(errand, folder.path)  # which makes the folder
+        text = errands.written(errand, folder.path)  # which makes the folder
         atomic_write(file, text.encode())
         script = file.with_suffix(".sh")
         own = [
