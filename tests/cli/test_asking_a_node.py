@@ -17,6 +17,7 @@ from pretended_slurm import PretendedSlurm, cluster
 from sagan_bench import cli
 from sagan_bench.cli import errands as asking
 from sagan_bench.cli import signals
+from sagan_bench.config.layers import read
 from sagan_bench.config.schema import Host
 from sagan_bench.core.cpu import cores
 from sagan_bench.execution import errands
@@ -89,6 +90,15 @@ def test_nothing_is_asked_where_nothing_is_auto(cluster: PretendedSlurm, capsys:
     assert ablate("--detach", *NO_AUTO) == 0
     assert "asked" not in capsys.readouterr().err
     assert len(cluster.calls("sbatch")) == 1
+
+
+def test_a_node_is_asked_where_but_a_later_variant_depends_on_it(
+    cluster: PretendedSlurm, capsys: Out
+) -> None:
+    text = FILE.replace('["sagan"]', '["sagan", "tf"]')
+    Path("small.toml").write_text(f'{text}[variant.tf]\ntraining.precision = "tf32"\n')
+    assert ablate("--detach", *NO_AUTO) == 0, capsys.readouterr().err
+    assert "asked a node of lab" in capsys.readouterr().err
 
 
 def test_a_dry_run_asks_nobody_and_says_so(cluster: PretendedSlurm, capsys: Out) -> None:
@@ -206,6 +216,19 @@ def test_a_notice_shorter_than_a_step_of_a_run_before_is_refused(
     assert not cluster.calls("sbatch")
     Path("engines.toml").write_text(Path("engines.toml").read_text() + "signal_sec = 185\n")
     assert ablate("--dry-run") == 0
+
+
+def test_a_tuning_is_refused_by_its_runs_too(cluster: PretendedSlurm, capsys: Out) -> None:
+    tune = ("tune", "--preset", "quick", "--trials", "1", "--engine", "lab", "--detach", *FEW)
+    assert run(*tune) == 0
+    (folder,) = (file.parent for file in Path("runs").glob("*/tuning.json"))
+    config = read().config
+    begun = {"status": Status.INTERRUPTED, "step": 1, "cost": Cost(train_sec=300.0)}
+    record = failures.unstarted(config, "0" * 16, folder / "t").model_copy(update=begun)
+    (folder / "t").mkdir()
+    (folder / "t" / RECORD).write_bytes(record.to_json())
+    assert run(*tune) == cli.USAGE
+    assert "a step has taken 300 s" in capsys.readouterr().err
 
 
 # --- doctor ---

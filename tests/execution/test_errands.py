@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,8 +14,9 @@ from pretended_slurm import HOST, TIME, PretendedSlurm, cluster
 from sagan_bench.config.layers import read
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
+from sagan_bench.data import building
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.data.store import cache_root, known_fingerprint
+from sagan_bench.data.store import Store, cache_root, known_fingerprint
 from sagan_bench.execution import errands
 from sagan_bench.execution.engine import Place
 from sagan_bench.execution.engines._slurm import errand as job
@@ -60,12 +62,20 @@ def test_images_are_made_ready_where_the_cache_is_seen_and_not_elsewhere(
     config = read(sets=[f"data.source=folder:{pictures}", "data.image_size=32"]).config
     spec = DataSpec.of(config.data)
     asked = Errand(config=config.model_dump(mode="json"), prepare=True)
+    made, prepare = list[object](), building.prepare
+
+    def counted(*given: Any, workers: int, **how: Any) -> Store:
+        made.append(workers)
+        return prepare(*given, workers=workers, **how)
+
+    monkeypatch.setattr(building, "prepare", counted)
     gone = done(replace(asked, marks={str(cache_root() / ".seen-1"): "x"}), tmp_path)
     assert gone.unseen == (str(cache_root() / ".seen-1"),)
     assert known_fingerprint(spec) is None
     with errands.marked([cache_root(), tmp_path]) as marks:
         assert len(marks) == 2
-        assert not done(replace(asked, marks=marks), tmp_path).unseen
+        assert not done(replace(asked, marks=marks, workers=1), tmp_path).unseen
+    assert made == [1]
     assert known_fingerprint(spec) is not None
     assert not [*cache_root().glob(".seen-*"), *tmp_path.glob(".seen-*")]
     with pytest.raises(UserError, match=r"does not see .*set SAGAN_BENCH_CACHE to a folder"):
