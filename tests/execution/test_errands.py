@@ -64,9 +64,9 @@ def test_images_are_made_ready_where_the_cache_is_seen_and_not_elsewhere(
     asked = Errand(config=config.model_dump(mode="json"), prepare=True)
     made, prepare = list[object](), building.prepare
 
-    def counted(*given: Any, workers: int, **how: Any) -> Store:
-        made.append(workers)
-        return prepare(*given, workers=workers, **how)
+    def counted(*given: Any, **how: Any) -> Store:
+        made.append(how["workers"])
+        return prepare(*given, **how)
 
     monkeypatch.setattr(building, "prepare", counted)
     gone = done(replace(asked, marks={str(cache_root() / ".seen-1"): "x"}), tmp_path)
