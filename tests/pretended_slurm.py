@@ -7,16 +7,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sagan_bench.execution import code
+from sagan_bench.config.schema import Host
+from sagan_bench.execution import code, errands
 from sagan_bench.execution.engine import Ended, Event, Job, Place
 from sagan_bench.execution.engines import slurm
+from sagan_bench.execution.engines._slurm import errand
 from sagan_bench.execution.engines._slurm.settings import Settings
 from sagan_bench.execution.engines.slurm import Slurm
+from sagan_bench.execution.errands import Answer
 from sagan_bench.runs.command import Command
 from sagan_bench.runs.program import Program
 from sagan_bench.runs.records import Record
@@ -24,6 +28,8 @@ from sagan_bench.runs.records import Record
 FAKES = Path(__file__).parent / "fakes"
 PROGRAM = Program(source="true {seed} {out}", better={"score": "higher"})
 TIME = {"time": "10"}
+HOST = Host(bf16=True, extractor="efficientnet-lite0", tf32=True)
+"""What nodes offer."""
 
 
 class PretendedSlurm:
@@ -42,6 +48,15 @@ class PretendedSlurm:
         file = self.home / "bin" / name
         file.write_text(f"#!/bin/sh\n{line}\n")
         file.chmod(0o755)
+
+    def answers(self, **fields: Any) -> None:
+        """Put down what a node answers to errands."""
+        answer = replace(Answer("n1", errands.versions(), host=HOST), **fields)
+        (self.home / "answer.json").write_text(json.dumps(asdict(answer)))
+
+    def fails(self, code: int) -> None:
+        """Have errands end with an exit code, without an answer."""
+        (self.home / "answer.exit").write_text(str(code))
 
     def jobs(self, folder: Path, count: int = 1, **courses: Sequence[Sequence[str]]) -> list[Job]:
         """Return runs s0, s1, ... of a command, and put down what each attempt at them does."""
@@ -134,6 +149,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend
     monkeypatch.setenv("FAKE_SLURM", str(pretended.home))
     monkeypatch.setenv("PATH", f"{pretended.home / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "SECONDS_BETWEEN_LOOKS", 0.02)
+    monkeypatch.setattr(errand, "SECONDS_BETWEEN_LOOKS", 0.02)
     monkeypatch.setattr(code, "copied", lambda folder: folder / "code")
     yield pretended
     pretended.end_all()

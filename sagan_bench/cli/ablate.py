@@ -126,10 +126,12 @@ def ablate(
         stop_runs(folder)
         return
     planned = ablation.plan(
-        requested, folder, where.host,
+        requested, folder, partial(where.host, folder=folder, dry_run=dry_run),
         seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
         only=tuple(only.split(",")) if only else (), without_data=dry_run and measure,
     )  # fmt: skip
+    if planned.missing and requested.command is None:
+        where.refuse_slow(point.record for point in planned.points)
     if dry_run:
         print_plan(planned, where, measure=measure, spread=spread, as_json=as_json)
     else:
@@ -189,6 +191,8 @@ def _run(planned: "Plan", where: Where) -> "Plan":
             ablation.run(ready, engine, view.follow, stop)
 
     _warn_of_threads(planned, where)
+    if planned.manifest.study.command is None:
+        where.prepare(planned.points[0].ours, planned.folder)
     prepared = partial(ablation.with_data, planned)
     runs, ahead = len(planned.points), len(planned.missing)
     return carry_out(planned.folder, where, runs, prepared, run, ahead=ahead).refreshed()

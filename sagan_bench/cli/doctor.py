@@ -1,22 +1,53 @@
-"""The verb ``doctor``: what works on this machine."""
+"""The verb ``doctor``: what works on this machine, or on the nodes of a cluster."""
 
 import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from sagan_bench.cli.options import Json
+from sagan_bench.cli.options import Engine, Engines, Json, Runs, SlurmOptions
+from sagan_bench.cli.running import Where
 from sagan_bench.cli.signals import INTERNAL
 
+if TYPE_CHECKING:
+    from sagan_bench.session.examination import Finding
 
-def doctor(as_json: Json = False) -> None:
-    """Say what works here: device, precision, extractor weights, data, disk."""
-    from sagan_bench.cli.examination import examine
 
-    findings = examine()
+def doctor(
+    engine: Engine = "processes",
+    engines: Engines = None,
+    slurm: SlurmOptions = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Say what works here, or on a cluster: device, precision, extractor weights, data, disk."""
+    where = Where.of(None, "auto", engine, False, file=engines, slurm=slurm)
+    findings = []
+    for finding in _findings(where, runs):
+        findings.append(finding)
+        if not as_json:
+            ok = "ok" if finding.ok else "!!"
+            print(f"{ok:>3}  {finding.name:<24} {finding.text}", flush=True)
     if as_json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
-    else:
-        for finding in findings:
-            print(f"{'ok' if finding.ok else '!!':>3}  {finding.name:<20} {finding.text}")
     if not all(finding.ok for finding in findings if finding.needed):
         raise typer.Exit(INTERNAL)
+
+
+def _findings(where: Where, runs: Path) -> "Iterator[Finding]":
+    """Yield what is found where runs are made; a node writes into a folder that goes again."""
+    if where.profile.settings is None:
+        from sagan_bench.session.examination import examine
+
+        yield from examine()
+        return
+    from sagan_bench.cli.errands import examined
+
+    made = tempfile.TemporaryDirectory(
+        prefix=".doctor-", dir=runs if runs.is_dir() else Path(), ignore_cleanup_errors=True
+    )
+    with made as folder:
+        yield from examined(where, Path(folder))

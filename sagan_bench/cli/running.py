@@ -1,8 +1,9 @@
 """What ``ablate`` and ``tune`` share: where runs are made, from data to the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sagan_bench.execution.engine import Engine
     from sagan_bench.execution.profiles import Profile
     from sagan_bench.execution.slots import Slot
+    from sagan_bench.runs.records import Record
     from sagan_bench.session.events import Stop
 
 SECONDS_BETWEEN_LOOKS = 3.0
@@ -34,6 +36,8 @@ class Where(NamedTuple):
     device: str
     profile: "Profile"
     detach: bool = False
+    engine: str = ""
+    """As it is asked for: an engine, or a profile."""
 
     @classmethod
     def of(
@@ -64,14 +68,56 @@ class Where(NamedTuple):
             )
         jobs = jobs or profile.settings.jobs
         settings = profile.settings.model_copy(update={"jobs": jobs})
-        return cls(jobs, device, profile._replace(settings=settings), detach)
+        return cls(jobs, device, profile._replace(settings=settings), detach, engine)
 
-    def host(self, config: "RunConfig") -> "Host":
-        """Return what the machine offers for a configuration."""
-        from sagan_bench.config.layers import override
+    def host(self, config: "RunConfig", folder: Path, *, dry_run: bool = False) -> "Host":
+        """Return what is offered to a configuration where the runs of an experiment are made.
+
+        A node of a cluster is asked if that matters, but for a dry run, which goes by this machine.
+
+        Raises:
+            UserError: the device is not there, or the node will not do.
+        """
+        from sagan_bench.config.layers import depends_on_machine, override
         from sagan_bench.session.capabilities import capabilities
 
-        return capabilities(override(config, {"run.device": ("--device", self.device)}))
+        there = override(config, {"run.device": ("--device", self.device)})
+        if self.profile.settings is None:
+            return capabilities(there)
+        if not depends_on_machine(config):
+            return capabilities(config)
+        if not dry_run:
+            from sagan_bench.cli.errands import host_of
+
+            return host_of(self, folder, there)
+        host = capabilities(config)
+        say(
+            f"auto is as on this machine: {words_of(host)}; when it begins, a node of "
+            f"{self.engine} is asked",
+            error=True,
+        )
+        return replace(host, tf32=True)  # nothing is refused for what a node may have
+
+    def prepare(self, config: "RunConfig", folder: Path) -> None:
+        """Have the images of an experiment made ready by a node, where they are not yet.
+
+        Nothing if its runs are made on this machine.  Raises `UserError` as `host`.
+        """
+        if self.profile.settings is not None:
+            from sagan_bench.cli.errands import prepare
+
+            prepare(self, folder, config)
+
+    def refuse_slow(self, records: "Iterable[Record | None]") -> None:
+        """Refuse settings of a cluster that do not do for steps as slow as those of runs before.
+
+        Raises:
+            UserError: a run would not come to the end of a step after its notice.
+        """
+        known = (record.step_sec for record in records if record)
+        slowest = max((seconds for seconds in known if seconds), default=0.0)
+        if self.profile.settings is not None:
+            self.profile.settings.refuse_steps_of(slowest)
 
     def slots(self, runs: int) -> "list[Slot]":
         """Return the room for so many runs; on a cluster as many as may run at a time."""
@@ -79,8 +125,13 @@ class Where(NamedTuple):
 
         if self.profile.settings is None:
             return slots(self.jobs, self.device, runs)
-        slot = slots(1, self.device, 1)[0]._replace(threads=self.profile.settings.threads)
+        slot = slots(1, "auto", 1)[0]._replace(threads=self.profile.settings.threads)
         return [slot] * (self.jobs or max(runs, 1))
+
+
+def words_of(host: "Host") -> str:
+    """Return what ``auto`` means, in words."""
+    return f"{'bf16' if host.bf16 else 'fp32'}, {host.extractor}"
 
 
 def _typed(slurm: str | None) -> dict[str, object]:

@@ -139,9 +139,8 @@ def tune(
     if stop:
         stop_runs(folder)
         return
-    manifest = planning.plan(
-        tuning, folder, where.host, trials=trials, storage=storage, confirm=confirm
-    )
+    host = partial(where.host, folder=folder)
+    manifest = planning.plan(tuning, folder, host, trials=trials, storage=storage, confirm=confirm)
     manifest = _run(manifest, folder, where, storage, timeout, retry_failed)
     _conclude(manifest, folder, storage, as_json)
 
@@ -237,8 +236,21 @@ def _run(
             retry=retry,
         )
 
+    _get_ready(manifest, folder, where)
     prepared, ahead = partial(planning.with_data, manifest, folder), where.jobs or TRIALS_AHEAD
     return carry_out(folder, where, total, prepared, run, ahead=ahead)
+
+
+def _get_ready(manifest: "TuningManifest", folder: Path, where: Where) -> None:
+    """Do what comes before runs are handed to a cluster, if they are.  Raises `UserError`."""
+    if where.profile.settings is None:
+        return
+    from sagan_bench.execution.losses import record_of  # torch
+    from sagan_bench.runs.finding import find_runs
+
+    where.refuse_slow(map(record_of, find_runs(folder)))
+    tuning = manifest.tuning
+    where.prepare(tuning.config(tuning.variants[0], 0, manifest.auto), folder)
 
 
 def _conclude(manifest: "TuningManifest", folder: Path, storage: str | None, as_json: bool) -> None:

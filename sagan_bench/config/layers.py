@@ -195,6 +195,18 @@ def decide(requested: Resolved, host: Host) -> Resolved:
     return replace(requested, config=config, origins=requested.origins | origins)
 
 
+def depends_on_machine(config: RunConfig) -> bool:
+    """Return whether `decide` would ask what the host has."""
+    training = config.training
+    asks = training.precision == "auto" and not training.needs_double_backward
+    return asks or training.precision == "tf32" or config.evaluation.extractor == "auto"
+
+
+def for_host(configs: Sequence[RunConfig]) -> RunConfig:
+    """Return the first of configurations that depends on the machine; the first if none does."""
+    return next(filter(depends_on_machine, configs), configs[0])
+
+
 def resolve(host: Host, **layers: Any) -> Resolved:
     """Return what `read` returns, without ``auto``.  Raises `UserError` as `read` and `decide`."""
     return decide(read(**layers), host)

@@ -32,6 +32,9 @@ class EngineSettings(BaseModel):
         """CPU threads of a run."""
         raise NotImplementedError
 
+    def refuse_steps_of(self, seconds: float) -> None:
+        """Refuse what does not do for runs whose steps have taken so long.  Raises `UserError`."""
+
     def preview(self, folder: Path, runs: int) -> str:
         """Return what would be handed over for so many runs of the experiment in a folder."""
         raise NotImplementedError

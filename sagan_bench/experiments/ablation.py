@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sagan_bench.analysis.question import Facts
 from sagan_bench.config.belonging import refuse_untaken
+from sagan_bench.config.layers import for_host
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import extensions, garbage
 from sagan_bench.core.errors import UserError
@@ -56,7 +57,7 @@ def plan(
     Args:
         requested: the study as it is asked for now.
         folder: where it is, or will be.
-        host: what this machine offers; asked only if the study is new.
+        host: what the machine offers to a configuration; asked only if the study is new.
         seeds: run these; those that the study lacks are added to it.
         only: run these variants; all by default.
         retry: run again what failed.
@@ -73,7 +74,7 @@ def plan(
     _refuse_unknown(only, study)
     extensions.require(study.own, folder)
     if study.command is None:
-        auto = manifest.auto if manifest else host(study.requested(study.all_variants[0], 0).config)
+        auto = manifest.auto if manifest else host(for_host(asked))
         configs = study.configs(auto)
         each = configs[: len(study.all_variants)]
         refuse_untaken(study.settings, each, f"study {study.name}")

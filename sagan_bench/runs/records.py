@@ -221,6 +221,11 @@ class Record(_Stored):
         default_factory=dict, description="Of rows, grids and maps beside it, by their path"
     )
 
+    @property
+    def step_sec(self) -> float | None:
+        """Seconds of training over generator updates; None if that is not known."""
+        return self.cost.train_sec / self.step if self.cost.train_sec and self.step else None
+
     def to_json(self) -> bytes:
         """Return the JSON text; raises ValueError for a NaN or infinity in a free-form field."""
         return json_bytes(self.model_dump(mode="json"))

@@ -1,5 +1,6 @@
-"""A real SLURM of three nodes on this machine: bits, adoption, preemption, kills, stops."""
+"""A real SLURM of three nodes on this machine: bits, adoption, preemption, kills, stops, doctor."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ from example_runs import SMALL
 from example_studies import FILE
 
 from sagan_bench import cli
+from sagan_bench.execution.engines._slurm import endings
+from sagan_bench.execution.engines._slurm.queue import end_of, submit
 from sagan_bench.execution.losses import record_of
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.training import checkpoint
@@ -28,7 +31,11 @@ pytestmark = [
 ]
 HERE = Path(__file__).parent
 ROOT = Path(cli.__file__).parents[2]
+PROGRAM = (sys.executable, "-c", "from sagan_bench import cli; cli.main()")
 SLURM = ("--engine", "slurm", "--slurm", "partition=low,time=10")
+NO_AUTO = (
+    "--set", "training.precision=fp32", "--set", "evaluation.extractor=efficientnet-lite0",
+)  # fmt: skip
 LONG = ("--set", "run.steps=200000", "--set", "run.checkpoint_every=100000", "--seeds", "0")
 
 
@@ -46,8 +53,7 @@ def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def words(*more: str) -> list[str]:
     sets = [part for text in SMALL for part in ("--set", text)]
-    program = [sys.executable, "-c", "from sagan_bench import cli; cli.main()"]
-    return [*program, "ablate", "small.toml", *sets, *more]
+    return [*PROGRAM, "ablate", "small.toml", *sets, *more]
 
 
 def ablate(*more: str, code: int = 0) -> str:
@@ -173,7 +179,33 @@ def test_an_environment_that_is_broken_and_a_refused_partition(study: Path) -> N
         '[bad]\nkind = "slurm"\npython = "/no/python"\nsbatch = { time = "1" }\n'
     )
     said = ablate("--engine", "bad", "--jobs", "2", code=2)
+    assert "a job on a node left no answer" in said  # it was asked what auto means
+    assert "/no/python" in said
+    said = ablate("--engine", "bad", "--jobs", "2", *NO_AUTO, code=2)
     assert "the first 3 runs failed before their first step" in said
     assert "/no/python" in said
-    said = ablate("--engine", "slurm", "--slurm", "time=1,partition=nope", code=2)
+    said = ablate("--engine", "slurm", "--slurm", "time=1,partition=nope", *NO_AUTO, code=2)
     assert "Invalid partition name specified" in said
+
+
+def test_doctor_asks_a_node_and_tells_a_folder_that_it_cannot_write(study: Path) -> None:
+    doctor = [*PROGRAM, "doctor", *SLURM, "--json"]
+    done = subprocess.run(doctor, capture_output=True, text=True, check=False, timeout=100)
+    found = {each["name"]: each for each in json.loads(done.stdout)}
+    assert "takes --partition=low --time=10" in found["sbatch"]["text"]
+    assert found["arrays"]["text"] == "of up to 10,000 runs"
+    assert all(found[f"node {name}"]["ok"] for name in ("software", "runs", "cache", "device"))
+    assert "a node of slurm is asked: on n" in done.stderr
+    assert not queue()
+    more = [*PROGRAM, "doctor", "--engine", "slurm", "--slurm", "time=1,partition=nope", "--json"]
+    done = subprocess.run(more, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 1
+    assert "nvalid partition" in json.loads(done.stdout)[1]["text"]
+
+
+def test_a_log_that_a_node_cannot_write_is_a_folder_that_it_does_not_see(tmp_path: Path) -> None:
+    script = tmp_path / "quick.sh"
+    script.write_text("#!/bin/bash\ntrue\n")
+    array = submit(script, ["--array=0-0", "--time=1", f"--output={tmp_path}/none/x.log"])
+    wait_for(lambda: not queue())
+    assert "the folder of the runs is not seen there" in endings.words(end_of(f"{array}_0"))

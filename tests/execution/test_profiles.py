@@ -38,7 +38,7 @@ def test_a_profile_is_a_table_of_engines_toml() -> None:
     ]  # fmt: skip
     assert "--signal=B:USR1@60" in options
     assert not [option for option in options if "nice" in option]
-    script = settings.script(Path("/study of mine/1.jobs"), Path("/c"), "auto").splitlines()
+    script = settings.of_runs(Path("/study of mine/1.jobs"), Path("/c"), "auto").splitlines()
     assert script[0] == "#!/bin/bash"
     assert "module load cuda" in script
     assert "export OMP_NUM_THREADS=4" in script

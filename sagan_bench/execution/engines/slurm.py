@@ -16,7 +16,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ENGINES
 from sagan_bench.execution import code, messages
 from sagan_bench.execution.engine import Ended, Event, Job, Place, Placed
-from sagan_bench.execution.engines._slurm import endings, queue
+from sagan_bench.execution.engines._slurm import endings, errand, queue
 from sagan_bench.execution.engines._slurm.folder import NAME, Folder, Spot
 from sagan_bench.execution.engines._slurm.queue import Element, Refused, Unreachable
 from sagan_bench.execution.engines._slurm.settings import Settings
@@ -294,7 +294,7 @@ class Slurm:
         batch = self.folder.next_batch()
         file = self.folder.write(batch, jobs)
         package = code.copied(self.folder.path)
-        script = self.folder.script(batch, self.settings.script(file, package, self.place.device))
+        script = self.folder.script(batch, self.settings.of_runs(file, package, self.place.device))
         throttle = f"%{at_a_time}" if at_a_time else ""
         own = [
             f"--array=0-{len(jobs) - 1}{throttle}", f"--job-name={self.folder.job_name(batch)}",
@@ -310,6 +310,8 @@ class Slurm:
             self.cells[job.id] = _Cell(job, Spot(batch, task), element)
 
     # --- Of a whole experiment, by whoever comes ---
+
+    examined, send = staticmethod(errand.examined), staticmethod(errand.sent)
 
     @classmethod
     def stop(cls, experiment: Path, why: str) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagan_bench.config.layers import for_host
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.progress import OnProgress, unwatched
@@ -35,7 +36,7 @@ def plan(
     Args:
         requested: as it is asked for now; variants and searches may be added.
         folder: where it is, or will be.
-        host: what this machine offers; asked only if the tuning is new.
+        host: what the machine offers to a configuration; asked only if the tuning is new.
         trials: of each search, in all.
         storage: URL of a database; None is a journal in the folder.
         confirm: whether to train the best again.
@@ -48,7 +49,8 @@ def plan(
     requested.refuse_pruner(max(trials, manifest.trials if manifest else 0))
     if manifest is None:
         variant = requested.variants[0]
-        auto = host(requested.requested(variant, 0).config)
+        requests = [requested.requested(name, 0).config for name in requested.variants]
+        auto = host(for_host(requests))
         known = known_fingerprint(DataSpec.of(requested.config(variant, 0, auto).data)) or ""
         rest = {"storage": masked(storage), "trials": trials, "confirm": confirm}
         return TuningManifest.begun(requested, auto, known, **rest)

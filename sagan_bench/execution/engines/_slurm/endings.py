@@ -17,6 +17,8 @@ UNDER_WAY = frozenset({
 })  # fmt: skip
 """States of SLURM in which a job is in the queue, or on its way back into it."""
 CANCELLED = "cancelled in SLURM"
+NO_LOG = 53
+"""What SLURM has for a signal where a node cannot open the file of --output."""
 NO_TIME = f"{TIME_LIMIT} came before a checkpoint; raise time, or lower run.checkpoint_every"
 
 
@@ -71,6 +73,8 @@ def words(end: End | None) -> str:
         return NO_TIME
     if end.state == "OUT_OF_MEMORY":
         return "out of memory: SLURM ended its job as OUT_OF_MEMORY; raise mem"
+    if end.signal == NO_LOG:
+        return f"its node {end.node} cannot write its log: the folder of the runs is not seen there"
     if end.signal:
         name = signal.Signals(end.signal).name if end.signal in [*signal.Signals] else end.signal
         hint = " (out of memory?)" if end.signal == signal.SIGKILL else ""

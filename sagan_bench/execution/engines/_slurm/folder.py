@@ -129,16 +129,18 @@ class Folder:
 
     def last_lines(self, spot: Spot) -> str:
         """Return the end of what a run printed."""
-        file = self.path / f"{spot.batch}-{spot.task}.log"
-        try:
-            with file.open("rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - _LAST_BYTES))
-                text = log.read().decode(errors="replace")
-        except OSError:
-            return ""
-        return "\n".join(
-            [line.rstrip() for line in text.splitlines() if line.strip()][-_LAST_LINES:]
-        )
+        return end_of_log(self.path / f"{spot.batch}-{spot.task}.log")
+
+
+def end_of_log(file: Path) -> str:
+    """Return the last lines of a file; empty if it cannot be read."""
+    try:
+        with file.open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _LAST_BYTES))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-_LAST_LINES:])
 
 
 def _own(job: Job) -> list[extensions.Extension]:

@@ -23,6 +23,7 @@ _TOO_MANY = re.compile(
     re.IGNORECASE,
 )
 _FORMAT = "%F|%K|%T|%r|%N|%j"
+PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 
 
 class Unreachable(Exception):
@@ -88,6 +89,11 @@ def submit(script: Path, options: Sequence[str]) -> int:
     if not number:
         raise Refused(f"sbatch said {said.strip()!r}")
     return int(number[1])
+
+
+def try_out(script: Path, options: Sequence[str]) -> None:
+    """Ask whether a job would be taken.  Raises `Refused` if not, else as `elements`."""
+    _output("sbatch", "--test-only", *options, str(script))
 
 
 def end_of(element: str) -> End | None:

@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ OURS = (
 """Options of sbatch that this engine needs for itself."""
 _WIDE = ("nodes", "ntasks", "ntasks-per-node", "gpus", "gpus-per-node", "gpus-per-task")
 """Options whose number is that of processes, or of GPUs, of a job."""
+LEAST_NOTICE_SEC = 60
+"""For a checkpoint, beside a step."""
+RUN = "sagan_bench.execution.engines._slurm.cell"
+"""The program that makes a run."""
 Value = str | int | float | bool
 
 
@@ -61,13 +66,50 @@ class Settings(EngineSettings):
         """CPU threads of a run: the CPUs of its task."""
         return int(self.sbatch.get("cpus-per-task", 1))
 
+    def refuse_steps_of(self, seconds: float) -> None:
+        """Refuse a notice of the time limit in which no step of a run ends.
+
+        Raises:
+            UserError: it is that short.
+        """
+        if seconds >= self.signal_sec:
+            raise UserError(
+                f"signal_sec = {self.signal_sec}: a step has taken {seconds:.0f} s, so that a run "
+                "would be killed at its time limit before it wrote a checkpoint; set signal_sec "
+                f"of the profile to {ceil(seconds) + LEAST_NOTICE_SEC} or more"
+            )
+
     def options(self) -> list[str]:
         """Return the words for sbatch."""
         given = {key: value for key, value in self.sbatch.items() if value is not False}
         words = [f"--{key}" if v is True else f"--{key}={v}" for key, v in given.items()]
         return [*words, f"--signal=B:USR1@{self.signal_sec}", "--requeue", "--open-mode=append"]
 
-    def script(self, jobs: Path, code: Path, device: str) -> str:
+    def script(self, code: Path, program: str, *words: object) -> str:
+        """Return a batch script.
+
+        Args:
+            code: folder that holds the package.
+            program: of its modules.
+            words: for that.
+        """
+        shown = {
+            "SAGAN_BENCH_CACHE": str(cache_root().absolute()),
+            **dict.fromkeys(THREADS, self.threads),
+        }
+        command = [self.python, "-P", "-m", program, *map(str, words)]
+        lines = [
+            "#!/bin/bash",
+            "# Of an experiment of sagan-bench, which wrote this.",
+            "trap '' USR1 USR2  # until the program listens",
+            *self.setup,
+            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            *(f"export {name}={shlex.quote(str(value))}" for name, value in shown.items()),
+            f"exec {shlex.join(command)}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def of_runs(self, jobs: Path, code: Path, device: str) -> str:
         """Return the batch script of an array.
 
         Args:
@@ -75,29 +117,14 @@ class Settings(EngineSettings):
             code: folder that holds the package.
             device: as it is asked for.
         """
-        shown = {
-            "SAGAN_BENCH_CACHE": str(cache_root().absolute()),
-            **dict.fromkeys(THREADS, self.threads),
-        }
-        python = shlex.quote(self.python)
-        lines = [
-            "#!/bin/bash",
-            "# A run of an experiment of sagan-bench, which wrote this.",
-            "trap '' USR1 USR2  # until the run listens",
-            *self.setup,
-            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
-            *(f"export {name}={shlex.quote(str(value))}" for name, value in shown.items()),
-            f"exec {python} -P -m sagan_bench.execution.engines._slurm.cell "
-            f"{shlex.quote(str(jobs))} {device} {self.threads}",
-        ]
-        return "\n".join(lines) + "\n"
+        return self.script(code, RUN, jobs, device, self.threads)
 
     def preview(self, folder: Path, runs: int) -> str:
         """Return the script and the command that would hand over so many runs."""
         at_a_time = f"%{self.jobs}" if self.jobs else ""
         words = ["sbatch", f"--array=0-{max(runs - 1, 0)}{at_a_time}", *self.options()]
         place = folder / ".slurm"
-        script = self.script(place / "1.jobs", place / "code-...", "auto")
+        script = self.of_runs(place / "1.jobs", place / "code-...", "auto")
         return f"{script}# {shlex.join(words)} {place / '1.sh'}\n"
 
 
