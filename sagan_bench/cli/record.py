@@ -61,11 +61,19 @@ def print_run(run: Run) -> None:
         _print_origin(run)
     except UserError as error:  # a damaged configuration hides nothing else
         say(f"note: {error}")
+    _print_places(run.record)
     if run.program is None:
         say(f"samples: {run.path / 'samples'}")
     else:
         say(f"left:    {run.path / folder_of(run.path).name}")
         say(f"printed: {run.path / LOG}")
+
+
+def _print_places(record: Record) -> None:
+    """Print on which machines attempts were made, and by which engine, as which job of it."""
+    places = dict.fromkeys(attempt.place for attempt in record.attempts if attempt.host)
+    if places:
+        say(f"made:    {', '.join(places)}")
 
 
 def _print_origin(run: Run) -> None:

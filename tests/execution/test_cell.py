@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def made(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Make a run as its job does, and return what it said."""
     place = Folder(folder)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
     try:
@@ -80,6 +82,7 @@ def test_a_signal_is_a_checkpoint_and_the_time_limit_puts_the_job_back(
     assert made(job, tmp_path / "s", monkeypatch)[-1] == Ended(Status.INTERRUPTED, reason)
     last = records.read(job.path).attempts[-1]
     assert (last.to_step, last.outcome) == (4, Status.INTERRUPTED)
+    assert (last.host, last.engine, last.job) == (socket.gethostname(), "slurm", "16_0")
     assert put == back
 
 

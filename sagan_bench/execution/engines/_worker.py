@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -17,6 +17,7 @@ from sagan_bench.core.stops import StopReason
 from sagan_bench.execution.attempt import attempt, note_failure
 from sagan_bench.execution.engine import Ended, Event, Job
 from sagan_bench.execution.slots import Slot
+from sagan_bench.runs.environment import ENGINE, variables
 from sagan_bench.runs.records import Status
 from sagan_bench.runs.run_directory import is_locked
 from sagan_bench.session.events import Event as RunEvent
@@ -43,7 +44,9 @@ class Worker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_serve, args=(theirs,))
-        with _environment(dict.fromkeys(THREADS, str(slot.threads))), _deaf():
+        engine = os.environ.get(ENGINE, "processes")  # or that for which this process makes runs
+        own = {**dict.fromkeys(THREADS, str(slot.threads)), ENGINE: engine}
+        with variables(own), _deaf():
             self.process.start()
         theirs.close()  # so that its end is seen here when the process dies
 
@@ -86,21 +89,6 @@ class Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a process that is started within."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

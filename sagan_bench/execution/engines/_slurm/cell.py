@@ -21,6 +21,7 @@ from sagan_bench.execution.engines._slurm.folder import Folder, Spot
 from sagan_bench.execution.engines._worker import wait_for_lock
 from sagan_bench.execution.losses import record_of
 from sagan_bench.execution.slots import slots
+from sagan_bench.runs.environment import ENGINE, JOB, variables
 from sagan_bench.runs.records import Status
 from sagan_bench.runs.run_directory import is_locked
 from sagan_bench.session.events import Event as RunEvent
@@ -87,7 +88,8 @@ def gained(path: Path) -> bool:
 
 def main(jobs: Path, device: str, threads: int) -> int:
     """Make the run that is this job's of an array, and return the exit code of the job."""
-    spot = Spot(int(jobs.stem), int(os.environ["SLURM_ARRAY_TASK_ID"]))
+    number, task = os.environ["SLURM_ARRAY_JOB_ID"], os.environ["SLURM_ARRAY_TASK_ID"]
+    spot = Spot(int(jobs.stem), int(task))
     folder = Folder(jobs.parent.parent)
     stop, tell = Listener(folder.stop_file(spot)), Teller(folder.events(spot))
     job = messages.job_in(jobs.read_text().splitlines()[spot.task], folder.path)
@@ -96,7 +98,8 @@ def main(jobs: Path, device: str, threads: int) -> int:
     if is_locked(job.path):
         ended = Ended(Status.INTERRUPTED, HELD)
     else:
-        ended = attempt(placed(job, slot), tell, stop)
+        with variables({ENGINE: "slurm", JOB: f"{number}_{task}"}):
+            ended = attempt(placed(job, slot), tell, stop)
     tell(ended)
     if ended.status is Status.INTERRUPTED and ended.reason == TIME_LIMIT and gained(job.path):
         queue.put_back(os.environ["SLURM_JOB_ID"])
