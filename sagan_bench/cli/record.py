@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from sagan_bench.cli.console import say
 from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.core.errors import UserError
-from sagan_bench.runs.command import LOG, folder_of
+from sagan_bench.runs.command import folder_of
+from sagan_bench.runs.log import LOG
 from sagan_bench.runs.program import PROGRAM, has_length
 from sagan_bench.runs.records import Record, Score
 from sagan_bench.runs.run import Run, by_protocol
@@ -66,6 +67,7 @@ def print_run(run: Run) -> None:
         say(f"samples: {run.path / 'samples'}")
     else:
         say(f"left:    {run.path / folder_of(run.path).name}")
+    if (run.path / LOG).exists():
         say(f"printed: {run.path / LOG}")
 
 

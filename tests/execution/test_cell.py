@@ -10,10 +10,11 @@ import pytest
 from example_studies import here, small_study
 
 from sagan_bench.core import locks, registry
-from sagan_bench.execution import code, messages
+from sagan_bench.execution import alone, code, messages
+from sagan_bench.execution.alone import HELD
 from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.execution.engines._slurm import cell, queue
-from sagan_bench.execution.engines._slurm.cell import HELD, TAKEN, TIME_LIMIT
+from sagan_bench.execution.engines._slurm.cell import TAKEN, TIME_LIMIT
 from sagan_bench.execution.engines._slurm.folder import Folder, Spot
 from sagan_bench.experiments import ablation
 from sagan_bench.runs import environment, records
@@ -119,11 +120,13 @@ def test_that_nothing_can_be_said_fails_no_run(
 def test_a_run_that_another_attempt_holds_is_interrupted_and_left_alone(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cell, "wait_for_lock", lambda path: None)
+    monkeypatch.setattr(alone, "SECONDS_FOR_A_LOCK", 0)
     job.path.mkdir(parents=True)
     with locks.holding(job.path / ".lock"):
         said = made(job, tmp_path / "s", monkeypatch)
-    assert said == [Ended(Status.INTERRUPTED, HELD)]
+    (ended,) = said
+    assert ended.status is Status.INTERRUPTED
+    assert ended.reason.startswith(f"{HELD}: process {os.getpid()} on ")
     assert not (job.path / "record.json").exists()
 
 

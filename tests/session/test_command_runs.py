@@ -88,7 +88,7 @@ def test_a_program_that_leaves_its_figures_is_a_finished_run(path: Path) -> None
     assert {entry.name for entry in path.iterdir()} == {
         ".lock", ".program.lock", "config.json", "log.txt", "out", "record.json",
     }  # fmt: skip
-    assert log.startswith("--- attempt 1, ")
+    assert log.startswith("--- attempt of 20")
     assert str(folder_of(path)) in log
     assert "hello\n" in log
     assert "oh\n" in log
