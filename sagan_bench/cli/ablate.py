@@ -270,7 +270,7 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
     if printed := next(
         (p.path for p in bad if p.status == "failed" and (p.path / LOG).exists()), None
     ):
-        say(f"what a run printed: {program()} show {printed} --log", error=True)
+        say(f"what it printed: {program()} show {printed} --log", error=True)
     states = {point.status or NOT_BEGUN for point in bad}
     for advice in (go_on for status, go_on in GO_ON.items() if status in states):
         say(advice, error=True)

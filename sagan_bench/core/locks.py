@@ -81,7 +81,7 @@ def holder_of(lock: Path) -> Holder | None:
     try:
         said: dict[str, Any] = json.loads(note_of(lock).read_bytes())
         return Holder(int(said["pid"]), *(str(said[key]) for key in ("host", "machine", "since")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         return None
 
 
@@ -98,8 +98,9 @@ def described(lock: Path) -> str:
 
 
 def forget(lock: Path) -> None:
-    """Believe the note of a lock no more: whoever wrote it is known to be gone."""
-    note_of(lock).unlink(missing_ok=True)
+    """Believe what is beside a lock no more: whoever wrote it has let go of it, or is gone."""
+    for file in (note_of(lock), _stand_in(lock)):
+        file.unlink(missing_ok=True)
 
 
 def _silent_sec(lock: Path, now: float) -> float:
@@ -146,7 +147,7 @@ class Held:
         self._over.set()
         with suppress(OSError):
             if holder_of(self._path) == self._own:
-                forget(self._path)
+                note_of(self._path).unlink()
         self._lock.release()
 
 
@@ -167,7 +168,7 @@ def acquired(path: Path, timeout_sec: float) -> Held:
             raise Timeout(str(path))
         time.sleep(_TICK_SEC)
     if holder and not holder.is_here:
-        _stand_in(path).unlink(missing_ok=True)
+        forget(path)
     return Held(_locked(path, max(0.0, deadline - time.monotonic())), path)
 
 

@@ -79,8 +79,8 @@ def lines_of(path: Path) -> Iterator[str]:
             yield from (line.removesuffix("\n") for line in log)
     except FileNotFoundError:
         raise UserError(
-            f"{path} has no {LOG}: what runs of studies and tunings print is kept; a run by train, "
-            "or by --in-process, prints to its terminal"
+            f"{path} has no {LOG}: what runs of studies and tunings print is kept; a run by train "
+            "prints to its terminal"
         ) from None
     except OSError as error:
         raise machine_error(error) from error

@@ -130,6 +130,38 @@ def test_a_run_that_another_attempt_holds_is_interrupted_and_left_alone(
     assert not (job.path / "record.json").exists()
 
 
+def test_waiting_for_an_earlier_attempt_ends_when_the_run_is_to_stop(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.path.mkdir(parents=True)
+    place = Folder(tmp_path / "s")
+    place.path.mkdir()
+    place.stop(Spot(1, 0), "pruned")
+    with locks.holding(job.path / ".lock"):
+        said = made(job, tmp_path / "s", monkeypatch)
+    assert said == [Ended(Status.INTERRUPTED, "pruned")]
+    assert not (job.path / "log.txt").exists()
+
+
+def test_what_a_run_prints_is_in_its_log_attempt_after_attempt(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, 3, lambda: (os.write(1, b"hello\n"), os.kill(os.getpid(), signal.SIGTERM)))
+    made(job, tmp_path / "s", monkeypatch)
+    first, *printed = (job.path / "log.txt").read_text().splitlines()
+    assert first.startswith("--- attempt of 20")
+    assert first.endswith(f" UTC, on {socket.gethostname()} by slurm 16_0")
+    assert printed == ["hello", f"--- interrupted: {TAKEN}"]
+
+
+def test_a_log_that_cannot_be_opened_fails_no_run(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job.path / "log.txt").mkdir(parents=True)
+    at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert made(job, tmp_path / "s", monkeypatch)[-1] == Ended(Status.INTERRUPTED, TAKEN)
+
+
 def test_gained_is_a_step_that_was_kept(job: Job) -> None:
     assert not cell.gained(job.path)
 
