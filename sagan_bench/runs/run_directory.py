@@ -42,7 +42,8 @@ class RunDirectory:
     """The directory of one run, held by one process at a time: a context manager.
 
     ``record.json, config.json, metrics.jsonl, checkpoints/, samples/, weights.pt``, and where there
-    are attention blocks ``diagnostics.jsonl`` and ``diagnostics/``.
+    are attention blocks ``diagnostics.jsonl`` and ``diagnostics/``; ``log.txt`` of a process that
+    makes runs alone.
 
     Args:
         path: The directory; made if it does not exist.

@@ -131,22 +131,29 @@ def test_a_run_that_another_attempt_holds_is_interrupted_and_left_alone(
 
 
 def test_waiting_for_an_earlier_attempt_ends_when_the_run_is_to_stop(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job.path.mkdir(parents=True)
     place = Folder(tmp_path / "s")
     place.path.mkdir()
-    place.stop(Spot(1, 0), "pruned")
+    monkeypatch.setattr(alone, "SECONDS_UNTOLD", -1)
+    monkeypatch.setattr(alone.time, "sleep", lambda _: place.stop(Spot(1, 0), "pruned"))
+    monkeypatch.setattr(cell, "SECONDS_BETWEEN_LOOKS", 0)
     with locks.holding(job.path / ".lock"):
         said = made(job, tmp_path / "s", monkeypatch)
     assert said == [Ended(Status.INTERRUPTED, "pruned")]
+    assert f"{job.path.name} waits: it is held by process {os.getpid()} on " in caplog.text
     assert not (job.path / "log.txt").exists()
 
 
 def test_what_a_run_prints_is_in_its_log_attempt_after_attempt(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_step(monkeypatch, 3, lambda: (os.write(1, b"hello\n"), os.kill(os.getpid(), signal.SIGTERM)))
+    def end() -> None:
+        os.write(1, b"hello\n")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    at_step(monkeypatch, 3, end)
     made(job, tmp_path / "s", monkeypatch)
     first, *printed = (job.path / "log.txt").read_text().splitlines()
     assert first.startswith("--- attempt of 20")
