@@ -93,7 +93,7 @@ def described(lock: Path) -> str:
     who = f"process {holder.pid} on {holder.host}, since {holder.since} UTC"
     if holder.is_here:
         return who
-    left = max(1, round(SECONDS_TO_LIVE - _silent_sec(lock, time.time())))
+    left = round(max(1.0, _last_sign(lock) + SECONDS_TO_LIVE - time.time()))
     return f"{who} (if it was killed there, the same command takes over in {left} s)"
 
 
@@ -103,16 +103,26 @@ def forget(lock: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _silent_sec(lock: Path, now: float) -> float:
-    """Return how long the holder of a lock gave no sign of life; none in a note is for ever."""
+def _last_sign(lock: Path) -> float:
+    """Return when the holder of a lock gave its last sign of life, in seconds since 1970."""
     try:
-        return now - note_of(lock).stat().st_mtime
+        return note_of(lock).stat().st_mtime
     except OSError:
-        return float("inf")
+        return float("-inf")
 
 
 def _lives_elsewhere(lock: Path, holder: Holder | None, now: float) -> bool:
-    return holder is not None and not holder.is_here and _silent_sec(lock, now) <= SECONDS_TO_LIVE
+    """Return whether a holder is on another machine, and is not taken for dead."""
+    if holder is None or holder.is_here:
+        return False
+    sign = _last_sign(lock)
+    is_from_before_boot = holder.host == socket.gethostname() and sign < _booted()
+    return now - sign <= SECONDS_TO_LIVE and not is_from_before_boot
+
+
+def _booted() -> float:
+    """Return when this machine began to run, in seconds since 1970."""
+    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 # --- Holding it ---------------------------------------------------------------------------------

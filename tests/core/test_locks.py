@@ -135,6 +135,21 @@ def test_names_of_machines_tell_nothing(
     locks.acquired(tmp_path / "mine.lock", 0).release()  # whose locks say all
 
 
+def test_what_a_machine_held_before_it_was_booted_is_free(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_booted", lambda: time.time() + 1)
+    with pytest.raises(Timeout):
+        locks.acquired(shared, 0)  # another machine's
+    monkeypatch.setattr(socket, "gethostname", lambda: "n3")
+    assert not locks.is_held(shared)
+    locks.acquired(shared, 0).release()
+
+
+def test_the_time_of_booting_is_past() -> None:
+    assert time.time() - locks._booted() > 0
+
+
 def test_where_there_are_no_locks_a_dead_machine_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

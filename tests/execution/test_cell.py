@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_waiting_for_an_earlier_attempt_ends_when_the_run_is_to_stop(
     place = Folder(tmp_path / "s")
     place.path.mkdir()
     monkeypatch.setattr(alone, "SECONDS_UNTOLD", -1)
-    monkeypatch.setattr(alone.time, "sleep", lambda _: place.stop(Spot(1, 0), "pruned"))
+    monkeypatch.setattr(time, "sleep", lambda _: place.stop(Spot(1, 0), "pruned"))
     monkeypatch.setattr(cell, "SECONDS_BETWEEN_LOOKS", 0)
     with locks.holding(job.path / ".lock"):
         said = made(job, tmp_path / "s", monkeypatch)
