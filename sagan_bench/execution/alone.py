@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 SECONDS_FOR_A_LOCK = SECONDS_TO_LIVE + 60
 """A worker whose driver was killed holds its run until its checkpoint is written; on a machine that
 is gone, until it is taken for dead."""
-SECONDS_UNTOLD = 5.0
+SECONDS_IN_SILENCE = 5.0
 """That a run waits before it says so."""
 HELD = "an earlier attempt still holds the run"
 
@@ -42,15 +42,15 @@ def _outwaited(path: Path, stop: Stop) -> Ended | None:
     Returns:
         None, or how the run ends where it is not let go, or is asked to stop meanwhile.
     """
-    began, is_told = time.monotonic(), False
+    began, has_said = time.monotonic(), False
     while is_locked(path):
         waited = time.monotonic() - began
         if why := stop():
             return Ended(Status.INTERRUPTED, why)
         if waited > SECONDS_FOR_A_LOCK:
             return Ended(Status.INTERRUPTED, f"{HELD}: {holder(path)}")
-        if waited > SECONDS_UNTOLD and not is_told:
-            is_told = True
+        if waited > SECONDS_IN_SILENCE and not has_said:
+            has_said = True
             _log.warning("%s waits: it is held by %s", path.name, holder(path))
         time.sleep(0.1)
     return None

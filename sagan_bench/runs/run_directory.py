@@ -289,7 +289,8 @@ def holder(path: Path) -> str:
 
 def abandoned(path: Path) -> None:
     """Take notice that whoever had the run directory open on another machine is gone."""
-    locks.forget(path / _LOCK)
+    with suppress(OSError):  # then it is taken for dead a little later
+        locks.forget(path / _LOCK)
 
 
 def read_now(directory: Path) -> Record:

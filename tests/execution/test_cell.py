@@ -137,7 +137,7 @@ def test_waiting_for_an_earlier_attempt_ends_when_the_run_is_to_stop(
     job.path.mkdir(parents=True)
     place = Folder(tmp_path / "s")
     place.path.mkdir()
-    monkeypatch.setattr(alone, "SECONDS_UNTOLD", -1)
+    monkeypatch.setattr(alone, "SECONDS_IN_SILENCE", -1)
     monkeypatch.setattr(time, "sleep", lambda _: place.stop(Spot(1, 0), "pruned"))
     monkeypatch.setattr(cell, "SECONDS_BETWEEN_LOOKS", 0)
     with locks.holding(job.path / ".lock"):
