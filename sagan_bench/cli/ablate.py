@@ -251,6 +251,7 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
     """Print what can be claimed, and end with 3 if a run has failed, diverged or stopped."""
     from sagan_bench.experiments.findings import of_study
     from sagan_bench.report.findings import findings as in_words
+    from sagan_bench.runs.log import LOG
     from sagan_bench.runs.run_directory import tidy
 
     tidy(planned.folder)
@@ -270,6 +271,10 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
     for point in bad:
         why = f": {point.reason}" if point.reason else ""
         say(f"{point.status or NOT_BEGUN}: {point.path}{why}", error=True)
+    if printed := next(
+        (p.path for p in bad if p.status == "failed" and (p.path / LOG).exists()), None
+    ):
+        say(f"what it printed: {program()} show {printed} --log", error=True)
     states = {point.status or NOT_BEGUN for point in bad}
     for advice in (go_on for status, go_on in GO_ON.items() if status in states):
         say(advice, error=True)

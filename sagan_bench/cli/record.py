@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from sagan_bench.cli.console import say
 from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.core.errors import UserError
-from sagan_bench.runs.command import LOG, folder_of
+from sagan_bench.runs.command import folder_of
+from sagan_bench.runs.log import LOG
 from sagan_bench.runs.program import PROGRAM, has_length
 from sagan_bench.runs.records import Record, Score
 from sagan_bench.runs.run import Run, by_protocol
@@ -61,11 +62,20 @@ def print_run(run: Run) -> None:
         _print_origin(run)
     except UserError as error:  # a damaged configuration hides nothing else
         say(f"note: {error}")
+    _print_places(run.record)
     if run.program is None:
         say(f"samples: {run.path / 'samples'}")
     else:
         say(f"left:    {run.path / folder_of(run.path).name}")
+    if (run.path / LOG).exists():
         say(f"printed: {run.path / LOG}")
+
+
+def _print_places(record: Record) -> None:
+    """Print on which machines attempts were made, and by which engine, as which job of it."""
+    places = dict.fromkeys(attempt.place for attempt in record.attempts if attempt.host)
+    if places:
+        say(f"made:    {', '.join(places)}")
 
 
 def _print_origin(run: Run) -> None:

@@ -20,9 +20,12 @@ def show(
     baseline: Annotated[str, typer.Option(help="What to hold the variant against")] = "sagan",
     runs: Runs = Path("runs"),
     as_json: Json = False,
+    log: Annotated[bool, typer.Option("--log", help="Of a run: what it printed")] = False,
 ) -> None:
     """Show a run, a variant, the resolved configuration, or the layers of the networks."""
-    if what == "variant":
+    if log:
+        _show_log(_run_called(what, runs))
+    elif what == "variant":
         _show_variant(choice, name or choice.variant or "sagan", baseline, as_json)
     elif what == "config":
         _show_config(choice, as_json)
@@ -66,6 +69,13 @@ def _show_run(path: Path, as_json: bool) -> None:
         print(fitting(run.record.to_json, run.path / RECORD).decode(), end="")
     else:
         print_run(run)
+
+
+def _show_log(path: Path) -> None:
+    from sagan_bench.runs.log import lines_of
+
+    for line in lines_of(path):
+        say(line)
 
 
 def _show_config(choice: Choice, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from sagan_bench.core.errors import MachineError, UserError
-from sagan_bench.core.locks import NO_LOCKS
+from sagan_bench.core.locks import NO_LOCKS, processes
 
 GRACE_SEC = 20.0
 """From the request to stop to the kill; less than an engine waits for its workers."""
@@ -58,7 +58,7 @@ class ProcessGroup:
                     pass_fds=(handle,),
                     start_new_session=True,
                 )
-            holder = {"group": self.process.pid, "host": socket.gethostname()}
+            holder = {"group": self.process.pid, "host": socket.gethostname(), "of": processes()}
             self.lock.write_text(json.dumps(holder))
         except OSError as error:
             if error.filename != self.words[0]:
@@ -115,8 +115,8 @@ def _take(handle: int, lock: Path) -> None:
     """Lock a file for the program to come; end the one before, if that holds it still."""
     if _is_free(handle):
         return
-    group, host = _holder(lock)
-    if group and host == socket.gethostname():
+    group, host, of = _holder(lock)
+    if group and of == processes():
         for number in (signal.SIGTERM, signal.SIGKILL):
             _signal(group, number)
             deadline = time.monotonic() + GRACE_SEC
@@ -141,10 +141,10 @@ def _is_free(handle: int) -> bool:
     return True
 
 
-def _holder(lock: Path) -> tuple[int, str]:
-    """Return the group of the program that holds a lock, and its machine; 0 if not known."""
+def _holder(lock: Path) -> tuple[int, str, str]:
+    """Return the group of the program that holds a lock, and where that is; 0 if not known."""
     try:
         holder = json.loads(lock.read_bytes())
-        return int(holder["group"]), str(holder["host"])
+        return int(holder["group"]), str(holder["host"]), str(holder.get("of"))
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, "a machine"
+        return 0, "a machine", ""

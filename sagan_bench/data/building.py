@@ -18,13 +18,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import BaseFileLock, Timeout
+from filelock import Timeout
 
 from sagan_bench.core import extensions, files
 from sagan_bench.core.cpu import cores
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, sync_folder
-from sagan_bench.core.locks import acquired
+from sagan_bench.core.locks import Held, acquired
 from sagan_bench.core.progress import OnProgress, unwatched
 from sagan_bench.data.checks import (
     SHOWN,
@@ -117,7 +117,7 @@ def _lock(place: Path, progress: OnProgress) -> Iterator[None]:
 
     ``progress`` is told of no progress meanwhile, so that it can end the waiting by raising.
     """
-    lock: BaseFileLock | None = None
+    lock: Held | None = None
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         while lock is None:

@@ -21,7 +21,7 @@ from filelock import Timeout
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write, json_bytes
-from sagan_bench.core.locks import holding
+from sagan_bench.core.locks import described, holding
 from sagan_bench.core.progress import OnProgress, unwatched
 from sagan_bench.core.registry import SOURCES
 from sagan_bench.data.fetching import fetch, version_file
@@ -66,12 +66,15 @@ def download(
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
+    lock = root / ".download.lock"
     with ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(holding(root / ".download.lock"))
+            stack.enter_context(holding(lock))
         except Timeout as error:
-            raise UserError(f"another process is downloading into {root}; wait for it") from error
+            raise UserError(
+                f"another process is downloading into {root}: {described(lock)}; wait for it"
+            ) from error
         except OSError as error:
             raise UserError(f"cannot write to {root}: {error.strerror or error}") from error
         for litter in root.glob(f".{RECORD}.*.tmp"):  # of a killed process

@@ -30,7 +30,7 @@ from pydantic import (
 
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.locks import holding
+from sagan_bench.core.locks import described, holding
 from sagan_bench.core.stored import first_trouble
 from sagan_bench.data.decoding import Fit, Labels
 from sagan_bench.data.listing import DataSpec, digest16
@@ -293,12 +293,14 @@ def remove(wanted: str, cache: Path | None = None) -> list[Prepared]:
 
 @contextmanager
 def _taken(place: Path) -> Iterator[None]:
+    lock = lock_of(place.with_name(place.name.removesuffix(BUILDING)))
     with ExitStack() as stack:
         try:
-            lock = lock_of(place.with_name(place.name.removesuffix(BUILDING)))
             stack.enter_context(holding(lock))
         except Timeout as error:
-            raise UserError(f"{place.name} is being prepared; end that process first") from error
+            raise UserError(
+                f"{place.name} is being prepared by {described(lock)}; end that process first"
+            ) from error
         except OSError as error:
             raise UserError(
                 f"{place.name} cannot be locked: {error.strerror}; remove {place} by hand"

@@ -9,7 +9,7 @@ from filelock import Timeout
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import sweep_dead
-from sagan_bench.core.locks import holding
+from sagan_bench.core.locks import described, holding
 from sagan_bench.core.stops import StopReason
 from sagan_bench.execution.engine import Ended, Engine, Job, Placed
 from sagan_bench.session.events import Event as RunEvent
@@ -76,16 +76,17 @@ def held(folder: Path) -> Iterator[None]:
     """Hold the folder of an experiment: one driver at a time.
 
     Raises:
-        UserError: Another process has it.
+        UserError: Another process has it: which, where and since when.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
     with ExitStack() as stack:
         try:
-            stack.enter_context(holding(folder / ".lock"))
+            stack.enter_context(holding(lock))
         except Timeout:
             raise UserError(
-                f"another process is running the study in {folder}; wait until it ends, or choose "
-                "another --name"
+                f"another process is running the study in {folder}: {described(lock)}; wait until "
+                "it ends, or choose another --name"
             ) from None
         sweep_dead(folder)
         yield

@@ -18,9 +18,8 @@ SEED, OUT, VARIANT = "seed", "out", "variant"
 OURS = (SEED, OUT, VARIANT)
 """Placeholders that have a value in every run."""
 
-RESULT, PROGRESS, LOG = "result.json", "progress.jsonl", "log.txt"
-"""What a program leaves in its folder, what it may, and what it printed, which is ours."""
-
+RESULT, PROGRESS = "result.json", "progress.jsonl"
+"""What a program leaves in its folder, and what it may."""
 
 Value = str | int | float | bool
 """Of a placeholder."""

@@ -1,19 +1,27 @@
-"""Where a run runs: versions, the machine, the commit and the command, without secrets."""
+"""Where a run runs: versions, the machine, the commit and the command, without secrets.
+
+By which engine, and as which job of a cluster, the engine says in two environment variables.
+"""
 
 import json
 import os
 import platform
 import shlex
+import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote
 
 from sagan_bench.core import cpu
-from sagan_bench.runs.records import Environment
+from sagan_bench.runs.records import Attempt, Environment
 
+ENGINE, JOB = "SAGAN_BENCH_ENGINE", "SAGAN_BENCH_JOB"
+"""Variables by which a process knows which engine it makes a run for, and in which job."""
 COMMIT = ".copied-of.json"
 """Beside a copy of the package: the commit that it was copied of."""
 
@@ -45,6 +53,34 @@ def environment(
         git_commit=commit,
         git_dirty=dirty,
         command=command,
+    )
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables within, for what is done or started there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def attempt_here(from_step: int, threads: int | None, processes: int | None = None) -> Attempt:
+    """Return the attempt at a run that this process begins now."""
+    return Attempt(
+        started=datetime.now(UTC),
+        from_step=from_step,
+        threads=threads,
+        processes=processes,
+        host=socket.gethostname(),
+        engine=os.environ.get(ENGINE),
+        job=os.environ.get(JOB),
     )
 
 

@@ -195,6 +195,15 @@ class Attempt(_Stored):
     outcome: Status | None = Field(None, description="How it ended; null if killed")
     threads: int | None = Field(None, description="Threads of torch in this attempt")
     processes: int | None = Field(None, description="Processes that trained; null is unknown")
+    host: str | None = Field(None, description="Name of the machine; null is unknown")
+    engine: str | None = Field(None, description="Engine that made it; null is a run by itself")
+    job: str | None = Field(None, description="What the engine's cluster calls its job")
+
+    @property
+    def place(self) -> str:
+        """Where it was made, as ``on n3 by slurm 12_3``."""
+        engine = f" by {self.engine}" if self.engine else ""
+        return f"on {self.host}{engine}{f' {self.job}' if self.job else ''}"
 
 
 class Record(_Stored):

@@ -4,21 +4,20 @@ import errno
 import json
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from filelock import BaseFileLock, Timeout
+from filelock import Timeout
 
 from sagan_bench.config.diff import differences, listed
-from sagan_bench.core import garbage
+from sagan_bench.core import garbage, locks
 from sagan_bench.core.errors import UserError, machine_error
 from sagan_bench.core.files import atomic_write, json_bytes, obstacle, sweep, sync
-from sagan_bench.core.locks import acquired, is_held
 from sagan_bench.core.stored import damaged, sealed
 from sagan_bench.runs.finding import find_runs
+from sagan_bench.runs.log import LOG
 from sagan_bench.runs.program import PROGRAM
 from sagan_bench.runs.records import (
     CONFIG,
@@ -32,7 +31,6 @@ from sagan_bench.runs.records import (
 from sagan_bench.runs.rows import DIAGNOSTICS, METRICS, append, content_of, lines_of
 
 _LOCK = ".lock"
-_HOLDER = ".holder.json"
 _LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
 
 T = TypeVar("T")
@@ -44,7 +42,8 @@ class RunDirectory:
     """The directory of one run, held by one process at a time: a context manager.
 
     ``record.json, config.json, metrics.jsonl, checkpoints/, samples/, weights.pt``, and where there
-    are attention blocks ``diagnostics.jsonl`` and ``diagnostics/``.
+    are attention blocks ``diagnostics.jsonl`` and ``diagnostics/``; ``log.txt`` of a process that
+    makes runs alone.
 
     Args:
         path: The directory; made if it does not exist.
@@ -101,12 +100,9 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        (self.path / _HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
     def _claim(self) -> None:
-        holder = {"pid": os.getpid(), "host": socket.gethostname()}
-        atomic_write(self.path / _HOLDER, json_bytes(holder))
         sweep(self.path)
         # Before the folders: files without it would be refused, had a kill come between.
         atomic_write(self.config_file, sealed({"digest": self._digest, "config": self._config}))
@@ -142,7 +138,7 @@ class RunDirectory:
         if self.record_file.exists():
             record = read(self.path)
             return record.config_digest, record.config
-        if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+        if any(not (name.startswith(".") or name == LOG) for name in os.listdir(self.path)):
             raise UserError(
                 f"{self.path} holds files but neither config.json nor {RECORD}; choose another "
                 "--out, or add --no-resume, which moves the directory aside"
@@ -225,26 +221,18 @@ def _difference(here: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
     return listed(results or differ) or same
 
 
-def _acquired(path: Path) -> BaseFileLock:
+def _acquired(path: Path) -> locks.Held:
     try:
-        return acquired(path / _LOCK, _LOCK_GRACE_SEC)
+        return locks.acquired(path / _LOCK, _LOCK_GRACE_SEC)
     except Timeout:
         raise _in_use(path) from None
 
 
 def _in_use(path: Path) -> UserError:
     return UserError(
-        f"the run directory is in use by {_holder(path)}; {path}; wait until that process "
+        f"the run directory is in use by {holder(path)}; {path}; wait until that process "
         "ends, or choose another --name or --out"
     )
-
-
-def _holder(path: Path) -> str:
-    try:
-        holder = json.loads((path / _HOLDER).read_bytes())
-        return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
 
 
 def move_aside(path: Path) -> None:
@@ -255,6 +243,7 @@ def move_aside(path: Path) -> None:
         while (target := path.with_name(f"{path.name}.old-{number}")).exists():
             number += 1
         os.rename(path, target)
+        locks.forget(target / _LOCK)
     finally:
         lock.release()
     _log.warning("%s moved to %s", path, target.name)
@@ -267,7 +256,7 @@ def tidy(root: Path) -> None:
     keep.  A run that another process holds is left alone.
     """
     for path in find_runs(root):
-        note, kept = path / _HOLDER, list((path / "checkpoints").glob("*.ckpt"))
+        note, kept = locks.note_of(path / _LOCK), list((path / "checkpoints").glob("*.ckpt"))
         if (note.exists() or kept) and not is_locked(path):
             with suppress(UserError):  # its record is damaged, or somebody has just begun with it
                 _tidied(path, kept)
@@ -281,7 +270,6 @@ def _tidied(path: Path, kept: list[Path]) -> None:
         keeps = not isinstance(run, dict) or run.get("keep_training_state") is not False
         for checkpoint in kept if record.status == Status.FINISHED and not keeps else []:
             checkpoint.unlink(missing_ok=True)
-        (path / _HOLDER).unlink(missing_ok=True)
     finally:
         lock.release()
 
@@ -291,7 +279,18 @@ def _tidied(path: Path, kept: list[Path]) -> None:
 
 def is_locked(path: Path) -> bool:
     """Return whether a process, this one included, has the run directory open."""
-    return is_held(path / _LOCK)
+    return locks.is_held(path / _LOCK)
+
+
+def holder(path: Path) -> str:
+    """Return in words who has the run directory open."""
+    return locks.described(path / _LOCK)
+
+
+def abandoned(path: Path) -> None:
+    """Take notice that whoever had the run directory open on another machine is gone."""
+    with suppress(OSError):  # then it is taken for dead a little later
+        locks.forget(path / _LOCK)
 
 
 def read_now(directory: Path) -> Record:

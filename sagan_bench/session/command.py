@@ -18,8 +18,10 @@ from sagan_bench.core.groups import ProcessGroup
 from sagan_bench.core.stops import StopReason
 from sagan_bench.evaluation.pictures import Folders, score_folders
 from sagan_bench.runs import records, result
-from sagan_bench.runs.command import LOG, RESULT, Command, folder_of
-from sagan_bench.runs.records import Attempt, Record, Score, Status
+from sagan_bench.runs.command import RESULT, Command, folder_of
+from sagan_bench.runs.environment import attempt_here
+from sagan_bench.runs.log import LOG, heading
+from sagan_bench.runs.records import Record, Score, Status
 from sagan_bench.runs.result import Result
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session.events import Progress, Scored, Stop, Stopped, Watch, followed
@@ -74,9 +76,7 @@ class _Session:
         self.earlier = earlier.attempts if earlier else ()
         self.seconds_before = (earlier.cost.train_sec if earlier else None) or 0.0
         self.began, self.sec = time.perf_counter(), 0.0
-        self.attempt = Attempt(
-            started=datetime.now(UTC), from_step=self.progress.step, threads=command.threads
-        )
+        self.attempt = attempt_here(self.progress.step, command.threads)
 
     def run(self) -> Record:
         """Run the program to its end, and return the record."""
@@ -93,9 +93,8 @@ class _Session:
         """Return the program's exit code, why it was asked to stop, and its last lines."""
         stopping: str | None = None
         with self.log.open("ab") as log:
-            number = len(self.earlier) + 1
-            heading = f"--- attempt {number}, {self.attempt.started:%Y-%m-%d %H:%M:%S} UTC: "
-            log.write(f"{heading}{shlex.join(words)}\n".encode(errors="replace"))
+            first = f"{heading(self.attempt)}: {shlex.join(words)}\n"
+            log.write(first.encode(errors="replace"))
             log.flush()
             begin = log.tell()
             lock, environment = self.path / ".program.lock", _environment(self.command)

@@ -11,7 +11,7 @@ import torch
 
 from sagan_bench.core import system
 from sagan_bench.models.build import Layout
-from sagan_bench.runs.environment import environment
+from sagan_bench.runs.environment import attempt_here, environment
 from sagan_bench.runs.records import Attempt, Cost, DataSummary, Record, Status
 from sagan_bench.session.planning import Plan
 
@@ -77,9 +77,7 @@ class RecordKeeper:
         self.step = earlier.step if earlier else 0
         self.scores = list(earlier.scores if earlier else ())
         self.blocks = earlier.blocks if earlier else ()
-        self.attempt = Attempt(
-            started=datetime.now(UTC), from_step=self.step, threads=threads, processes=processes
-        )
+        self.attempt = attempt_here(self.step, threads, processes)
         self.environment = environment(
             str(costs.device),
             device_name=system.device_name(costs.device),

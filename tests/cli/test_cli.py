@@ -669,3 +669,32 @@ def test_a_run_is_shown_with_what_it_was(capsys: pytest.CaptureFixture[str]) -> 
     assert "differs from preset brief in model.attention.generator [8] → []" in (
         capsys.readouterr().out
     )
+
+
+def test_a_run_is_shown_with_where_it_was_made(capsys: pytest.CaptureFixture[str]) -> None:
+    leave_runs()
+    file = Path("runs/again-s3/record.json")
+    record = json.loads(file.read_bytes())
+    del record["sha256"]
+    (attempt,) = record["attempts"]
+    on = [
+        {"host": "n3", "engine": "slurm", "job": "12_3"},
+        {"host": "n4\x1b[m"},
+        {"host": "n4\x1b[m"},
+    ]
+    record["attempts"] = [attempt, *({**attempt, **place} for place in on)]
+    file.write_text(json.dumps(record))
+    assert run("show", "again") == 0
+    assert "made:    on n3 by slurm 12_3, on n4\\x1b[m\n" in capsys.readouterr().out
+
+
+def test_what_a_run_printed_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    leave_runs()
+    assert run("show", "again", "--log") == 2
+    assert "runs/again-s3 has no log.txt: what runs of studies" in capsys.readouterr().err
+    Path("runs/again-s3/log.txt").write_bytes(b"--- attempt\n\x1b[2Jgone\xff \xc3\xa9\r\nlast")
+    assert run("show", "again", "--log") == 0
+    assert capsys.readouterr().out == "--- attempt\n\\x1b[2Jgone\ufffd é\\x0d\nlast\n"
+    assert run("show", "again") == 0
+    assert "printed: runs/again-s3/log.txt" in capsys.readouterr().out
+    assert run("show", "config", "--log") == 2

@@ -186,6 +186,10 @@ if seed == 1 and not (out / "again").exists():
     assert "diverged: " in shown.err
     assert "loss is nan" in shown.err
     assert "exit code 1; log.txt ends: no such file: images" in shown.err
+    failed = cells(study)["slow-s1"]
+    assert f"what it printed: python cli.py show {failed} --log" in shown.err
+    assert run("show", str(failed), "--log") == 0
+    assert "\nno such file: images\n" in capsys.readouterr().out
     assert "what failed is tried again with --retry-failed" in shown.err
 
     assert ablate(study, "--retry-failed", command=command) == cli.SOME_FAILED

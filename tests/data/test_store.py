@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from machines import without_locks
 from PIL import Image
 
+from sagan_bench.core import locks
 from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.progress import unwatched
 from sagan_bench.data import building, shapes, store
@@ -388,9 +390,25 @@ def test_two_processes_build_once(
         half_done = [path.suffix for path in (tmp_path / "cache/stores").iterdir()]
         (tmp_path / "go").touch()
         waited = waiter.result()
-    assert sorted(half_done) == [".building", ".lock"]
+    assert sorted(half_done) == [".building", ".json", ".lock"]  # and who holds it
     assert set(progress.calls) <= {(0, 1)}  # built nothing, only asked whether to go on waiting
     assert line(builder, "finished").split()[1] == waited.manifest.train.content_sha256
+
+
+@pytest.mark.parametrize("number", [0, *sorted(locks.NO_LOCKS)])
+def test_what_is_being_prepared_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    if number:
+        without_locks(monkeypatch, number)
+    prepare(TWINS, tmp_path)
+    (place,) = (kept.place for kept in store.prepared(tmp_path))
+    with locks.holding(store.lock_of(place)):
+        refused = rf"{place.name} is being prepared by process {os.getpid()} on .*; end that"
+        with pytest.raises(UserError, match=refused):
+            store.remove(place.name, tmp_path)
+    store.remove(place.name, tmp_path)
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("kind", [pytest.param("twins", marks=pytest.mark.slow), "folder"])

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ import pytest
 from example_studies import here, small_study
 
 from sagan_bench.core import locks, registry
-from sagan_bench.execution import code, messages
+from sagan_bench.execution import alone, code, messages
+from sagan_bench.execution.alone import HELD
 from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.execution.engines._slurm import cell, queue
-from sagan_bench.execution.engines._slurm.cell import HELD, TAKEN, TIME_LIMIT
+from sagan_bench.execution.engines._slurm.cell import TAKEN, TIME_LIMIT
 from sagan_bench.execution.engines._slurm.folder import Folder, Spot
 from sagan_bench.experiments import ablation
 from sagan_bench.runs import environment, records
@@ -31,6 +34,7 @@ def made(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Make a run as its job does, and return what it said."""
     place = Folder(folder)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
     try:
@@ -80,6 +84,7 @@ def test_a_signal_is_a_checkpoint_and_the_time_limit_puts_the_job_back(
     assert made(job, tmp_path / "s", monkeypatch)[-1] == Ended(Status.INTERRUPTED, reason)
     last = records.read(job.path).attempts[-1]
     assert (last.to_step, last.outcome) == (4, Status.INTERRUPTED)
+    assert (last.host, last.engine, last.job) == (socket.gethostname(), "slurm", "16_0")
     assert put == back
 
 
@@ -116,12 +121,53 @@ def test_that_nothing_can_be_said_fails_no_run(
 def test_a_run_that_another_attempt_holds_is_interrupted_and_left_alone(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cell, "wait_for_lock", lambda path: None)
+    monkeypatch.setattr(alone, "SECONDS_FOR_A_LOCK", 0)
     job.path.mkdir(parents=True)
     with locks.holding(job.path / ".lock"):
         said = made(job, tmp_path / "s", monkeypatch)
-    assert said == [Ended(Status.INTERRUPTED, HELD)]
+    (ended,) = said
+    assert ended.status is Status.INTERRUPTED
+    assert ended.reason.startswith(f"{HELD}: process {os.getpid()} on ")
     assert not (job.path / "record.json").exists()
+
+
+def test_waiting_for_an_earlier_attempt_ends_when_the_run_is_to_stop(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job.path.mkdir(parents=True)
+    place = Folder(tmp_path / "s")
+    place.path.mkdir()
+    monkeypatch.setattr(alone, "SECONDS_IN_SILENCE", -1)
+    monkeypatch.setattr(time, "sleep", lambda _: place.stop(Spot(1, 0), "pruned"))
+    monkeypatch.setattr(cell, "SECONDS_BETWEEN_LOOKS", 0)
+    with locks.holding(job.path / ".lock"):
+        said = made(job, tmp_path / "s", monkeypatch)
+    assert said == [Ended(Status.INTERRUPTED, "pruned")]
+    assert f"{job.path.name} waits: it is held by process {os.getpid()} on " in caplog.text
+    assert not (job.path / "log.txt").exists()
+
+
+def test_what_a_run_prints_is_in_its_log_attempt_after_attempt(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end() -> None:
+        os.write(1, b"hello\n")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    at_step(monkeypatch, 3, end)
+    made(job, tmp_path / "s", monkeypatch)
+    first, *printed = (job.path / "log.txt").read_text().splitlines()
+    assert first.startswith("--- attempt of 20")
+    assert first.endswith(f" UTC, on {socket.gethostname()} by slurm 16_0")
+    assert printed == ["hello", f"--- interrupted: {TAKEN}"]
+
+
+def test_a_log_that_cannot_be_opened_fails_no_run(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job.path / "log.txt").mkdir(parents=True)
+    at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert made(job, tmp_path / "s", monkeypatch)[-1] == Ended(Status.INTERRUPTED, TAKEN)
 
 
 def test_gained_is_a_step_that_was_kept(job: Job) -> None:

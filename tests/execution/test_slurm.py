@@ -5,8 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from machines import local_locks, machine
 from pretended_slurm import PretendedSlurm, cluster, ended, ends, poll_until
 
+from sagan_bench.core import locks
 from sagan_bench.core.errors import UserError
 from sagan_bench.execution.engine import Ended, Placed
 from sagan_bench.execution.engines import slurm
@@ -14,6 +16,7 @@ from sagan_bench.execution.engines._slurm.endings import CANCELLED, NO_TIME
 from sagan_bench.execution.engines.slurm import Slurm
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Status
+from sagan_bench.runs.run_directory import read_now
 from sagan_bench.session.events import Stopped
 from sagan_bench.training.loop import Step
 
@@ -271,6 +274,36 @@ def test_an_exit_code_is_a_failure_that_keeps_the_end_of_the_log(
     assert end.status is Status.FAILED
     assert "ended as FAILED with exit code 1; ModuleNotFoundError" in str(end.reason)
     assert (job.path / "failure.txt").read_text().splitlines()[0] == "Traceback"
+
+
+def test_an_exit_in_a_run_is_told_by_what_that_printed(
+    tmp_path: Path, cluster: PretendedSlurm
+) -> None:
+    engine = cluster.engine(tmp_path / "study")
+    (job,) = cluster.jobs(tmp_path / "study", s0=[["step 1", "exit 3"]])
+    job.path.mkdir(parents=True)
+    (job.path / "log.txt").write_text("--- attempt\nlicence: no token is left\n")
+    engine.submit(job)
+    (end,) = ends(poll_until(engine, ended(1))).values()
+    assert str(end.reason).endswith("with exit code 3; licence: no token is left")
+
+
+@pytest.mark.parametrize(("how", "status"), [("FAILED", "interrupted"), ("NODE_FAIL", "running")])
+def test_what_slurm_ended_on_another_machine_holds_its_run_no_more(
+    tmp_path: Path, cluster: PretendedSlurm, monkeypatch: pytest.MonkeyPatch, how: str, status: str
+) -> None:
+    engine = cluster.engine(tmp_path / "study")
+    (job,) = cluster.jobs(tmp_path / "study", s0=[["step 4", "wait"]])
+    engine.submit(job)
+    begun(cluster, engine)
+    local_locks(monkeypatch)
+    with machine(monkeypatch, "n1"):
+        theirs = locks.acquired(job.path / ".lock", 0)
+    cluster.hold()
+    cluster.signal("1_0", signal.SIGKILL, **{"as": how})
+    poll_until(engine, lambda events: len(cluster.calls("sbatch")) == 2)
+    assert read_now(job.path).status == status  # a node that is out of reach may go on
+    theirs.release()
 
 
 def test_three_first_runs_that_fail_before_a_step_end_the_whole(

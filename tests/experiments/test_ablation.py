@@ -14,7 +14,9 @@ import example_records
 import pytest
 import torch
 from example_studies import FILE, here, small_study
+from machines import local_locks, machine, silent
 
+from sagan_bench.core import locks
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.execution.engine import Ended, Job
@@ -485,6 +487,24 @@ def test_a_study_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
         pytest.raises(UserError, match="another process is running the study"),
         driver.held(tmp_path / "s"),
     ):
+        pass
+
+
+def test_a_study_that_another_machine_runs_is_refused_and_taken_over_where_that_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_locks(monkeypatch)
+    with machine(monkeypatch, "login2"):
+        theirs = driver.held(tmp_path)
+        theirs.__enter__()
+    with pytest.raises(UserError) as refused, driver.held(tmp_path):
+        pass
+    said = str(refused.value)
+    assert f"another process is running the study in {tmp_path}: process {os.getpid()} on " in said
+    assert "on login2, since 20" in said
+    assert "if it was killed there, the same command takes over in 300 s" in said
+    silent(tmp_path / ".lock", locks.SECONDS_TO_LIVE + 1)
+    with driver.held(tmp_path):
         pass
 
 

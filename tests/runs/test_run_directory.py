@@ -1,8 +1,10 @@
+import errno
 import fcntl
 import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,13 +15,22 @@ from typing import Any
 
 import pytest
 from example_records import CONFIG, contents, no_constant, record, stored, unsealed
+from machines import local_locks, machine, silent, without_locks
 
+from sagan_bench.core import locks
 from sagan_bench.core.errors import UserError
 from sagan_bench.runs import finding, run_directory
 from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import Status, read
 from sagan_bench.runs.rows import METRICS, read_rows, read_sealed
-from sagan_bench.runs.run_directory import RunDirectory, is_locked, read_all, read_now
+from sagan_bench.runs.run_directory import (
+    RunDirectory,
+    abandoned,
+    is_locked,
+    read_all,
+    read_now,
+    tidy,
+)
 
 HOLD = """
 import sys, time
@@ -102,6 +113,67 @@ def test_probes_neither_deceive_each_other_nor_turn_a_run_away(tmp_path: Path) -
         with directory(tmp_path / "a"):
             assert is_locked(tmp_path / "a")
         release.join()
+
+
+@pytest.mark.parametrize("is_known_to_be_gone", [False, True])
+def test_a_run_on_another_machine_runs_as_long_as_it_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known_to_be_gone: bool
+) -> None:
+    local_locks(monkeypatch)
+    with machine(monkeypatch, "n3"):
+        theirs = directory(tmp_path / "a").__enter__()
+        theirs.write(record(run="a", status="running"))
+    run, lock = theirs.path, theirs.path / ".lock"
+    assert read_now(run).status == "running"
+    refused = r"in use by process \d+ on n3, since .* takes over in 300 s\)"
+    with pytest.raises(UserError, match=refused):
+        directory(run).look()
+    with pytest.raises(UserError, match=refused), directory(run):
+        pass
+    tidy(tmp_path)
+    assert locks.note_of(lock).exists()
+    if is_known_to_be_gone:  # as its cluster says
+        abandoned(run)
+    else:
+        silent(lock, locks.SECONDS_TO_LIVE + 1)
+    assert read_now(run).status == "interrupted"
+    assert read_now(run).reason == "the process was killed"
+    with directory(run):
+        assert locks.described(lock).startswith(
+            f"process {os.getpid()} on {socket.gethostname()}, "
+        )
+
+
+@pytest.mark.parametrize("number", sorted(locks.NO_LOCKS), ids=errno.errorcode.get)
+def test_without_locks_a_run_is_held_and_let_go_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    without_locks(monkeypatch, number)
+    with directory(tmp_path / "a") as run:
+        run.write(record(run="a", status="running"))
+        assert read_now(run.path).status == "running"
+        with (
+            pytest.raises(UserError, match=f"in use by process {os.getpid()} "),
+            directory(run.path),
+        ):
+            pass
+    assert read_now(run.path).status == "interrupted"
+    assert not is_locked(run.path)
+    with directory(run.path, fresh=True):
+        pass
+    assert sorted(path.name for path in (tmp_path / "a.old-1").glob(".*")) == [".lock"]
+
+
+def test_a_file_in_the_place_of_a_run_is_not_locked(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert not is_locked(tmp_path / "a")
+
+
+def test_a_log_alone_is_no_run_of_somebody(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("--- attempt")
+    with directory(tmp_path) as run:
+        run.write(record())
+    assert read(tmp_path).run == "a-s0-d1"
 
 
 def test_probing_leaves_no_trace(tmp_path: Path) -> None:

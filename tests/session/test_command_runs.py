@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -88,7 +89,7 @@ def test_a_program_that_leaves_its_figures_is_a_finished_run(path: Path) -> None
     assert {entry.name for entry in path.iterdir()} == {
         ".lock", ".program.lock", "config.json", "log.txt", "out", "record.json",
     }  # fmt: skip
-    assert log.startswith("--- attempt 1, ")
+    assert log.startswith("--- attempt of 20")
     assert str(folder_of(path)) in log
     assert "hello\n" in log
     assert "oh\n" in log
@@ -299,16 +300,18 @@ def test_a_program_whose_driver_was_killed_is_ended_before_it_runs_again(path: P
     assert group.process.returncode == -signal.SIGTERM
 
 
-def test_a_program_of_another_machine_is_left_alone(path: Path) -> None:
+@pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()])  # as of a container
+def test_a_program_of_another_machine_is_left_alone(path: Path, host: str) -> None:
     run = command("import time; time.sleep(60)", path.parent)
     folder_of(path).mkdir(parents=True)
     lock = path / ".program.lock"
     with (path.parent / "log").open("wb") as log:
         how: Any = {"lock": lock, "log": log, "environment": {}}
         with groups.ProcessGroup(run.words(path), **how) as group:
-            lock.write_text(json.dumps({"group": group.process.pid, "host": "elsewhere"}))
+            held = {"group": group.process.pid, "host": host, "of": "others"}
+            lock.write_text(json.dumps(held))
             with (
-                pytest.raises(MachineError, match="still runs on elsewhere"),
+                pytest.raises(MachineError, match=f"still runs on {host}"),
                 groups.ProcessGroup(run.words(path), **how),
             ):
                 pass

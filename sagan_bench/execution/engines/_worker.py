@@ -1,31 +1,30 @@
 """A worker process: how the driver starts, hears and ends it, and what it does."""
 
+import faulthandler
 import gc
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
 from sagan_bench.core.cpu import THREADS
 from sagan_bench.core.stops import StopReason
-from sagan_bench.execution.attempt import attempt, note_failure
+from sagan_bench.execution import alone
+from sagan_bench.execution.attempt import note_failure
 from sagan_bench.execution.engine import Ended, Event, Job
 from sagan_bench.execution.slots import Slot
+from sagan_bench.runs.environment import ENGINE, variables
 from sagan_bench.runs.records import Status
-from sagan_bench.runs.run_directory import is_locked
 from sagan_bench.session.events import Event as RunEvent
 from sagan_bench.session.events import Progress
 from sagan_bench.training.loop import Step
 
 SECONDS_BETWEEN_EVENTS = 0.25
-SECONDS_FOR_A_LOCK = 60.0
-"""A worker whose driver was killed holds its run until its checkpoint is written."""
 SECONDS_TO_END = 30.0
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,7 +42,9 @@ class Worker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_serve, args=(theirs,))
-        with _environment(dict.fromkeys(THREADS, str(slot.threads))), _deaf():
+        engine = os.environ.get(ENGINE, "processes")  # or that for which this process makes runs
+        own = {**dict.fromkeys(THREADS, str(slot.threads)), ENGINE: engine}
+        with variables(own), _deaf():
             self.process.start()
         theirs.close()  # so that its end is seen here when the process dies
 
@@ -89,21 +90,6 @@ class Worker:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a process that is started within."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
 def _deaf() -> Iterator[None]:
     """Ignore Ctrl-C and SIGTERM, as does a process that is started within, from its first moment.
 
@@ -127,6 +113,7 @@ def _serve(driver: Connection) -> None:
     """Run the jobs that arrive, until the connection closes or one fails."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()  # to the log of the run
     gc.freeze()  # as in `Inline`
     try:
         with suppress(EOFError, ConnectionError):  # the driver is gone
@@ -140,8 +127,7 @@ def _run_all(driver: Connection) -> None:
         job = driver.recv()
         if isinstance(job, str):  # to stop, just after it ended
             continue
-        wait_for_lock(job.path)
-        ended = attempt(job, _Sender(driver), lambda: _stop_reason(driver))
+        ended = alone.make(job, _Sender(driver), lambda: _stop_reason(driver))
         driver.send(ended)
         if ended.status == Status.FAILED:
             return
@@ -154,13 +140,6 @@ def _stop_reason(driver: Connection) -> str | None:
         return str(driver.recv())
     except (EOFError, ConnectionError):
         return StopReason.ABANDONED
-
-
-def wait_for_lock(path: Path) -> None:
-    """Wait until an attempt before, whose driver or machine is gone, has let go of a run."""
-    deadline = time.monotonic() + SECONDS_FOR_A_LOCK
-    while is_locked(path) and time.monotonic() < deadline:
-        time.sleep(0.1)
 
 
 class _Sender:

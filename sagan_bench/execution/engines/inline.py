@@ -7,6 +7,7 @@ from sagan_bench.core.registry import ENGINES
 from sagan_bench.execution.attempt import attempt, placed
 from sagan_bench.execution.engine import Event, Job
 from sagan_bench.execution.slots import Slot
+from sagan_bench.runs.environment import ENGINE, variables
 from sagan_bench.session.events import Event as RunEvent
 from sagan_bench.session.events import Scored, Stop
 from sagan_bench.training.loop import Diverged
@@ -42,7 +43,8 @@ class Inline:
             if isinstance(what, Diverged | Scored):
                 events.append(Event(job.id, what))
 
-        ended = attempt(job, watch, self.stop)
+        with variables({ENGINE: "inline"}):
+            ended = attempt(job, watch, self.stop)
         return [*events, Event(job.id, ended)]
 
     def cancel(self, job: str, why: str) -> None:

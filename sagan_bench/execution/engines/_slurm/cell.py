@@ -4,6 +4,7 @@ It listens for three things: a file that says why to stop; USR1, by which SLURM 
 limit; and TERM, by which it takes the place away.  Each ends in a checkpoint.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -13,23 +14,21 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from sagan_bench.execution import messages
-from sagan_bench.execution.attempt import attempt, placed
+from sagan_bench.execution import alone, messages
+from sagan_bench.execution.attempt import placed
 from sagan_bench.execution.engine import Ended
 from sagan_bench.execution.engines._slurm import queue
 from sagan_bench.execution.engines._slurm.folder import Folder, Spot
-from sagan_bench.execution.engines._worker import wait_for_lock
 from sagan_bench.execution.losses import record_of
 from sagan_bench.execution.slots import slots
+from sagan_bench.runs.environment import ENGINE, JOB, variables
 from sagan_bench.runs.records import Status
-from sagan_bench.runs.run_directory import is_locked
 from sagan_bench.session.events import Event as RunEvent
 from sagan_bench.session.events import Progress
 from sagan_bench.training.loop import Step
 
 TIME_LIMIT = "the time limit of the SLURM job"
 TAKEN = "preempted or cancelled in SLURM"
-HELD = "an attempt before, on a node that SLURM took for dead, still holds the run"
 SECONDS_BETWEEN_EVENTS = 5.0
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -87,16 +86,14 @@ def gained(path: Path) -> bool:
 
 def main(jobs: Path, device: str, threads: int) -> int:
     """Make the run that is this job's of an array, and return the exit code of the job."""
-    spot = Spot(int(jobs.stem), int(os.environ["SLURM_ARRAY_TASK_ID"]))
+    number, task = os.environ["SLURM_ARRAY_JOB_ID"], os.environ["SLURM_ARRAY_TASK_ID"]
+    spot = Spot(int(jobs.stem), int(task))
     folder = Folder(jobs.parent.parent)
     stop, tell = Listener(folder.stop_file(spot)), Teller(folder.events(spot))
     job = messages.job_in(jobs.read_text().splitlines()[spot.task], folder.path)
     slot = slots(1, device, 1)[0]._replace(threads=threads, shared_by=1)
-    wait_for_lock(job.path)
-    if is_locked(job.path):
-        ended = Ended(Status.INTERRUPTED, HELD)
-    else:
-        ended = attempt(placed(job, slot), tell, stop)
+    with variables({ENGINE: "slurm", JOB: f"{number}_{task}"}):
+        ended = alone.make(placed(job, slot), tell, stop)
     tell(ended)
     if ended.status is Status.INTERRUPTED and ended.reason == TIME_LIMIT and gained(job.path):
         queue.put_back(os.environ["SLURM_JOB_ID"])
@@ -104,4 +101,5 @@ def main(jobs: Path, device: str, threads: int) -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # to the log of the run
     sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

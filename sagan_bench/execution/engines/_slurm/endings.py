@@ -9,7 +9,10 @@ from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.execution.engines._slurm.cell import TAKEN, TIME_LIMIT, gained
 from sagan_bench.execution.engines._slurm.queue import End
 from sagan_bench.execution.losses import Losses, record_of
+from sagan_bench.runs import log
+from sagan_bench.runs.log import LOG
 from sagan_bench.runs.records import Status
+from sagan_bench.runs.run_directory import abandoned
 
 UNDER_WAY = frozenset({
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
@@ -37,8 +40,11 @@ class Left(NamedTuple):
 
 def what_became(left: Left, losses: Losses, last_lines: Callable[[], str]) -> Ended | None:
     """Return how a run ended, which is then recorded; None if it is to be run again."""
-    record, said, end = record_of(left.job.path), left.said, left.end
+    said, end = left.said, left.end
     state = end.state if end else ""
+    if state != "NODE_FAIL":  # after which a node that is only out of reach may go on
+        abandoned(left.job.path)
+    record = record_of(left.job.path)
     if left.why:
         over = record and record.status.is_over
         return Ended(record.status, record.reason) if record and over else _stopped(left.why)
@@ -53,7 +59,7 @@ def what_became(left: Left, losses: Losses, last_lines: Callable[[], str]) -> En
     if state == "COMPLETED" and record:  # its events could not be written
         return Ended(record.status, record.reason)
     if state == "FAILED" and end and not end.signal:
-        lines = last_lines()
+        lines = last_lines() or log.last_lines(left.job.path / LOG)
         last = lines.splitlines()[-1].strip() if lines else "its log is empty"
         return note_failure(left.job, f"{words(end)}; {last}", lines)
     return losses.take(left.job, words(end))

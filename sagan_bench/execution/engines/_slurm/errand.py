@@ -12,10 +12,11 @@ from sagan_bench.core.files import atomic_write
 from sagan_bench.execution import code, errands
 from sagan_bench.execution.engine import Place
 from sagan_bench.execution.engines._slurm import endings, queue
-from sagan_bench.execution.engines._slurm.folder import Folder, end_of_log
+from sagan_bench.execution.engines._slurm.folder import Folder
 from sagan_bench.execution.engines._slurm.queue import End, Refused, Unreachable
 from sagan_bench.execution.engines._slurm.settings import Settings
 from sagan_bench.execution.errands import ANSWER, Answer, Errand
+from sagan_bench.runs import log
 from sagan_bench.session.examination import Finding
 
 PROGRAM = errands.__name__
@@ -107,7 +108,7 @@ def _why(end: End | None, file: Path) -> str:
         return errands.unseen(end.node, file.parent.parent)
     if end and end.state == "TIMEOUT":
         return "a job on a node came to its time limit before it answered; raise time"
-    lines = end_of_log(file.with_suffix(".log"))
+    lines = log.last_lines(file.with_suffix(".log"))
     said = f"; the end of its log:\n{lines}" if lines else "; its log is empty"
     return f"a job on a node left no answer: {endings.words(end)}{said}"
 

@@ -1,7 +1,6 @@
 """The files through which an experiment and its runs in SLURM know of each other."""
 
 import json
-import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,11 +13,11 @@ from sagan_bench.core.files import atomic_write, json_bytes
 from sagan_bench.execution import messages
 from sagan_bench.execution.engine import Job
 from sagan_bench.execution.engines._slurm.queue import Element
+from sagan_bench.runs import log
 
 NAME = ".slurm"
 MOST_READ = 2**20
 """Bytes of events that are read of a run at a time."""
-_LAST_BYTES, _LAST_LINES = 4_000, 8
 
 
 class Spot(NamedTuple):
@@ -128,19 +127,8 @@ class Folder:
         return whole.decode(errors="replace"), offset + len(whole)
 
     def last_lines(self, spot: Spot) -> str:
-        """Return the end of what a run printed."""
-        return end_of_log(self.path / f"{spot.batch}-{spot.task}.log")
-
-
-def end_of_log(file: Path) -> str:
-    """Return the last lines of a file; empty if it cannot be read."""
-    try:
-        with file.open("rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - _LAST_BYTES))
-            text = log.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-_LAST_LINES:])
+        """Return the end of what the job of a run printed, before the run began above all."""
+        return log.last_lines(self.path / f"{spot.batch}-{spot.task}.log")
 
 
 def _own(job: Job) -> list[extensions.Extension]:
