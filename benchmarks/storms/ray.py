@@ -27,7 +27,7 @@ class Ray:
         from ray.cluster_utils import Cluster  # which reads those
 
         own = {"object_store_memory": 120 << 20}
-        self.own = {**own, "num_cpus": 1}
+        self.own: dict[str, Any] = {**own, "num_cpus": 1}
         self.cluster: Any = Cluster(initialize_head=True, head_node_args={**own, "num_cpus": 0})
         self.nodes = [self.cluster.add_node(**self.own) for _ in range(3)]
         self.options = ("--engine", "ray", "--address", self.cluster.address)
