@@ -67,7 +67,7 @@ def print_run(run: Run) -> None:
         say(f"samples: {run.path / 'samples'}")
     else:
         say(f"left:    {run.path / folder_of(run.path).name}")
-    if (run.path / LOG).exists():
+    if run.program or (run.path / LOG).exists():
         say(f"printed: {run.path / LOG}")
 
 

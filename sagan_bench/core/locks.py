@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -111,13 +111,13 @@ def _last_sign(lock: Path) -> float:
         return float("-inf")
 
 
-def _lives_elsewhere(lock: Path, holder: Holder | None, now: float) -> bool:
+def _lives_elsewhere(lock: Path, holder: Holder | None, now: Callable[[Path], float]) -> bool:
     """Return whether a holder is on another machine, and is not taken for dead."""
     if holder is None or holder.is_here:
         return False
     sign = _last_sign(lock)
     is_from_before_boot = holder.host == socket.gethostname() and sign < _booted()
-    return now - sign <= SECONDS_TO_LIVE and not is_from_before_boot
+    return now(lock) - sign <= SECONDS_TO_LIVE and not is_from_before_boot
 
 
 def _booted() -> float:
@@ -173,7 +173,7 @@ def acquired(path: Path, timeout_sec: float) -> Held:
         OSError: The file cannot be made.
     """
     deadline = time.monotonic() + timeout_sec
-    while _lives_elsewhere(path, holder := holder_of(path), _time_there(path)):
+    while _lives_elsewhere(path, holder := holder_of(path), _time_there):
         if time.monotonic() >= deadline:
             raise Timeout(str(path))
         time.sleep(_TICK_SEC)
@@ -225,7 +225,7 @@ def _stand_in(path: Path) -> Path:
 def is_held(path: Path) -> bool:
     """Return whether a process, this one included, has the lock at ``path``."""
     holder = holder_of(path)
-    if _lives_elsewhere(path, holder, time.time()):
+    if _lives_elsewhere(path, holder, lambda _: time.time()):
         return True
     if _stand_in(path).exists():
         return (holder is None or holder.is_here) and _stand_in_is_held(path)
