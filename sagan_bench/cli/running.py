@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import typer
 
 from sagan_bench.cli.console import say
+from sagan_bench.cli.placing import Wanted
 from sagan_bench.cli.signals import stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ENGINES
@@ -36,10 +37,7 @@ class Where(NamedTuple):
     detach: bool = False
 
     @classmethod
-    def of(
-        cls, jobs: int | None, device: str, engine: str, in_process: bool,
-        *, file: Path | None = None, slurm: str | None = None, detach: bool = False,
-    ) -> "Where":  # fmt: skip
+    def of(cls, wanted: Wanted) -> "Where":
         """Return what the options say.
 
         Raises:
@@ -47,24 +45,25 @@ class Where(NamedTuple):
         """
         from sagan_bench.execution import profiles
 
-        if in_process:
+        jobs, device = wanted.jobs, wanted.device
+        if wanted.in_process:
             return cls(jobs, device, profiles.Profile("inline"))
-        profile = profiles.chosen(engine, file, _typed(slurm))
+        profile = profiles.chosen(wanted.engine, wanted.engines, wanted.settings())
+        if wanted.detach and not ENGINES[profile.kind].detaches:
+            raise UserError(
+                f"--detach: runs of --engine {wanted.engine} end with the command; choose --engine "
+                "slurm, or hand the command itself to Ray: ray job submit --no-wait -- ..."
+            )
         if profile.settings is None:
-            if detach:
-                raise UserError(
-                    f"--detach: runs of --engine {engine} end with the command; choose a cluster, "
-                    "such as --engine slurm"
-                )
             return cls(jobs, device, profile)
         if ":" in device:
             raise UserError(
                 f"--device {device}: which device a run has is the cluster's choice; ask for one "
-                "by --slurm gres=gpu:1 or the profile, and leave --device out"
+                "by --slurm gres=gpu:1, --gpus-per-cell 1 or the profile, and leave --device out"
             )
         jobs = jobs or profile.settings.jobs
         settings = profile.settings.model_copy(update={"jobs": jobs})
-        return cls(jobs, device, profile._replace(settings=settings), detach)
+        return cls(jobs, device, profile._replace(settings=settings), wanted.detach)
 
     def host(self, config: "RunConfig") -> "Host":
         """Return what the machine offers for a configuration."""
@@ -81,15 +80,6 @@ class Where(NamedTuple):
             return slots(self.jobs, self.device, runs)
         slot = slots(1, self.device, 1)[0]._replace(threads=self.profile.settings.threads)
         return [slot] * (self.jobs or max(runs, 1))
-
-
-def _typed(slurm: str | None) -> dict[str, object]:
-    """Return what is typed over a profile."""
-    if slurm is None:
-        return {}
-    from sagan_bench.execution.engines._slurm.settings import typed
-
-    return {"sbatch": typed(slurm)}
 
 
 def carry_out(
@@ -124,7 +114,7 @@ def carry_out(
             ready = prepared(view.counter("images", stop))
         place = Place(folder, where.device, where.jobs, ahead if where.profile.settings else runs)
         with closing(engines.opened(where.profile, place, stop)) as engine:
-            jobs = where.jobs if engine.detaches else engine.free
+            jobs = where.jobs if where.profile.settings else engine.free
             leaves = (lambda: stop() or StopReason.DETACHED) if where.detach else stop
             try:
                 run(ready, engine, leaves, jobs)
@@ -152,7 +142,9 @@ def stop_runs(folder: Path) -> None:
     Raises:
         UserError: the cluster cannot be asked.
     """
-    clusters = [engine for engine in map(ENGINES.__getitem__, ENGINES) if engine.detaches]
+    from sagan_bench.execution import profiles
+
+    clusters = [ENGINES[kind] for kind in profiles.elsewhere()]
     before = 0
     with stopping() as stop:
         while left := sum(engine.stop(folder, StopReason.INTERRUPTED) for engine in clusters):

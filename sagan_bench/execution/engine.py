@@ -85,7 +85,9 @@ class Engine(Protocol):
 
     A component of `ENGINES`.  On this machine it is made as ``ENGINES[name](slots, stop)``: where
     it may run what, and what is asked why all should stop.  One that makes runs elsewhere has
-    settings (`execution.profiles`), and is made as ``ENGINES[name](place, settings)``.
+    settings (`execution.profiles`), and is made as ``ENGINES[name](place, settings)``; its class
+    has ``stop(experiment, why)``, by which another process has all runs of an experiment stop, and
+    which returns how many have not.
     """
 
     detaches: bool
