@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sagan_bench.execution import code
-from sagan_bench.execution.engine import Ended, Event, Job, Place
+from sagan_bench.execution.engine import Ended, Engine, Event, Job, Place
 from sagan_bench.execution.engines import slurm
 from sagan_bench.execution.engines._slurm.settings import Settings
 from sagan_bench.execution.engines.slurm import Slurm
@@ -26,22 +26,11 @@ PROGRAM = Program(source="true {seed} {out}", better={"score": "higher"})
 TIME = {"time": "10"}
 
 
-class PretendedSlurm:
-    """A pretended cluster, in a folder."""
+class Courses:
+    """Runs pretended: what each attempt at them does stands in a file of a folder."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.python = str(home / "bin" / "python")
-        (home / "bin").mkdir(parents=True)
-        quick = f"exec {sys.executable} -I -S"
-        for name in ("sbatch", "squeue", "scancel", "scontrol"):
-            self._program(name, f'{quick} {FAKES}/slurm.py {name} "$@"')
-        self._program("python", f'{quick} {FAKES}/cell.py "$@"')
-
-    def _program(self, name: str, line: str) -> None:
-        file = self.home / "bin" / name
-        file.write_text(f"#!/bin/sh\n{line}\n")
-        file.chmod(0o755)
 
     def jobs(self, folder: Path, count: int = 1, **courses: Sequence[Sequence[str]]) -> list[Job]:
         """Return runs s0, s1, ... of a command, and put down what each attempt at them does."""
@@ -56,6 +45,24 @@ class PretendedSlurm:
         """Put down what runs leave, but for how far they came, and what each attempt does."""
         known = {"courses": courses, "record": record.model_dump(mode="json")}
         (self.home / "courses.json").write_text(json.dumps(known))
+
+
+class PretendedSlurm(Courses):
+    """A pretended cluster, in a folder."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.python = str(home / "bin" / "python")
+        (home / "bin").mkdir(parents=True)
+        quick = f"exec {sys.executable} -I -S"
+        for name in ("sbatch", "squeue", "scancel", "scontrol"):
+            self._program(name, f'{quick} {FAKES}/slurm.py {name} "$@"')
+        self._program("python", f'{quick} {FAKES}/cell.py "$@"')
+
+    def _program(self, name: str, line: str) -> None:
+        file = self.home / "bin" / name
+        file.write_text(f"#!/bin/sh\n{line}\n")
+        file.chmod(0o755)
 
     def engine(
         self, folder: Path, *, runs: int = 100, jobs: int | None = None, **options: Any
@@ -107,7 +114,7 @@ class PretendedSlurm:
 
 
 def poll_until(
-    engine: Slurm, done: Callable[[list[Event]], bool], seconds: float = 20
+    engine: Engine, done: Callable[[list[Event]], object], seconds: float = 20
 ) -> list[Event]:
     """Poll until that is so, and return all events."""
     events, deadline = list[Event](), time.monotonic() + seconds

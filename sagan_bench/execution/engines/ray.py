@@ -57,8 +57,10 @@ class _Cell:
     actor: Actor
     ref: Ref = None
     """Of the answer that is waited for."""
+    waits: bool = False
+    """Whether the actor is on no node yet, as far as is known."""
     is_up: bool = False
-    """Whether the actor has come to a node."""
+    """Whether the actor has begun it."""
     is_ours: bool = True
     """Whether this process asked for the actor, which then has our code."""
     offset: int = 0
@@ -112,11 +114,15 @@ class Ray:
         """Runs that may be asked for: one more than there is room, so that a cluster may grow."""
         if self.is_stopped:
             return 0
+        at_a_time = self.place.jobs or self._look() + 1
+        return max(0, min(self.place.runs, at_a_time) - len(self.cells))
+
+    def _look(self) -> int:
+        """Return how many runs the nodes have room for, as seen a moment ago at most."""
         if time.monotonic() >= self.looks_at:
             self.looks_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
             self.room = self.cluster.room(self.settings.needs)
-        at_a_time = self.place.jobs or self.room + 1
-        return max(0, min(self.place.runs, at_a_time) - len(self.cells))
+        return self.room
 
     def submit(self, job: Job) -> None:
         """Take a run up that is under way, or give it to an actor."""
@@ -157,6 +163,7 @@ class Ray:
         waited_for = {cell.ref: cell for cell in self.cells.values()}
         for ref in self.cluster.answered(list(waited_for), 0 if self.ready else timeout_sec):
             self._hear(waited_for[ref])
+        self._use_idle()
         events, self.ready = self.ready, []
         return events
 
@@ -165,12 +172,18 @@ class Ray:
     def _begin(self, job: Job) -> None:
         """Give a run to an actor that has none, or to a new one."""
         if self.idle:
-            actor = self.idle.pop().actor
+            self.cells[job.id] = _Cell(job, self.idle.pop().actor)
         else:
-            actor = self._actor()
+            self.cells[job.id] = _Cell(job, self._actor(), waits=True)
             self.ready.append(Event(job.id, Placed(None, self.settings.in_words)))
-        self.cells[job.id] = _Cell(job, actor)
         self._ask(self.cells[job.id])
+
+    def _use_idle(self) -> None:
+        """Give runs whose actors wait for a node to actors that have none any more."""
+        for cell in [cell for cell in self.cells.values() if cell.waits]:
+            if self.idle and not self.cluster.answered([cell.ref], 0):
+                self.cluster.end(cell.actor)
+                self._begin(cell.job)
 
     def _ask(self, cell: _Cell) -> None:
         """Ask the actor of a run to begin it, or what is new of it."""
@@ -182,7 +195,7 @@ class Ray:
 
     def _actor(self) -> Actor:
         settings = self.settings
-        if not (self.room or self.warned):
+        if not (self.warned or self._look()):
             self.warned = True
             _log.warning(
                 "no node of the cluster has %s; runs wait until such a node joins",
@@ -228,7 +241,7 @@ class Ray:
         if cell.is_up:
             self._take(cell, *said)
         else:
-            cell.is_up = True
+            cell.is_up, cell.waits = True, False
             self.ready.append(Event(cell.job.id, Placed(said, None)))
         if self.cells.get(cell.job.id) is cell:
             self._ask(cell)

@@ -206,11 +206,11 @@ def _first_line(error: BaseException) -> str:
 def _why(said: str) -> str:
     """Return in words why an actor is gone; Ray says it in ten lines."""
     small = said.lower()
-    if "node has died" in small or "node was" in small or "node died" in small:
+    if "its node has died" in small:
         return "its node is gone"
-    if "memory" in small or "oom" in small.split():
-        return "out of memory: Ray ended its actor"
-    return "its actor in Ray was ended"
+    if "low on memory" in small:
+        return "out of memory: Ray ended its actor; give fewer runs to a node"
+    return "its actor in Ray was ended (out of memory?)"
 
 
 def _porter_of(module: str) -> type[Any]:
@@ -233,6 +233,9 @@ def _porter_of(module: str) -> type[Any]:
                 os.environ["PYTHONPATH"] = f"{code}:{before}" if before else code
                 os.environ.update(environment)
                 sys.path.insert(0, code)
+                main = vars(sys.modules["__main__"])
+                if main.get("__file__", "").endswith("default_worker.py"):
+                    del main["__file__"]  # else each worker would read Ray
                 self.porter = importlib.import_module(module).Porter(*given)
             except FileNotFoundError:
                 self.wrong = (
