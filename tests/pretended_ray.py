@@ -5,6 +5,7 @@ The actors are real (`Porter`), and their runs are pretended (``fakes/cell.py``)
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from pretended_slurm import FAKES, Courses
 from sagan_bench.execution import code, messages
 from sagan_bench.execution.engine import Ended, Event, Job, Place
 from sagan_bench.execution.engines import ray
-from sagan_bench.execution.engines._ray import porter
+from sagan_bench.execution.engines._ray import actors, porter
 from sagan_bench.execution.engines._ray.settings import Settings
 from sagan_bench.execution.engines._worker import DIED
 from sagan_bench.execution.engines.ray import Ray
@@ -180,6 +181,8 @@ class PretendedRay(Courses):
         self.unavailable: dict[str, bool] = {}
         """Methods whose next call does not reach its actor."""
         self.is_up, self.begun = True, 0
+        self.head = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.head.getsockname()[1]}"
 
     # --- What Ray's module has ---
 
@@ -192,7 +195,7 @@ class PretendedRay(Courses):
             "kill": lambda actor: actor.die(ActorError("killed")), "nodes": self._nodes,
             "get_actor": lambda name, namespace: self.actors[name],
             "util": SimpleNamespace(list_named_actors=lambda: [*self.actors]),
-            "get_runtime_context": lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"),
+            "get_runtime_context": lambda: SimpleNamespace(gcs_address=self.address),
             "actor": ModuleType("ray.actor"),
             "_private": SimpleNamespace(worker=SimpleNamespace()),
             "exceptions": SimpleNamespace(
@@ -269,7 +272,8 @@ class PretendedRay(Courses):
                 actor.die(ActorError("gone"))
 
     def end_all(self) -> None:
-        """End all actors."""
+        """End all actors, and the head."""
+        self.head.close()
         for actor in list(self.actors.values()):
             if actor.it and not actor.it.wrong:
                 self.lose(actor)
@@ -304,7 +308,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend
     monkeypatch.setattr(porter, "SECONDS_BETWEEN_LOOKS", 0.01)
     monkeypatch.setattr(porter, "end_process", pretended.end_process)
     monkeypatch.setattr(ray, "SECONDS_OF_A_POLL", 0.02)
-    monkeypatch.setattr(ray, "SECONDS_FOR_AN_ANSWER", 0.3)
+    monkeypatch.setattr(actors, "SECONDS_FOR_AN_ANSWER", 0.3)
     monkeypatch.setattr(ray, "SECONDS_BETWEEN_LOOKS", 0.02)
     yield pretended
     pretended.end_all()

@@ -11,6 +11,7 @@ from pretended_slurm import ended, ends, poll_until
 from sagan_bench.core.errors import UserError
 from sagan_bench.execution.engine import Ended, Event, Placed
 from sagan_bench.execution.engines import ray
+from sagan_bench.execution.engines._ray import cluster as ray_words
 from sagan_bench.execution.engines.ray import Ray
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Status
@@ -273,16 +274,29 @@ def test_a_cluster_that_is_not_there_or_goes_is_an_error(
     engine.submit(cluster.jobs(tmp_path / "study", s0=WAITS)[0])
     begun(engine)
     cluster.is_up = False
-    with pytest.raises(UserError, match=r"Ray at 10\.0\.0\.1:6379 does not answer: Failed to conn"):
+    with pytest.raises(UserError, match=r"Ray at 127.* does not answer: Failed to connect to GCS;"):
         poll_until(engine, ended(1))
     engine.close()  # its runs end by themselves
     with pytest.raises(
         UserError, match=r"no connection to Ray at auto: Could not find any running"
     ):
         cluster.engine(tmp_path / "study")
-    with pytest.raises(UserError, match=r"no connection to Ray at 10\.0\.0\.1:6379"):
+    with pytest.raises(UserError, match=r"no connection to Ray at 127"):
         Ray.stop(tmp_path / "study", "interrupted")
     cluster.is_up = True
+
+
+def test_a_head_that_is_gone_ends_the_command_before_ray_does(
+    tmp_path: Path, cluster: PretendedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_words, "SECONDS_BETWEEN_CHECKS", 0.02)
+    monkeypatch.setattr(ray_words, "SECONDS_WITHOUT_HEAD", 0.1)
+    engine = cluster.engine(tmp_path / "study")
+    engine.submit(cluster.jobs(tmp_path / "study", s0=WAITS)[0])
+    begun(engine)
+    cluster.head.close()
+    with pytest.raises(UserError, match=r"takes no connections; .*the same command goes on"):
+        poll_until(engine, ended(1))
 
 
 def test_a_machine_without_ray_is_told_what_to_install(

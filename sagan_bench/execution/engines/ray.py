@@ -20,6 +20,7 @@ from sagan_bench.data.store import cache_root
 from sagan_bench.execution import code, messages
 from sagan_bench.execution.attempt import note_failure
 from sagan_bench.execution.engine import Ended, Event, Job, Place, Placed
+from sagan_bench.execution.engines._ray import actors
 from sagan_bench.execution.engines._ray.cluster import (
     SECONDS_FOR_AN_ANSWER,
     Actor,
@@ -101,7 +102,7 @@ class Ray:
     def _under_way(self) -> dict[tuple[str, str], tuple[Actor, str]]:
         """Return the actors that an earlier process began, by the run that each has under way."""
         under_way = {}
-        for actor, held in _placed(self.cluster, self.folder.prefix):
+        for actor, held in actors.placed(self.cluster, self.folder.prefix):
             if held:
                 name, digest, node = held
                 under_way[name, digest] = actor, node
@@ -119,7 +120,7 @@ class Ray:
 
     def _look(self) -> int:
         """Return how many runs the nodes have room for, as seen a moment ago at most."""
-        if time.monotonic() >= self.looks_at:
+        if time.monotonic() >= self.looks_at and self.cluster.is_there():
             self.looks_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
             self.room = self.cluster.room(self.settings.needs)
         return self.room
@@ -155,6 +156,7 @@ class Ray:
             UserError: Ray does not answer, or the first runs fail before they begin.
         """
         now = time.monotonic()
+        self.cluster.is_there()
         for cell in [cell for cell in self.cells.values() if now - cell.since > SECONDS_TO_STOP]:
             self._end(cell)
         for idle in [idle for idle in self.idle if now - idle.since > SECONDS_IDLE]:
@@ -314,7 +316,7 @@ class Ray:
         waiting = [cell.actor for cell in self.cells.values() if not cell.is_up]
         with suppress(UserError):  # Ray does not answer: they end by themselves
             up += [idle.actor for idle in self.idle]
-            left = _left(self.cluster, up, StopReason.ABANDONED, SECONDS_TO_STOP)
+            left = actors.left(self.cluster, up, StopReason.ABANDONED, SECONDS_TO_STOP)
             for actor in (*left, *waiting):
                 self.cluster.end(actor)
             if not self.under_way:
@@ -335,35 +337,12 @@ class Ray:
         if (address := folder.address) is None:
             return 0
         cluster = Cluster(address)
-        actors = [actor for actor, _ in _placed(cluster, folder.prefix)]
-        left = _left(cluster, actors, why, SECONDS_FOR_AN_ANSWER)
+        theirs = [actor for actor, _ in actors.placed(cluster, folder.prefix)]
+        left = actors.left(cluster, theirs, why, SECONDS_FOR_AN_ANSWER)
         if not left:
             folder.forget()
             cluster.close()
         return len(left)
-
-
-def _placed(cluster: Cluster, prefix: str) -> list[tuple[Actor, tuple[str, str, str] | None]]:
-    """Return the actors of an experiment, and what each holds; one on no node yet is ended."""
-    refs = {cluster.call(actor, "holds"): actor for actor in cluster.named(prefix)}
-    answered, placed = cluster.all_answered(list(refs), SECONDS_FOR_AN_ANSWER), []
-    for ref, actor in refs.items():
-        with suppress(Lost, Unavailable):
-            try:
-                if ref in answered:
-                    placed.append((actor, cluster.answer(ref)))
-                    continue
-            except Broken:
-                pass
-            cluster.end(actor)
-    return placed
-
-
-def _left(cluster: Cluster, actors: list[Actor], why: str, seconds: float) -> list[Actor]:
-    """Have actors end their runs, then themselves; return those that have not in that time."""
-    refs = {cluster.call(actor, "leave", why): actor for actor in actors}
-    gone = cluster.all_answered(list(refs), seconds)
-    return [actor for ref, actor in refs.items() if ref not in gone]
 
 
 def _interrupted(why: str | None) -> Ended:

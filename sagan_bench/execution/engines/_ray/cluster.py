@@ -5,7 +5,9 @@ Ray is imported when a cluster is connected to.
 
 import importlib
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,6 +17,8 @@ from sagan_bench.core.errors import UserError
 NAMESPACE = "sagan-bench"
 SECONDS_FOR_AN_ANSWER = 10.0
 """Of an actor that is on a node; one that gives none was not placed yet."""
+SECONDS_BETWEEN_CHECKS = 5.0
+SECONDS_WITHOUT_HEAD = 20.0
 CALLS_AT_A_TIME = 8
 """Of an actor: some wait for news."""
 _PORTER = "sagan_bench.execution.engines._ray.porter"
@@ -56,6 +60,25 @@ class Cluster:
             self._ray = _connected(address)
         self._errors = self._ray.exceptions
         self.address = str(self._ray.get_runtime_context().gcs_address)
+        self._is_there, self._seen, self._checks_at = True, time.monotonic(), 0.0
+
+    def is_there(self) -> bool:
+        """Return whether its head took connections a moment ago; else whoever asks it waits.
+
+        After 60 seconds without it Ray ends this process, and nothing is told.
+
+        Raises:
+            UserError: it does not, and not only for a moment.
+        """
+        now, (host, _, port) = time.monotonic(), self.address.rpartition(":")
+        if now >= self._checks_at:
+            self._checks_at = now + SECONDS_BETWEEN_CHECKS
+            self._is_there = False
+            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 2.0):
+                self._is_there, self._seen = True, now
+        if now - self._seen > SECONDS_WITHOUT_HEAD:
+            raise self._away("it takes no connections")
+        return self._is_there
 
     def close(self) -> None:
         """Leave the cluster, and what runs there, alone."""
@@ -154,10 +177,13 @@ class Cluster:
         try:
             yield
         except (self._errors.RayError, ConnectionError, RuntimeError) as error:
-            raise UserError(
-                f"Ray at {self.address} does not answer: {_first_line(error)}; runs under way "
-                "write checkpoints, and the same command goes on"
-            ) from error
+            raise self._away(_first_line(error)) from error
+
+    def _away(self, why: str) -> UserError:
+        return UserError(
+            f"Ray at {self.address} does not answer: {why}; runs under way write checkpoints, and "
+            "the same command goes on once there is a cluster"
+        )
 
 
 def _connected(address: str) -> Any:
