@@ -11,9 +11,11 @@ from example_studies import here, small_study
 from sagan_bench.core import locks, registry
 from sagan_bench.execution import code, messages
 from sagan_bench.execution.engine import Ended, Job
+from sagan_bench.execution.engines import _worker
 from sagan_bench.execution.engines._slurm import cell, queue
-from sagan_bench.execution.engines._slurm.cell import HELD, TAKEN, TIME_LIMIT
+from sagan_bench.execution.engines._slurm.cell import TAKEN, TIME_LIMIT
 from sagan_bench.execution.engines._slurm.folder import Folder, Spot
+from sagan_bench.execution.engines._worker import HELD
 from sagan_bench.experiments import ablation
 from sagan_bench.runs import environment, records
 from sagan_bench.runs.records import Status
@@ -116,7 +118,7 @@ def test_that_nothing_can_be_said_fails_no_run(
 def test_a_run_that_another_attempt_holds_is_interrupted_and_left_alone(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cell, "wait_for_lock", lambda path: None)
+    monkeypatch.setattr(_worker, "wait_for_lock", lambda path: None)
     job.path.mkdir(parents=True)
     with locks.holding(job.path / ".lock"):
         said = made(job, tmp_path / "s", monkeypatch)

@@ -20,13 +20,14 @@ from sagan_bench.execution.slots import Slot
 from sagan_bench.runs.records import Status
 from sagan_bench.runs.run_directory import is_locked
 from sagan_bench.session.events import Event as RunEvent
-from sagan_bench.session.events import Progress
+from sagan_bench.session.events import Progress, Stop, Watch
 from sagan_bench.training.loop import Step
 
 SECONDS_BETWEEN_EVENTS = 0.25
 SECONDS_FOR_A_LOCK = 60.0
 """A worker whose driver was killed holds its run until its checkpoint is written."""
 SECONDS_TO_END = 30.0
+HELD = "an attempt before, on a machine that was taken for dead, still holds the run"
 DIED = "the worker process died"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -142,8 +143,7 @@ def _run_all(driver: Connection) -> None:
         job = driver.recv()
         if isinstance(job, str):  # to stop, just after it ended
             continue
-        wait_for_lock(job.path)
-        ended = attempt(job, _Sender(driver), lambda: _stop_reason(driver))
+        ended = attempt_alone(job, _Sender(driver), lambda: _stop_reason(driver))
         driver.send(ended)
         if ended.status == Status.FAILED:
             return
@@ -156,6 +156,14 @@ def _stop_reason(driver: Connection) -> str | None:
         return str(driver.recv())
     except (EOFError, ConnectionError):
         return StopReason.ABANDONED
+
+
+def attempt_alone(job: Job, watch: Watch, stop: Stop) -> Ended:
+    """Make a run (`attempt`) once an attempt before has let go of it, unless that never does."""
+    wait_for_lock(job.path)
+    if is_locked(job.path):
+        return Ended(Status.INTERRUPTED, HELD)
+    return attempt(job, watch, stop)
 
 
 def wait_for_lock(path: Path) -> None:

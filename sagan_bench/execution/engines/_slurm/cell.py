@@ -14,22 +14,20 @@ from pathlib import Path
 from types import FrameType
 
 from sagan_bench.execution import messages
-from sagan_bench.execution.attempt import attempt, placed
+from sagan_bench.execution.attempt import placed
 from sagan_bench.execution.engine import Ended
 from sagan_bench.execution.engines._slurm import queue
 from sagan_bench.execution.engines._slurm.folder import Folder, Spot
-from sagan_bench.execution.engines._worker import wait_for_lock
+from sagan_bench.execution.engines._worker import attempt_alone
 from sagan_bench.execution.losses import record_of
 from sagan_bench.execution.slots import slots
 from sagan_bench.runs.records import Status
-from sagan_bench.runs.run_directory import is_locked
 from sagan_bench.session.events import Event as RunEvent
 from sagan_bench.session.events import Progress
 from sagan_bench.training.loop import Step
 
 TIME_LIMIT = "the time limit of the SLURM job"
 TAKEN = "preempted or cancelled in SLURM"
-HELD = "an attempt before, on a node that SLURM took for dead, still holds the run"
 SECONDS_BETWEEN_EVENTS = 5.0
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -92,11 +90,7 @@ def main(jobs: Path, device: str, threads: int) -> int:
     stop, tell = Listener(folder.stop_file(spot)), Teller(folder.events(spot))
     job = messages.job_in(jobs.read_text().splitlines()[spot.task], folder.path)
     slot = slots(1, device, 1)[0]._replace(threads=threads, shared_by=1)
-    wait_for_lock(job.path)
-    if is_locked(job.path):
-        ended = Ended(Status.INTERRUPTED, HELD)
-    else:
-        ended = attempt(placed(job, slot), tell, stop)
+    ended = attempt_alone(placed(job, slot), tell, stop)
     tell(ended)
     if ended.status is Status.INTERRUPTED and ended.reason == TIME_LIMIT and gained(job.path):
         queue.put_back(os.environ["SLURM_JOB_ID"])
