@@ -15,7 +15,7 @@ import pytest
 
 from sagan_bench.config.schema import Host
 from sagan_bench.execution import code, errands
-from sagan_bench.execution.engine import Ended, Event, Job, Place
+from sagan_bench.execution.engine import Ended, Engine, Event, Job, Place
 from sagan_bench.execution.engines import slurm
 from sagan_bench.execution.engines._slurm import errand
 from sagan_bench.execution.engines._slurm.settings import Settings
@@ -32,22 +32,11 @@ HOST = Host(bf16=True, extractor="efficientnet-lite0", tf32=True)
 """What nodes offer."""
 
 
-class PretendedSlurm:
-    """A pretended cluster, in a folder."""
+class Courses:
+    """Runs pretended: what each attempt at them does stands in a file of a folder."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.python = str(home / "bin" / "python")
-        (home / "bin").mkdir(parents=True)
-        quick = f"exec {sys.executable} -I -S"
-        for name in ("sbatch", "squeue", "scancel", "scontrol"):
-            self._program(name, f'{quick} {FAKES}/slurm.py {name} "$@"')
-        self._program("python", f'{quick} {FAKES}/cell.py "$@"')
-
-    def _program(self, name: str, line: str) -> None:
-        file = self.home / "bin" / name
-        file.write_text(f"#!/bin/sh\n{line}\n")
-        file.chmod(0o755)
 
     def answers(self, **fields: Any) -> None:
         """Put down what a node answers to errands."""
@@ -71,6 +60,24 @@ class PretendedSlurm:
         """Put down what runs leave, but for how far they came, and what each attempt does."""
         known = {"courses": courses, "record": record.model_dump(mode="json")}
         (self.home / "courses.json").write_text(json.dumps(known))
+
+
+class PretendedSlurm(Courses):
+    """A pretended cluster, in a folder."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.python = str(home / "bin" / "python")
+        (home / "bin").mkdir(parents=True)
+        quick = f"exec {sys.executable} -I -S"
+        for name in ("sbatch", "squeue", "scancel", "scontrol"):
+            self._program(name, f'{quick} {FAKES}/slurm.py {name} "$@"')
+        self._program("python", f'{quick} {FAKES}/cell.py "$@"')
+
+    def _program(self, name: str, line: str) -> None:
+        file = self.home / "bin" / name
+        file.write_text(f"#!/bin/sh\n{line}\n")
+        file.chmod(0o755)
 
     def engine(
         self, folder: Path, *, runs: int = 100, jobs: int | None = None, **options: Any
@@ -122,7 +129,7 @@ class PretendedSlurm:
 
 
 def poll_until(
-    engine: Slurm, done: Callable[[list[Event]], bool], seconds: float = 20
+    engine: Engine, done: Callable[[list[Event]], object], seconds: float = 20
 ) -> list[Event]:
     """Poll until that is so, and return all events."""
     events, deadline = list[Event](), time.monotonic() + seconds

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 
 class Machine:
     """This machine, with two runs at a time."""
@@ -19,7 +21,9 @@ class Machine:
 
     def node(self, driver: int) -> str:
         """Kill the driver and its workers, all at the same moment."""
-        os.killpg(driver, signal.SIGKILL)
+        process = psutil.Process(driver)
+        for each in (process, *process.children(recursive=True)):
+            each.kill()
         return "this one"
 
     def preemption(self, driver: int) -> str:

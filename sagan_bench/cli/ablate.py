@@ -12,25 +12,18 @@ import typer
 from sagan_bench.cli.compare import print_findings
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import (
-    Detach,
-    Devices,
-    Engine,
-    Engines,
-    InProcess,
-    Jobs,
     Json,
     PresetFile,
     RetryFailed,
     Runs,
     Sets,
-    SlurmOptions,
-    StopRuns,
     With,
     load_own,
     load_presets,
     program,
     refuse_wrong,
 )
+from sagan_bench.cli.placing import Wanted, with_place
 from sagan_bench.cli.plan import print_plan
 from sagan_bench.cli.running import Where, carry_out, stop_runs
 from sagan_bench.cli.signals import SOME_FAILED
@@ -75,12 +68,12 @@ CommandLine = Annotated[
 ]
 
 
+@with_place()
 def ablate(
     study: StudyName = None,
     data: Annotated[str | None, typer.Option(help="Put the question to other images")] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds to run, e.g. 0-4")] = None,
     only: Annotated[str | None, typer.Option(help="Variants to run, e.g. sagan,wider")] = None,
-    jobs: Jobs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Generator updates of each cell")] = None,
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
     preset_file: PresetFile = None,
@@ -92,13 +85,8 @@ def ablate(
     max_seeds: MaxSeeds = None,
     no_futility: NoFutility = False,
     runs: Runs = Path("runs"),
-    device: Devices = "auto",
-    engine: Engine = "processes",
-    engines: Engines = None,
-    slurm: SlurmOptions = None,
-    detach: Detach = False,
-    stop: StopRuns = False,
-    in_process: InProcess = False,
+    *,
+    wanted: Wanted,
     retry_failed: RetryFailed = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; do nothing")] = False,
     measure: Measure = False,
@@ -114,15 +102,13 @@ def ablate(
 
     if (measure or spread is not None) and not dry_run:
         raise UserError("--measure and --spread say what to expect of a study; add --dry-run")
-    where = Where.of(
-        jobs, device, engine, in_process, file=engines, slurm=slurm, detach=detach
-    )  # fmt: skip
+    where = Where.of(wanted)
     load_own(with_)  # which a preset may name
     fields = {"preset": preset, "command": command, "names": load_presets(preset_file) or None}
     fields |= _grows(until_conclusive, max_seeds, no_futility)
     requested = _requested(study, data, steps, sets or [], with_, **fields)
     folder = ablation.folder_of(requested, runs, name)
-    if stop:
+    if wanted.stop:
         stop_runs(folder)
         return
     planned = ablation.plan(
@@ -213,7 +199,8 @@ def _warn_of_threads(planned: "Plan", where: Where) -> None:
     if settings and before - {settings.threads}:
         say(
             f"runs of {planned.folder} have had {', '.join(map(str, sorted(before)))} CPU threads, "
-            f"and --engine gives {settings.threads}: their last bits differ; set cpus-per-task",
+            f"and --engine gives {settings.threads}: their last bits differ; set cpus-per-task, "
+            "or cpus_per_cell",
             error=True,
         )
 

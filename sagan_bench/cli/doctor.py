@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sagan_bench.cli.options import Engine, Engines, Json, Runs, SlurmOptions
+from sagan_bench.cli.options import Json, Runs
+from sagan_bench.cli.placing import ENGINE, Wanted, with_place
 from sagan_bench.cli.running import Where
 from sagan_bench.cli.signals import INTERNAL
 
@@ -16,15 +17,10 @@ if TYPE_CHECKING:
     from sagan_bench.session.examination import Finding
 
 
-def doctor(
-    engine: Engine = "processes",
-    engines: Engines = None,
-    slurm: SlurmOptions = None,
-    runs: Runs = Path("runs"),
-    as_json: Json = False,
-) -> None:
+@with_place(*ENGINE)
+def doctor(wanted: Wanted, runs: Runs = Path("runs"), as_json: Json = False) -> None:
     """Say what works here, or on a cluster: device, precision, extractor weights, data, disk."""
-    where = Where.of(None, "auto", engine, False, file=engines, slurm=slurm)
+    where = Where.of(wanted)
     findings = []
     for finding in _findings(where, runs):
         findings.append(finding)

@@ -36,20 +36,6 @@ PRESET_FILE = "TOML file of presets of your own; --preset chooses"
 PresetFile = Annotated[Path | None, typer.Option("--preset-file", help=PRESET_FILE)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run; do nothing")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda")]
-Devices = Annotated[str, typer.Option("--device", help="auto (every GPU), cpu, cuda:N")]
-Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Runs at a time [default: one a GPU, or a core]")
-]
-Engine = Annotated[str, typer.Option(help="What makes the runs: an engine, or a profile")]
-Engines = Annotated[Path | None, typer.Option(help="File of profiles [default: engines.toml]")]
-SlurmOptions = Annotated[
-    str | None, typer.Option("--slurm", help="For sbatch: partition=gpu,time=8:00:00,gres=gpu:1")
-]
-Detach = Annotated[bool, typer.Option("--detach", help="Hand the runs to a cluster, and leave")]
-StopRuns = Annotated[
-    bool, typer.Option("--stop", help="End its runs on a cluster, which they keep")
-]
-InProcess = Annotated[bool, typer.Option(help="Make the runs in this process", hidden=True)]
 RetryFailed = Annotated[bool, typer.Option(help="Run again what failed")]
 Storage = Annotated[
     str | None, typer.Option(help="URL of a database [default: a journal in the folder]")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import typer
 
 from sagan_bench.cli.console import say
+from sagan_bench.cli.placing import Wanted
 from sagan_bench.cli.signals import stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ENGINES
@@ -40,10 +41,7 @@ class Where(NamedTuple):
     """As it is asked for: an engine, or a profile."""
 
     @classmethod
-    def of(
-        cls, jobs: int | None, device: str, engine: str, in_process: bool,
-        *, file: Path | None = None, slurm: str | None = None, detach: bool = False,
-    ) -> "Where":  # fmt: skip
+    def of(cls, wanted: Wanted) -> "Where":
         """Return what the options say.
 
         Raises:
@@ -51,24 +49,25 @@ class Where(NamedTuple):
         """
         from sagan_bench.execution import profiles
 
-        if in_process:
+        jobs, device = wanted.jobs, wanted.device
+        if wanted.in_process:
             return cls(jobs, device, profiles.Profile("inline"))
-        profile = profiles.chosen(engine, file, _typed(slurm))
+        profile = profiles.chosen(wanted.engine, wanted.engines, wanted.settings())
+        if wanted.detach and not ENGINES[profile.kind].detaches:
+            raise UserError(
+                f"--detach: runs of --engine {wanted.engine} end with the command; choose --engine "
+                "slurm, or hand the command itself to Ray: ray job submit --no-wait -- ..."
+            )
         if profile.settings is None:
-            if detach:
-                raise UserError(
-                    f"--detach: runs of --engine {engine} end with the command; choose a cluster, "
-                    "such as --engine slurm"
-                )
             return cls(jobs, device, profile)
         if ":" in device:
             raise UserError(
                 f"--device {device}: which device a run has is the cluster's choice; ask for one "
-                "by --slurm gres=gpu:1 or the profile, and leave --device out"
+                "by --slurm gres=gpu:1, --gpus-per-cell 1 or the profile, and leave --device out"
             )
         jobs = jobs or profile.settings.jobs
         settings = profile.settings.model_copy(update={"jobs": jobs})
-        return cls(jobs, device, profile._replace(settings=settings), detach, engine)
+        return cls(jobs, device, profile._replace(settings=settings), wanted.detach, wanted.engine)
 
     def host(self, config: "RunConfig", folder: Path, *, dry_run: bool = False) -> "Host":
         """Return what is offered to a configuration where the runs of an experiment are made.
@@ -134,15 +133,6 @@ def words_of(host: "Host") -> str:
     return f"{'bf16' if host.bf16 else 'fp32'}, {host.extractor}"
 
 
-def _typed(slurm: str | None) -> dict[str, object]:
-    """Return what is typed over a profile."""
-    if slurm is None:
-        return {}
-    from sagan_bench.execution.engines._slurm.settings import typed
-
-    return {"sbatch": typed(slurm)}
-
-
 def carry_out(
     folder: Path,
     where: Where,
@@ -175,7 +165,7 @@ def carry_out(
             ready = prepared(view.counter("images", stop))
         place = Place(folder, where.device, where.jobs, ahead if where.profile.settings else runs)
         with closing(engines.opened(where.profile, place, stop)) as engine:
-            jobs = where.jobs if engine.detaches else engine.free
+            jobs = where.jobs if where.profile.settings else engine.free
             leaves = (lambda: stop() or StopReason.DETACHED) if where.detach else stop
             try:
                 run(ready, engine, leaves, jobs)
@@ -203,7 +193,9 @@ def stop_runs(folder: Path) -> None:
     Raises:
         UserError: the cluster cannot be asked.
     """
-    clusters = [engine for engine in map(ENGINES.__getitem__, ENGINES) if engine.detaches]
+    from sagan_bench.execution import profiles
+
+    clusters = [ENGINES[kind] for kind in profiles.elsewhere()]
     before = 0
     with stopping() as stop:
         while left := sum(engine.stop(folder, StopReason.INTERRUPTED) for engine in clusters):

@@ -11,19 +11,11 @@ import typer
 
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import (
-    Detach,
-    Devices,
-    Engine,
-    Engines,
-    InProcess,
-    Jobs,
     Json,
     PresetFile,
     RetryFailed,
     Runs,
     Sets,
-    SlurmOptions,
-    StopRuns,
     Storage,
     With,
     either,
@@ -34,6 +26,7 @@ from sagan_bench.cli.options import (
     refuse_wrong,
 )
 from sagan_bench.cli.places import find_tuning
+from sagan_bench.cli.placing import Wanted, with_place
 from sagan_bench.cli.running import Where, carry_out, stop_runs
 from sagan_bench.cli.tuned import exit_if_failed, print_tuning, verdict
 from sagan_bench.core.errors import UserError
@@ -79,6 +72,7 @@ TuningName = Annotated[str, typer.Argument(help="The tuning's folder, or its nam
 
 
 @app.callback()
+@with_place()
 def tune(
     context: typer.Context,
     variant: Annotated[str, typer.Option(help="What to tune")] = "sagan",
@@ -101,17 +95,11 @@ def tune(
     with_: With = None,
     confirm: Confirm = True,
     retry_failed: RetryFailed = False,
-    jobs: Jobs = None,
     name: Annotated[str | None, typer.Option(help="Folder below --runs")] = None,
     runs: Runs = Path("runs"),
     storage: Storage = None,
-    device: Devices = "auto",
-    engine: Engine = "processes",
-    engines: Engines = None,
-    slurm: SlurmOptions = None,
-    detach: Detach = False,
-    stop: StopRuns = False,
-    in_process: InProcess = False,
+    *,
+    wanted: Wanted,
     as_json: Json = False,
 ) -> None:
     """Search hyperparameters, then train the best again on seeds that were never searched.
@@ -132,11 +120,9 @@ def tune(
     )  # fmt: skip
     tuning = tuning.with_own(tuning.requested(variant, 0).config for variant in names)
     refuse_wrong([*files, *extensions.require(tuning.own)])
-    where = Where.of(
-        jobs, device, engine, in_process, file=engines, slurm=slurm, detach=detach
-    )  # fmt: skip
+    where = Where.of(wanted)
     folder = definition.folder_of(tuning, runs, name)
-    if stop:
+    if wanted.stop:
         stop_runs(folder)
         return
     host = partial(where.host, folder=folder)

@@ -86,10 +86,11 @@ class Engine(Protocol):
     A component of `ENGINES`.  On this machine it is made as ``ENGINES[name](slots, stop)``: where
     it may run what, and what is asked why all should stop.  One that makes runs elsewhere has
     settings (`execution.profiles`), and is made as ``ENGINES[name](place, settings)``; its class
-    has two functions for what comes before runs.  ``examined(place, settings)`` yields what
-    ``doctor`` finds of it from here, and ``send(place, settings, errand, tell)`` has an errand
-    done on a node (`execution.errands`): it tells ``tell`` often what is waited for, takes the
-    errand back where that raises, and returns the answer or raises `UserError`.
+    has three functions more.  ``stop(experiment, why)``, by which another process has all runs of
+    an experiment stop, returns how many have not; ``examined(place, settings)`` yields what
+    ``doctor`` finds of it from here; and ``send(place, settings, errand, tell)`` has an errand done
+    on a node (`execution.errands`): it tells ``tell`` often what is waited for, takes the errand
+    back where that raises, and returns the answer or raises `UserError`.
     """
 
     detaches: bool

@@ -38,6 +38,13 @@ def of_job(job: Job) -> str:
     return _line({"id": job.id, "digest": job.digest, "path": str(job.path.absolute()), **config})
 
 
+def handed(job: Job, folder: Path) -> str:
+    """Return a run to be made as a line, and leave the files of its components in ``folder``."""
+    own = job.own or extensions.require(getattr(job.config, "own", {}), job.path)
+    extensions.leave(own, folder)
+    return of_job(job)
+
+
 def job_in(line: str, folder: Path) -> Job:
     """Return the run in a line; files of components are run from the copies in ``folder``.
 

@@ -54,7 +54,7 @@ def chosen(name: str, file: Path | None = None, typed: Mapping[str, Any] | None 
     Args:
         name: of either; a profile comes first.
         file: instead of ``./engines.toml``, and that in the user's folder of settings.
-        typed: tables that are laid over those of the profile.
+        typed: settings in place of those of the profile; tables are laid over its tables.
 
     Raises:
         UserError: there is neither, with the closest; or something in it cannot be.
@@ -73,13 +73,22 @@ def chosen(name: str, file: Path | None = None, typed: Mapping[str, Any] | None 
     settings = _settings_of(kind)
     for key, over in (typed or {}).items():
         if settings is None or key not in settings.model_fields:
-            raise UserError(f"{where}: options of {key} are not for an engine of kind {kind}")
-        table[key] = {**table_of(table.get(key, {}), f"{where} {key}"), **over}
+            what = f"options of {key} are" if isinstance(over, Mapping) else f"{key} is"
+            raise UserError(f"{where}: {what} not for an engine of kind {kind}")
+        is_table = isinstance(over, Mapping)
+        table[key] = (
+            {**table_of(table.get(key, {}), f"{where} {key}"), **over} if is_table else over
+        )
     if settings is not None:
         return Profile(kind, _validated(settings, table, where))
     if table:
         raise UserError(f"{where}: an engine of kind {kind} has no settings; leave the profile out")
     return Profile(kind)
+
+
+def elsewhere() -> list[str]:
+    """Return the engines that make runs on other machines, which whoever comes may `stop`."""
+    return [kind for kind in ENGINES if _settings_of(kind)]
 
 
 def _settings_of(kind: str) -> type[EngineSettings] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run
-from pretended_slurm import PretendedSlurm, cluster
+from pretended_slurm import Courses, PretendedSlurm, cluster
 from test_command import STUDY
 
 from sagan_bench import cli
@@ -34,7 +34,7 @@ def study(tmp_path: Path, cluster: PretendedSlurm, monkeypatch: pytest.MonkeyPat
     return tmp_path / "tiny.toml"
 
 
-def courses(cluster: PretendedSlurm, **known: list[list[str]]) -> None:
+def courses(cluster: Courses, **known: list[list[str]]) -> None:
     program = Program(source="x", better={"loss": "lower"})
     scores = [program.score(100, {"loss": 0.5})]
     cluster.put_down(program.record("x", "v", 0, Status.RUNNING, scores, steps=100), known)

@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 import torch
 from example_studies import here, small_study
+from pretended_ray import PretendedRay
+from pretended_ray import cluster as ray_cluster
 from pretended_slurm import PretendedSlurm, cluster
 
 from sagan_bench.core.registry import ENGINES
 from sagan_bench.execution import engines
 from sagan_bench.execution.engine import Ended, Engine, Place
+from sagan_bench.execution.engines._ray import porter
+from sagan_bench.execution.engines._ray.settings import Settings as RaySettings
 from sagan_bench.execution.engines._slurm.settings import Settings
+from sagan_bench.execution.engines.processes import Processes
 from sagan_bench.execution.profiles import Profile
 from sagan_bench.experiments import ablation
 from sagan_bench.experiments.grid import GridPoint, Plan
@@ -23,25 +28,29 @@ from sagan_bench.session.events import Scored
 from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Step
 
-__all__ = ["cluster"]
-SHIPPED = ("inline", "processes", "slurm")
+__all__ = ["cluster", "ray_cluster"]
+SHIPPED = ("inline", "processes", "ray", "slurm")
 CELLS = ("no-attention-s0", "sagan-s0")
 ALL = [
     "inline",
     pytest.param("processes", marks=pytest.mark.slow),
+    pytest.param("ray", marks=pytest.mark.slow),
     pytest.param("slurm", marks=pytest.mark.slow),
 ]
 Opening = Callable[[str, Plan], Engine]
 
 
 @pytest.fixture
-def opening(cluster: PretendedSlurm) -> Iterator[Opening]:
-    """Returns an engine of a kind for a plan, which is closed in the end."""
+def opening(
+    cluster: PretendedSlurm, ray_cluster: PretendedRay, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Opening]:
+    """Returns an engine of a kind for a plan, which is closed in the end; its runs are real."""
+    monkeypatch.setattr(porter, "Processes", Processes)
     with ExitStack() as stack:
 
         def opened(kind: str, plan: Plan) -> Engine:
             real = Settings(sbatch={"time": 10}, python=sys.executable)
-            profile = Profile(kind, real if kind == "slurm" else None)
+            profile = Profile(kind, {"slurm": real, "ray": RaySettings()}.get(kind))
             place = Place(plan.folder, "cpu", 2, len(plan.points))
             return stack.enter_context(closing(engines.opened(profile, place, lambda: None)))
 
@@ -68,7 +77,7 @@ def run(
 
 def test_every_engine_says_whether_its_runs_outlive_it() -> None:
     assert {name: ENGINES[name].detaches for name in SHIPPED} == {
-        "inline": False, "processes": False, "slurm": True,
+        "inline": False, "processes": False, "ray": False, "slurm": True,
     }  # fmt: skip
 
 
@@ -117,7 +126,9 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["processes", "slurm"])  # a run in this process hears of nothing
+@pytest.mark.parametrize(
+    "kind", ["processes", "ray", "slurm"]
+)  # a run in this process hears of nothing
 def test_a_run_that_is_cancelled_keeps_a_checkpoint_and_the_reason(
     tmp_path: Path, opening: Opening, kind: str
 ) -> None:

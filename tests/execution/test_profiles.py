@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from sagan_bench.core.errors import UserError
+from sagan_bench.execution.engines._ray.settings import Settings as RaySettings
 from sagan_bench.execution.engines._slurm.settings import Settings, typed
-from sagan_bench.execution.profiles import Profile, chosen
+from sagan_bench.execution.profiles import Profile, chosen, elsewhere
 
 GPU = """
 [gpu]
@@ -107,6 +108,45 @@ def test_the_file_may_be_named_and_that_of_the_user_comes_last(
 )
 def test_what_a_profile_cannot_say_is_refused(change: tuple[str, str], words: str) -> None:
     assert words in refused(GPU.replace(*change))
+
+
+RAY = """
+[lab]
+kind = "ray"
+address = "head.lab:6379"
+cpus_per_cell = 2
+gpus_per_cell = 0.3
+resources = { big = 1 }
+"""
+
+
+def test_a_profile_of_ray_says_what_a_run_needs() -> None:
+    Path("engines.toml").write_text(RAY)
+    settings = chosen("lab", typed={"gpus_per_cell": 0.25, "address": "[::1]:6379"}).settings
+    assert isinstance(settings, RaySettings)
+    assert settings.needs == {"CPU": 2, "GPU": 0.25, "big": 1}
+    assert (settings.threads, settings.shared_by, settings.lease_sec) == (2, 4, 300)
+    assert settings.address == "[::1]:6379"
+    assert RaySettings().shared_by == 1
+    assert {*elsewhere()} == {"ray", "slurm"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("head.lab:6379", "http://head:8265"), "ray job submit"),
+        (("head.lab:6379", "head lab"), "address: head lab: expected auto"),
+        (('"head.lab:6379"', "6379"), "address: expected a text"),
+        (("gpus_per_cell = 0.3", "gpus_per_cell = nan"), "gpus_per_cell: "),
+        (("big = 1", "GPU = 1"), "resources: GPU: set cpus_per_cell or gpus_per_cell"),
+        (("big = 1", "big = 0"), "resources: big: expected a number from 0.001"),
+        (("{ big = 1 }", "3"), "resources: "),
+        (("cpus_per_cell", "cpu_per_cell"), "did you mean 'cpus_per_cell'?"),
+        (("cpus_per_cell = 2", "lease_sec = 5"), "lease_sec: expected 60 or more"),
+    ],
+)
+def test_what_a_profile_of_ray_cannot_say_is_refused(change: tuple[str, str], words: str) -> None:
+    assert words in refused(RAY.replace(*change), "lab")
 
 
 def test_names_of_engines_and_settings_of_those_without_are_refused() -> None:

@@ -26,6 +26,7 @@ from sagan_bench.training.loop import Step
 
 SECONDS_BETWEEN_EVENTS = 0.25
 SECONDS_TO_END = 30.0
+DIED = "the worker process died"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -75,9 +76,9 @@ class Worker:
             return Ended(Status.INTERRUPTED, self.stop_reason)
         code = self.process.exitcode
         if code is None or code >= 0:
-            return note_failure(job, f"the worker process died: exit code {code}")
+            return note_failure(job, f"{DIED}: exit code {code}")
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        died = f"the worker process died: {signal.Signals(-code).name}{hint}"
+        died = f"{DIED}: {signal.Signals(-code).name}{hint}"
         return note_failure(job, died, lost=True)
 
     def end(self) -> None:
@@ -114,6 +115,7 @@ def _serve(driver: Connection) -> None:
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()  # to the log of the run
+    os.setsid()  # where its driver is killed with its group, it has time for a checkpoint
     gc.freeze()  # as in `Inline`
     try:
         with suppress(EOFError, ConnectionError):  # the driver is gone

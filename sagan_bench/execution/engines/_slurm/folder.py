@@ -1,17 +1,15 @@
 """The files through which an experiment and its runs in SLURM know of each other."""
 
-import json
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from sagan_bench.core import extensions
-from sagan_bench.core.files import atomic_write, json_bytes
+from sagan_bench.core.files import atomic_write
 from sagan_bench.execution import messages
 from sagan_bench.execution.engine import Job
+from sagan_bench.execution.engines._keys import key_of
 from sagan_bench.execution.engines._slurm.queue import Element
 from sagan_bench.runs import log
 
@@ -44,15 +42,7 @@ class Folder:
     @cached_property
     def key(self) -> str:
         """Return what is in the names of its jobs; a copy of the folder elsewhere has another."""
-        place, file = str(self.path.resolve()), self.path / "key"
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            stored = json.loads(file.read_bytes())
-            if stored["path"] == place:
-                return str(stored["key"])
-        self.path.mkdir(parents=True, exist_ok=True)
-        key = secrets.token_hex(4)
-        atomic_write(file, json_bytes({"key": key, "path": place}))
-        return key
+        return key_of(self.path)
 
     # --- Arrays ---
 
@@ -74,10 +64,9 @@ class Folder:
     def write(self, batch: int, jobs: Sequence[Job]) -> Path:
         """Store what the runs of an array are, and return the file."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for job in jobs:
-            extensions.leave(job.own or _own(job), self.path)
+        lines = [messages.handed(job, self.path) for job in jobs]
         file = self.path / f"{batch}.jobs"
-        atomic_write(file, "".join(map(messages.of_job, jobs)).encode())
+        atomic_write(file, "".join(lines).encode())
         return file
 
     def script(self, batch: int, text: str) -> Path:
@@ -129,8 +118,3 @@ class Folder:
     def last_lines(self, spot: Spot) -> str:
         """Return the end of what the job of a run printed, before the run began above all."""
         return log.last_lines(self.path / f"{spot.batch}-{spot.task}.log")
-
-
-def _own(job: Job) -> list[extensions.Extension]:
-    """Return the files of components of a run that was not placed."""
-    return extensions.require(getattr(job.config, "own", {}), job.path)
