@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sagan_bench import cli
-from sagan_bench.cli import signals
+from sagan_bench.cli import errands, signals
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.data import building, download
@@ -55,6 +55,7 @@ def test_every_command_of_the_readme_is_understood(
     monkeypatch.setattr(building, "prepare", begun)
     monkeypatch.setattr(download, "download", begun)
     monkeypatch.setattr(ablation, "with_data", begun)
+    monkeypatch.setattr(errands, "host_of", begun)
     with pytest.raises(SystemExit) as exit_:
         cli.main(shlex.split(command))
     extensions.forget("my_block")
