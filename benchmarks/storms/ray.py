@@ -1,9 +1,11 @@
 """A real Ray of three nodes on this machine; needs sagan-bench[ray]."""
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ class Ray:
 
     def up(self, folder: Path) -> None:
         """Start it in this process."""
+        self.study = folder.parent / "runs" / "storm"
         os.environ.update(QUIET, PYTHONPATH=str(Path(__file__).parents[2]))
         from ray.cluster_utils import Cluster  # which reads those
 
@@ -62,11 +65,14 @@ class Ray:
     def _busy(self) -> Any:
         """Return a node that is at a run."""
         while True:
-            for node in self.nodes:
-                below = psutil.Process(_raylet(node)).children(recursive=True)
-                if any("multiprocessing.spawn" in " ".join(_words(each)) for each in below):
-                    return node
-            time.sleep(0.5)
+            for note in self.study.glob("*/.holder.json"):
+                with suppress(OSError, ValueError, psutil.Error):
+                    holder = psutil.Process(json.loads(note.read_bytes())["pid"])
+                    above = {parent.pid for parent in holder.parents()}
+                    for node in self.nodes:
+                        if _raylet(node) in above:
+                            return node
+            time.sleep(0.2)
 
     def _another_for(self, gone: Any) -> None:
         self.nodes.remove(gone)
@@ -76,10 +82,3 @@ class Ray:
 def _raylet(node: Any) -> int:
     pid: int = node.all_processes["raylet"][0].process.pid
     return pid
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
