@@ -300,6 +300,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend
     for name in ("ray", "ray.actor"):
         monkeypatch.setitem(sys.modules, name, module if name == "ray" else module.actor)
     monkeypatch.setenv("FAKE_SLURM", str(pretended.home))
+    monkeypatch.setenv("RAY_ADDRESS", pretended.address)
     for name in ("PYTHONPATH", "SAGAN_BENCH_CACHE"):  # which an actor sets
         monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -142,7 +142,7 @@ def test_bits_are_those_of_processes_although_the_driver_was_killed(study: Path)
     ablate("--engine", "lab")
     assert [len(record.attempts) for record in records(study)] == [1] * 6  # adopted
     assert not (study / ".ray" / "cluster.json").exists()
-    ablate("--jobs", "2", "--name", "here")
+    ablate("--jobs", "1", "--name", "here")
     ours, theirs = weights(study.with_name("here")), weights(study)
     assert ours.keys() == theirs.keys()
     assert len(ours) == 6

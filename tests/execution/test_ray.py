@@ -299,6 +299,17 @@ def test_a_head_that_is_gone_ends_the_command_before_ray_does(
         poll_until(engine, ended(1))
 
 
+def test_an_address_where_nobody_is_is_not_waited_for(
+    tmp_path: Path, cluster: PretendedRay
+) -> None:
+    cluster.head.close()
+    for address in ("auto", cluster.address):
+        with pytest.raises(
+            UserError, match=r"no connection to Ray at .* takes no connections; begin"
+        ):
+            cluster.engine(tmp_path / "study", address=address)
+
+
 def test_a_machine_without_ray_is_told_what_to_install(
     tmp_path: Path, cluster: PretendedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

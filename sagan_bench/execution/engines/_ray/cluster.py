@@ -4,12 +4,14 @@ Ray is imported when a cluster is connected to.
 """
 
 import importlib
+import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from sagan_bench.core.errors import UserError
@@ -70,12 +72,11 @@ class Cluster:
         Raises:
             UserError: it does not, and not only for a moment.
         """
-        now, (host, _, port) = time.monotonic(), self.address.rpartition(":")
+        now = time.monotonic()
         if now >= self._checks_at:
             self._checks_at = now + SECONDS_BETWEEN_CHECKS
-            self._is_there = False
-            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 2.0):
-                self._is_there, self._seen = True, now
+            self._is_there = _takes_connections(self.address)
+            self._seen = now if self._is_there else self._seen
         if now - self._seen > SECONDS_WITHOUT_HEAD:
             raise self._away("it takes no connections")
         return self._is_there
@@ -196,7 +197,10 @@ def _connected(address: str) -> Any:
         ) from None
     if ray.is_initialized():
         return ray
+    known = _known(address)
     try:
+        if known and not _takes_connections(known):  # which Ray would wait for, for many minutes
+            raise ConnectionError(f"{known} takes no connections")
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR",
         )  # fmt: skip
@@ -208,6 +212,23 @@ def _connected(address: str) -> Any:
     # Of an actor that is lost it prints ten lines on stdout; the engine has its own words for it.
     ray._private.worker._worker_logs_enabled = False
     return ray
+
+
+def _known(address: str) -> str:
+    """Return the host:port that an address stands for; empty where only Ray finds it out."""
+    if address != "auto":
+        return address
+    file = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
+    with suppress(OSError, ValueError):
+        return os.environ.get("RAY_ADDRESS") or file.read_text().strip()
+    return ""
+
+
+def _takes_connections(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with suppress(OSError, ValueError), socket.create_connection((host.strip("[]"), int(port)), 2):
+        return True
+    return False
 
 
 @contextmanager
