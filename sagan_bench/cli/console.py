@@ -47,7 +47,7 @@ def tolerant(stream: io.TextIOWrapper) -> io.TextIOWrapper:
         io.BufferedWriter(_Tolerant(stream.fileno(), stream.name)),
         stream.encoding,
         stream.errors,
-        line_buffering=stream.line_buffering,
+        line_buffering=stream.line_buffering or stream.write_through,
     )
 
 

@@ -334,6 +334,17 @@ def test_all_runs_are_stopped_by_whoever_comes(tmp_path: Path, cluster: Pretende
     assert not (tmp_path / "nothing").exists()
 
 
+def test_runs_of_a_cluster_that_is_gone_need_not_be_stopped(
+    tmp_path: Path, cluster: PretendedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.engine(tmp_path / "study")  # and its process is killed
+    cluster.is_up = False
+    assert Ray.stop(tmp_path / "study", "interrupted") == 0
+    assert "write checkpoints by themselves" in caplog.text
+    cluster.is_up = True
+    assert Ray.stop(tmp_path / "study", "interrupted") == 0
+
+
 def test_a_process_whose_runs_are_stopped_by_another_begins_no_more(
     tmp_path: Path, cluster: PretendedRay
 ) -> None:

@@ -323,15 +323,20 @@ class Ray:
         """Have all runs of an experiment stop after a checkpoint.
 
         Returns:
-            Those that have not, so that it is called until there are none.
+            Those that have not, so that it is called until there are none.  None where the cluster
+            is gone: runs that were in it end by themselves.
 
         Raises:
-            UserError: Ray cannot be asked.
+            UserError: Ray does not answer any more.
         """
         folder = Folder(experiment)
         if (address := folder.address) is None:
             return 0
-        cluster = Cluster(address)
+        try:
+            cluster = Cluster(address)
+        except UserError as error:
+            _log.warning("%s: runs that are in it write checkpoints by themselves", error)
+            return 0
         theirs = [actor for actor, _ in actors.placed(cluster, folder.prefix)]
         left = actors.left(cluster, theirs, why, SECONDS_FOR_AN_ANSWER)
         if not left:
