@@ -5,30 +5,22 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import torch
-from example_runs import SMALL
-from example_studies import FILE
+from real_study import LONG, ROOT, ablate, first, same_bits, wait_for, words, written
 
-from sagan_bench import cli
 from sagan_bench.execution.losses import record_of
 from sagan_bench.runs.records import Record, Status
-from sagan_bench.training import checkpoint
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs: pip install ray"),
     pytest.mark.filterwarnings("ignore"),  # Ray's own
 ]
-ROOT = Path(cli.__file__).parents[2]
-LONG = ("--set", "run.steps=200000", "--set", "run.checkpoint_every=100000", "--seeds", "0")
 QUIET = {
     "RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0",
@@ -68,23 +60,9 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture
 def study(tmp_path: Path, nodes: Nodes) -> Path:
-    (tmp_path / "small.toml").write_text(FILE.replace("[0, 1]", "[0, 1, 2]"))
     profile = f'[lab]\nkind = "ray"\naddress = "{nodes.cluster.address}"\njobs = 2\n'
     (tmp_path / "engines.toml").write_text(profile)
-    return tmp_path / "runs" / "small"
-
-
-def words(*more: str) -> list[str]:
-    sets = [part for text in SMALL for part in ("--set", text)]
-    program = [sys.executable, "-c", "from sagan_bench import cli; cli.main()"]
-    return [*program, "ablate", "small.toml", *sets, *more]
-
-
-def ablate(*more: str, code: int = 0) -> str:
-    """Give the command, and return what it remarked."""
-    done = subprocess.run(words(*more), capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == code, done.stderr
-    return done.stderr
+    return written(tmp_path)
 
 
 def begin(*more: str) -> subprocess.Popen[str]:
@@ -95,20 +73,8 @@ def begin(*more: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def records(study: Path) -> list[Record]:
     return [record for path in study.glob("*-s*") if (record := record_of(path))]
-
-
-def first(study: Path) -> Record:
-    (record,) = [record for record in records(study) if record.variant == "no-attention"]
-    return record
 
 
 def steps(study: Path) -> int:
@@ -124,16 +90,6 @@ def worker(study: Path) -> int:
     return int(json.loads((path / ".holder.json").read_bytes())["pid"])
 
 
-def weights(study: Path) -> dict[str, dict[str, torch.Tensor]]:
-    return {
-        path.parent.name: {
-            f"{kind}.{name}": value
-            for kind in ("ema", "raw") for name, value in checkpoint.load(path)[kind].items()
-        }
-        for path in study.glob("*/weights.pt")
-    }  # fmt: skip
-
-
 def test_bits_are_those_of_processes_although_the_driver_was_killed(study: Path) -> None:
     driver = begin()
     wait_for(lambda: len(records(study)) >= 2)
@@ -143,11 +99,7 @@ def test_bits_are_those_of_processes_although_the_driver_was_killed(study: Path)
     assert [len(record.attempts) for record in records(study)] == [1] * 6  # adopted
     assert not (study / ".ray" / "cluster.json").exists()
     ablate("--jobs", "1", "--name", "here")
-    ours, theirs = weights(study.with_name("here")), weights(study)
-    assert ours.keys() == theirs.keys()
-    assert len(ours) == 6
-    for name, tensors in ours.items():
-        assert all(torch.equal(tensors[key], theirs[name][key]) for key in tensors)
+    assert same_bits(study.with_name("here"), study)
 
 
 def attempts(study: Path, number: int) -> Callable[[], bool]:

@@ -5,22 +5,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from example_runs import SMALL
-from example_studies import FILE
+from real_study import LONG, PROGRAM, ROOT, ablate, first, same_bits, wait_for, words, written
 
-from sagan_bench import cli
 from sagan_bench.execution.engines._slurm import endings
 from sagan_bench.execution.engines._slurm.queue import end_of, submit
-from sagan_bench.execution.losses import record_of
-from sagan_bench.runs.records import Record, Status
-from sagan_bench.training import checkpoint
+from sagan_bench.runs.records import Status
 
 pytestmark = [
     pytest.mark.cluster,
@@ -30,13 +23,10 @@ pytestmark = [
     ),
 ]
 HERE = Path(__file__).parent
-ROOT = Path(cli.__file__).parents[2]
-PROGRAM = (sys.executable, "-c", "from sagan_bench import cli; cli.main()")
 SLURM = ("--engine", "slurm", "--slurm", "partition=low,time=10")
 NO_AUTO = (
     "--set", "training.precision=fp32", "--set", "evaluation.extractor=efficientnet-lite0",
 )  # fmt: skip
-LONG = ("--set", "run.steps=200000", "--set", "run.checkpoint_every=100000", "--seeds", "0")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,29 +41,9 @@ def _slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         subprocess.run([HERE / "slurm_down.sh", folder], check=True)
 
 
-def words(*more: str) -> list[str]:
-    sets = [part for text in SMALL for part in ("--set", text)]
-    return [*PROGRAM, "ablate", "small.toml", *sets, *more]
-
-
-def ablate(*more: str, code: int = 0) -> str:
-    """Give the command, and return what it remarked."""
-    done = subprocess.run(words(*more), capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == code, done.stderr
-    return done.stderr
-
-
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    (tmp_path / "small.toml").write_text(FILE.replace("[0, 1]", "[0, 1, 2]"))
-    return tmp_path / "runs" / "small"
-
-
-def wait_for(happened: Callable[[], object], seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    return written(tmp_path)
 
 
 def queue() -> list[str]:
@@ -87,23 +57,6 @@ def steps(study: Path, task: int, batch: int = 1) -> int:
     """How many messages of steps a run has sent."""
     file = study / ".slurm" / f"{batch}-{task}.events"
     return file.read_text().count('"step": [') if file.exists() else 0
-
-
-def first(study: Path) -> Record:
-    (path,) = study.glob("no-attention-s0-*")
-    record = record_of(path)
-    assert record is not None
-    return record
-
-
-def weights(study: Path) -> dict[str, dict[str, torch.Tensor]]:
-    return {
-        path.parent.name: {
-            f"{kind}.{name}": value
-            for kind in ("ema", "raw") for name, value in checkpoint.load(path)[kind].items()
-        }
-        for path in study.glob("*/weights.pt")
-    }  # fmt: skip
 
 
 def preempt(folder: Path) -> None:
@@ -123,11 +76,7 @@ def test_bits_are_those_of_processes_although_the_driver_was_killed(study: Path)
     ablate(*SLURM)
     assert [*(study / ".slurm").glob("*.jobs")] == [study / ".slurm" / "1.jobs"]  # adopted
     ablate("--jobs", "2", "--name", "here")
-    ours, theirs = weights(study.with_name("here")), weights(study)
-    assert ours.keys() == theirs.keys()
-    assert len(ours) == 6
-    for name, tensors in ours.items():
-        assert all(torch.equal(tensors[key], theirs[name][key]) for key in tensors)
+    assert same_bits(study.with_name("here"), study)
 
 
 def test_preempted_put_back_killed_and_stopped(study: Path) -> None:
