@@ -26,6 +26,7 @@ from sagan_bench.execution.engines._ray import actors, porter
 from sagan_bench.execution.engines._ray.settings import Settings
 from sagan_bench.execution.engines._worker import DIED
 from sagan_bench.execution.engines.ray import Ray
+from sagan_bench.runs.environment import ENGINE, JOB
 from sagan_bench.runs.records import Status
 
 LEFT = "the driver is gone"
@@ -301,7 +302,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend
         monkeypatch.setitem(sys.modules, name, module if name == "ray" else module.actor)
     monkeypatch.setenv("FAKE_SLURM", str(pretended.home))
     monkeypatch.setenv("RAY_ADDRESS", pretended.address)
-    for name in ("PYTHONPATH", "SAGAN_BENCH_CACHE"):  # which an actor sets
+    for name in ("PYTHONPATH", "SAGAN_BENCH_CACHE", ENGINE, JOB):  # which an actor sets
         monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(code, "copied", _copied)

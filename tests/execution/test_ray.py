@@ -281,8 +281,6 @@ def test_a_cluster_that_is_not_there_or_goes_is_an_error(
         UserError, match=r"no connection to Ray at auto: Could not find any running"
     ):
         cluster.engine(tmp_path / "study")
-    with pytest.raises(UserError, match=r"no connection to Ray at 127"):
-        Ray.stop(tmp_path / "study", "interrupted")
     cluster.is_up = True
 
 
