@@ -11,7 +11,7 @@ import typer
 
 from sagan_bench.cli.console import say
 from sagan_bench.cli.placing import Wanted
-from sagan_bench.cli.signals import stopping
+from sagan_bench.cli.signals import LEAVING, POLITE, stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ENGINES
 from sagan_bench.core.stops import Stopped, StopReason
@@ -160,15 +160,16 @@ def carry_out(
     from sagan_bench.execution.engine import Place
     from sagan_bench.experiments.driver import held
 
-    with stopping() as stop, held(folder):
+    leaves = ENGINES[where.profile.kind].detaches
+    with stopping(LEAVING if leaves else POLITE) as stop, held(folder):
         with View() as view:
             ready = prepared(view.counter("images", stop))
         place = Place(folder, where.device, where.jobs, ahead if where.profile.settings else runs)
         with closing(engines.opened(where.profile, place, stop)) as engine:
             jobs = where.jobs if where.profile.settings else engine.free
-            leaves = (lambda: stop() or StopReason.DETACHED) if where.detach else stop
+            asked = (lambda: stop() or StopReason.DETACHED) if where.detach else stop
             try:
-                run(ready, engine, leaves, jobs)
+                run(ready, engine, asked, jobs)
             except Stopped as stopped:
                 _leave(folder, engine, stopped)
     return ready

@@ -13,13 +13,18 @@ from sagan_bench.core.stops import Stopped, StopReason
 
 INTERNAL, USAGE, SOME_FAILED = 1, 2, 3
 INTERRUPTED, TERMINATED = 130, 143
+POLITE, LEAVING = "stopping as soon as nothing is lost", "leaving; what has begun goes on"
+"""What is said of a request to stop."""
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], StopReason | None]]:
+def stopping(remark: str = POLITE) -> Iterator[Callable[[], StopReason | None]]:
     """Within the block the first Ctrl-C or SIGTERM is a polite request, told by the function.
 
     What obeys it by raising `Stopped` ends the command, which says how to go on.
+
+    Args:
+        remark: what is said at once.
     """
     reasons: list[StopReason] = []
 
@@ -29,7 +34,7 @@ def stopping() -> Iterator[Callable[[], StopReason | None]]:
         interrupted = number == signal.SIGINT
         reasons.append(StopReason.INTERRUPTED if interrupted else StopReason.TERMINATED)
         # Not print: this may interrupt one.
-        os.write(2, b"stopping as soon as nothing is lost; Ctrl-C again to stop at once\n")
+        os.write(2, f"{remark}; Ctrl-C again to stop at once\n".encode())
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -29,6 +29,8 @@ from sagan_bench.session.failures import end_attempt
 
 BY_A_SHELL = 128
 """A shell's exit code where a signal ended its program is that of the signal, plus this."""
+SECONDS_TO_HEAR = 0.5
+"""After a program has ended without a result, until it is taken for what the program did."""
 _STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 """Those that a machine sends, of which a shell may tell."""
 _OUT_OF_MEMORY = re.compile(r"\bMemoryError\b|\bOutOfMemoryError\b|out of memory", re.IGNORECASE)
@@ -84,7 +86,7 @@ class _Session:
         self._write(Status.RUNNING)
         code, stopping, printed = self._program(words)
         self.sec = time.perf_counter() - self.began
-        if stopping:
+        if stopping := stopping or self._reason_heard_late(code):
             self._write(Status.INTERRUPTED, stopping)
             raise Stopped(stopping, self.path)
         return self._failed(code, printed) if code else self._ended_well()
@@ -106,6 +108,17 @@ class _Session:
                         group.stop(signal.SIGINT if by_hand else signal.SIGTERM)
         self._look()
         return code, stopping, _last_lines(result.tail(self.log, begin))
+
+    def _reason_heard_late(self, code: int) -> str | None:
+        """Return why all should stop, where the program heard of it first, and ended.
+
+        A cluster sends its signals to all processes of a job, in any order.
+        """
+        ended_well = code == 0 and (self.folder / RESULT).exists()  # or on the way
+        deadline = time.monotonic() + (0 if ended_well else SECONDS_TO_HEAR)
+        while not (reason := self.stop()) and time.monotonic() < deadline:
+            time.sleep(SECONDS_TO_HEAR / 10)
+        return reason
 
     def _look(self) -> None:
         """Show how far the program says that it is."""

@@ -30,11 +30,11 @@ def job(tmp_path: Path) -> Job:
     return ablation.with_data(ablation.plan(small_study(tmp_path), tmp_path / "s", here)).points[1]
 
 
-def made(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def made(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch, array: str = "16") -> list[Any]:
     """Make a run as its job does, and return what it said."""
     place = Folder(folder)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", array)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
     try:
@@ -68,6 +68,21 @@ def test_a_run_says_how_far_it_is_and_how_it_ended(
     assert len([what for what in said if isinstance(what, Step)]) == 1  # no message a step
     record = records.read(job.path)
     assert (record.status, record.environment.threads) == (Status.FINISHED, 1)
+
+
+def test_what_a_job_has_made_to_its_end_is_not_made_again_where_slurm_puts_it_back(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise RuntimeError("on purpose")
+
+    at_step(monkeypatch, 3, fails)
+    said = made(job, tmp_path / "s", monkeypatch)
+    assert said[-1].status is Status.FAILED
+    assert made(job, tmp_path / "s", monkeypatch) == said
+    assert len(records.read(job.path).attempts) == 1
+    made(job, tmp_path / "s", monkeypatch, array="18")  # as by --retry-failed
+    assert [attempt.job for attempt in records.read(job.path).attempts] == ["16_0", "18_0"]
 
 
 @pytest.mark.parametrize(

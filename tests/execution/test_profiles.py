@@ -98,6 +98,13 @@ def test_the_file_may_be_named_and_that_of_the_user_comes_last(
         (('"gpu:1"', '"gpu:a100:2"'), "torchrun"),
         (("gres = ", "ntasks = 2, x-y = "), "one process on one device"),
         (("cpus-per-task = 4", 'cpus-per-task = "four"'), "cpus-per-task: expected a whole number"),
+        (("cpus-per-task = 4", "cpus-per-tas = 4"), "the whole name of an option of sbatch"),
+        (("gres", "gr"), "gr: expected the whole name of an option of sbatch, such as gres"),
+        (("gres = ", "gpus-per-socket = 4, x-y = "), "one process on one device"),
+        (("gres = ", "ntasks-per-gpu = 2, x-y = "), "one process on one device"),
+        (("gres = ", 'nodes = "1k", x-y = '), "one process on one device"),
+        (('gres = "gpu:1"', 'tres-per-task = "cpu=4,gres/gpu:4"'), "one process on one device"),
+        (('gres = "gpu:1"', 'tres-per-node = "gres/gpu:a100=2"'), "one process on one device"),
         (('"8:00:00"', "08:00:00"), "time: expected a text in quotes"),
         (('"8:00:00"', '"8\\n#"'), "time: expected a text in quotes"),
         (("sbatch = {", 'sbatch = "x" #'), "sbatch: expected a table such as"),
@@ -157,7 +164,14 @@ def test_names_of_engines_and_settings_of_those_without_are_refused() -> None:
     assert "no time" in refused("", "slurm")
 
 
-@pytest.mark.parametrize("text", ["", "partition=", "=x", "a,,b"])
+def test_what_is_typed_may_have_commas_in_a_value_and_options_without() -> None:
+    options = typed("partition=low,frail,exclusive,time=10,exclude=n1,n2,--hold")
+    assert options == {
+        "partition": "low,frail", "exclusive": True, "time": "10", "exclude": "n1,n2", "hold": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "partition=", "=x", "a,,b", "help", "exclusive,help,time=1"])
 def test_what_is_typed_must_be_options(text: str) -> None:
     with pytest.raises(UserError, match=r"--slurm .*expected partition=gpu"):
         typed(text)

@@ -421,6 +421,20 @@ def test_all_that_was_handed_over_keeps_to_what_may_run_at_a_time(
     assert arrays == ["--array=0-1%2", "--array=0-0%1", "--array=0-0%1"]
 
 
+def test_a_folder_of_any_name_has_its_logs(tmp_path: Path, cluster: PretendedSlurm) -> None:
+    study = tmp_path / "50 %u of it"
+    engine = cluster.engine(study)
+    engine.submit(cluster.jobs(study)[0])
+    assert len(ends(poll_until(engine, ended(1)))) == 1
+    assert [file.name for file in (study / ".slurm").glob("*.log")] == ["1-0.log"]
+    (words,) = cluster.calls("sbatch")
+    assert f"--output={tmp_path}/50 %%u of it/.slurm/1-%a.log" in words
+    engine = cluster.engine(tmp_path / "a\\b")
+    engine.submit(cluster.jobs(tmp_path / "a\\b")[0])
+    with pytest.raises(UserError, match="choose --runs without"):
+        engine.poll(0)
+
+
 def test_arrays_beyond_what_may_run_at_a_time_wait(tmp_path: Path, cluster: PretendedSlurm) -> None:
     cluster.hold()
     engine = cluster.engine(tmp_path / "study", jobs=2, runs=2500)

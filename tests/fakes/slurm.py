@@ -52,7 +52,7 @@ def begin(name: str, element: dict[str, Any]) -> None:
     shell = (
         f"bash {element['script']} & echo $! > {pid}; wait $!; echo $? > {rc}.new; mv {rc}.new {rc}"
     )
-    with open(element["output"].replace("%a", task), "ab") as log:
+    with open(element["output"].replace("%a", task).replace("%%", "%"), "ab") as log:
         subprocess.Popen(
             ["bash", "-c", shell],
             env={**os.environ, **own},

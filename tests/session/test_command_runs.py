@@ -240,6 +240,37 @@ def test_a_request_to_stop_is_passed_on(path: Path, reason: str, number: int) ->
     assert (path / "log.txt").read_text().count("--- attempt ") == 2
 
 
+@pytest.mark.parametrize(
+    "end", ["os.kill(os.getpid(), signal.SIGTERM)", "sys.exit(0)", "sys.exit(1)"]
+)
+def test_a_program_that_hears_of_the_end_first_has_not_failed(path: Path, end: str) -> None:
+    text = f"import os, signal\n(out / 'ready').touch()\n{end}"
+    asked = list[float]()
+
+    def heard_late() -> str | None:
+        if (folder_of(path) / "ready").exists():
+            asked.append(time.monotonic())
+        return "preempted" if asked and time.monotonic() - asked[0] > 0.1 else None
+
+    for _ in range(3):  # never `failed`, however often
+        asked.clear()
+        with pytest.raises(Stopped, match="preempted"):
+            made(text, path, stop=heard_late)
+        (folder_of(path) / "ready").unlink()
+    record = records.read(path)
+    assert (record.status, record.reason) == (Status.INTERRUPTED, "preempted")
+    assert {attempt.outcome for attempt in record.attempts} == {Status.INTERRUPTED}
+
+
+def test_figures_on_the_way_are_no_result_where_the_program_hears_of_the_end_first(
+    path: Path,
+) -> None:
+    text = result(metrics={"fid": 99}) + "(out / 'ready').touch()"
+    with pytest.raises(Stopped, match="preempted"):
+        made(text, path, stop=when_ready(path, "preempted"))
+    assert not records.read(path).scores
+
+
 def test_what_does_not_stop_is_killed_with_all_that_it_started(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

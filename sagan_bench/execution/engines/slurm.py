@@ -298,7 +298,7 @@ class Slurm:
         throttle = f"%{at_a_time}" if at_a_time else ""
         own = [
             f"--array=0-{len(jobs) - 1}{throttle}", f"--job-name={self.folder.job_name(batch)}",
-            f"--output={self.folder.path / f'{batch}-%a.log'}",
+queue.log_at(self.folder.path, f"{batch}-%a.log"),
         ]  # fmt: skip
         try:
             array = queue.submit(script, [*own, *self.settings.options()])

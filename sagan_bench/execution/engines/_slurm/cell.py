@@ -84,6 +84,13 @@ def gained(path: Path) -> bool:
     return bool(last and last.to_step is not None and last.to_step > last.from_step)
 
 
+def is_over_by(path: Path, place: str) -> bool:
+    """Return whether a job has made a run to its end, and SLURM has put it back all the same."""
+    record = record_of(path)
+    last = record.attempts[-1] if record and record.attempts else None
+    return bool(record and record.status.is_over and last and last.job == place)
+
+
 def main(jobs: Path, device: str, threads: int) -> int:
     """Make the run that is this job's of an array, and return the exit code of the job."""
     number, task = os.environ["SLURM_ARRAY_JOB_ID"], os.environ["SLURM_ARRAY_TASK_ID"]
@@ -92,6 +99,8 @@ def main(jobs: Path, device: str, threads: int) -> int:
     stop, tell = Listener(folder.stop_file(spot)), Teller(folder.events(spot))
     job = messages.job_in(jobs.read_text().splitlines()[spot.task], folder.path)
     slot = slots(1, device, 1)[0]._replace(threads=threads, shared_by=1)
+    if is_over_by(job.path, f"{number}_{task}"):
+        return 0
     with variables({ENGINE: "slurm", JOB: f"{number}_{task}"}):
         ended = alone.make(placed(job, slot), tell, stop)
     tell(ended)

@@ -48,7 +48,7 @@ def sent(place: Place, settings: Settings, errand: Errand, tell: Callable[[str],
         script = file.with_suffix(".sh")
         own = [
             "--array=0-0", f"--job-name=sagan-{folder.key}-errand",
-            f"--output={file.with_suffix('.log')}",
+            queue.log_at(file.parent, f"{file.stem}.log"),
         ]  # fmt: skip
         words = settings.script(code.copied(folder.path), PROGRAM, file)
         atomic_write(script, words.encode())

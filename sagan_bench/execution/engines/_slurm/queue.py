@@ -82,6 +82,20 @@ def elements() -> list[Element]:
     ]
 
 
+def log_at(folder: Path, name: str) -> str:
+    """Return the option of sbatch for a log, whose name may have ``%a`` and the like.
+
+    Raises:
+        UserError: SLURM cannot write to a folder of that name.
+    """
+    if "\\" in str(folder):
+        raise UserError(
+            f"{folder}: sbatch takes a backslash in the path of a log for something else; choose "
+            "--runs without"
+        )
+    return f"--output={str(folder).replace('%', '%%')}/{name}"
+
+
 def submit(script: Path, options: Sequence[str]) -> int:
     """Hand over an array, and return its number.  Raises as `elements`."""
     said = _output("sbatch", "--parsable", *options, str(script))

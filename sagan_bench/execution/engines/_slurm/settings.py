@@ -20,8 +20,23 @@ OURS = (
     "requeue", "signal", "test-only", "wait", "wrap",
 )  # fmt: skip
 """Options of sbatch that this engine needs for itself."""
-_WIDE = ("nodes", "ntasks", "ntasks-per-node", "gpus", "gpus-per-node", "gpus-per-task")
+_WIDE = (
+    "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "nodes", "ntasks",
+    "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node", "ntasks-per-socket",
+)  # fmt: skip
 """Options whose number is that of processes, or of GPUs, of a job."""
+_READ = (
+    *_WIDE, "cpus-per-task", "gres", "time", "tres-per-job", "tres-per-node", "tres-per-socket",
+    "tres-per-task",
+)  # fmt: skip
+"""Options that are looked at here, so that they must have their whole names."""
+_FLAGS = (
+    "contiguous", "exclusive", "get-user-env", "hold", "ignore-pbs", "nice", "overcommit",
+    "oversubscribe", "propagate", "reboot", "spread-job", "use-min-nodes",
+)  # fmt: skip
+"""Options that need no value."""
+_GPUS = re.compile(r"\bgpu(?:[:=][\w.-]*[A-Za-z][\w.-]*)?[:=](\d+)")
+"""How many GPUs: of ``gpu:a100:2``, ``gres/gpu=2``."""
 LEAST_NOTICE_SEC = 60
 """For a checkpoint, beside a step."""
 RUN = "sagan_bench.execution.engines._slurm.cell"
@@ -137,13 +152,13 @@ def _refuse_option(key: str, value: Any) -> None:
         raise ValueError(f"{key}: the engine sets --{taken} itself; leave it out")
     if not isinstance(value, Value) or re.search(r"[\0\n\r]", str(value)):
         raise ValueError(f"{key}: expected a text in quotes, a number, or true or false")
+    if whole := next((name for name in _READ if name.startswith(key) and key not in _READ), None):
+        raise ValueError(f"{key}: expected the whole name of an option of sbatch, such as {whole}")
     if key == "cpus-per-task" and not re.fullmatch(r"[1-9][0-9]{0,3}", str(value)):
         raise ValueError(f"{key}: expected a whole number from 1, not {value}")
-    wide = key in _WIDE and re.search(r"\d+$", str(value))
-    gpus = (
-        re.search(r"\bgpu(?::[\w.-]*[A-Za-z][\w.-]*)?:(\d+)", str(value)) if key == "gres" else None
-    )
-    if (wide and int(wide[0]) > 1) or (gpus and int(gpus[1]) > 1):
+    wide = key in _WIDE and re.search(r"(\d+)([km]?)$", str(value))
+    gpus = _GPUS.search(str(value)) if key == "gres" or key.startswith("tres-") else None
+    if (wide and (int(wide[1]) > 1 or wide[2])) or (gpus and int(gpus[1]) > 1):
         raise ValueError(
             f"{key}={value}: a run of an experiment is one process on one device; train one run "
             "on many with torchrun in a job of your own (docs/clusters.md)"
@@ -153,13 +168,21 @@ def _refuse_option(key: str, value: Any) -> None:
 def typed(text: str) -> dict[str, Value]:
     """Return options of sbatch as they are typed: ``partition=gpu,time=8:00:00,exclusive``.
 
+    What is no option without a value goes on with the one before: ``partition=a,b,time=10``.
+
     Raises:
-        UserError: a part is empty.
+        UserError: a part is empty, or the first is no option.
     """
     options: dict[str, Value] = {}
+    before = ""
     for part in text.split(","):
         key, is_set, value = part.strip().removeprefix("--").partition("=")
-        if not key or (is_set and not value):
+        goes_on = bool(key and before and not is_set and key not in _FLAGS)
+        if not key or (is_set and not value) or not (is_set or goes_on or key in _FLAGS):
             raise UserError(f"--slurm {text}: expected partition=gpu,time=8:00:00,gres=gpu:1")
-        options[key] = value if is_set else True
+        if goes_on:
+            options[before] = f"{options[before]},{key}"
+        else:
+            options[key] = value if is_set else True
+            before = key if is_set else ""
     return options
