@@ -23,6 +23,7 @@ from sagan_bench.execution import code, messages
 from sagan_bench.execution.engine import Ended, Event, Job, Place
 from sagan_bench.execution.engines import ray
 from sagan_bench.execution.engines._ray import actors, porter
+from sagan_bench.execution.engines._ray import cluster as ray_words
 from sagan_bench.execution.engines._ray.settings import Settings
 from sagan_bench.execution.engines._worker import DIED
 from sagan_bench.execution.engines.ray import Ray
@@ -30,6 +31,7 @@ from sagan_bench.runs.environment import ENGINE, JOB
 from sagan_bench.runs.records import Status
 
 LEFT = "the driver is gone"
+UNHEARD = "the driver was not heard from"
 
 
 class RayError(Exception):
@@ -304,7 +306,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend
     monkeypatch.setenv("RAY_ADDRESS", pretended.address)
     for name in ("PYTHONPATH", "SAGAN_BENCH_CACHE", ENGINE, JOB):  # which an actor sets
         monkeypatch.setenv(name, os.environ.get(name, ""))
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("path", "argv"):
+        monkeypatch.setattr(sys, name, [*getattr(sys, name)])
+    monkeypatch.setattr(ray_words, "SECONDS_FOR_A_CONNECTION", 0.05)  # its head says nothing
     monkeypatch.setattr(code, "copied", _copied)
     monkeypatch.setattr(porter, "Processes", Worker)
     monkeypatch.setattr(porter, "SECONDS_BETWEEN_LOOKS", 0.01)

@@ -28,7 +28,7 @@ from sagan_bench.cli.plan import print_plan
 from sagan_bench.cli.running import Where, carry_out, stop_runs
 from sagan_bench.cli.signals import SOME_FAILED
 from sagan_bench.cli.tables import changes, duration
-from sagan_bench.core.errors import UserError
+from sagan_bench.core.errors import NothingFinished, UserError
 
 if TYPE_CHECKING:
     from sagan_bench.execution.engine import Engine as AnyEngine
@@ -236,25 +236,52 @@ GO_ON = {
 
 def _conclude(planned: "Plan", as_json: bool) -> None:
     """Print what can be claimed, and end with 3 if a run has failed, diverged or stopped."""
-    from sagan_bench.experiments.findings import of_study
-    from sagan_bench.report.findings import findings as in_words
-    from sagan_bench.runs.log import LOG
     from sagan_bench.runs.run_directory import tidy
 
     tidy(planned.folder)
-    numbers = of_study(planned.folder)
+    bad = _bad(planned)
+    try:
+        _claim(planned.folder, as_json)
+    except NothingFinished as error:
+        if not bad:
+            raise
+        say(str(error), error=True)
+    _advise(bad)
+    if not as_json:
+        say(f"study:   {planned.folder}")
+        say(f"next:    {program()} compare {planned.folder}")
+    if bad:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _claim(folder: Path, as_json: bool) -> None:
+    """Print what can be claimed.  Raises `NothingFinished`."""
+    from sagan_bench.experiments.findings import of_study
+    from sagan_bench.report.findings import findings as in_words
+
+    numbers = of_study(folder)
     findings = in_words(numbers)
     if as_json:
         print(json.dumps(asdict(findings), indent=2))
     else:
         print_findings(findings, numbers)
+
+
+def _bad(planned: "Plan") -> "list[GridPoint]":
+    """Return the runs that have no figure although they were needed."""
     needed = {point.id for point in planned.missing}  # of what is not, none goes on
-    bad: list[GridPoint] = [
+    return [
         point
         for point in planned.points
         if point.status in ("failed", "diverged")
         or (point.status in ("interrupted", None) and point.id in needed)
     ]
+
+
+def _advise(bad: "list[GridPoint]") -> None:
+    """Say of runs that have no figure why, and how they may yet get it."""
+    from sagan_bench.runs.log import LOG
+
     for point in bad:
         why = f": {point.reason}" if point.reason else ""
         say(f"{point.status or NOT_BEGUN}: {point.path}{why}", error=True)
@@ -265,8 +292,3 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
     states = {point.status or NOT_BEGUN for point in bad}
     for advice in (go_on for status, go_on in GO_ON.items() if status in states):
         say(advice, error=True)
-    if not as_json:
-        say(f"study:   {planned.folder}")
-        say(f"next:    {program()} compare {planned.folder}")
-    if bad:
-        raise typer.Exit(SOME_FAILED)

@@ -14,6 +14,7 @@ class StopReason(StrEnum):
     PRUNED = "pruned"
     """Its search has better ones."""
     ABANDONED = "the driver is gone"
+    UNHEARD = "the driver was not heard from"
     DETACHED = "detached"
     """Nothing stops but the command that asked for the runs."""
 

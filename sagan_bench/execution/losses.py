@@ -27,6 +27,14 @@ def step_of(path: Path) -> int:
     return record.step if record else 0
 
 
+def end_in(path: Path, job: str) -> Ended | None:
+    """Return how a run ended in a job of a cluster; None where its record does not say so."""
+    record = record_of(path)
+    last = record.attempts[-1] if record and record.attempts else None
+    said = record and last and last.job == job and last.outcome
+    return Ended(record.status, record.reason) if record and said else None
+
+
 class Losses:
     """Counts how often each run was lost at a step; `LOSSES` times without a gain is a failure."""
 

@@ -112,6 +112,20 @@ def test_a_failed_cell_ends_with_3_and_can_be_tried_again(
     assert ablate(study, "--retry-failed") == 0
 
 
+def test_a_study_of_which_every_cell_failed_says_so(
+    study: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> Iterator[Any]:
+        raise RuntimeError("the device fell over")
+
+    monkeypatch.setattr("sagan_bench.session.session.train", fail)
+    assert ablate(study) == cli.SOME_FAILED
+    said = capsys.readouterr().err
+    assert said.count("failed: ") >= 4
+    assert "what failed is tried again with --retry-failed" in said
+    assert "error:" not in said
+
+
 @pytest.mark.slow
 def test_a_study_can_be_put_to_other_images_by_the_path_alone(tmp_path: Path, capsys: Out) -> None:
     images = layouts.cifar10(tmp_path / "cifar", 20)

@@ -111,3 +111,17 @@ def test_a_cluster_that_is_not_there_ends_the_command(
     cluster.is_up = False
     assert ablate(study) == cli.USAGE
     assert "no connection to Ray at auto" in capsys.readouterr().err
+
+
+def test_a_command_whose_runs_are_stopped_from_elsewhere_lists_what_is_not_done(
+    study: Path, cluster: PretendedRay, capsys: Out
+) -> None:
+    courses(cluster, **{"slow-s0": [["step 3", "lost interrupted"]]})
+    assert ablate(study, "--jobs", "1") == cli.SOME_FAILED
+    said = capsys.readouterr().err
+    assert "no run is finished yet" in said
+    assert "interrupted: runs/tiny/slow-s0" in said
+    assert said.count("not begun: runs/tiny/") == 3
+    assert "what was interrupted goes on with the same command" in said
+    assert "error:" not in said
+    assert ablate(study) == 0

@@ -6,12 +6,24 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from real_study import LONG, ROOT, ablate, first, same_bits, wait_for, words, written
+from real_study import (
+    LONG,
+    PROGRAM,
+    ROOT,
+    SECONDS_OF_A_COMMAND,
+    ablate,
+    first,
+    same_bits,
+    wait_for,
+    words,
+    written,
+)
 
 from sagan_bench.execution.losses import record_of
 from sagan_bench.runs.records import Record, Status
@@ -26,17 +38,34 @@ QUIET = {
     "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0",
 }  # fmt: skip
 
+THEIRS = """
+question = "Does it run?"
+baseline = "slow"
+variants = ["fast"]
+seeds = [0, 1]
+[on.other]
+metric = "loss"
+better = "lower"
+min_effect = 0.1
+"""
+
 
 class Nodes:
-    """A head without cores, and two nodes of two cores."""
+    """A head without cores, and two nodes of two cores, begun in a folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         from ray.cluster_utils import Cluster
 
+        self.folder = folder
         own = {"object_store_memory": 120 << 20}
         self.own: dict[str, Any] = {**own, "num_cpus": 2}
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args={**own, "num_cpus": 0})
-        self.nodes = [self.cluster.add_node(**self.own) for _ in range(2)]
+        with chdir(folder):
+            self.cluster: Any = Cluster(initialize_head=True, head_node_args={**own, "num_cpus": 0})
+        self.nodes = [self._joined() for _ in range(2)]
+
+    def _joined(self) -> Any:
+        with chdir(self.folder):
+            return self.cluster.add_node(**self.own)
 
     def lose(self, pid: int) -> None:
         """Have the node end at once that holds a process, and another join."""
@@ -45,15 +74,15 @@ class Nodes:
         (raylet,) = above & ours.keys()
         self.nodes.remove(ours[raylet])
         self.cluster.remove_node(ours[raylet], allow_graceful=False)
-        self.nodes.append(self.cluster.add_node(**self.own))
+        self.nodes.append(self._joined())
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**QUIET, "PYTHONPATH": str(ROOT)}.items():
             patch.setenv(name, value)
-        started = Nodes()
+        started = Nodes(tmp_path_factory.mktemp("elsewhere"))
         yield started
         started.cluster.shutdown()
 
@@ -98,8 +127,22 @@ def test_bits_are_those_of_processes_although_the_driver_was_killed(study: Path)
     ablate("--engine", "lab")
     assert [len(record.attempts) for record in records(study)] == [1] * 6  # adopted
     assert not (study / ".ray" / "cluster.json").exists()
+    assert {record.environment.command.split()[1] for record in records(study)} == {"ablate"}
     ablate("--jobs", "1", "--name", "here")
     assert same_bits(study.with_name("here"), study)
+
+
+def test_cells_are_where_the_command_was_given(tmp_path: Path, study: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(THEIRS)
+    (tmp_path / "program.sh").write_text('echo \'{"metrics": {"loss": 0.5}}\' > "$1"/result.json\n')
+    command = "sh program.sh {out} {seed} {variant}"
+    where = ("--engine", "lab", "--device", "cpu", "--runs", "runs", "--name", "small")
+    done = subprocess.run(
+        [*PROGRAM, "ablate", "tiny.toml", "--command", command, *where],
+        capture_output=True, text=True, check=False, timeout=SECONDS_OF_A_COMMAND,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [record.status for record in records(study)] == [Status.FINISHED] * 4
 
 
 def attempts(study: Path, number: int) -> Callable[[], bool]:

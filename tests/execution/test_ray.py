@@ -1,11 +1,14 @@
 """What becomes of a run in Ray: each row of the table in docs/clusters.md, on a pretended one."""
 
 import sys
+import threading
+from concurrent.futures import wait
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_ray import LEFT, PretendedRay, cluster
+from pretended_ray import LEFT, UNHEARD, ActorError, PretendedRay, cluster
 from pretended_slurm import ended, ends, poll_until
 
 from sagan_bench.core.errors import UserError
@@ -123,9 +126,98 @@ def test_an_actor_that_nobody_asks_has_its_run_write_a_checkpoint_and_ends(
     cluster.actor().it.porter.thread.join(5)
     assert not cluster.actors
     record = records.read(job.path)
-    assert (record.status, record.reason, record.step) == (Status.INTERRUPTED, LEFT, 4)
+    assert (record.status, record.reason, record.step) == (Status.INTERRUPTED, UNHEARD, 4)
     assert ends(poll_until(engine, ended(1))) == {"s0": FINISHED}  # it was asleep: run again
     assert not cluster.engine(tmp_path / "study").under_way
+
+
+def end_alone(cluster: PretendedRay, why: str = "") -> None:
+    """Have the only actor end by itself, before the engine polls again."""
+    its = cluster.actor().it.porter
+    wait(cluster.actor().open)  # the last that the engine asked
+    if why:
+        its.stop(why)
+        its.leaves = True
+    else:
+        its.lease_sec = 0
+    its.thread.join(5)
+    if why:
+        cluster.actor().die(ActorError("exit_actor() is called."))
+    assert not cluster.actors
+
+
+def test_a_process_that_was_asleep_for_too_long_has_lost_nothing_however_often(
+    tmp_path: Path, cluster: PretendedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = cluster.engine(tmp_path / "study")
+    (job,) = cluster.jobs(tmp_path / "study", s0=[*WAITS, *([["wait"]] * 3)])
+    engine.submit(job)
+    begun(engine)
+    for _ in range(4):
+        poll_until(engine, lambda events: cluster.actors and engine.cells[job.id].is_up)
+        end_alone(cluster)
+    assert ends(poll_until(engine, ended(1))) == {"s0": FINISHED}
+    assert caplog.text.count(f"s0 is run again: {UNHEARD}") == 4
+    assert "was ended" not in caplog.text
+
+
+def test_what_was_stopped_by_another_process_meanwhile_is_not_run_again(
+    tmp_path: Path, cluster: PretendedRay
+) -> None:
+    engine = cluster.engine(tmp_path / "study")
+    engine.submit(cluster.jobs(tmp_path / "study", s0=WAITS)[0])
+    begun(engine)
+    end_alone(cluster, "interrupted")
+    end = Ended(Status.INTERRUPTED, "interrupted")
+    assert ends(poll_until(engine, ended(1))) == {"s0": end}
+    assert (engine.free, cluster.begun, engine.idle) == (0, 1, [])
+
+
+def test_a_run_whose_worker_outlived_its_actor_was_lost(
+    tmp_path: Path, cluster: PretendedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = cluster.engine(tmp_path / "study")
+    engine.submit(cluster.jobs(tmp_path / "study", s0=WAITS)[0])
+    begun(engine)
+    end_alone(cluster, LEFT)
+    assert ends(poll_until(engine, ended(1))) == {"s0": FINISHED}
+    assert "s0 is run again: its actor in Ray was ended" in caplog.text
+
+
+def test_actors_are_where_the_command_was_given_with_its_words(
+    tmp_path: Path, cluster: PretendedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.nodes = {}
+    given, other = tmp_path / "given", tmp_path / "other"
+    for folder in (given, other):
+        folder.mkdir()
+    monkeypatch.chdir(given)
+    monkeypatch.setattr(sys, "argv", ["cli.py", "ablate"])
+    engine = cluster.engine(tmp_path / "study", jobs=1)
+    engine.submit(cluster.jobs(tmp_path / "study")[0])
+    monkeypatch.chdir(other)  # as where a raylet was begun
+    monkeypatch.setattr(sys, "argv", ["default_worker.py"])
+    cluster.join("n1", 1)
+    assert Path.cwd() == given
+    assert sys.argv == ["cli.py", "ablate"]
+    assert ends(poll_until(engine, ended(1))) == {"s0": FINISHED}
+
+
+def test_a_node_without_the_folder_of_the_command_is_told(
+    tmp_path: Path, cluster: PretendedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.nodes = {}
+    given = tmp_path / "given"
+    given.mkdir()
+    monkeypatch.chdir(given)
+    engine = cluster.engine(tmp_path / "study", jobs=1)
+    engine.submit(cluster.jobs(tmp_path / "study")[0])
+    monkeypatch.chdir(tmp_path)
+    given.rmdir()
+    cluster.join("n1", 1)
+    (end,) = ends(poll_until(engine, ended(1))).values()
+    assert end.status is Status.FAILED
+    assert f"does not see {given}; give the command in a folder on a file system" in str(end.reason)
 
 
 def test_an_exception_in_a_run_is_its_own_result(tmp_path: Path, cluster: PretendedRay) -> None:
@@ -306,6 +398,20 @@ def test_an_address_where_nobody_is_is_not_waited_for(
             UserError, match=r"no connection to Ray at .* takes no connections; begin"
         ):
             cluster.engine(tmp_path / "study", address=address)
+
+
+def test_an_address_of_the_dashboard_is_not_waited_for(
+    tmp_path: Path, cluster: PretendedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_words, "SECONDS_FOR_A_CONNECTION", 5.0)
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        with pytest.raises(
+            UserError, match=r"is a web server: is it the port of the head \(6379\)"
+        ):
+            cluster.engine(tmp_path / "study", address=address)
+        server.shutdown()
 
 
 def test_a_machine_without_ray_is_told_what_to_install(

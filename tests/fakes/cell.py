@@ -31,6 +31,7 @@ record = known["record"] | {
 }  # fmt: skip
 events, stop = (jobs.with_name(f"{jobs.stem}-{task}.{end}") for end in ("events", "stop"))
 heard = list[str]()
+JOB = os.environ.get("SAGAN_BENCH_JOB")
 path.mkdir(parents=True, exist_ok=True)
 begun = path / ".attempts"
 number = int(begun.read_text()) if begun.exists() else 0
@@ -45,7 +46,7 @@ step = first = earlier["step"]
 
 
 def write(status: str, reason: str | None = None) -> None:
-    own = {"started": "2026-01-01T00:00:00Z", "from_step": first}
+    own = {"started": "2026-01-01T00:00:00Z", "from_step": first, "job": JOB}
     if status != "running":
         own |= {"ended": "2026-01-01T00:01:00Z", "to_step": step, "outcome": status}
     new = {**record, "run": path.name, "status": status, "reason": reason, "step": step,

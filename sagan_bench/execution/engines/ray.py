@@ -31,7 +31,7 @@ from sagan_bench.execution.engines._ray.cluster import (
 from sagan_bench.execution.engines._ray.folder import Folder
 from sagan_bench.execution.engines._ray.settings import Settings
 from sagan_bench.execution.engines._worker import DIED
-from sagan_bench.execution.losses import BAD_STARTS, Losses, Starts, record_of
+from sagan_bench.execution.losses import BAD_STARTS, Losses, Starts, end_in, record_of
 from sagan_bench.runs.records import Status
 from sagan_bench.training.loop import Step
 
@@ -214,7 +214,9 @@ class Ray:
         """Return how a run ended that was to stop: so, unless it was over before."""
         record = record_of(cell.job.path)
         over = record and record.status.is_over
-        return Ended(record.status, record.reason) if record and over else _interrupted(cell.why)
+        if record and over:
+            return Ended(record.status, record.reason)
+        return Ended(Status.INTERRUPTED, cell.why)
 
     # --- What they say ---
 
@@ -257,23 +259,26 @@ class Ray:
                 self.starts.stepped()
             self.ready.append(Event(cell.job.id, what))
 
-    def _ended(self, cell: _Cell, ended: Ended) -> None:
+    def _ended(self, cell: _Cell, ended: Ended, *, keep: bool = True) -> None:
         """Take notice of the end of an attempt, which is not that of the run if it was lost."""
         reason = ended.reason or ""
         if cell.why or ended.status.is_over:
-            self._over(cell, ended)
+            self._over(cell, ended, keep=keep)
         elif reason.startswith(DIED):  # the worker, not the actor
             self._again(cell, self.losses.take(cell.job, reason), reason, keep=True)
-        elif reason == StopReason.ABANDONED:  # this process did not ask for too long
+        elif reason == StopReason.UNHEARD:  # this process did not ask for too long
             self._again(cell, None, reason, keep=False)
         else:
             self.is_stopped |= reason == StopReason.INTERRUPTED
-            self._over(cell, ended)
+            self._over(cell, ended, keep=keep)
 
     def _lost(self, cell: _Cell, why: str, *, taken: bool) -> None:
         """Take notice that an actor is gone; one that a node was taken from is no loss."""
+        said = end_in(cell.job.path, cell.actor.name)
         if cell.why:
             self._over(cell, self._stopped(cell), keep=False)
+        elif said and said.reason != StopReason.ABANDONED:  # as a worker says that outlived it
+            self._ended(cell, said, keep=False)
         else:
             ended = None if taken else self.losses.take(cell.job, why)
             self._again(cell, ended, why, keep=False)
@@ -343,7 +348,3 @@ class Ray:
             folder.forget()
             cluster.close()
         return len(left)
-
-
-def _interrupted(why: str | None) -> Ended:
-    return Ended(Status.INTERRUPTED, why)

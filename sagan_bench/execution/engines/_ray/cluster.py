@@ -7,12 +7,13 @@ import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sagan_bench.core.errors import UserError
 
@@ -20,14 +21,21 @@ NAMESPACE = "sagan-bench"
 SECONDS_FOR_AN_ANSWER = 10.0
 """Of an actor that is on a node; one that gives none was not placed yet."""
 SECONDS_BETWEEN_CHECKS = 5.0
+SECONDS_FOR_A_CONNECTION = 2.0
 SECONDS_WITHOUT_HEAD = 20.0
 CALLS_AT_A_TIME = 8
 """Of an actor: some wait for news."""
 _PORTER = "sagan_bench.execution.engines._ray.porter"
 
-Actor = Any
 Ref = Any
 """An answer to come."""
+
+
+class Actor(NamedTuple):
+    """An actor, as it is called and by what it is called."""
+
+    name: str
+    handle: Any
 
 
 class Lost(Exception):
@@ -98,6 +106,8 @@ class Cluster:
     ) -> Actor:
         """Ask for an actor, which comes to a node once there is room.
 
+        It is in the folder of this process, with its command line.
+
         Args:
             name: of its own.
             needs: of a node.
@@ -113,7 +123,8 @@ class Cluster:
         }  # fmt: skip
         with self._told():
             kind = self._ray.remote(**options)(_porter_of(_PORTER))
-            return kind.remote(code, dict(environment), *given)
+            here = os.getcwd(), [*sys.argv]
+            return Actor(name, kind.remote(*here, code, dict(environment), *given))
 
     def named(self, prefix: str) -> list[Actor]:
         """Return the actors whose names begin so, whoever asked for them."""
@@ -123,13 +134,14 @@ class Cluster:
         for name in names:
             if name.startswith(prefix):
                 with suppress(ValueError):  # it is gone meanwhile
-                    actors.append(self._ray.get_actor(name, namespace=NAMESPACE))
+                    handle = self._ray.get_actor(name, namespace=NAMESPACE)
+                    actors.append(Actor(name, handle))
         return actors
 
     def call(self, actor: Actor, method: str, *given: Any) -> Ref:
         """Ask an actor for something; `answer` has what comes of it."""
         with self._told():
-            return actor.call.remote(method, *given)
+            return actor.handle.call.remote(method, *given)
 
     def answered(self, refs: Sequence[Ref], timeout_sec: float) -> list[Ref]:
         """Return those to which there is an answer, waiting so long for the first."""
@@ -161,7 +173,7 @@ class Cluster:
     def end(self, actor: Actor) -> None:
         """End an actor that was not placed, or does not end itself."""
         with self._told():
-            self._ray.kill(actor)
+            self._ray.kill(actor.handle)
 
     def room(self, needs: Mapping[str, float]) -> int:
         """Return how many such actors the nodes that are there could hold, if nobody else did."""
@@ -201,6 +213,11 @@ def _connected(address: str) -> Any:
     try:
         if known and not _takes_connections(known):  # which Ray would wait for, for many minutes
             raise ConnectionError(f"{known} takes no connections")
+        if known and _is_of_the_web(known):  # likewise
+            raise ConnectionError(
+                f"{known} is a web server: is it the port of the head (6379), not the dashboard's "
+                "(8265)?"
+            )
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR",
         )  # fmt: skip
@@ -225,10 +242,22 @@ def _known(address: str) -> str:
 
 
 def _takes_connections(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with suppress(OSError, ValueError), socket.create_connection((host.strip("[]"), int(port)), 2):
+    with suppress(OSError, ValueError), _connection(address):
         return True
     return False
+
+
+def _is_of_the_web(address: str) -> bool:
+    """Return whether what is there speaks as Ray's dashboard does, which its head does not."""
+    with suppress(OSError, ValueError), _connection(address) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return connection.recv(5) == b"HTTP/"
+    return False
+
+
+def _connection(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), SECONDS_FOR_A_CONNECTION)
 
 
 @contextmanager
@@ -267,15 +296,25 @@ def _porter_of(module: str) -> type[Any]:
     """
 
     class Porter:
-        def __init__(self, code: str, environment: dict[str, str], *given: Any) -> None:
+        def __init__(
+            self, here: str, words: list[str], code: str, environment: dict[str, str], *given: Any
+        ) -> None:
             import importlib
             import os
             import socket
             import sys
 
-            self.wrong = ""
+            self.wrong, node = "", socket.gethostname()
+            for folder, mend in (here, "give the command in a folder"), (code, "choose --runs"):
+                if not os.path.isdir(folder):
+                    self.wrong = (
+                        f"{node} does not see {folder}; {mend} on a file system that all nodes of "
+                        "the cluster share"
+                    )
+                    return
             try:
-                os.listdir(code)  # raises
+                os.chdir(here)
+                sys.argv = words  # which records keep
                 before = os.environ.get("PYTHONPATH")
                 os.environ["PYTHONPATH"] = f"{code}:{before}" if before else code
                 os.environ.update(environment)
@@ -284,13 +323,8 @@ def _porter_of(module: str) -> type[Any]:
                 if main.get("__file__", "").endswith("default_worker.py"):
                     del main["__file__"]  # else each worker would read Ray
                 self.porter = importlib.import_module(module).Porter(*given)
-            except FileNotFoundError:
-                self.wrong = (
-                    f"{socket.gethostname()} does not see {code}; choose --runs on a file "
-                    "system that all nodes of the cluster share"
-                )
             except Exception as error:  # noqa: BLE001  # told by `call`
-                self.wrong = f"{socket.gethostname()}: {type(error).__name__}: {error}"
+                self.wrong = f"{node}: {type(error).__name__}: {error}"
 
         def call(self, method: str, *given: Any) -> Any:
             if self.wrong:

@@ -128,7 +128,7 @@ class Porter:
                     self.changed.wait(SECONDS_BETWEEN_LOOKS)
                     if not self.is_alone and time.monotonic() - self.heard > self.lease_sec:
                         self.is_alone = True
-                        self.stop(StopReason.ABANDONED)
+                        self.stop(StopReason.UNHEARD)
             self.engine.close()
             if self.is_alone:
                 end_process()
