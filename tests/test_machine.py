@@ -98,6 +98,7 @@ def test_a_disk_that_fails_breaks_a_run_off_and_the_same_command_goes_on(
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_run_lost_three_times_without_a_step_gained_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

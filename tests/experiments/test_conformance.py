@@ -503,6 +503,7 @@ def test_checks_leave_chance_and_threads_as_they_were_and_find_the_same_again() 
     assert findings == [asdict(f) for f in conformance.check_component("ATTENTION", "full")]
 
 
+@pytest.mark.slow
 def test_what_trains_first_requires_no_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

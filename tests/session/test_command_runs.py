@@ -34,6 +34,11 @@ out = Path(sys.argv[1])
 RESULT = '(out / "result.json").write_text(json.dumps({}))\n'
 
 
+@pytest.fixture(autouse=True)
+def _hears_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SECONDS_TO_HEAR", 0.2)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "cell"
