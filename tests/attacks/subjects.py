@@ -218,11 +218,12 @@ SPEED = ("images_per_sec", "peak_memory_gib")
 def facts(folder: Path) -> dict[str, Any]:
     """Return path -> content of every file, of which times and speeds are left out.
 
-    A file too much, such as a temporary one or a checkpoint, is therefore a difference.
+    A file too much, such as a temporary one or a checkpoint, is therefore a difference; but for those
+    of locks, which a dead holder leaves.
     """
     found: dict[str, Any] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if not file.name.endswith(".lock"):
+        if not file.name.endswith((".lock", ".holder.json")):
             found[str(file.relative_to(folder))] = _read(file)
     for memory in folder.glob("*/*/tuning.json"):
         found[f"{memory.parent.relative_to(folder)}: trials"] = _trials(memory.parent)
