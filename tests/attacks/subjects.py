@@ -218,8 +218,8 @@ SPEED = ("images_per_sec", "peak_memory_gib")
 def facts(folder: Path) -> dict[str, Any]:
     """Return path -> content of every file, of which times and speeds are left out.
 
-    A file too much, such as a temporary one or a checkpoint, is therefore a difference; but for those
-    of locks, which a dead holder leaves.
+    A file too much, such as a temporary one or a checkpoint, is therefore a difference; those of
+    locks are none, because a dead holder leaves them.
     """
     found: dict[str, Any] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
