@@ -79,8 +79,8 @@ def attempt_here(from_step: int, threads: int | None, processes: int | None = No
         threads=threads,
         processes=processes,
         host=socket.gethostname(),
-        engine=os.environ.get(ENGINE),
-        job=os.environ.get(JOB),
+        engine=os.environ.get(ENGINE) or None,
+        job=os.environ.get(JOB) or None,
     )
 
 

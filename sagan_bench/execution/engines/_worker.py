@@ -43,7 +43,7 @@ class Worker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_serve, args=(theirs,))
-        engine = os.environ.get(ENGINE, "processes")  # or that for which this process makes runs
+        engine = os.environ.get(ENGINE) or "processes"  # or that for which this process makes runs
         own = {**dict.fromkeys(THREADS, str(slot.threads)), ENGINE: engine}
         with variables(own), _deaf():
             self.process.start()
