@@ -1,5 +1,6 @@
 """The command line as a user types it: options, aliases, errors, exit codes, output."""
 
+import io
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from example_runs import SMALL
 from pretended_card import card
 
 from sagan_bench import cli
-from sagan_bench.cli import signals, tables
+from sagan_bench.cli import console, signals, tables
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
@@ -476,6 +477,15 @@ def test_a_second_process_on_one_folder_is_refused(tmp_path: Path) -> None:
     first.communicate()
     assert second.returncode == cli.USAGE
     assert f"in use by process {first.pid}" in error
+
+
+def test_remarks_of_an_unbuffered_program_are_there_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "remarks").open("wb", buffering=0) as file:
+        stream = io.TextIOWrapper(file, "utf-8", write_through=True)  # as by PYTHONUNBUFFERED
+        remarks = console.tolerant(stream)
+        remarks.write("begun\n")
+        assert (tmp_path / "remarks").read_text() == "begun\n"
+        remarks.detach()
 
 
 def test_piped_output_is_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

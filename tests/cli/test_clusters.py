@@ -78,8 +78,9 @@ def test_detached_and_the_same_command_follows_and_stop_ends(
 
 
 def test_ctrl_c_leaves_the_runs_and_says_so(
-    study: Path, cluster: PretendedSlurm, capsys: Out, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    study: Path, cluster: PretendedSlurm, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     courses(cluster, **{name: [["step 3", "wait"]] for name in CELLS})
     seen = slurm.Slurm._read
 
@@ -91,7 +92,10 @@ def test_ctrl_c_leaves_the_runs_and_says_so(
 
     monkeypatch.setattr(slurm.Slurm, "_read", read)
     assert ablate(study) == signals.INTERRUPTED
-    assert "go on without this command; the same command" in capsys.readouterr().err
+    said = capfd.readouterr().err
+    assert "leaving; what has begun goes on" in said
+    assert "stopping as soon as" not in said
+    assert "go on without this command; the same command" in said
     assert not cluster.calls("scancel")
     assert ablate(study, "--detach") == 0  # takes them up
     assert len(cluster.calls("sbatch")) == 1

@@ -1,6 +1,7 @@
 """What a node of Ray is asked before runs are handed over, on a pretended one."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,17 @@ def test_what_is_found_from_here(tmp_path: Path, cluster: PretendedRay) -> None:
     (there,) = Ray.examined(place, settings(cluster))
     assert not there.ok
     assert "no connection to Ray" in there.text
+
+
+def test_a_long_errand_outlives_the_lease_while_somebody_waits_for_it(
+    tmp_path: Path, cluster: PretendedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = errands.done
+
+    def slowly(text: str, folder: Path) -> str:
+        time.sleep(1.0)
+        return done(text, folder)
+
+    monkeypatch.setattr(errands, "done", slowly)
+    brief = settings(cluster).model_copy(update={"lease_sec": 0.3})
+    assert Ray.send(Place(tmp_path, "cpu", None, 1), brief, Errand(), nothing).node
