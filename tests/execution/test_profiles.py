@@ -171,6 +171,12 @@ def test_what_is_typed_may_have_commas_in_a_value_and_options_without() -> None:
     }  # fmt: skip
 
 
+def test_an_option_of_the_engine_is_refused_by_name_where_it_is_typed_too() -> None:
+    assert "the engine sets --requeue itself" in refused(
+        "", "slurm", typed={"sbatch": typed("time=10,requeue")}
+    )
+
+
 @pytest.mark.parametrize("text", ["", "partition=", "=x", "a,,b", "help", "exclusive,help,time=1"])
 def test_what_is_typed_must_be_options(text: str) -> None:
     with pytest.raises(UserError, match=r"--slurm .*expected partition=gpu"):

@@ -177,8 +177,9 @@ def typed(text: str) -> dict[str, Value]:
     before = ""
     for part in text.split(","):
         key, is_set, value = part.strip().removeprefix("--").partition("=")
-        goes_on = bool(key and before and not is_set and key not in _FLAGS)
-        if not key or (is_set and not value) or not (is_set or goes_on or key in _FLAGS):
+        is_option = bool(is_set) or key in (*_FLAGS, *OURS)  # ours are refused later, by name
+        goes_on = bool(key and before and not is_option)
+        if not key or (is_set and not value) or not (is_option or goes_on):
             raise UserError(f"--slurm {text}: expected partition=gpu,time=8:00:00,gres=gpu:1")
         if goes_on:
             options[before] = f"{options[before]},{key}"
