@@ -42,8 +42,8 @@ def _findings(where: Where, runs: Path) -> "Iterator[Finding]":
         return
     from sagan_bench.cli.errands import examined
 
-    made = tempfile.TemporaryDirectory(
-        prefix=".doctor-", dir=runs if runs.is_dir() else Path(), ignore_cleanup_errors=True
-    )
+    runs = runs.absolute()
+    there = next(folder for folder in (runs, *runs.parents) if folder.is_dir())
+    made = tempfile.TemporaryDirectory(prefix=".doctor-", dir=there, ignore_cleanup_errors=True)
     with made as folder:
         yield from examined(where, Path(folder))

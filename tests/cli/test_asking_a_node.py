@@ -248,7 +248,7 @@ def test_doctor_says_what_is_found_here_and_on_a_node(
     assert "takes --time=10 --partition=gpu" in found["sbatch"]["text"]
     assert found["arrays"]["text"] == "of up to 1,000 runs"
     assert "as here: python " in found["node software"]["text"]
-    assert found["node runs"]["text"] == "runs is seen there"
+    assert found["node runs"]["text"] == f"{Path('runs').absolute()} is seen there"
     assert found["node cache"]["ok"]
     assert f"{cores()} CPU cores" in found["node device"]["text"]
     assert {"node precision", "node efficientnet-lite0", "node disk"} <= found.keys()
@@ -257,6 +257,15 @@ def test_doctor_says_what_is_found_here_and_on_a_node(
     assert "--test-only" in cluster.calls("sbatch")[0]
     run("doctor", "--engine", "lab")
     assert " ok  node device " in capsys.readouterr().out
+
+
+def test_doctor_looks_at_the_disk_of_runs_that_are_yet_to_be(
+    node: list[Errand], capsys: Out, tmp_path: Path
+) -> None:
+    (tmp_path / "shared").mkdir()
+    _, found = doctor(capsys, "--runs", str(tmp_path / "shared" / "mine" / "runs"))
+    assert found["node runs"]["text"] == f"{tmp_path / 'shared'} is seen there"
+    assert not [*(tmp_path / "shared").iterdir()]
 
 
 def test_doctor_asks_no_node_where_sbatch_refuses(
