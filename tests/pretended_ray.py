@@ -181,6 +181,8 @@ class PretendedRay(Courses):
         home.mkdir()
         self.nodes: dict[str, float] = {"n1": 2}
         self.actors: dict[str, Handle] = {}
+        self.made: list[Handle] = []
+        """All actors, also those that are no more: their threads are to end with the test."""
         self.unavailable: dict[str, bool] = {}
         """Methods whose next call does not reach its actor."""
         self.is_up, self.begun = True, 0
@@ -226,6 +228,7 @@ class PretendedRay(Courses):
             name = str(options["name"])
             actor = Handle(self, name, options["num_cpus"], lambda: kind(*given))
             self.actors[name] = actor
+            self.made.append(actor)
             self.place_all()
             return actor
 
@@ -252,10 +255,7 @@ class PretendedRay(Courses):
 
     def lose(self, actor: Handle, text: str = "killed", *, preempted: bool = False) -> None:
         """End an actor; its worker sees that it is gone, and writes a checkpoint."""
-        its = actor.it.porter
-        with its.changed:
-            its.leaves, its.job = True, None
-        its.thread.join()
+        _end(actor.it.porter)
         actor.die(ActorError(text, preempted))
 
     def actor(self) -> Handle:
@@ -275,11 +275,20 @@ class PretendedRay(Courses):
                 actor.die(ActorError("gone"))
 
     def end_all(self) -> None:
-        """End all actors, and the head."""
+        """End all actors, also those whose thread outlived them, and the head.
+
+        One left would end the process of the tests when its lease is over.
+        """
         self.head.close()
-        for actor in list(self.actors.values()):
+        for actor in self.made:
             if actor.it and not actor.it.wrong:
-                self.lose(actor)
+                _end(actor.it.porter)
+
+
+def _end(its: porter.Porter) -> None:
+    with its.changed:
+        its.leaves, its.job = True, None
+    its.thread.join()
 
 
 def _wait(
