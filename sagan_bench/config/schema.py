@@ -113,6 +113,7 @@ class SpectralNormConfig(Section):
 
     generator: SpectralNormed = Field("all", description="in G")
     discriminator: SpectralNormed = Field("all", description="in D")
+    batched: bool = later(False, description="all norms of a network at once, in few launches")
 
 
 class ModelConfig(_WithOptions):

@@ -13,6 +13,7 @@ from sagan_bench.config.schema import ModelConfig, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, FAMILIES
 from sagan_bench.models.attention._blocks import Block
+from sagan_bench.models.batched import batch_spectral_norms
 from sagan_bench.models.calls import knowing
 from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
 from sagan_bench.models.layers import SpectralNorm, Weighted, counted, initialise
@@ -134,6 +135,8 @@ def skeleton(config: RunConfig) -> Networks:
     for network in networks:
         for block in knowing(network):
             block.steps = config.run.steps
+        if config.model.spectral_norm.batched:
+            batch_spectral_norms(network)
     return networks
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,20 @@ POWER_ITERATIONS_AT_START = 50
 """So that sigma is right at step 1; afterwards one iteration a step follows the weight."""
 
 
+class Given(NamedTuple):
+    """A weight that was divided beforehand."""
+
+    full: Tensor
+    """As wide as the parameter."""
+    low: Tensor
+    """In the precision of autocast, where that was on."""
+
+    @property
+    def now(self) -> Tensor:
+        """What a layer that is called now takes."""
+        return self.low if torch.is_autocast_enabled(self.low.device.type) else self.full
+
+
 class SpectralNorm(nn.Module):
     """Return W / sigma(W), sigma by power iteration (Miyato et al. 2018, algorithm 1).
 
@@ -33,6 +47,10 @@ class SpectralNorm(nn.Module):
 
     u: Tensor
     v: Tensor
+    given: Given | None = None
+    """The divided weight, where those of all layers are made at once (`models.batched`)."""
+    as_stored: bool = False
+    """Whether v follows the order in which a channels-last weight lies in memory."""
 
     def __init__(self, weight: Tensor, output_dim: int) -> None:
         super().__init__()
@@ -42,7 +60,20 @@ class SpectralNorm(nn.Module):
         self.register_buffer("v", functional.normalize(weight.new_ones(matrix.shape[1]), dim=0))
 
     def _matrix(self, weight: Tensor) -> Tensor:
-        return weight.transpose(0, self.output_dim).flatten(1)
+        if not self.as_stored or weight.dim() != 4:
+            return weight.transpose(0, self.output_dim).flatten(1)
+        stored = weight.permute(0, 2, 3, 1)
+        return stored.flatten(0, 2).T if self.output_dim else stored.flatten(1)
+
+    @torch.no_grad()
+    def begin(self, weight: Tensor, u: Tensor) -> None:
+        """Take a first u (outputs,) of any length, and move it to where sigma is right."""
+        as_stored, self.as_stored = self.as_stored, False  # the same bits in either order
+        self.u.copy_(functional.normalize(u, dim=0))
+        self.iterate(weight, POWER_ITERATIONS_AT_START)
+        self.as_stored = as_stored
+        if as_stored and weight.dim() == 4 and not self.output_dim:
+            self.v.copy_(self.v.view(weight.shape[1:]).permute(1, 2, 0).flatten())
 
     @torch.no_grad()
     def iterate(self, weight: Tensor, times: int = 1) -> None:
@@ -54,6 +85,8 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return ``weight`` divided by its estimated largest singular value; same shape."""
+        if self.given is not None:
+            return self.given.now
         with no_autocast(weight.device.type):
             if self.training:
                 self.iterate(weight)
@@ -75,13 +108,21 @@ def spectral_norm(layer: Layer) -> Layer:
     return layer
 
 
+def normed_layers(
+    network: nn.Module,
+) -> Iterator[tuple[nn.Module, SpectralNorm, parametrize.ParametrizationList]]:
+    """Yield each layer with a spectral norm, the norm, and what holds the undivided weight."""
+    for layer in network.modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            held = layer.parametrizations.weight
+            if isinstance(held[0], SpectralNorm):
+                yield layer, held[0], held
+
+
 def spectral_norms(network: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:
     """Yield each spectral norm of a network with the weight (parameter) that it divides."""
-    for module in network.modules():
-        if isinstance(module, parametrize.ParametrizationList) and isinstance(
-            module[0], SpectralNorm
-        ):
-            yield module[0], module.original
+    for _, norm, held in normed_layers(network):
+        yield norm, held.original
 
 
 def plain_state(network: nn.Module) -> dict[str, Tensor]:
@@ -226,8 +267,7 @@ def initialise(
             bias.copy_(_uniform(bias, _torch_bound(weight), seed, name, f"{path}.bias"))
         if norm is not None:
             start = torch.randn(len(norm.u), generator=generator(seed, name, f"{path}.u"))
-            norm.u.copy_(functional.normalize(start, dim=0))
-            norm.iterate(weight, POWER_ITERATIONS_AT_START)
+            norm.begin(weight, start)
 
 
 def _parts(layer: Weighted) -> tuple[SpectralNorm | None, Tensor]:
