@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -75,7 +76,9 @@ class BatchedNorms:
         self.groups = _groups([order for order, _, _ in layers])
         self.chunk = math.gcd(*self.sizes)
         """Weights are a whole number of chunks of so many elements in each layer."""
-        self._layers_of: dict[torch.device, _Layers] = {}
+        lengths = [len(norm.v) for norm in self.norms] + [len(norm.u) for norm in self.norms]
+        chunks = [size // self.chunk for size in self.sizes]
+        self._layers = _Layers(_repeated(chunks), _repeated(lengths))
 
     def give(self, *_: object) -> None:
         """Give each layer its divided weight, for the call that begins."""
@@ -133,28 +136,23 @@ class BatchedNorms:
         lengths = torch.stack(torch._foreach_norm(moved.split(sizes)))
         of_v, of_product = lengths.chunk(2)
         least = torch.finfo(weights.dtype).tiny  # zeros stay zeros
-        moved /= lengths.clamp_min(least).index_select(0, self._layers(weights.device).of_vectors)
+        moved /= lengths.clamp_min(least)[self._at(weights.device).of_vectors]
         torch._foreach_copy_(kept, moved.split(sizes))
         return product, v, of_product / of_v
 
-    def _layers(self, device: torch.device) -> "_Layers":
-        """Return which layer is whose, made once a device."""
-        if device not in self._layers_of:
-            vectors = [len(norm.v) for norm in self.norms] + [len(norm.u) for norm in self.norms]
-            chunks = [size // self.chunk for size in self.sizes]
-            self._layers_of[device] = _Layers(
-                *(_repeated(lengths).to(device) for lengths in (chunks, vectors))
-            )
-        return self._layers_of[device]
+    def _at(self, device: torch.device) -> "_Layers":
+        if self._layers.of_chunks.device != device:
+            self._layers = _Layers(*(numbers.to(device) for numbers in self._layers))
+        return self._layers
 
     def scaled_u(self, u: Tensor, factors: Tensor) -> Tensor:
         """Return all u times the factors (L,) of their layers."""
-        of_u = self._layers(u.device).of_vectors[-len(u) :] - len(self.norms)
-        return u * factors.index_select(0, of_u)
+        of_u = self._at(u.device).of_vectors[-len(u) :] - len(self.norms)
+        return u * factors[of_u]
 
     def by_layer(self, weights: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights (chunks, chunk), and for each chunk the factor of its layer."""
-        factors = factors.index_select(0, self._layers(weights.device).of_chunks)
+        factors = factors[self._at(weights.device).of_chunks]
         return weights.view(-1, self.chunk), factors[:, None]
 
 
@@ -197,7 +195,9 @@ class _Divided(torch.autograd.Function):
             result = (chunks * inverses).flatten()
             u = batch.scaled_u(u, along / sigma)
             for group in batch.groups:
-                group.matrices(result).baddbmm_(group.columns(u), group.rows(v), alpha=-1)
+                vectors = group.columns(u), group.rows(v)
+                first, second = (each.mT for each in vectors[::-1]) if group.swapped else vectors
+                result[group.weights].view(group.stored).baddbmm_(first, second, alpha=-1)
         return result, None, None, None, None
 
 
@@ -225,7 +225,7 @@ def _groups(orders: Sequence[tuple[bool, int, int, bool]]) -> list[Alike]:
 
 
 def _repeated(lengths: Sequence[int]) -> Tensor:
-    return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    return torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
 
 
 def _as_stored(weight: Tensor) -> Tensor:
