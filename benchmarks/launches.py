@@ -46,7 +46,7 @@ class Launches(TorchDispatchMode):
     """Counts launches by the name of the operation."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.by_name = Counter[str]()
 
     def __torch_dispatch__(

@@ -211,16 +211,12 @@ def _groups(orders: Sequence[tuple[bool, int, int, bool]]) -> list[Alike]:
     layer = weight = row = column = 0
     for (_, outputs, inner, swapped), same in groupby(orders):
         count = len(list(same))
+        layers = slice(layer, layer := layer + count)
+        weights = slice(weight, weight := weight + count * outputs * inner)
+        u = slice(row, row := row + count * outputs)
+        v = slice(column, column := column + count * inner)
         stored = (count, inner, outputs) if swapped else (count, outputs, inner)
-        ends = (
-            layer + count,
-            weight + count * outputs * inner,
-            row + count * outputs,
-            column + count * inner,
-        )
-        parts = (slice(*each) for each in zip((layer, weight, row, column), ends, strict=True))
-        groups.append(Alike(*parts, stored, swapped))
-        layer, weight, row, column = ends
+        groups.append(Alike(layers, weights, u, v, stored, swapped))
     return groups
 
 

@@ -114,9 +114,10 @@ def normed_layers(
     """Yield each layer with a spectral norm, the norm, and what holds the undivided weight."""
     for layer in network.modules():
         if parametrize.is_parametrized(layer, "weight"):
-            held = layer.parametrizations.weight
-            if isinstance(held[0], SpectralNorm):
-                yield layer, held[0], held
+            held: parametrize.ParametrizationList = getattr(layer, "parametrizations").weight  # noqa: B009
+            norm = held[0]
+            if isinstance(norm, SpectralNorm):
+                yield layer, norm, held
 
 
 def spectral_norms(network: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:

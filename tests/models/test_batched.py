@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.nn import functional
 
 from sagan_bench.config.layers import resolve
@@ -34,7 +35,9 @@ def config(*sets: str, preset: str = "quick", batched: bool = True) -> RunConfig
     return resolve(HOST, preset=preset, sets=[*sets, chosen]).config
 
 
-def worst(found: Tensor, wanted: Tensor) -> float:
+def worst(found: Tensor | None, wanted: Tensor | None) -> float:
+    assert found is not None
+    assert wanted is not None
     return float((found - wanted).detach().norm() / wanted.detach().norm())
 
 
@@ -44,7 +47,7 @@ def pairs(
     """Yield the layers with a spectral norm of G and of D: each by itself, and all at once."""
     for network in skeleton(config(preset=preset, batched=False)):
         alone = nn.ModuleList(layer for layer, _, _ in normed_layers(network))
-        alone = alone.to_empty(device="cpu").to(dtype, memory_format=torch.channels_last)
+        alone = alone.to_empty(device="cpu").to(dtype).to(memory_format=torch.channels_last)
         for number, (_, _, held) in enumerate(normed_layers(alone)):
             draw = torch.Generator().manual_seed(number)
             nn.init.normal_(held.original, std=0.1, generator=draw)
@@ -63,7 +66,6 @@ def test_sigma_and_its_gradient_are_those_of_each_layer(
 ) -> None:
     for alone, together, batch in pairs(preset, dtype):
         for training in (True, False):
-            lost = []
             for layers in (alone, together):
                 layers.train(training).zero_grad()
                 for _, norm, held in normed_layers(layers):
@@ -71,10 +73,9 @@ def test_sigma_and_its_gradient_are_those_of_each_layer(
                 if layers is together:
                     batch.give()
                 torch.manual_seed(1)
-                weights = [layer.weight for layer in layers]
-                towards = (torch.randn(weight.shape, dtype=dtype) for weight in weights)
-                lost.append(sum((w * g).sum() for w, g in zip(weights, towards, strict=True)))
-                lost[-1].backward()
+                weights: list[Tensor] = [getattr(layer, "weight") for layer in layers]  # noqa: B009
+                towards = [torch.randn(weight.shape, dtype=dtype) for weight in weights]
+                torch.autograd.backward(weights, towards)
             batch.take_back()
             both = zip(normed_layers(together), normed_layers(alone), strict=True)
             for (_, mine, here), (_, theirs, there) in both:
@@ -149,8 +150,6 @@ def test_under_autocast_weights_are_cast_at_once_and_tables_and_what_is_outside_
     assert together.seen == [torch.bfloat16, torch.float32, torch.float32]
     assert worst(outputs[1], outputs[0]) < 1e-2
     for mine, theirs in zip(together.parameters(), alone.parameters(), strict=True):
-        assert mine.grad is not None
-        assert theirs.grad is not None
         assert worst(mine.grad, theirs.grad) < 1e-2
 
 
@@ -210,7 +209,7 @@ def test_a_copy_has_norms_of_its_own() -> None:
 def test_a_weight_of_zeros_is_no_number_as_by_itself_and_leaves_the_others_alone() -> None:
     alone, together = called()
     for network in (alone, together):
-        network.first.parametrizations.weight.original.data.zero_()
+        next(held for _, _, held in normed_layers(network)).original.data.zero_()
         network.train()
     batch = BatchedNorms(together)
     batch.give()
@@ -239,17 +238,18 @@ def test_it_enters_the_digest_and_the_two_presets_of_before_are_without_it() -> 
 
 
 @pytest.mark.slow
-def test_compiled_it_is_the_same() -> None:
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_it_is_the_same_and_breaks_no_graph() -> None:
     sets = [*TINY[:3], "training.precision=fp32"]
     alone, together = (build(config(*sets, batched=each)).discriminator for each in (False, True))
     together.compile()
+    counters.clear()
     x = torch.randn(4, 3, 32, 32)
     for _ in range(3):
         outputs = [network(x) for network in (alone, together)]
         for output in outputs:
             output.sum().backward()
+    assert not counters["graph_break"]
     assert worst(outputs[1], outputs[0]) < 1e-5
     for mine, theirs in zip(together.parameters(), alone.parameters(), strict=True):
-        assert mine.grad is not None
-        assert theirs.grad is not None
-        assert worst(mine.grad, theirs.grad) < 1e-4 or float(theirs.grad.norm()) < 1e-6
+        assert worst(mine.grad, theirs.grad) < 1e-4
