@@ -9,7 +9,8 @@ from shared import BF16, DEVICE, FP32, Figures, configured, require
 
 from sagan_bench.core import precision
 from sagan_bench.training.draws import Noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 WARM, REPLAYED = 3, 10
 

@@ -15,7 +15,8 @@ from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import precision
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.training.loop import Step, TrainState, train
+from sagan_bench.training.loop import Step, train
+from sagan_bench.training.state import TrainState
 from sagan_bench.training.timing import try_step
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -42,7 +42,8 @@ from sagan_bench.data import shapes
 from sagan_bench.models.attention._paths import attend
 from sagan_bench.training import timing
 from sagan_bench.training.draws import Noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 from sagan_bench.training.timing import try_step
 
 
