@@ -88,7 +88,7 @@ class CapturedStep:
 
 def _like(given: Tensors) -> Tensors:
     """Return a copy that stays."""
-    return type(given)(*(None if each is None else each.clone() for each in given))
+    return given._make(None if each is None else each.clone() for each in given)
 
 
 def _parts(inputs: Inputs) -> Iterator[Batch | Noise]:
