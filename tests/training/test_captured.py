@@ -1,7 +1,10 @@
 """A step on static inputs is the loop's: on the CPU as it is, on a pretended card as a graph."""
 
 import copy
+import importlib
 import itertools
+import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from example_runs import SMALL
 from pretended_card import OnCard
 from pretended_graph import PretendedGraph, card_that_captures
 from torch import Tensor, nn
@@ -20,8 +24,10 @@ from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.data import feeding
 from sagan_bench.data.store import Split, Store
+from sagan_bench.session import experiment
+from sagan_bench.session.events import Stopped
 from sagan_bench.training import checkpoint
-from sagan_bench.training.captured import WARM_UP
+from sagan_bench.training.captured import WARM_UP, CapturedStep
 from sagan_bench.training.loop import Diverged, Step, train
 from sagan_bench.training.state import TrainState
 
@@ -306,3 +312,87 @@ def test_memory_that_does_not_suffice_for_a_capture_is_told() -> None:
         state.generator.register_forward_pre_hook(refuse)
         with pytest.raises(UserError, match=r"out of memory on cuda:0 while a step was captured"):
             list(train(config, state, store()))
+
+
+def whole_run(out: Path, config: RunConfig, stops: tuple[int, ...] = ()) -> Any:
+    """Make a run, stopped on the way, and return its rows and final scores."""
+    for stop in stops:
+        at: list[int] = []
+
+        def watch(event: object, at: list[int] = at) -> None:
+            at.extend([event.step] if isinstance(event, Step) else [])
+
+        def asked(at: list[int] = at, stop: int = stop) -> str | None:
+            return "asked" if at and at[-1] == stop else None
+
+        with pytest.raises(Stopped):
+            experiment.run(config, out=out, watch=watch, stop=asked)
+    record = experiment.run(config, out=out)
+    assert record.status == "finished"
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    kept = rows[0].keys() - {"images_per_sec", "peak_memory_gib"}
+    return (
+        [{key: row[key] for key in kept} for row in rows],
+        {score.weights: score.metrics for score in record.scores if score.final},
+    )
+
+
+@pytest.mark.slow
+def test_looks_and_a_stop_between_replays_change_nothing(tmp_path: Path) -> None:
+    sets = [*SMALL, "run.steps=10", "run.eval_every=2", "run.eval_images=8", "run.device=cuda"]
+    config = resolve(HOST, sets=[*sets, "training.precision=fp32"]).config
+    found = []
+    for name, each, stops in (("loop", config, ()), ("captured", captured(config), (6,))):
+        feeding._on_gpu.clear()
+        with card_that_captures() as (_, graphs):
+            found.append(whole_run(tmp_path / name, each, stops))
+    assert [graph.replays for graph in graphs] == [3, 1]
+    assert found[0] == found[1]
+
+
+# What a real card is asked
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The check of `benchmarks/first_gpu.py`."""
+    known = set(sys.modules)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks" / "gpu_checks"))
+    yield importlib.import_module("graph")
+    for name in ("graph", "shared"):
+        if name not in known:
+            del sys.modules[name]
+
+
+TINY = (
+    "model.width=8", "model.z_dim=8", "training.batch_size=4", "data.train_images=48",
+    "data.test_images=16", "training.precision=fp32", "training.n_critic=2",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_check_for_a_card_passes_where_a_graph_is_the_loop(asked: Any) -> None:
+    found: dict[str, Any] = {}
+    with card_that_captures() as (_, graphs):
+        asked.hold_to_the_loop(found, *TINY, steps=30)
+    assert [graph.replays for graph in graphs] == [27, 10, 14]
+    assert found["captured"] == {
+        "bit-equal": True, "differs after 13": 0, "differs after 26": 0, "differs after 30": 0,
+    }  # fmt: skip
+    assert found["gone on with"] == {
+        "bit-equal": True, "differs after 26": 0, "differs after 30": 0, "differs after 13": 0,
+    }  # fmt: skip
+    assert set(found["rows differ by"].values()) == {0}
+    assert {"loss_d", "grad_norm_g"} <= found["rows differ by"].keys()
+
+
+@pytest.mark.slow
+def test_the_check_for_a_card_fails_where_a_graph_sees_old_inputs(
+    asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = CapturedStep._placed
+    monkeypatch.setattr(
+        CapturedStep, "_placed", lambda self, inputs: self.inputs or placed(self, inputs)
+    )
+    with card_that_captures(), pytest.raises(Exception, match="captured: differs after 13 by"):
+        asked.hold_to_the_loop({}, *TINY, steps=26)
