@@ -36,11 +36,12 @@ from sagan_bench.core.distributed import SINGLE_PROCESS
 from sagan_bench.data.building import prepare as prepare_store
 from sagan_bench.data.feeding import Batch, Feed
 from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.pixels import to_network
 from sagan_bench.data.store import Split
 from sagan_bench.models.build import build
 from sagan_bench.training import loop
 from sagan_bench.training.draws import Draws
-from sagan_bench.training.loop import TrainState
+from sagan_bench.training.state import TrainState
 
 CELEBA = (178, 218)
 BATCH, SIZE, CROP = 64, 64, 160
@@ -137,8 +138,8 @@ def _of_peer(loader: Any, device: torch.device) -> float:
 def _of_ours(split: Split, device: torch.device, batches: int = 400) -> float:
     """Return seconds an image, over batches as the training loop has them."""
     with Feed(split, 0, BATCH, device) as source:
-        loop._to_network(source(0).images)
-        work = (loop._to_network(source(index).images) for index in range(1, batches + 1))
+        to_network(source(0).images)
+        work = (to_network(source(index).images) for index in range(1, batches + 1))
         return _seconds(lambda: deque(work, maxlen=1), device) / (BATCH * batches)
 
 

@@ -22,7 +22,7 @@ import typer
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import distributed
-from sagan_bench.training.loop import TrainState
+from sagan_bench.training.state import TrainState
 from sagan_bench.training.timing import try_step
 
 WARM = 3

@@ -27,7 +27,8 @@ from sagan_bench.core import cpu, system
 from sagan_bench.core import precision as arithmetic
 from sagan_bench.models.build import flops_per_step
 from sagan_bench.training.draws import Noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 Step = Callable[[], None]
 Z_DIM = 128

@@ -13,7 +13,8 @@ from sagan_bench.core import distributed
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.models.synchronised import synchronise
-from sagan_bench.training.loop import Step, TrainState, train
+from sagan_bench.training.loop import Step, train
+from sagan_bench.training.state import TrainState
 
 
 def normalised(norm: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> dict[str, torch.Tensor]:

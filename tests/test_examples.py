@@ -27,7 +27,8 @@ from sagan_bench.models.layers import forward_flops, spectral_norms
 from sagan_bench.models.placement import norm_layers
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.generation import _average_statistics
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

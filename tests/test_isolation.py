@@ -21,7 +21,9 @@ from sagan_bench.data.store import Store
 from sagan_bench.experiments import studies
 from sagan_bench.experiments.studies import shipped
 from sagan_bench.training.draws import Noise
-from sagan_bench.training.loop import Recipe, TrainState, train
+from sagan_bench.training.loop import train
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0")
 SIZE = {"feat64": 128, "feat32": 64, "seed-sides": 64}

@@ -37,7 +37,8 @@ from sagan_bench.session import experiment, exporting, sampling
 from sagan_bench.session.events import Stopped
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import noise, standing
-from sagan_bench.training.loop import Step, TrainState, train
+from sagan_bench.training.loop import Step, train
+from sagan_bench.training.state import TrainState
 from sagan_bench.training.timing import out_of_memory, seconds_per_flop
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0", tf32=True)

@@ -15,11 +15,14 @@ from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import precision
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
-from sagan_bench.training.loop import Step, TrainState, train
+from sagan_bench.data.store import Store
+from sagan_bench.training.loop import Step, train
+from sagan_bench.training.state import TrainState
 from sagan_bench.training.timing import try_step
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = torch.device("cuda:0")
+CAPTURED = "training.cuda_graph=true"
 BF16 = "training.precision=bf16"
 FP32 = "training.precision=fp32"
 Figures = dict[str, Any]
@@ -59,13 +62,18 @@ def configured(preset: str, *sets: str) -> RunConfig:
     return resolve(host, preset=preset, variant="sagan", sets=list(sets)).config
 
 
+def shown_twins(preset: str, *sets: str) -> tuple[RunConfig, Store]:
+    """Return a preset's configuration with twins of its size for images, and these."""
+    config = configured(preset, "data.source=twins", "data.train_images=5000", *sets)
+    return config, prepare(DataSpec.of(config.data))
+
+
 def on_twins(preset: str, *sets: str) -> Running:
     """Return a preset's network in the real training loop, on twins of its size."""
-    shown = ("data.source=twins", "data.train_images=5000", "run.steps=1000000")
-    config = configured(preset, *shown, *sets)
+    config, store = shown_twins(preset, "run.steps=1000000", *sets)
     precision.use(config.training.precision)
     state = TrainState(config, DEVICE)
-    events = train(config, state, prepare(DataSpec.of(config.data)))
+    events = train(config, state, store)
 
     def step() -> None:
         event = next(events)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from shared import (
     BF16,
+    CAPTURED,
     DEVICE,
     FP32,
     ROOT,
@@ -42,7 +43,8 @@ from sagan_bench.data import shapes
 from sagan_bench.models.attention._paths import attend
 from sagan_bench.training import timing
 from sagan_bench.training.draws import Noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 from sagan_bench.training.timing import try_step
 
 
@@ -94,20 +96,21 @@ def gpu_tests(found: Figures) -> None:
 
 
 WATCHED = {
-    "quick": (BF16,),
-    "celeba64": (BF16,),
-    "cifar10": (BF16, f"model.classes={len(shapes.CLASSES)}"),
+    "quick": ("quick", BF16),
+    "celeba64": ("celeba64", BF16),
+    "cifar10": ("cifar10", BF16, f"model.classes={len(shapes.CLASSES)}"),
+    "captured": ("quick", BF16, CAPTURED),
 }
-"""Without classes; at 64 px; with classes, mirrored images and five updates of D."""
+"""Without classes; at 64 px; with classes, mirrored images and five updates of D; replayed."""
 
 
 def no_hidden_wait(found: Figures) -> None:
     """Steps between two rows of the log."""
     require(bool(waits(lambda: torch.ones(1, device=DEVICE).item())), "waits are not seen")
-    watched = {preset: on_twins(preset, *sets) for preset, sets in WATCHED.items()}
-    for preset, running in watched.items():
+    watched = {name: on_twins(*chosen) for name, chosen in WATCHED.items()}
+    for name, running in watched.items():
         running.steps(11)  # past the first row, and all that is made once is made
-        found[preset] = waits(running.step)
+        found[name] = waits(running.step)
     require(not any(found.values()), f"waits for the card in a step: {found}")
     for running in watched.values():
         with telling_waits("error"):  # the same again, by what raises

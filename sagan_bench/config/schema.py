@@ -146,7 +146,7 @@ class ModelConfig(_WithOptions):
 class TrainingConfig(_WithOptions):
     """The recipe.  Defaults are the SAGAN paper's (section 4)."""
 
-    young = ("options", "fixed")
+    young = ("options", "fixed", "cuda_graph")
 
     loss: Annotated[str, AfterValidator(LOSSES.check)] = Field(
         "hinge", description="adversarial loss"
@@ -171,6 +171,9 @@ class TrainingConfig(_WithOptions):
     fixed: Annotated[
         tuple[Stream, ...], AfterValidator(lambda streams: tuple(sorted(set(streams))))
     ] = later((), description="of weights, data, noise: drawn as of seed 0, whatever the seed")
+    cuda_graph: bool = later(
+        False, description="a card replays the step as one CUDA graph; unmeasured: no card ran it"
+    )
     options: Annotated[Options, options_of(LOSSES, "loss")] = Options()
 
     @property
@@ -301,6 +304,15 @@ class RunConfig(Section):
         if micro and size % micro:
             raise ValueError(
                 f"training.micro_batch = {micro} does not divide training.batch_size = {size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_or_captured(self) -> "RunConfig":
+        if self.training.compile and self.training.cuda_graph:
+            raise ValueError(
+                "training.cuda_graph captures the step of networks that are not compiled; leave "
+                "out training.compile, or training.cuda_graph"
             )
         return self
 

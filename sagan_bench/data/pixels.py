@@ -9,6 +9,12 @@ def normalise(pixels: Tensor) -> Tensor:
     return pixels.float().div_(127.5).sub_(1)  # the copy is ours
 
 
+def to_network(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return uint8 images (B, 3, S, S) as networks take them: in [-1, 1], channels-last."""
+    pixels = pixels.contiguous(memory_format=torch.channels_last)  # bytes move sooner
+    return normalise(pixels).to(dtype)
+
+
 def quantise(images: Tensor) -> Tensor:
     """Return finite float ``images`` of any shape as uint8: (x + 1) * 127.5, rounded half to even.
 

@@ -67,8 +67,8 @@ def on_this_rank(config: RunConfig, context: DistributedContext) -> RunConfig:
     """Return the configuration on this process's device.
 
     Raises:
-        UserError: a batch or micro-batch that cannot be shared out equally; or networks that would
-            be compiled in pieces.
+        UserError: a batch or micro-batch that cannot be shared out equally; networks that would be
+            compiled in pieces; or a step that would be captured.
     """
     if context.world_size == 1:
         return config
@@ -78,6 +78,11 @@ def on_this_rank(config: RunConfig, context: DistributedContext) -> RunConfig:
             f"training.compile with {context.world_size} processes: BatchNorm over all of them "
             "cuts the compiled networks at each of its layers (pytorch #161302); leave out "
             "--compile"
+        )
+    if training.cuda_graph:
+        raise UserError(
+            f"training.cuda_graph with {context.world_size} processes: what they exchange in a "
+            "step is not captured; leave out training.cuda_graph"
         )
     for key in ("batch_size", "micro_batch"):
         if (getattr(training, key) or 0) % context.world_size:

@@ -21,7 +21,7 @@ from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.training.diagnostics import BlockDiagnostics, diagnose
 from sagan_bench.training.draws import dtype_of
 from sagan_bench.training.generation import noise, sampler, standing
-from sagan_bench.training.loop import TrainState
+from sagan_bench.training.state import TrainState
 
 GRID_IMAGES = 64
 GRID_ROW = 8

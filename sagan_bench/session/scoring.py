@@ -14,7 +14,7 @@ from sagan_bench.evaluation.sampling import Sample
 from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.runs.records import Score
 from sagan_bench.training.generation import balanced, sampler, standing
-from sagan_bench.training.loop import TrainState
+from sagan_bench.training.state import TrainState
 
 
 class RunScorer:

@@ -18,7 +18,8 @@ from sagan_bench.session.record_keeper import CostMeter, RecordKeeper
 from sagan_bench.session.resuming import newest_checkpoint
 from sagan_bench.session.scoring import RunScorer
 from sagan_bench.session.writer import Writer
-from sagan_bench.training.loop import Diverged, Step, TrainState, train
+from sagan_bench.training.loop import Diverged, Step, train
+from sagan_bench.training.state import TrainState
 from sagan_bench.training.timing import out_of_memory
 
 LONG_LOOK = 5_000

@@ -27,7 +27,7 @@ from sagan_bench.session.planning import Plan
 from sagan_bench.session.probes import Probes
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
-from sagan_bench.training.loop import TrainState
+from sagan_bench.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from sagan_bench.core import system
 from sagan_bench.core.errors import UserError
 from sagan_bench.models.build import flops_per_step
 from sagan_bench.training.draws import dtype_of, step_noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 MOST_FLOPS = {"cpu": 5e11}
 """Of a step that is timed, by type of device; a smaller batch stands for one that takes more."""

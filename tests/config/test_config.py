@@ -89,6 +89,12 @@ def test_wgan_gp_is_resolved_to_fp32_and_not_compiled() -> None:
         resolve(HOST, sets=[*sets, "training.compile=true"])
 
 
+def test_a_step_is_compiled_or_captured() -> None:
+    with pytest.raises(UserError, match=r"leave out training\.compile, or training\.cuda_graph"):
+        resolve(HOST, sets=["training.cuda_graph=true", "training.compile=true"])
+    assert resolve(HOST, sets=["training.cuda_graph=true"]).config.training.cuda_graph
+
+
 def test_none_empties_an_optional_setting_only() -> None:
     sets = ["evaluation.n_real=none", "model.spectral_norm.generator=none"]
     resolved = resolve(HOST, sets=sets).config
@@ -137,6 +143,7 @@ def _changed(base: RunConfig, key: str) -> RunConfig:
         "model.layout": "flat", "model.initialisation": "glorot", "training.micro_batch": 16,
         "evaluation.sampling_seeds": (5,), "training.fixed": ("noise",),
         "preset": "p", "variant": "v", "name": "n",
+        "training.cuda_graph": True,
         "training.beta1": 0.1, "training.beta2": 0.1, "training.ema_decay": 0.1,
     }  # fmt: skip
     old = dict(flatten(base.model_dump())).get(key)  # absent where younger than records and empty
@@ -191,6 +198,7 @@ def test_neutral_values_never_change() -> None:
         "model.initialisation": "torch", "training.micro_batch": None,
         "evaluation.truncation": None, "evaluation.intra_class": False,
         "training.lr_scale": 1.0, "training.lr_d_over_g": None, "training.fixed": (),
+        "training.cuda_graph": False,
     }.items()  # fmt: skip
     plain = dict(flatten(resolve(HOST).config.model_dump()))
     assert {key: plain.get(key, found[key]) for key in found} == found

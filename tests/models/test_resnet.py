@@ -24,7 +24,8 @@ from sagan_bench.models.families.resnet import (
 from sagan_bench.models.layers import ConditionalBatchNorm2d, spectral_norms
 from sagan_bench.models.placed import Site
 from sagan_bench.training.draws import Noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 NETWORKS = ("generator", "discriminator")

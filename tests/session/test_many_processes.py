@@ -150,6 +150,13 @@ def test_networks_that_would_be_compiled_in_pieces_are_refused() -> None:
     on_this_rank(make("training.compile=true"), distributed.SINGLE_PROCESS)
 
 
+def test_a_step_of_several_processes_is_not_captured() -> None:
+    captured = make("training.cuda_graph=true")
+    with pytest.raises(UserError, match=r"cuda_graph with 2 processes.*leave out training\.cuda_g"):
+        on_this_rank(captured, DistributedContext(0, 2, 0, 2))
+    on_this_rank(captured, distributed.SINGLE_PROCESS)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -36,7 +36,8 @@ from sagan_bench.session import experiment, exporting
 from sagan_bench.session.sampling import TrainedGenerator
 from sagan_bench.training.diagnostics import diagnose
 from sagan_bench.training.generation import draw, noise, standing
-from sagan_bench.training.loop import Diverged, Step, TrainState, train
+from sagan_bench.training.loop import Diverged, Step, train
+from sagan_bench.training.state import TrainState
 from sagan_bench.training.timing import try_step
 
 ODD = Path(__file__).parents[1] / "planted" / "odd"

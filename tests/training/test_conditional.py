@@ -27,7 +27,9 @@ from sagan_bench.session import experiment, sampling, session
 from sagan_bench.session.probes import grid_labels
 from sagan_bench.training.draws import Noise, step_noise
 from sagan_bench.training.generation import draw, noise, truncated
-from sagan_bench.training.loop import Recipe, Step, TrainState, train
+from sagan_bench.training.loop import Step, train
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 from sagan_bench.training.timing import out_of_memory, seconds_per_flop, try_step
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")

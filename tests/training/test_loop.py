@@ -17,7 +17,9 @@ from sagan_bench.data.store import Store
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.training.draws import Noise
 from sagan_bench.training.generation import noise, sampler, standing
-from sagan_bench.training.loop import Diverged, Recipe, Step, TrainState, train
+from sagan_bench.training.loop import Diverged, Step, train
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 CPU = torch.device("cpu")

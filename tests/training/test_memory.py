@@ -20,7 +20,8 @@ from sagan_bench.runs import records
 from sagan_bench.session import experiment, sampling
 from sagan_bench.session.session import RunSession
 from sagan_bench.session.writer import DirectoryWriter
-from sagan_bench.training.loop import TrainState, train
+from sagan_bench.training.loop import train
+from sagan_bench.training.state import TrainState
 from sagan_bench.training.timing import out_of_memory
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")

@@ -23,8 +23,9 @@ from sagan_bench.models.families._base import Family
 from sagan_bench.models.placed import Site
 from sagan_bench.models.placement import Places
 from sagan_bench.training.draws import step_noise
-from sagan_bench.training.loop import Recipe, TrainState
 from sagan_bench.training.losses._base import Critic, Loss
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 Pair = tuple[nn.Module, nn.Module]
 HOST = Host(bf16=True, extractor="efficientnet-lite0")

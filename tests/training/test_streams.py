@@ -17,7 +17,8 @@ from sagan_bench.data.store import Store
 from sagan_bench.models.build import build
 from sagan_bench.training import loop
 from sagan_bench.training.draws import step_noise
-from sagan_bench.training.loop import TrainState, train
+from sagan_bench.training.loop import train
+from sagan_bench.training.state import TrainState
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 CPU = torch.device("cpu")

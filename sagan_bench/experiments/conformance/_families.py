@@ -36,7 +36,7 @@ from sagan_bench.experiments.conformance._networks import (
 from sagan_bench.experiments.conformance._parts import off
 from sagan_bench.models.build import Networks, build, parameters
 from sagan_bench.models.layers import frozen_spectral_norm
-from sagan_bench.training.loop import TrainState
+from sagan_bench.training.state import TrainState
 
 FAR = 1e4
 """Times images: logits that are not bounded grow with them."""

@@ -16,7 +16,8 @@ from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.build import Networks, attention_blocks
 from sagan_bench.models.calls import extra_loss
 from sagan_bench.training.draws import step_noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 PIXELS = 32
 IMAGES = 4
