@@ -252,4 +252,4 @@ def test_compiled_it_is_the_same_and_breaks_no_graph() -> None:
     assert not counters["graph_break"]
     assert worst(outputs[1], outputs[0]) < 1e-5
     for mine, theirs in zip(together.parameters(), alone.parameters(), strict=True):
-        assert worst(mine.grad, theirs.grad) < 1e-4
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
