@@ -20,9 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.distributed import SINGLE_PROCESS
+from sagan_bench.data.feeding import Batch
 from sagan_bench.models.attention import _paths
 from sagan_bench.training.draws import step_noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Inputs, WholeStep
 
 IMAGES = 2
 VIEWS = {
@@ -67,17 +69,16 @@ def of_step(config: RunConfig) -> Counter[str]:
         return _paths.fused
 
     state, size = TrainState(config, torch.device("cpu")), config.data.image_size
-    recipe = Recipe(config, state)
-    labels = torch.zeros(IMAGES, dtype=torch.int64) if config.model.classes else None
+    take = WholeStep(config, state)
+    images = torch.zeros(IMAGES, 3, size, size, dtype=torch.uint8)
+    real = Batch(images, torch.zeros(IMAGES, dtype=torch.int64))
     with mock.patch.object(_paths, "path", fused):
         for step in (1, 2):
             noise = step_noise(config, SINGLE_PROCESS, step)
-            real = torch.rand(IMAGES, 3, size, size).contiguous(memory_format=torch.channels_last)
+            inputs = Inputs([(real, critic) for critic in noise.critic], noise.generator)
             with Launches() as counted:
-                for critic in noise.critic:
-                    recipe.update_d(real, critic, labels)
-                recipe.update_g(noise.generator)
-                state.step = step
+                take(inputs)
+            state.step = step
     return counted.by_name
 
 

@@ -23,7 +23,8 @@ from sagan_bench.models.layers import (
     spectral_norms,
 )
 from sagan_bench.training.draws import step_noise
-from sagan_bench.training.loop import Recipe, TrainState
+from sagan_bench.training.state import TrainState
+from sagan_bench.training.step import Recipe
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0")
 WIDE = {name for name in presets() if name.startswith(("imagenet", "celeba128", "cifar10"))}
