@@ -9,8 +9,8 @@ and on which cards something was opened.
 
 It cannot see what C++ chooses by device, for C++ sees tensors of the CPU: kernels and their errors,
 the backend of scaled_dot_product_attention, autocast's list of a GPU, TF32, streams and races,
-pinned memory that is freed too soon, capture, memory and its end, compiled and exported programs,
-generators of a card, NCCL.
+pinned memory that is freed too soon, capture (see `pretended_graph`), memory and its end, compiled
+and exported programs, generators of a card, NCCL.
 """
 
 import traceback

@@ -55,7 +55,7 @@ class PretendedGraph:
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, graph: PretendedGraph) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = graph
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
         self.made: set[int] = set()

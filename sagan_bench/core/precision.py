@@ -10,7 +10,7 @@ import torch
 def use(precision: Literal["auto", "fp32", "tf32", "bf16", "fp64"]) -> None:
     """Let a GPU compute float32 products in TF32 for ``tf32``, and in full otherwise.
 
-    ``bf16`` is autocast's business (training/loop.py); what it leaves in float32 stays exact.
+    ``bf16`` is autocast's business (training/step.py); what it leaves in float32 stays exact.
 
     cuDNN's attention, torch's first choice on an H100, is left out: its backward is reported to
     give NaN where the keys number 64 (mod 128) and the scores of a query are far below zero (the

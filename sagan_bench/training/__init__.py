@@ -1,1 +1,1 @@
-"""Training: losses, the loop that yields events, and checkpoints."""
+"""Training: losses, a step and what it changes, the loop that yields events, and checkpoints."""

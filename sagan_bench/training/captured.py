@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +16,6 @@ from sagan_bench.training.step import Inputs, Measured, WholeStep
 WARM_UP = 3
 """Steps of a run, or of one that goes on, before a card captures one: libraries choose kernels in
 the first, the optimizers make their state, and the average begins as a copy."""
-
-Tensors = TypeVar("Tensors", Batch, Noise)
 
 
 class CapturedStep:
@@ -62,7 +59,10 @@ class CapturedStep:
     def _placed(self, inputs: Inputs) -> Inputs:
         """Copy inputs to their places, which the first ones make; return these."""
         if self.inputs is None:
-            critic = [(_like(real), _like(noise)) for real, noise in inputs.critic]
+            critic = [
+                (Batch(real.images.clone(), real.labels.clone()), _like(noise))
+                for real, noise in inputs.critic
+            ]
             self.inputs = Inputs(critic, _like(inputs.generator))
             return self.inputs
         for places, given in zip(_parts(self.inputs), _parts(inputs), strict=True):
@@ -86,9 +86,10 @@ class CapturedStep:
             raise _refusal(error, self.device) from error
 
 
-def _like(given: Tensors) -> Tensors:
+def _like(noise: Noise) -> Noise:
     """Return a copy that stays."""
-    return given._make(None if each is None else each.clone() for each in given)
+    labels, share = (None if each is None else each.clone() for each in (noise.labels, noise.share))
+    return Noise(noise.z.clone(), labels, share)
 
 
 def _parts(inputs: Inputs) -> Iterator[Batch | Noise]:
@@ -107,9 +108,11 @@ def _beside(stream: torch.cuda.Stream) -> Iterator[None]:
     """Work on a stream of one's own, after what the current one has, and before what it will."""
     current = torch.cuda.current_stream(stream.device)
     stream.wait_stream(current)
-    with torch.cuda.stream(stream):
-        yield
-    current.wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        current.wait_stream(stream)
 
 
 @contextmanager
