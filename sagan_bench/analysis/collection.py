@@ -162,6 +162,11 @@ class RunSet:
         """Return the final scores that differ from those that count by sampling seed at most."""
         return run.final(weights, self._families[owner])
 
+    def has(self, metric: str, weights: Weights) -> bool:
+        """Return whether every finished run has final scores of these weights that count."""
+        finished = (run for run in self.attempted if not run.lost)
+        return all(self._scores(run, self._owner(metric), weights) for run in finished)
+
     def value(self, run: Run, metric: str, weights: Weights = "ema") -> float | None:
         """Return a run's final value: the mean over sampling seeds, None if one has none."""
         scores = self._scores(run, self._owner(metric), weights)
