@@ -213,7 +213,7 @@ def _secondary(context: _Context) -> Iterator[Reading]:
     for metric in dict.fromkeys((*leading(), *theirs)):
         if metric != primary and metric in runs.metrics:
             yield _at_the_end(Kind.END, metric, context)
-    if runs.program is None and runs.has(primary, "raw"):
+    if runs.program is None and runs.was_scored(primary, "raw"):
         yield _at_the_end(Kind.RAW, primary, context)
     elif runs.program is None:
         yield Reading(Kind.RAW, primary, _how(question, runs, primary), absent=Absence.NOT_SCORED)

@@ -98,7 +98,7 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
     digest = config.digest(data.fingerprint) if data.fingerprint else None
     path = run_path(config, digest, out)
     earlier = _earlier(config, digest, path, fresh=fresh)
-    planned = {
+    planned: dict[str, Any] = {
         "run": str(path) if digest or out else None,
         "digest": digest,
         "state": earlier.status if earlier else "new",
