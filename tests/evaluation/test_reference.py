@@ -1,6 +1,9 @@
 """The real side of a score: what is chosen, what is kept, and what is never stale."""
 
 import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from example_scores import EXTRACTOR, HELD_OUT, REAL, Tiny, figures, tiny
 from torch import Tensor, nn
 
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.locks import holding
+from sagan_bench.core.stops import Stopped
 from sagan_bench.evaluation.features import extract
 from sagan_bench.evaluation.reference import reference
 
@@ -144,3 +149,45 @@ def test_the_choice_is_random_and_always_the_same(tmp_path: Path) -> None:
 def test_more_real_images_than_there_are_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train split has 260 images, 261 were asked for"):
         reference(REAL, None, tiny(n_real=261), Blind(), tmp_path)
+
+
+class Counted(Tiny):
+    """An extractor slow enough for another process to come by, which notes each use in a file."""
+
+    def build(self, weights: Path) -> nn.Module:
+        network = super().build(weights)
+
+        class Noting(nn.Module):
+            def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+                with open("uses", "a") as file:
+                    file.write("x" * len(images))
+                time.sleep(0.05)
+                return network(images)  # type: ignore[no-any-return]
+
+        return Noting()
+
+
+def test_of_several_runs_that_want_features_one_makes_them(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:  # each as a run in a process of its own would
+        wait = threading.Barrier(3)
+
+        def one(_: int) -> Tensor:
+            extractor = Counted()
+            wait.wait()
+            return reference(REAL, None, tiny(), extractor, tmp_path / "new").pool
+
+        first, *others = pool.map(one, range(3))
+    assert all(torch.equal(first, other) for other in others)
+    assert len(Path("uses").read_text()) == 200
+
+
+def test_a_run_that_waits_for_features_can_be_stopped(tmp_path: Path) -> None:
+    reference(REAL, None, tiny(), EXTRACTOR, tmp_path)
+    (file,) = tmp_path.glob("*.npz")
+    file.unlink()
+
+    def stop(images: int) -> None:
+        raise Stopped("interrupted", None)
+
+    with holding(file.with_suffix(".lock")), pytest.raises(Stopped):
+        reference(REAL, None, tiny(), Blind(), tmp_path, progress=stop)

@@ -85,8 +85,8 @@ def test_that_it_is_not_scored_is_said_with_what_to_do(bare: Path, capsys: Out) 
         assert run(*words) == 0
         assert "not scored" in capsys.readouterr().out
     assert run("show", str(bare)) == 0
-    assert says in capsys.readouterr().out.replace("pytest", "python cli.py")
-    assert run("compare", str(bare)) == cli.USAGE
+    assert says in capsys.readouterr().out.replace("sagan-bench", "python cli.py")
+    assert run("compare", str(bare), "--baseline", "sagan") == cli.USAGE
     assert f"{bare} has no final score; run `evaluate` on it" in capsys.readouterr().err
     assert run("evaluate", str(bare)) == 0
     assert "not scored" not in capsys.readouterr().out
@@ -95,14 +95,16 @@ def test_that_it_is_not_scored_is_said_with_what_to_do(bare: Path, capsys: Out) 
 
 
 def test_options_of_train_ask_for_it(capsys: Out) -> None:
-    sets = [part for text in SMALL for part in ("--set", text)]
+    by_option = ("run.steps", "evaluation.n_fake")
+    left = [text for text in SMALL if not text.startswith(by_option)]
+    sets = [part for text in left for part in ("--set", text)]
     less = ("train", *sets, "--steps", "1", "--name")
-    assert run(*less, "none", "--no-score") == 0
+    assert run(*less, "none", "--no-score", "--set", "evaluation.n_fake=10") == 0
     assert run(*less, "few", "--score-images", "8") == 0
     none, few = (records.read(next(Path("runs").glob(f"{name}-*"))) for name in ("none", "few"))
     assert (none.config["run"]["score_weights"], none.scores) == ([], ())  # type: ignore[index, call-overload]
     assert [score.n_fake for score in few.scores] == [8]
-    assert none.config_digest != few.config_digest
+    assert (none.step, none.config_digest != few.config_digest) == (1, True)
     capsys.readouterr()
     assert run("evaluate", none.run) == 0
     paths = [str(Path("runs") / record.run) for record in (none, few)]
