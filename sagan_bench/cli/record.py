@@ -28,8 +28,8 @@ def print_record(record: Record) -> None:
         state += f" ({record.reason})"
     say(f"{record.run}: {state}; trained {duration(record.cost.train_sec or 0)}")
     if record.is_unscored:
-        asked = dict(flatten(record.config)).get("run.score_weights")
-        why = "no final score is there" if asked else "none was asked for"
+        is_asked_for = dict(flatten(record.config)).get("run.score_weights") == []
+        why = "none was asked for" if is_asked_for else "no final score is there"
         say(f"not scored: {why}; {program()} evaluate {record.run} makes up for it")
     scored = latest(record)
     for scores in by_protocol(scored):

@@ -259,6 +259,12 @@ class RunSection(Section):
     inception_weights: str | None = Field(None, description="file, used if its hash is right")
     tensorboard: bool = Field(False, description="write TensorBoard logs too")
 
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """``score_weights`` is younger than records, and absent where it is as usual."""
+        usual = self.score_weights == RunSection.model_fields["score_weights"].default
+        return {k: v for k, v in handler(self).items() if k != "score_weights" or not usual}
+
 
 class RunConfig(Section):
     """Everything that a run is.  Immutable; `digest` names what it computes."""

@@ -42,7 +42,7 @@ def timed(config: RunConfig, features: float, rest: float | None, where: Where =
 def test_images_are_counted_and_no_time_is_made_up(manifest: Manifest) -> None:
     many = make("evaluation.sampling_seeds=[0, 1]", 'run.score_weights=["ema", "raw"]')
     told = ahead(many, manifest, HERE)
-    assert told == (40, 0, 24 + 10, ("efficientnet-lite0",), None, False)
+    assert told == ScoringAhead(40, 0, 24 + 10, ("efficientnet-lite0",), None, at_least=False)
     assert in_words(told).startswith("40 generated + 34 real images by efficientnet-lite0")
     assert "in a time not known yet on this machine" in in_words(told)
 

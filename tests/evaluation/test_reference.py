@@ -162,7 +162,7 @@ class Counted(Tiny):
                 with open("uses", "a") as file:
                     file.write("x" * len(images))
                 time.sleep(0.05)
-                return network(images)  # type: ignore[no-any-return]
+                return network(images)
 
         return Noting()
 

@@ -16,8 +16,9 @@ from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run import Run
 from sagan_bench.session import experiment
-from sagan_bench.session.events import Event, ScoringAhead, Step
+from sagan_bench.session.events import Event, ScoringAhead
 from sagan_bench.session.rescoring import lacking
+from sagan_bench.training.loop import Step
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 Out = pytest.CaptureFixture[str]
@@ -65,7 +66,7 @@ def test_a_run_that_is_not_scored_has_the_scores_later_that_it_would_have_had(
     (made,) = experiment.evaluate(bare, config).scores
     assert made == scored.scores[0]
     assert not records.read(bare).is_unscored
-    raw = experiment.evaluate(bare, config, weights=("raw",))
+    raw = experiment.evaluate(bare, config, weights=["raw"])
     assert raw.scores == scored.scores
 
 
