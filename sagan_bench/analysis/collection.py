@@ -10,12 +10,13 @@ from sagan_bench.analysis.question import Collapse
 from sagan_bench.analysis.statistics import mean_of_all
 from sagan_bench.analysis.verdicts import Lost
 from sagan_bench.config.diff import Difference, differences
+from sagan_bench.config.schema import Weights
 from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.evaluation.metrics import of_key
 from sagan_bench.evaluation.protocol import AnyProtocol, Protocol
 from sagan_bench.runs.program import PROGRAM, Better, Program
 from sagan_bench.runs.records import Score, Status
-from sagan_bench.runs.run import Run, Weights, extractor_named, family, of_several_sources
+from sagan_bench.runs.run import Run, extractor_named, family, of_several_sources
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +162,10 @@ class RunSet:
     def _alike(self, run: Run, owner: str | None, weights: Weights) -> list[Score]:
         """Return the final scores that differ from those that count by sampling seed at most."""
         return run.final(weights, self._families[owner])
+
+    def was_scored(self, metric: str, weights: Weights) -> bool:
+        """Return whether any run has final scores of these weights that count."""
+        return any(self._scores(run, self._owner(metric), weights) for run in self.attempted)
 
     def value(self, run: Run, metric: str, weights: Weights = "ema") -> float | None:
         """Return a run's final value: the mean over sampling seeds, None if one has none."""

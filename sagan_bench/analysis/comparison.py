@@ -213,8 +213,10 @@ def _secondary(context: _Context) -> Iterator[Reading]:
     for metric in dict.fromkeys((*leading(), *theirs)):
         if metric != primary and metric in runs.metrics:
             yield _at_the_end(Kind.END, metric, context)
-    if runs.program is None:
+    if runs.program is None and runs.was_scored(primary, "raw"):
         yield _at_the_end(Kind.RAW, primary, context)
+    elif runs.program is None:
+        yield Reading(Kind.RAW, primary, _how(question, runs, primary), absent=Absence.NOT_SCORED)
     if absent := costs.on_the_way(primary, runs):
         if runs.program:
             return

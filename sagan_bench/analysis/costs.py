@@ -19,6 +19,7 @@ from sagan_bench.runs.run import Curve
 class Absence(StrEnum):
     """Why there is nothing to read."""
 
+    NOT_SCORED = "not scored"
     NO_CURVES = "no curves"
     OTHER_PROTOCOLS = "other protocols"
     NO_COSTS = "no costs"

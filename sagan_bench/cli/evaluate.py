@@ -10,13 +10,13 @@ import typer
 
 from sagan_bench.cli.compare import place
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Device, Json, Runs, program
+from sagan_bench.cli.options import Device, Json, Runs, pick, program
 from sagan_bench.cli.signals import SOME_FAILED, stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
 
 if TYPE_CHECKING:
-    from sagan_bench.config.schema import RunConfig
+    from sagan_bench.config.schema import RunConfig, Weights
     from sagan_bench.session.events import Watch
 
 Wanted = Callable[["RunConfig"], "RunConfig"]
@@ -33,6 +33,9 @@ def evaluate(
     inception_weights: Annotated[str | None, typer.Option(help="Inception's weights")] = None,
     split: Annotated[str | None, typer.Option(help="Real images: train, test")] = None,
     seeds: Annotated[str | None, typer.Option(help="Sampling seeds, e.g. 0-2 or 0,5")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="ema, raw or ema,raw [default: those scored before]")
+    ] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="evaluation.key=value")] = None,
     device: Device = "auto",
     runs: Runs = Path("runs"),
@@ -56,10 +59,17 @@ def evaluate(
         "run.inception_weights": ("--inception-weights", inception_weights),
     }
     wanted = partial(_rescored, flags=flags, sets=sets or ())
-    (_run if (path / RECORD).exists() else _runs)(path, wanted, as_json)
+    kinds = _kinds_in(weights) if weights is not None else ()
+    (_run if (path / RECORD).exists() else _runs)(path, wanted, kinds, as_json)
 
 
-def _run(path: Path, wanted: Wanted, as_json: bool) -> None:
+def _kinds_in(text: str) -> "tuple[Weights, ...]":
+    from sagan_bench.config.schema import WEIGHTS
+
+    return tuple(pick("--weights", word.strip(), WEIGHTS) for word in text.split(","))
+
+
+def _run(path: Path, wanted: Wanted, weights: "Sequence[Weights]", as_json: bool) -> None:
     """Score a run, whether it has such scores or not."""
     from sagan_bench.cli.progress import View
     from sagan_bench.cli.record import print_record
@@ -69,14 +79,14 @@ def _run(path: Path, wanted: Wanted, as_json: bool) -> None:
 
     config = wanted(Run(path, records.read(path)).config)
     with stopping() as stop, View() as view:
-        record = experiment.evaluate(path, config, watch=view.watch, stop=stop)
+        record = experiment.evaluate(path, config, weights=weights, watch=view.watch, stop=stop)
     if as_json:
         print(record.to_json().decode(), end="")
     else:
         print_record(record)
 
 
-def _runs(folder: Path, wanted: Wanted, as_json: bool) -> None:
+def _runs(folder: Path, wanted: Wanted, weights: "Sequence[Weights]", as_json: bool) -> None:
     """Score the runs of a folder that lack such scores; end with 3 if one cannot be."""
     from sagan_bench.cli.progress import View
     from sagan_bench.experiments import rescoring
@@ -88,7 +98,7 @@ def _runs(folder: Path, wanted: Wanted, as_json: bool) -> None:
             view.phase_began.clear()  # what is left is left of this run
             return view.watch
 
-        result = rescoring.evaluate(folder, wanted, follow, stop)
+        result = rescoring.evaluate(folder, wanted, follow, stop, weights)
     failed = {str(path): why for path, why in result.failed.items()}
     if as_json:
         scored = [str(path) for path in result.scored]

@@ -121,7 +121,7 @@ def _rows(paths: list[Path], runs: Path) -> Iterator[dict[str, str]]:
                 "study": _experiment(path.parent, runs) or "",
                 "variant": record.variant,
                 "data": kind_of(str(source or "")),
-                "status": record.status,
+                "status": f"{record.status}{', not scored' if record.is_unscored else ''}",
                 "step": str(record.step) if has_length(record) else "",
                 "ended": f"{over:%Y-%m-%d}" if over else "",
                 "n": number(scores[0].n_fake) if scores and scores[0].n_fake else "",

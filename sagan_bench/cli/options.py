@@ -60,6 +60,14 @@ class Flag(NamedTuple):
     help: str
     aliases: tuple[str, ...] = ()
     """The same under the names of the seed project; hidden."""
+    yes: Any = True
+    """What the key is set to by an option without a value."""
+    no: Any = False
+    """Likewise by its ``--no-``."""
+
+    def value(self, given: Any) -> Any:
+        """Return what the key is set to by what was given."""
+        return given if self.kind is not bool else self.yes if given else self.no
 
 
 def either(names: Iterable[str]) -> str:
@@ -78,6 +86,15 @@ FLAGS = (
     Flag("--seed", "seed", int, "Of weights, noise and data order"),
     Flag("--sample-every", "run.sample_every", int, "Steps between grids", ("--sample_step",)),
     Flag("--eval-every", "run.eval_every", int, "Steps between scores on the way"),
+    Flag("--score-images", "evaluation.n_fake", int, "Generated images that are scored"),
+    Flag(
+        "--score",
+        "run.score_weights",
+        bool,
+        "Score the run at its end; if not, evaluate does",
+        yes=("ema",),
+        no=(),
+    ),
     Flag("--name", "name", str, "Name of the run [default: the variant's]", ("--version",)),
     Flag("--precision", "training.precision", str, "auto, fp32, tf32 or bf16"),
     Flag("--compile", "training.compile", bool, "Compile the networks with torch.compile"),
@@ -215,7 +232,7 @@ def _choice(values: dict[str, Any]) -> Choice:
     for flag in (*FLAGS, *HIDDEN):
         for option in (*flag.aliases, flag.option):
             if (value := values[_name(option)]) is not None:
-                flags[flag.key] = (option, value)
+                flags[flag.key] = (option, flag.value(value))
     return Choice(
         preset=preset,
         preset_file=values[_name("--preset-file")],

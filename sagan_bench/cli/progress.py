@@ -13,11 +13,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column
 
 from sagan_bench.cli.console import say, shown
-from sagan_bench.cli.tables import number
+from sagan_bench.cli.tables import duration, number
 from sagan_bench.core.stops import Stopped
 from sagan_bench.evaluation.protocol import label, label_in
 
 if TYPE_CHECKING:
+    from sagan_bench.evaluation.foreseeing import ScoringAhead
     from sagan_bench.execution.engine import Ended, Job
     from sagan_bench.experiments.driver import What
     from sagan_bench.experiments.tuning.trials import TrialRun
@@ -44,6 +45,8 @@ class View:
     def __init__(self, steps: int = 0) -> None:
         self.steps = steps
         self.row: Mapping[str, float] = {}
+        self.then = ""
+        """What follows training."""
         self.on_terminal = sys.stderr.isatty()
         self.console = Console(stderr=True, highlight=False)
         self.bars = Progress(
@@ -105,14 +108,46 @@ class View:
 
     def watch(self, event: "Event") -> None:
         """Show an event of a run."""
-        from sagan_bench.session.events import Progress
+        from sagan_bench.session.events import Progress, ScoringAhead
         from sagan_bench.training.loop import Step
 
-        if isinstance(event, Step):
+        if isinstance(event, ScoringAhead):
+            say(f"scoring: {ahead(event)}", error=True)
+            self.then = f"then {_briefly(event)}" if event.generated else ""
+        elif isinstance(event, Step):
             self.row = event.row or self.row
-            self.advance("training", event.step, self.steps, _training_text(self.row))
+            text = _training_text(self.row)
+            text = text if self.on_terminal else f"{text}  {self.then}".strip()
+            self.advance("training", event.step, self.steps, text)
         elif isinstance(event, Progress):
             self.advance(PHASES[event.phase], event.done, event.total)
+
+
+def ahead(scoring: "ScoringAhead") -> str:
+    """Return in words what is to be scored, and what that takes as far as it is known."""
+    counts = {
+        "generated": scoring.generated,
+        "generated on the way": scoring.on_the_way,
+        "real": scoring.real,
+    }
+    parts = [f"{count:,} {what}" for what, count in counts.items() if count]
+    if not parts:
+        return "none"
+    at_the_end = "" if scoring.generated else "; none at the end"
+    once = " (real ones once for all runs of these images)" if scoring.real else ""
+    by = ", ".join(scoring.extractors)
+    return f"{' + '.join(parts)} images by {by}{once}{at_the_end}, {_time(scoring)}"
+
+
+def _briefly(scoring: "ScoringAhead") -> str:
+    images = f"scoring {scoring.generated + scoring.real:,} images"
+    return images if scoring.seconds is None else f"{images}, {_time(scoring)}"
+
+
+def _time(scoring: "ScoringAhead") -> str:
+    if scoring.seconds is None:
+        return "in a time not known yet on this machine"
+    return f"{'at least' if scoring.at_least else 'about'} {duration(scoring.seconds)}"
 
 
 def _training_text(row: Mapping[str, float]) -> str:

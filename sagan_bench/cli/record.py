@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator, Sequence
 
 from sagan_bench.cli.console import say
+from sagan_bench.cli.options import program
 from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.trees import flatten
 from sagan_bench.runs.command import folder_of
 from sagan_bench.runs.log import LOG
 from sagan_bench.runs.program import PROGRAM, has_length
@@ -25,6 +27,10 @@ def print_record(record: Record) -> None:
     if record.reason:
         state += f" ({record.reason})"
     say(f"{record.run}: {state}; trained {duration(record.cost.train_sec or 0)}")
+    if record.is_unscored:
+        is_asked_for = dict(flatten(record.config)).get("run.score_weights") == []
+        why = "none was asked for" if is_asked_for else "no final score is there"
+        say(f"not scored: {why}; {program()} evaluate {record.run} makes up for it")
     scored = latest(record)
     for scores in by_protocol(scored):
         _print_scores(record, scores)

@@ -1,7 +1,7 @@
 """The verb ``train``: one run, from its configuration to its record."""
 
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,10 +19,14 @@ from sagan_bench.cli.options import (
 )
 from sagan_bench.cli.places import best_file
 from sagan_bench.cli.signals import SOME_FAILED, stopping
+from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from sagan_bench.config.schema import RunConfig
     from sagan_bench.runs.records import Record
+
+FAR_BELOW = 0.1
+"""Of a preset's steps: a run of fewer is a trial."""
 
 
 @configured
@@ -72,6 +76,8 @@ def _trained(config: "RunConfig", out: Path | None, fresh: bool) -> "Record | No
     with distributed.joined(config.run.device) as context, stopping() as stop:
         config = on_this_rank(config, context)
         view = View(config.run.steps)
+        if context.is_main_process and (text := too_short_to_score(config)):
+            say(text, error=True)
         with view if context.is_main_process else nullcontext():
             record = experiment.run(
                 config, out=out, fresh=fresh, watch=view.watch, stop=stop, context=context
@@ -80,7 +86,9 @@ def _trained(config: "RunConfig", out: Path | None, fresh: bool) -> "Record | No
 
 
 def _print_plan(config: "RunConfig", out: Path | None, fresh: bool, as_json: bool) -> None:
+    from sagan_bench.cli.progress import ahead
     from sagan_bench.core import distributed
+    from sagan_bench.evaluation.foreseeing import ScoringAhead
     from sagan_bench.session import experiment
     from sagan_bench.session.capabilities import on_this_rank
 
@@ -88,8 +96,31 @@ def _print_plan(config: "RunConfig", out: Path | None, fresh: bool, as_json: boo
     planned = experiment.dry_run(on_this_rank(config, context), out, fresh=fresh)
     if not context.is_main_process:
         return
+    if text := too_short_to_score(config):
+        say(text, error=True)
     if as_json:
         print(json.dumps(planned, indent=2))
         return
+    if "scoring" in planned:
+        planned["scoring"] = ahead(ScoringAhead(**planned["scoring"]))
     for key, value in planned.items():
         say(f"{key:<16} {'; '.join(value) if isinstance(value, list) else value}")
+
+
+def too_short_to_score(config: "RunConfig") -> str:
+    """Return what to do where a run is far shorter than its preset, and scored as that is."""
+    from sagan_bench.config.layers import assemble
+    from sagan_bench.evaluation.protocol import least_images_of
+
+    with suppress(UserError):  # a preset that is not here
+        preset = assemble(config.preset, config.variant, names=config.meant).config
+        n_fake, fewer = config.evaluation.n_fake, min(500, config.evaluation.n_fake // 4)
+        is_short = config.run.steps < FAR_BELOW * preset.run.steps
+        is_scored_so = config.run.score_weights and n_fake >= preset.evaluation.n_fake
+        if is_short and is_scored_so and fewer >= least_images_of():
+            steps = f"{config.run.steps:,} of the {preset.run.steps:,} steps"
+            return (
+                f"{steps} of preset {config.preset}: scoring {n_fake:,} images may take longer "
+                f"than training; add --score-images {fewer} or --no-score"
+            )
+    return ""

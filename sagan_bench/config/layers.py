@@ -169,7 +169,19 @@ def of_experiment(
         for origin, of in layers
     ]
     cell = ("the cell", {"seed": seed})
-    return assemble(preset, variant, *rest, decides, *own, decides, cell, names=names)
+    resolved = assemble(preset, variant, *rest, decides, *own, decides, cell, names=names)
+    _refuse_unjudged(resolved)
+    return resolved
+
+
+def _refuse_unjudged(resolved: Resolved) -> None:
+    """Refuse a run of an experiment that would end without the scores it is judged by."""
+    weights = resolved.config.run.score_weights
+    if "ema" not in weights:
+        raise UserError(
+            f"run.score_weights = {list(weights)} ({resolved.origins['run.score_weights']}): the "
+            "runs of an experiment are judged by scores of averaged weights; leave ema in"
+        )
 
 
 def decide(requested: Resolved, host: Host) -> Resolved:

@@ -7,7 +7,7 @@ does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic.fields import FieldInfo
@@ -31,6 +31,9 @@ Stream = Literal["weights", "data", "noise"]
 """What chance gives to training: where networks begin; which images when, and mirrored or not; and
 the noise, labels and points between real and fake of each update."""
 AttentionKind = Annotated[str, AfterValidator(ATTENTION.check)]
+Weights = Literal["ema", "raw"]
+"""Of a generator: its moving average, or as the optimizer left it."""
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
 LATER: dict[str, Any] = {"later": True}
 
@@ -230,6 +233,11 @@ class EvaluationConfig(Section):
         return {key: value for key, value in handler(self).items() if key not in young or value}
 
 
+def _in_order(weights: tuple[Weights, ...]) -> tuple[Weights, ...]:
+    """Return kinds of weights, each once and in one order."""
+    return tuple(kind for kind in WEIGHTS if kind in weights)
+
+
 class RunSection(Section):
     """How far, where and with what is written: nothing here changes the result of a step."""
 
@@ -240,6 +248,9 @@ class RunSection(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads; none is one a core")
     cells_on_device: int = Field(1, ge=1, description="runs that share the device, set by ablate")
     sample_every: int = Field(100, ge=1, description="steps between sample grids")
+    score_weights: Annotated[tuple[Weights, ...], AfterValidator(_in_order)] = Field(
+        ("ema",), description="of G, ema or raw, that are scored at the end; [] leaves that out"
+    )
     eval_every: int | None = Field(None, ge=1, description="steps between scores on the way")
     eval_images: int = Field(512, ge=4, description="generated images for those")
     eval_metrics: Literal["all", "rule"] = Field(
@@ -251,6 +262,12 @@ class RunSection(Section):
     skip_bad: bool = Field(False, description="leave unreadable pictures out, and say so")
     inception_weights: str | None = Field(None, description="file, used if its hash is right")
     tensorboard: bool = Field(False, description="write TensorBoard logs too")
+
+    @model_serializer(mode="wrap")
+    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """``score_weights`` is younger than records, and absent where it is as usual."""
+        usual = self.score_weights == RunSection.model_fields["score_weights"].default
+        return {k: v for k, v in handler(self).items() if k != "score_weights" or not usual}
 
 
 class RunConfig(Section):

@@ -1,17 +1,12 @@
 """A configuration and its images -> the protocols it is scored under; impossible ones refused."""
 
-from typing import Literal
-
 from sagan_bench.config.options import Options
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.schema import RunConfig, Weights
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.data.store import Manifest, Split, SplitFacts, Store
 from sagan_bench.evaluation.metrics import chosen, extractor_of
 from sagan_bench.evaluation.protocol import Protocol
-
-Weights = Literal["ema", "raw"]
-WEIGHTS: tuple[Weights, ...] = ("ema", "raw")
 
 
 def check(config: RunConfig, manifest: Manifest, *, look: bool = False) -> list[str]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from sagan_bench.config.options import Options
+from sagan_bench.config.schema import Weights
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.evaluation.metrics import extractor_of, of_key
@@ -64,7 +65,7 @@ class Protocol(BaseModel):
         description="how labels are drawn; balanced: image i has class i mod their number"
     )
     rounding: Literal["half-even"] = Field("half-even", description="from [-1, 1] to uint8")
-    weights: Literal["ema", "raw"] = Field(description="which weights of G drew the images")
+    weights: Weights = Field(description="which weights of G drew the images")
     ema_decay: float | None = Field(description="per generator update; null for raw weights")
     batchnorm: str = Field(description="origin of BatchNorm's statistics: standing-<n>x<batch>")
 

@@ -4,7 +4,8 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +14,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from filelock import Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_file, sweep_dead
+from sagan_bench.core.locks import Held, acquired
 from sagan_bench.core.seeding import generator
 from sagan_bench.evaluation.extractors import Extractor
 from sagan_bench.evaluation.features import Features, Images, extract
@@ -60,8 +63,21 @@ class _Chosen:
     def kept(self, path: Path, make: Callable[[], Floats], expected: tuple[int, int]) -> Floats:
         """Return the array in ``path``, made and stored there if it is missing or damaged.
 
+        Of several processes that want it, one makes it and the others wait.
+
         ``expected``: its dimensions, and the length of the first.
         """
+        values = self._stored(path, expected, warn=False)
+        if values is None:
+            with self._alone(path):
+                values = self._stored(path, expected, warn=True)
+                if values is None:
+                    values = make()
+                    _store(path, values)
+        return values
+
+    def _stored(self, path: Path, expected: tuple[int, int], *, warn: bool) -> Floats | None:
+        """Return the array in ``path``; None if it is missing or, of which to warn, damaged."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 values = stored["values"]
@@ -73,16 +89,35 @@ class _Chosen:
         except FileNotFoundError:
             pass
         except (EOFError, LookupError, OSError, RuntimeError, ValueError, BadZipFile) as error:
-            _log.warning("%s is damaged and is made again: %s", path, error)
-        made = make()
-        try:
+            if warn:
+                _log.warning("%s is damaged and is made again: %s", path, error)
+        return None
+
+    @contextmanager
+    def _alone(self, path: Path) -> Iterator[None]:
+        """Hold the lock of ``path`` within, if there can be one; waiting ends by `progress`."""
+        held: Held | None = None
+        with suppress(OSError):  # a folder that cannot be written to
             path.parent.mkdir(parents=True, exist_ok=True)
-            sweep_dead(path.parent)
-            with atomic_file(path) as new:
-                np.savez(new, values=made, key=np.array(path.stem))
-        except OSError as error:
-            _log.warning("cannot keep %s for the next time: %s", path, error)
-        return made
+            while held is None:
+                try:
+                    held = acquired(path.with_suffix(".lock"), 0.5)
+                except Timeout:
+                    self.progress(0)
+        try:
+            yield
+        finally:
+            if held:
+                held.release()
+
+
+def _store(path: Path, values: Floats) -> None:
+    try:
+        sweep_dead(path.parent)
+        with atomic_file(path) as new:
+            np.savez(new, values=values, key=np.array(path.stem))
+    except OSError as error:
+        _log.warning("cannot keep %s for the next time: %s", path, error)
 
 
 def reference(

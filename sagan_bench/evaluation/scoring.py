@@ -1,16 +1,19 @@
 """From a generator's sampler to scores for the record, under the protocol of a configuration."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.schema import RunConfig, Weights
+from sagan_bench.core import system
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.registry import EXTRACTORS
 from sagan_bench.data.store import Store, cache_root
-from sagan_bench.evaluation.conditions import Weights, protocol, splits
+from sagan_bench.evaluation import foreseeing
+from sagan_bench.evaluation.conditions import protocol, splits
 from sagan_bench.evaluation.extractors import Extractor
 from sagan_bench.evaluation.features import Features, extract
 from sagan_bench.evaluation.measuring import default_metrics, measure
@@ -157,15 +160,48 @@ class Scorer:
                     protocol(self.config, self.store.manifest, weights, seed, n_fake, extractor)
                     for extractor in self.by_features
                 ]
-                references = protocols if self.context.is_main_process and not by_rule else []
-                for how in references:
-                    self._reference(how)
-                images = self._sampled(sample, protocols[0])
-                features = [] if by_rule else [self._features(images, how) for how in protocols]
-                images = self.context.gather(images, n_fake)
-                if self.context.is_main_process:
-                    for made in self._scored(images, protocols, features):
-                        yield made.model_copy(update={"step": step, "final": final})
+                for made in self._of_set(sample, protocols, by_rule=by_rule, final=final):
+                    yield made.model_copy(update={"step": step, "final": final})
+
+    def _of_set(
+        self, sample: Sample, protocols: Sequence[Protocol], *, by_rule: bool, final: bool
+    ) -> list[Score]:
+        """Return the scores of one set of generated images; none but on the main process.
+
+        What an image of the last set takes is noted, to foresee what others will.
+        """
+        is_main, n_fake = self.context.is_main_process, protocols[0].n_fake
+        for how in protocols if is_main and not by_rule else ():
+            self._reference(how)
+        began = time.perf_counter()
+        images, seconds = self._sampled(sample, protocols[0]), dict[str, float]()
+        features = list[Features]()
+        for how in () if by_rule else protocols:
+            started = time.perf_counter()
+            features.append(self._features(images, how))
+            seconds[how.extractor] = time.perf_counter() - started
+        images = self.context.gather(images, n_fake)
+        scores = [*self._scored(images, protocols, features)] if is_main else []
+        if is_main and final:
+            rest = time.perf_counter() - began - sum(seconds.values())
+            foreseeing.note(self._drawing, rest / n_fake)
+            for extractor, of_all in seconds.items():
+                foreseeing.note(foreseeing.extraction(extractor, self.where), of_all / n_fake)
+        return scores
+
+    @property
+    def where(self) -> foreseeing.Where:
+        """What decides how fast it scores, beside the networks."""
+        return foreseeing.Where(
+            self.device.type,
+            system.device_name(self.device),
+            torch.get_num_threads(),
+            self.context.world_size,
+        )
+
+    @property
+    def _drawing(self) -> str:
+        return foreseeing.drawing(self.config, self.store.manifest.kind, self.where)
 
     def _sampled(self, sample: Sample, how: Protocol) -> Tensor:
         """Return this process's share of the images.  Raises `NonFiniteImages` on every process."""
@@ -245,6 +281,8 @@ class Scorer:
                 self._advance,
                 self.by_features[how.extractor],
             )
+            kept = self.config, self.store.manifest, self.where, *key
+            foreseeing.note(foreseeing.real_side(*kept))
         return self._references[key]
 
     def _pixel_floor(self, how: Protocol) -> dict[str, float | None]:

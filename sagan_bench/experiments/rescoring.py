@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sagan_bench.config.layers import override
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.schema import RunConfig, Weights
 from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.evaluation.sampling import NonFiniteImages
 from sagan_bench.experiments import study
@@ -48,7 +48,11 @@ class Rescored:
 
 
 def evaluate(
-    folder: Path, wanted: Callable[[RunConfig], RunConfig], follow: Follow, stop: Stop
+    folder: Path,
+    wanted: Callable[[RunConfig], RunConfig],
+    follow: Follow,
+    stop: Stop,
+    weights: Collection[Weights] = (),
 ) -> Rescored:
     """Score each finished run of a folder that lacks scores; those that cannot be are named.
 
@@ -57,6 +61,7 @@ def evaluate(
         wanted: returns a run's configuration with the evaluation that it is to have.
         follow: sees each run, and its events.
         stop: asked often; a reason stops after the score under way, and the rest is for later.
+        weights: which are scored; by default of each run those by which it was.
 
     Raises:
         UserError: nothing can be scored there, or another process has the folder.
@@ -69,13 +74,14 @@ def evaluate(
         for run in _finished(paths, planned, result):
             config = wanted(run.config)  # what is wrong with it is so of all runs
             with _named(run.path, result):
-                if seeds := lacking(run, config):
+                if seeds := lacking(run, config, weights):
                     work[run.path] = override(config, {SEEDS: ("--seeds", seeds)})
         if not result.finished and not result.failed:
             raise UserError(f"no run in {folder} is finished yet; run it on, then score it")
         for number, (path, config) in enumerate(work.items(), 1):
             with _named(path, result):
-                experiment.evaluate(path, config, watch=follow(path, number, len(work)), stop=stop)
+                watch = follow(path, number, len(work))
+                experiment.evaluate(path, config, weights=weights, watch=watch, stop=stop)
                 result.scored.append(path)
     return result
 

@@ -29,6 +29,7 @@ WITHOUT_CURVES = {
     Kind.BEST: "the best on the way (secondary)",
 }
 ABSENT = {
+    Absence.NOT_SCORED: "no run was scored by them (`evaluate` with --weights raw does it)",
     Absence.NO_CURVES: "no scores on the way were taken (run.eval_every)",
     Absence.OTHER_PROTOCOLS: "scores on the way were taken under different protocols",
     Absence.NO_COSTS: "{} were not recorded",

@@ -23,7 +23,10 @@ from sagan_bench.experiments.tuning.definition import TuningManifest
 from sagan_bench.runs.program import program_of
 from sagan_bench.runs.records import Record
 
-RUN_SETTINGS = ("run.steps", "run.threads", "run.eval_every", "run.eval_images", "run.eval_metrics")
+RUN_SETTINGS = (
+    "run.steps", "run.threads", "run.score_weights", "run.eval_every", "run.eval_images",
+    "run.eval_metrics",
+)  # fmt: skip
 """Of the section ``run``, those that a command which repeats a run has to name."""
 
 

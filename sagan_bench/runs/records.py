@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from sagan_bench.config.schema import Weights
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import json_bytes
 from sagan_bench.core.stored import SEAL, damaged, fitting, json_object, shortened
@@ -78,7 +79,7 @@ class Score(_Stored):
     """Every metric of one sample set; a metric that is not finite becomes null and a warning."""
 
     step: int = Field(description="Generator updates done when the samples were drawn")
-    weights: Literal["ema", "raw"] = Field(description="Which weights of G drew the samples")
+    weights: Weights = Field(description="Which weights of G drew the samples")
     sampling_seed: int = Field(description="Seed of z and labels of the samples")
     n_fake: int = Field(description="Number of generated images")
     fingerprint: str = Field(description="Fingerprint of the protocol: compare only equal ones")
@@ -234,6 +235,12 @@ class Record(_Stored):
     def step_sec(self) -> float | None:
         """Seconds of training over generator updates; None if that is not known."""
         return self.cost.train_sec / self.step if self.cost.train_sec and self.step else None
+
+    @property
+    def is_unscored(self) -> bool:
+        """Whether it finished without a score of its end, as it was asked to."""
+        finals = (score for score in self.scores if score.final and score.step == self.step)
+        return self.status is Status.FINISHED and not any(finals)
 
     def to_json(self) -> bytes:
         """Return the JSON text; raises ValueError for a NaN or infinity in a free-form field."""

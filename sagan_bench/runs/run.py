@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from sagan_bench.config.diff import results
-from sagan_bench.config.schema import AttentionConfig, RunConfig
+from sagan_bench.config.schema import AttentionConfig, RunConfig, Weights
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
@@ -18,7 +18,6 @@ from sagan_bench.core.stored import fitting
 from sagan_bench.runs.program import Program, ProgramProtocol, program_of
 from sagan_bench.runs.records import RECORD, Record, Score
 
-Weights = Literal["ema", "raw"]
 Curve = list[tuple[int, float]]
 """(step, value), by step."""
 

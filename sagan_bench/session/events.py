@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from sagan_bench.core.progress import OnProgress
 from sagan_bench.core.stops import Stopped as Stopped
+from sagan_bench.evaluation.foreseeing import ScoringAhead as ScoringAhead
 from sagan_bench.runs.records import Score
 from sagan_bench.training.loop import Diverged, Step
 
@@ -24,7 +25,7 @@ class Scored(NamedTuple):
     score: Score
 
 
-Event = Progress | Step | Diverged | Scored
+Event = ScoringAhead | Progress | Step | Diverged | Scored
 Watch = Callable[[Event], None]
 """Sees every event of a run."""
 Stop = Callable[[], str | None]

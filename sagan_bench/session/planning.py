@@ -9,6 +9,7 @@ from typing import Any
 from sagan_bench.config.diff import in_results
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
+from sagan_bench.core.distributed import launched
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.checks import check
@@ -16,11 +17,12 @@ from sagan_bench.data.foreseeing import foresee
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Manifest, Store
 from sagan_bench.evaluation import conditions
+from sagan_bench.evaluation.foreseeing import ScoringAhead, Where, ahead
 from sagan_bench.models.build import Layout, layout
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run_directory import RunDirectory, read_now
-from sagan_bench.session.capabilities import refuse_compiling, tensorboard
+from sagan_bench.session.capabilities import refuse_compiling, tensorboard, threads_for
 from sagan_bench.session.events import Stop, Watch, followed
 from sagan_bench.session.resuming import is_complete, newest_checkpoint
 
@@ -96,7 +98,7 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
     digest = config.digest(data.fingerprint) if data.fingerprint else None
     path = run_path(config, digest, out)
     earlier = _earlier(config, digest, path, fresh=fresh)
-    planned = {
+    planned: dict[str, Any] = {
         "run": str(path) if digest or out else None,
         "digest": digest,
         "state": earlier.status if earlier else "new",
@@ -108,7 +110,17 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
         "parameters": sum(layer.parameters for layer in networks.layers),
         "flops_per_step": networks.flops_per_step,
     }
+    if not (earlier and is_complete(earlier, config.run.steps, path)):
+        planned["scoring"] = _ahead(config, data.manifest, earlier)._asdict()
     return planned | ({"unchecked": unchecked} if unchecked else {})
+
+
+def _ahead(config: RunConfig, manifest: Manifest, earlier: Record | None) -> ScoringAhead:
+    """Return what will have to be scored, where this process would score it."""
+    device, context = system.device(config.run.device), launched()
+    threads = threads_for(config, earlier, context)
+    where = Where(device.type, system.device_name(device), threads, context.world_size)
+    return ahead(config, manifest, where, done=earlier.step if earlier else 0)
 
 
 def _possible(config: RunConfig) -> Layout:

@@ -1,12 +1,13 @@
 """A finished run scored once more, under another protocol or with other seeds."""
 
+from collections.abc import Collection
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.schema import WEIGHTS, RunConfig, Weights
 from sagan_bench.core import cpu, extensions, system
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.progress import OnProgress
@@ -14,7 +15,7 @@ from sagan_bench.core.stored import fitting
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
 from sagan_bench.data.store import Manifest, Store
-from sagan_bench.evaluation.conditions import WEIGHTS, Weights, protocol
+from sagan_bench.evaluation.conditions import protocol
 from sagan_bench.evaluation.metrics import chosen
 from sagan_bench.evaluation.scoring import Scorer
 from sagan_bench.models.build import plain_generator
@@ -31,6 +32,7 @@ def evaluate(
     path: Path,
     config: RunConfig,
     *,
+    weights: Collection[Weights] = (),
     watch: Watch = lambda event: None,
     stop: Stop = lambda: None,
 ) -> Record:
@@ -38,6 +40,13 @@ def evaluate(
 
     A score of the same protocol, weights and seed replaces the one before.  The weights are those
     of the run's end, with the statistics they were exported with.
+
+    Args:
+        path: of the run.
+        config: its own, but for how it is scored now.
+        weights: which are scored; by default those by which it was (`scored_by`).
+        watch: sees every event.
+        stop: asked often.
 
     Raises:
         UserError: the run has no exported weights, or its data cannot be had or has changed.
@@ -54,11 +63,11 @@ def evaluate(
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
         with system.memory_for("scoring", device):
             samples = {
-                weights: scored_sampler(
+                kind: scored_sampler(
                     config,
-                    plain_generator(config, exported[weights], device, directory.weights).eval(),
+                    plain_generator(config, exported[kind], device, directory.weights).eval(),
                 )
-                for weights in WEIGHTS
+                for kind in weights or scored_by(record)
             }
             scorer = Scorer(config, store, device, followed("score", watch, stop, path))
             step, n_fake = exported["step"], config.evaluation.n_fake
@@ -70,8 +79,16 @@ def evaluate(
     return record
 
 
-def lacking(run: Run, config: RunConfig) -> tuple[int, ...]:
+def scored_by(record: Record) -> tuple[Weights, ...]:
+    """Return the weights by which a run was scored at its end; the averaged ones if by none."""
+    finals = {score.weights for score in record.scores if score.final and score.step == record.step}
+    return tuple(kind for kind in WEIGHTS if kind in finals) or ("ema",)
+
+
+def lacking(run: Run, config: RunConfig, weights: Collection[Weights] = ()) -> tuple[int, ...]:
     """Return the sampling seeds of ``config`` for which a run lacks a score under it, or a metric.
+
+    ``weights`` are as those of `evaluate`.
 
     Raises:
         UserError: the run's record is damaged, or its data have nothing to score against.
@@ -85,13 +102,13 @@ def lacking(run: Run, config: RunConfig) -> tuple[int, ...]:
     finals = (score for score in run.record.scores if score.final)
     metrics = {score.fingerprint: score.metrics.keys() for score in finals}
 
-    def has(seed: int, weights: Weights, extractor: str | None) -> bool:
+    def has(seed: int, kind: Weights, extractor: str | None) -> bool:
         n_fake = config.evaluation.n_fake
-        how = protocol(config, manifest, weights, seed, n_fake, extractor).fingerprint()
+        how = protocol(config, manifest, kind, seed, n_fake, extractor).fingerprint()
         wanted = [*groups[extractor], *(by_pixels if extractor == first else [])]
         return {metric.name for metric in wanted} <= metrics.get(how, set[str]())
 
-    first, whole = next(iter(groups)), list(product(WEIGHTS, groups))
+    first, whole = next(iter(groups)), list(product(weights or scored_by(run.record), groups))
     return tuple(seed for seed in seeds if not all(has(seed, *of) for of in whole))
 
 

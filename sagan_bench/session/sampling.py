@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.schema import WEIGHTS, RunConfig
 from sagan_bench.core import extensions, system
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
@@ -23,7 +23,6 @@ __all__ = ["TrainedGenerator", "load", "save_grid"]
 
 BATCH = 64
 SMALL_SINE = 1e-6
-WEIGHTS = ("ema", "raw")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from sagan_bench.config.schema import Weights
 from sagan_bench.core import precision, system
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import MachineError
-from sagan_bench.evaluation.conditions import Weights
 from sagan_bench.evaluation.sampling import NonFiniteImages
 from sagan_bench.runs.records import Cost, Record, Seal, Status
 from sagan_bench.session.capabilities import threads_for
@@ -67,6 +67,7 @@ class RunSession:
             self.state = self._restored()
         self.write(Status.RUNNING)
         self.writer.draw_real()
+        self.writer.watch(self.scorer.ahead(self.state.step))
         try:
             if diverged := self._train():
                 return self.write(Status.DIVERGED, f"step {diverged.step}: {diverged.reason}")

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from sagan_bench.config.schema import Weights
 from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.trees import flatten
-from sagan_bench.evaluation.conditions import Weights
 from sagan_bench.runs import records
 from sagan_bench.runs.records import BlockReading, Record, Seal, Status
 from sagan_bench.runs.rows import ROWS
@@ -68,7 +68,7 @@ class Writer:
         self.saved_step = state.step
 
     def export(self, step: int, networks: Mapping[Weights, nn.Module]) -> None:
-        """Write the weights that are scored in the end."""
+        """Write the weights by which the run is scored, in the end or later."""
 
     def draw_real(self) -> None:
         """Write a grid of real images."""

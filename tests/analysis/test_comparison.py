@@ -716,6 +716,16 @@ def test_raw_scores_that_are_absent_are_no_divergence(tmp_path: Path) -> None:
     assert raw.comparisons[0].p_better is None
 
 
+def test_raw_weights_that_no_run_was_scored_by_are_said_to_be_so(tmp_path: Path) -> None:
+    paths = [
+        path for name in ("sagan", "no-attention")
+        for path in group(tmp_path, name, GOOD, scores=[score(0.5)])
+    ]  # fmt: skip
+    raw = secondary(findings(gather(paths), question()), "at the end, raw weights")
+    assert raw.absent == "no run was scored by them (`evaluate` with --weights raw does it)"
+    assert (raw.comparisons, raw.sentences) == ((), ())
+
+
 def test_each_claim_has_its_own_margin(tmp_path: Path) -> None:
     """Two baselines, of 20 and of 100, and 5 %: the second pair's margin is 5, not 1."""
     values = {"no-attention": 20.0, "sagan": 23.0, "feat4": 100.0, "feat16": 102.0}

@@ -299,14 +299,11 @@ def test_train_show_list_and_evaluate_a_run(capsys: pytest.CaptureFixture[str]) 
     assert "finished, step 2 of 2" in capsys.readouterr().out
     assert run("list", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {(row["run"], row["weights"]) for row in rows} == {
-        (path.name, "ema"),
-        (path.name, "raw"),
-    }
+    assert [(row["run"], row["weights"]) for row in rows] == [(path.name, "ema")]
     assert run("list") == 0
     assert "first-s0" in capsys.readouterr().out
     assert run("evaluate", path.name, "--n-fake", "9", "--seeds", "1-2", "--json") == 0
-    assert len(json.loads(capsys.readouterr().out)["scores"]) == 2 + 4
+    assert len(json.loads(capsys.readouterr().out)["scores"]) == 1 + 2
     assert run("evaluate", path.name, "--set", "training.lr_g=1") == cli.USAGE
     assert run("show", "first") == 0
     assert run("show", "fist-s0") == cli.USAGE
@@ -354,7 +351,11 @@ def test_dry_run_touches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     planned = json.loads(capsys.readouterr().out)
     assert planned["state"] == "new"
     assert planned["run"].startswith("runs/sagan-s0-")
-    assert run("train", "--dry-run") == 0
+    assert (planned["scoring"]["generated"], planned["scoring"]["real"]) == (2048, 5000 + 2048)
+    assert run("train", "--dry-run", "--steps", "299") == 0
+    said = capsys.readouterr()
+    assert re.search("scoring +2,048 generated [+] 7,048 real images by ", said.out)
+    assert said.err.startswith("299 of the 3,000 steps of preset quick: scoring 2,048 images")
     assert not list(Path.cwd().iterdir())
 
 
@@ -497,19 +498,31 @@ def test_piped_output_is_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixture[str]) -> None:
     from sagan_bench.cli.progress import View
-    from sagan_bench.session.events import Progress
+    from sagan_bench.session.events import Progress, ScoringAhead
     from sagan_bench.training.loop import Step
 
     row = {"images_per_sec": 412.3, "loss_d": 1.234, "loss_g": -0.5, "gamma.generator.a": 0.02}
-    with View(100) as view:
-        for event in (Progress("data", 1, 2), Step(1, None), Step(2, row), Progress("score", 1, 3)):
-            view.last_line = float("-inf")
-            view.watch(event)
-    lines = capsys.readouterr().err.splitlines()
+
+    def shown(*events: Any) -> list[str]:
+        with View(100) as view:
+            for event in events:
+                view.last_line = float("-inf")
+                view.watch(event)
+        return capsys.readouterr().err.splitlines()
+
+    lines = shown(Progress("data", 1, 2), Step(1, None), Step(2, row), Progress("score", 1, 3))
     assert lines[0] == "data 1/2"
     assert lines[2].startswith("training 2/100  ETA 0:00:0")
     assert lines[2].endswith("412 images/s D 1.23 G -0.50 γ 0.02")
     assert lines[3] == "scoring 1/3"
+    ahead = ScoringAhead(2048, 0, 7048, ("x",), 61.0, at_least=True)
+    before, training = shown(ahead, Step(2, row))
+    counts = "2,048 generated + 7,048 real images by x"
+    once = "(real ones once for all runs of these images)"
+    assert before == f"scoring: {counts} {once}, at least 0:01:01"
+    assert training.endswith("γ 0.02  then scoring 9,096 images, at least 0:01:01")
+    unknown = ahead._replace(real=0, seconds=None)
+    assert shown(unknown, Step(2, None))[1] == "training 2/100  then scoring 2,048 images"
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])

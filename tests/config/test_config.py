@@ -134,7 +134,7 @@ def _changed(base: RunConfig, key: str) -> RunConfig:
     """Return ``base`` with another value for one key."""
     other = {
         "data.source": "folder:x", "data.image_size": 64, "data.fit": "squash",
-        "run.inception_weights": "file", "run.eval_metrics": "rule",
+        "run.inception_weights": "file", "run.eval_metrics": "rule", "run.score_weights": ("raw",),
         "training.precision": "tf32",
         "evaluation.extractor": "inception", "evaluation.split": "test", "run.device": "cuda:1",
         "model.spectral_norm.generator": "none", "model.spectral_norm.discriminator": "none",

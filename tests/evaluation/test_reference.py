@@ -1,6 +1,9 @@
 """The real side of a score: what is chosen, what is kept, and what is never stale."""
 
 import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from example_scores import EXTRACTOR, HELD_OUT, REAL, Tiny, figures, tiny
 from torch import Tensor, nn
 
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.locks import holding
+from sagan_bench.core.stops import Stopped
 from sagan_bench.evaluation.features import extract
 from sagan_bench.evaluation.reference import reference
 
@@ -38,7 +43,7 @@ def test_the_cache_spares_the_extraction(tmp_path: Path) -> None:
     assert torch.equal(first.pool, second.pool)
     assert (first.floor, first.n_floor) == (second.floor, second.n_floor)
     assert again == [200, 120]
-    assert len(list((tmp_path / "new").iterdir())) == 2
+    assert len(list((tmp_path / "new").glob("*.npz"))) == 2
 
 
 def one_pixel(images: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -94,7 +99,7 @@ def test_features_of_another_device_are_made_again(
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = reference(REAL, HELD_OUT, tiny(), EXTRACTOR, tmp_path)
-    for file in tmp_path.iterdir():
+    for file in tmp_path.glob("*.npz"):
         whole = file.read_bytes()
         middle = bytearray(whole)
         middle[len(whole) // 2] ^= 1
@@ -107,7 +112,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCapture
             assert found.floor == expected.floor
             assert file.read_bytes() == whole
             assert f"{file} is damaged and is made again" in caplog.text
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
@@ -144,3 +149,45 @@ def test_the_choice_is_random_and_always_the_same(tmp_path: Path) -> None:
 def test_more_real_images_than_there_are_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train split has 260 images, 261 were asked for"):
         reference(REAL, None, tiny(n_real=261), Blind(), tmp_path)
+
+
+class Counted(Tiny):
+    """An extractor slow enough for another process to come by, which notes each use in a file."""
+
+    def build(self, weights: Path) -> nn.Module:
+        network = super().build(weights)
+
+        class Noting(nn.Module):
+            def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+                with open("uses", "a") as file:
+                    file.write("x" * len(images))
+                time.sleep(0.05)
+                return network(images)
+
+        return Noting()
+
+
+def test_of_several_runs_that_want_features_one_makes_them(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:  # each as a run in a process of its own would
+        wait = threading.Barrier(3)
+
+        def one(_: int) -> Tensor:
+            extractor = Counted()
+            wait.wait()
+            return reference(REAL, None, tiny(), extractor, tmp_path / "new").pool
+
+        first, *others = pool.map(one, range(3))
+    assert all(torch.equal(first, other) for other in others)
+    assert len(Path("uses").read_text()) == 200
+
+
+def test_a_run_that_waits_for_features_can_be_stopped(tmp_path: Path) -> None:
+    reference(REAL, None, tiny(), EXTRACTOR, tmp_path)
+    (file,) = tmp_path.glob("*.npz")
+    file.unlink()
+
+    def stop(images: int) -> None:
+        raise Stopped("interrupted", None)
+
+    with holding(file.with_suffix(".lock")), pytest.raises(Stopped):
+        reference(REAL, None, tiny(), Blind(), tmp_path, progress=stop)

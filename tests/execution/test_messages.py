@@ -16,7 +16,7 @@ from sagan_bench.experiments import ablation
 from sagan_bench.runs.command import Command
 from sagan_bench.runs.program import Program
 from sagan_bench.runs.records import Status
-from sagan_bench.session.events import Progress, Scored
+from sagan_bench.session.events import Progress, Scored, ScoringAhead
 from sagan_bench.training.loop import Diverged, Step
 
 BLOCK = """
@@ -70,7 +70,7 @@ def test_events_come_back_as_they_were() -> None:
         Step(3, None), Step(4, {"loss_d": 0.5, "gamma.g": -1e-30}), Diverged(7, "loss_g is nan"),
         Progress("score", 3, 10), Scored(program.score(8, {"fid": None})),
         Scored(program.score(9, {"fid": 1 / 3})), Ended(Status.INTERRUPTED, "pruned"),
-        Ended(Status.FINISHED, None),
+        Ended(Status.FINISHED, None), ScoringAhead(9, 0, 4, ("x", "y"), None, at_least=False),
     ):  # fmt: skip
         assert messages.event_in(messages.of_event(what)) == what
     last = messages.event_in(messages.of_event(Step(1, {"loss_d": math.nan})))

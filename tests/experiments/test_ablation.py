@@ -324,7 +324,7 @@ def test_scores_are_seen_as_they_come(tmp_path: Path) -> None:
     plan = planned(small_study(tmp_path), tmp_path / "s", only=("sagan",), seeds=(0,))
     events = run(plan)
     assert events[0] == ("sagan-s0", None)
-    assert [what.score.weights for _, what in events if isinstance(what, Scored)] == ["ema", "raw"]
+    assert [what.score.weights for _, what in events if isinstance(what, Scored)] == ["ema"]
     assert events[-1] == ("sagan-s0", Ended(Status.FINISHED, None))
 
 

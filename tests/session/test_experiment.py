@@ -57,8 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_record_pictures_metrics_and_weights(finished: Path) -> None:
     record = records.read(finished)
     assert (record.status, record.step, record.steps, record.seed) == ("finished", 6, 6, 0)
-    assert [score.weights for score in record.scores] == ["ema", "raw"]
-    assert len({score.fingerprint for score in record.scores}) == 2
+    assert [score.weights for score in record.scores] == ["ema"]
     for score in record.scores:
         assert score.final
         assert score.n_fake == 10
@@ -280,7 +279,7 @@ def test_a_finished_run_is_extended_only_if_it_kept_its_training_state(
     extended = experiment.run(make("run.steps=6", keep), out=tmp_path / "run")
     assert (extended.status, extended.step) == ("finished", 6)
     assert bit_equal(finished, tmp_path / "run")
-    assert [score.step for score in extended.scores] == [3, 3, 6, 6]
+    assert [score.step for score in extended.scores] == [3, 6]
 
 
 def test_a_diverged_run_is_a_recorded_result(tmp_path: Path) -> None:
@@ -331,9 +330,9 @@ def test_scores_on_the_way_are_marked_and_do_not_change_training(
     shown = [(score.step, score.weights, score.n_fake, score.final) for score in record.scores]
     assert shown == [
         (2, "ema", 9, False), (4, "ema", 9, False), (6, "ema", 9, False),
-        (6, "ema", 10, True), (6, "raw", 10, True),
+        (6, "ema", 10, True),
     ]  # fmt: skip
-    assert len([event for event in seen if isinstance(event, Scored)]) == 5
+    assert len([event for event in seen if isinstance(event, Scored)]) == 4
     assert record.scores[2].fingerprint != record.scores[3].fingerprint
     assert record.scores[0].metrics["fid"] is not None
     assert bit_equal(finished, tmp_path / "run")
@@ -358,7 +357,7 @@ def test_scores_on_the_way_by_rule_alone_load_no_extractor(
 
     sets = "run.eval_every=3", "run.eval_images=10", "run.eval_metrics=rule"
     record = experiment.run(make(*sets), out=tmp_path / "run", watch=watch)
-    assert seen == [0, 0, 1, 1]
+    assert seen == [0, 0, 1]
     on_the_way = [score for score in record.scores if not score.final]
     assert [score.step for score in on_the_way] == [3, 6]
     assert "fid" not in on_the_way[-1].metrics
@@ -414,9 +413,9 @@ def test_evaluate_repeats_its_figures_and_appends_other_protocols(tmp_path: Path
     more = experiment.evaluate(
         tmp_path / "run", make("evaluation.n_fake=13", "evaluation.sampling_seeds=[1, 2]")
     )
-    assert len(more.scores) == 2 + 4
-    assert {score.n_fake for score in more.scores[2:]} == {13}
-    assert {score.sampling_seed for score in more.scores[2:]} == {1, 2}
+    assert len(more.scores) == 1 + 2
+    assert {score.n_fake for score in more.scores[1:]} == {13}
+    assert {score.sampling_seed for score in more.scores[1:]} == {1, 2}
     assert (tmp_path / "run" / "weights.pt").read_bytes() == before
     assert records.read(tmp_path / "run") == more
 
