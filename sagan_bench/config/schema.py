@@ -53,8 +53,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class _WithOptions(Section):
-    """A section that names a component, and carries its own settings where they are not neutral."""
+class _Growing(Section):
+    """A section with fields that are stored only where they are not neutral."""
 
     young: ClassVar[tuple[str, ...]] = ("options",)
     """Fields that are younger than records, and absent where they are empty."""
@@ -93,7 +93,7 @@ class DataConfig(Section):
         return SOURCES[kind].auto_crop_px if kind in SOURCES else None
 
 
-class AttentionConfig(_WithOptions):
+class AttentionConfig(_Growing):
     """Feature-map sides in pixels that carry a self-attention block; an empty list is none.
 
     ``kind`` is what stands there: attention, or a control (`sagan_bench.models.attention`).
@@ -107,19 +107,21 @@ class AttentionConfig(_WithOptions):
     options: Annotated[Options, options_of(ATTENTION, "kind")] = Options()
 
 
-class SpectralNormConfig(Section):
+class SpectralNormConfig(_Growing):
     """Which convolutions are divided by their spectral norm.
 
     ``all``: every one; ``hidden``: all but the output's and attention's (the seed project's
     choice); ``none``.
     """
 
+    young = ("batched",)
+
     generator: SpectralNormed = Field("all", description="in G")
     discriminator: SpectralNormed = Field("all", description="in D")
     batched: bool = later(False, description="all norms of a network at once, in few launches")
 
 
-class ModelConfig(_WithOptions):
+class ModelConfig(_Growing):
     """The two networks."""
 
     architecture: Annotated[str, AfterValidator(FAMILIES.check)] = Field(
@@ -146,7 +148,7 @@ class ModelConfig(_WithOptions):
     options: Annotated[Options, options_of(FAMILIES, "architecture")] = Options()
 
 
-class TrainingConfig(_WithOptions):
+class TrainingConfig(_Growing):
     """The recipe.  Defaults are the SAGAN paper's (section 4)."""
 
     young = ("options", "fixed", "cuda_graph")

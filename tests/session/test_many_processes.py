@@ -239,7 +239,7 @@ def test_every_process_makes_the_same_exchanges_and_the_main_one_alone_writes(
         assert (record.status, record.step) == ("finished", 4)
         assert out.exists() == (rank == 0)
     assert calls[0] == calls[1]
-    assert calls[0].count("gather") >= 12  # images, features and logits of four sample sets
+    assert calls[0].count("gather") >= 9  # images, features and logits of three sample sets
     assert not seen
 
 
