@@ -54,7 +54,7 @@ class Extractor(ABC):
 
     On the CPU the widest map of 4 stays below malloc's 32 MiB mmap threshold; from 8 on every
     forward pays for fresh pages (5.0 ms an image against 7.7, AVX512).  On two busy AVX2 cores
-    2, 4, 8 and 16 took 14.2, 13.5, 14.5 and 16.1 ms (medians of 6 in turn): it is the best there too.
+    2, 4, 8 and 16 took 14.2, 13.5, 14.5 and 16.1 ms (medians of 6 in turn): the best there too.
     """
     Settings: ClassVar[type[Section]] = Section
     """Of its own, under ``evaluation.options.<name>``."""
