@@ -230,6 +230,7 @@ def test_every_process_makes_the_same_exchanges_and_the_main_one_alone_writes(
 
         monkeypatch.setattr(DistributedContext, name, noted)
     sets = ["evaluation.extractor=efficientnet-lite0", "run.eval_every=2", "run.eval_images=10"]
+    sets.append('run.score_weights=["ema", "raw"]')
     config = make(*sets, "run.steps=4", "run.sample_every=3", "run.checkpoint_every=2")
     seen: list[object] = []
     for rank in calls:
@@ -239,7 +240,7 @@ def test_every_process_makes_the_same_exchanges_and_the_main_one_alone_writes(
         assert (record.status, record.step) == ("finished", 4)
         assert out.exists() == (rank == 0)
     assert calls[0] == calls[1]
-    assert calls[0].count("gather") >= 9  # images, features and logits of three sample sets
+    assert calls[0].count("gather") >= 12  # images, features and logits of four sample sets
     assert not seen
 
 
