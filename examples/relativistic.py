@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, autograd
 from torch.nn.functional import softplus
 
-from sagan_bench.config.schema import Section
+from sagan_bench.config.section import Section
 from sagan_bench.core.registry import LOSSES
 from sagan_bench.training.losses._base import Critic, Loss
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan_bench.config.schema import Section
+from sagan_bench.config.section import Section
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.families._pyramid import Discriminator, Pyramid
 from sagan_bench.models.layers import at_least_fp32

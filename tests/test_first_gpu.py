@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -55,12 +56,15 @@ def called(
     out: Path, monkeypatch: pytest.MonkeyPatch, checks: tuple[Any, ...], **options: Any
 ) -> int:
     """Run the command on a machine with a card, and return its exit code."""
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(first_gpu, "CHECKS", checks)
     monkeypatch.setattr(first_gpu, "machine", lambda: MACHINE)
     try:
         first_gpu.main(out=out, **options)
     except typer.Exit as left:
         return left.exit_code
+    finally:  # the command would leave its own handler to the tests that follow
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from pydantic import Field
 
-from sagan_bench.config.schema import Section
+from sagan_bench.config.section import Section
 
 Cell = tuple[str, int]
 """A variant and a training seed."""

@@ -16,7 +16,7 @@ from pydantic import (
 
 from sagan_bench.analysis.design import Cell, Design
 from sagan_bench.analysis.verdicts import Pair
-from sagan_bench.config.schema import Section
+from sagan_bench.config.section import Section
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.evaluation.metrics import shown

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from sagan_bench.config.schema import RunConfig, Section
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.section import Section
 
 
 class Component:

@@ -4,16 +4,17 @@ Every field outside the section ``run`` changes results and enters the digest; n
 does.  One section, one meaning: see docs/adr/0001-digest-and-steps.md.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from sagan_bench.config.digest import digest
 from sagan_bench.config.options import Options, by_dotted_key, of_measuring, options_of
+from sagan_bench.config.section import LATER, Growing, Section, later
 from sagan_bench.core.names import device_called, kind_of
 from sagan_bench.core.registry import ATTENTION, EXTRACTORS, FAMILIES, LOSSES, METRICS, SOURCES
 from sagan_bench.core.trees import flatten
@@ -34,36 +35,6 @@ AttentionKind = Annotated[str, AfterValidator(ATTENTION.check)]
 Weights = Literal["ema", "raw"]
 """Of a generator: its moving average, or as the optimizer left it."""
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
-
-LATER: dict[str, Any] = {"later": True}
-
-
-def later(neutral: Any, **rest: Any) -> Any:
-    """Declare a field that is younger than digests: left out of them while it is ``neutral``.
-
-    So a new field leaves the digests of existing runs as they are.  Its neutral value must mean
-    what was computed before there was the field, and can never change.
-    """
-    return Field(neutral, json_schema_extra=LATER, **rest)
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and it refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _Growing(Section):
-    """A section with fields that are stored only where they are not neutral."""
-
-    young: ClassVar[tuple[str, ...]] = ("options",)
-    """Fields that are younger than records, and absent where they are empty."""
-
-    @model_serializer(mode="wrap")
-    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return {
-            key: value for key, value in handler(self).items() if key not in self.young or value
-        }
 
 
 class DataConfig(Section):
@@ -93,7 +64,7 @@ class DataConfig(Section):
         return SOURCES[kind].auto_crop_px if kind in SOURCES else None
 
 
-class AttentionConfig(_Growing):
+class AttentionConfig(Growing):
     """Feature-map sides in pixels that carry a self-attention block; an empty list is none.
 
     ``kind`` is what stands there: attention, or a control (`sagan_bench.models.attention`).
@@ -107,7 +78,7 @@ class AttentionConfig(_Growing):
     options: Annotated[Options, options_of(ATTENTION, "kind")] = Options()
 
 
-class SpectralNormConfig(_Growing):
+class SpectralNormConfig(Growing):
     """Which convolutions are divided by their spectral norm.
 
     ``all``: every one; ``hidden``: all but the output's and attention's (the seed project's
@@ -121,7 +92,7 @@ class SpectralNormConfig(_Growing):
     batched: bool = later(False, description="all norms of a network at once, in few launches")
 
 
-class ModelConfig(_Growing):
+class ModelConfig(Growing):
     """The two networks."""
 
     architecture: Annotated[str, AfterValidator(FAMILIES.check)] = Field(
@@ -148,7 +119,7 @@ class ModelConfig(_Growing):
     options: Annotated[Options, options_of(FAMILIES, "architecture")] = Options()
 
 
-class TrainingConfig(_Growing):
+class TrainingConfig(Growing):
     """The recipe.  Defaults are the SAGAN paper's (section 4)."""
 
     young = ("options", "fixed", "cuda_graph")
@@ -203,8 +174,10 @@ def _of_choice(metrics: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({name for name in metrics if not METRICS[name].default}))
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Growing):
     """How the finished generator is scored."""
+
+    young = ("metrics", "options")
 
     extractor: ExtractorName = Field("auto", description="feature extractor")
     n_real: int | None = Field(
@@ -228,20 +201,16 @@ class EvaluationConfig(Section):
     options: Annotated[Options, AfterValidator(of_measuring)] = Options()
     """Settings of a metric's or an extractor's own: name -> key -> value."""
 
-    @model_serializer(mode="wrap")
-    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """``metrics`` and ``options`` are younger than records, and absent where there are none."""
-        young = ("metrics", "options")
-        return {key: value for key, value in handler(self).items() if key not in young or value}
-
 
 def _in_order(weights: tuple[Weights, ...]) -> tuple[Weights, ...]:
     """Return kinds of weights, each once and in one order."""
     return tuple(kind for kind in WEIGHTS if kind in weights)
 
 
-class RunSection(Section):
+class RunSection(Growing):
     """How far, where and with what is written: nothing here changes the result of a step."""
+
+    young = ("score_weights",)
 
     steps: int = Field(100_000, ge=1, description="generator updates to reach")
     device: Annotated[str, AfterValidator(device_called)] = Field(
@@ -265,15 +234,11 @@ class RunSection(Section):
     inception_weights: str | None = Field(None, description="file, used if its hash is right")
     tensorboard: bool = Field(False, description="write TensorBoard logs too")
 
-    @model_serializer(mode="wrap")
-    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """``score_weights`` is younger than records, and absent where it is as usual."""
-        usual = self.score_weights == RunSection.model_fields["score_weights"].default
-        return {k: v for k, v in handler(self).items() if k != "score_weights" or not usual}
 
-
-class RunConfig(Section):
+class RunConfig(Growing):
     """Everything that a run is.  Immutable; `digest` names what it computes."""
+
+    young = ("own", "meant")
 
     preset: str = Field("quick", description="where the values began (a label)")
     variant: str = Field("sagan", description="what was changed (a label)")
@@ -288,12 +253,6 @@ class RunConfig(Section):
     """Files of components of one's own that it names: stem -> `Extension.described`."""
     meant: Annotated[Options, AfterValidator(by_dotted_key)] = Options()
     """What its labels mean, of names of one's own (`sagan_bench.config.meanings.of_labels`)."""
-
-    @model_serializer(mode="wrap")
-    def _stored(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """What is of one's own is younger than records, and absent where there is none."""
-        young = ("own", "meant")
-        return {key: value for key, value in handler(self).items() if key not in young or value}
 
     @property
     def components(self) -> list[tuple[str, str]]:

@@ -19,7 +19,8 @@ from pydantic import (
 )
 
 from sagan_bench.config.diff import ABSENT, differences, listed
-from sagan_bench.config.schema import NAME, Host, RunConfig, Section
+from sagan_bench.config.schema import NAME, Host, RunConfig
+from sagan_bench.config.section import Section
 from sagan_bench.config.variants import NOTHING, PRESETS, WORDS, Meant
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sagan_bench.config import layers, limits, schema
 from sagan_bench.config.layers import read, resolve
-from sagan_bench.config.schema import Host, RunConfig, TrainingConfig, later, neutral_values
+from sagan_bench.config.schema import Host, RunConfig, TrainingConfig, neutral_values
+from sagan_bench.config.section import Section, later
 from sagan_bench.config.variants import presets, shipped, variant_settings, variants
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
@@ -186,6 +187,21 @@ def test_a_later_field_is_left_out_of_the_digest_while_neutral() -> None:
     assert grown.digest("d") == old.digest("d")
     other = grown.model_copy(update={"training": grown.training.model_copy(update={"patience": 4})})
     assert other.digest("d") != old.digest("d")
+
+
+def test_what_is_young_is_stored_only_where_it_is_not_the_default() -> None:
+    usual, other = resolve(HOST).config, resolve(HOST, sets=["run.score_weights=[]"]).config
+    batched = resolve(HOST, sets=["model.spectral_norm.batched=true"]).config
+    assert "score_weights" not in usual.model_dump(mode="json")["run"]
+    assert other.model_dump(mode="json")["run"]["score_weights"] == []
+    assert usual.model_dump()["model"]["spectral_norm"].keys() == {"generator", "discriminator"}
+    assert batched.model_dump()["model"]["spectral_norm"]["batched"] is True
+    for config in (usual, other, batched):
+        assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_files_of_ones_own_find_the_base_of_settings_where_it_was() -> None:
+    assert vars(schema)["Section"] is Section
 
 
 def test_neutral_values_never_change() -> None:

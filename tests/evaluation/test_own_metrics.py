@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from sagan_bench.analysis.asking import of_runs
 from sagan_bench.config.layers import override, resolve
-from sagan_bench.config.schema import Host, RunConfig, Section
+from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.config.section import Section
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS, METRICS
 from sagan_bench.evaluation.extractors import Extractor

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from sagan_bench.config.schema import AttentionConfig, Section
+from sagan_bench.config.schema import AttentionConfig
+from sagan_bench.config.section import Section
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.attention._base import Attention
 from sagan_bench.models.attention._blocks import Block

@@ -13,7 +13,8 @@ from example_tunings import SPACE, small_tuning
 from torch import Tensor, nn
 
 from sagan_bench.config.layers import override, read, resolve
-from sagan_bench.config.schema import AttentionConfig, Host, RunConfig, Section
+from sagan_bench.config.schema import AttentionConfig, Host, RunConfig
+from sagan_bench.config.section import Section
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import ATTENTION, FAMILIES, LOSSES
 from sagan_bench.models.attention._base import Attention

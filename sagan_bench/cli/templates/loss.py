@@ -5,7 +5,7 @@ python cli.py check FILE        what must hold before figures mean anything
 
 from torch import Tensor
 
-from sagan_bench.config.schema import Section
+from sagan_bench.config.section import Section
 from sagan_bench.core.registry import LOSSES
 from sagan_bench.training.losses._base import Loss
 

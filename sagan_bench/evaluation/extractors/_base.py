@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sagan_bench.config.schema import RunSection, Section
+from sagan_bench.config.schema import RunSection
+from sagan_bench.config.section import Section
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from sagan_bench.config.schema import RunConfig, Section
+from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.section import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

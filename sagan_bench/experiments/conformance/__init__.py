@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from sagan_bench.config.schema import Section
+from sagan_bench.config.section import Section
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.extensions import KINDS, Extension
 from sagan_bench.data.store import cache_root

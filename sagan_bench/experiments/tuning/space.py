@@ -14,7 +14,8 @@ from sagan_bench.analysis.question import Measure, Settings
 from sagan_bench.config.belonging import has, is_setting, value_of
 from sagan_bench.config.limits import MOST_WHOLE
 from sagan_bench.config.options import in_full
-from sagan_bench.config.schema import RunConfig, Section, field_types
+from sagan_bench.config.schema import RunConfig, field_types
+from sagan_bench.config.section import Section
 from sagan_bench.config.variants import presets, shipped, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest

@@ -5,13 +5,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sagan_bench.config.component import Component
 from sagan_bench.config.options import Options
-from sagan_bench.config.schema import (
-    AttentionConfig,
-    AttentionKind,
-    ModelConfig,
-    RunConfig,
-    Section,
-)
+from sagan_bench.config.schema import AttentionConfig, AttentionKind, ModelConfig, RunConfig
+from sagan_bench.config.section import Section
 from sagan_bench.core.registry import ATTENTION
 from sagan_bench.models.placed import Site
 
