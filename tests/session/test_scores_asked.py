@@ -143,4 +143,5 @@ def test_what_is_ahead_is_told_before_training(tmp_path: Path) -> None:
     planned = experiment.dry_run(make(), tmp_path / "other")["scoring"]
     assert (told.generated, planned["generated"], planned["real"]) == (10, 10, 0)
     assert planned["seconds"] > 0
+    assert not planned["at_least"]  # drawing was timed too
     assert "scoring" not in experiment.dry_run(make(), tmp_path / "run")
