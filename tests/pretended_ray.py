@@ -148,7 +148,9 @@ class Handle:
             else:
                 _set(answer, said)
 
-        threading.Thread(target=serve, daemon=True).start()
+        thread = threading.Thread(target=serve, daemon=True)
+        self.own.threads.append(thread)
+        thread.start()
 
     def place(self, node: str) -> None:
         self.node, self.it = node, self.make()
@@ -183,6 +185,8 @@ class PretendedRay(Courses):
         self.actors: dict[str, Handle] = {}
         self.made: list[Handle] = []
         """All actors, also those that are no more: their threads are to end with the test."""
+        self.threads: list[threading.Thread] = []
+        """Of all calls: one that ended after the test would import the real `ray.actor`."""
         self.unavailable: dict[str, bool] = {}
         """Methods whose next call does not reach its actor."""
         self.is_up, self.begun = True, 0
@@ -275,7 +279,7 @@ class PretendedRay(Courses):
                 actor.die(ActorError("gone"))
 
     def end_all(self) -> None:
-        """End all actors, also those whose thread outlived them, and the head.
+        """End all actors, also those whose threads outlived them, and the head.
 
         One left would end the process of the tests when its lease is over.
         """
@@ -283,11 +287,14 @@ class PretendedRay(Courses):
         for actor in self.made:
             if actor.it and not actor.it.wrong:
                 _end(actor.it.porter)
+        for thread in self.threads:
+            thread.join()
 
 
 def _end(its: porter.Porter) -> None:
     with its.changed:
         its.leaves, its.job = True, None
+        its.changed.notify_all()
     its.thread.join()
 
 

@@ -1,5 +1,6 @@
 """What a study costs its driver grows as its cells do: calls are counted, nothing is timed."""
 
+import gc
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -56,11 +57,14 @@ def calls(function: Callable[..., Any], *given: Any) -> int:
         seen += event in ("call", "c_call")
 
     before = sys.getprofile()
+    gc.collect()
+    gc.disable()  # what other tests left behind would be counted where it happens to be collected
     sys.setprofile(count)
     try:
         function(*given)
     finally:
         sys.setprofile(before)
+        gc.enable()
     return seen
 
 

@@ -127,7 +127,7 @@ def test_workers_know_it_and_what_is_wrong_in_it_is_told(tmp_path: Path, capsys:
         ("x = 1 +\n", "mine.py, line 1: SyntaxError"),
         (
             BLOCK.read_text().replace("groups: int = 2", "groups: int = nosuch"),
-            "line 34: NameError",
+            f"line {BLOCK.read_text().split('groups: int = 2')[0].count(chr(10)) + 1}: NameError",
         ),
     ],
 )
