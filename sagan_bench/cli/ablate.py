@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 StudyName = Annotated[
     str | None,
-    typer.Argument(help="A study's name or TOML file; see: list studies [default: quick]"),
+    typer.Argument(help="A study's name or TOML file; see: list studies [default: twins32]"),
 ]
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
@@ -141,7 +141,13 @@ def _requested(
 ) -> "Study":
     """Return the study that is asked for; blocks of ``with_`` join it, or are one by themselves."""
     from sagan_bench.config.layers import parse_set
-    from sagan_bench.experiments.studies import components_in, files_of, load, of_files
+    from sagan_bench.experiments.studies import (
+        DEFAULT_STUDY,
+        components_in,
+        files_of,
+        load,
+        of_files,
+    )
 
     files = [*(with_ or ()), *(files_of(study) if study else ())]
     own = {file.name: file.described for file in load_own(files)}
@@ -156,7 +162,7 @@ def _requested(
     given = {key: value for key, value in fields.items() if value is not None}
     if own and study is None:
         return of_files(own, set=settings, **given)
-    requested = load(study or "quick", set=settings, own=own, **given)
+    requested = load(study or DEFAULT_STUDY, set=settings, own=own, **given)
     theirs = requested.all_variants
     blocks = components_in({stem: own[stem] for stem in joining}, "ATTENTION")
     more = (block for block in blocks if block not in theirs)

@@ -57,6 +57,9 @@ Searches = Annotated[
 NoFutility = Annotated[
     bool, typer.Option("--no-futility", help="Search on where there is little hope of a verdict")
 ]
+FirstSeed = Annotated[
+    int, typer.Option(min=0, help="Of training, the others follow: none that a study is to use")
+]
 Space = Annotated[
     str | None, typer.Option(help="A space's name or TOML file [default: the preset's]")
 ]
@@ -81,8 +84,9 @@ def tune(
     timeout: Timeout = None,
     searches: Searches = 1,
     no_futility: NoFutility = False,
+    first_seed: FirstSeed = 0,
     preset: Annotated[
-        str | None, typer.Option(help="What every trial begins with [default: quick]")
+        str | None, typer.Option(help="What every trial begins with [default: twins32]")
     ] = None,
     preset_file: PresetFile = None,
     space: Space = None,
@@ -115,8 +119,8 @@ def tune(
     names = (variants or variant).split(",")
     settings = _settings(files, data, sets or [])
     tuning = _requested(
-        names, searches, no_futility, preset, load_presets(preset_file), space, objective, sampler,
-        pruner, steps, settings,
+        names, searches, no_futility, first_seed, preset, load_presets(preset_file), space,
+        objective, sampler, pruner, steps, settings,
     )  # fmt: skip
     tuning = tuning.with_own(tuning.requested(variant, 0).config for variant in names)
     refuse_wrong([*files, *extensions.require(tuning.own)])
@@ -144,6 +148,7 @@ def _requested(
     variants: list[str],
     searches: int,
     no_futility: bool,
+    first_seed: int,
     preset: str | None,
     names: "Meant",
     space: str | None,
@@ -176,6 +181,7 @@ def _requested(
         variants=tuple(variants),
         searches=searches,
         to_the_end=no_futility,
+        first_seed=first_seed,
         space=searched,
         objectives=objectives,
         sampler=pick("--sampler", sampler, list(SAMPLERS)),

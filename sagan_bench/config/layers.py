@@ -71,7 +71,7 @@ def read(
     ``--set``.
 
     Args:
-        preset: name of a shipped preset; else the file's, else ``quick``.
+        preset: name of a shipped preset; else the file's, else the default.
         variant: name of a shipped variant; else the file's, else ``sagan``.  What it sets cannot be
             set to something else; what else makes variants changes the name (`rightly_named`).
         file: a TOML file with the sections of `RunConfig`.

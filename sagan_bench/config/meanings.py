@@ -11,6 +11,7 @@ from sagan_bench.config.naming import shipped_part
 from sagan_bench.config.options import Options, settings_in
 from sagan_bench.config.schema import DataConfig, RunConfig, field_types
 from sagan_bench.config.variants import (
+    DEFAULT_PRESET,
     PRESETS,
     VARIANTS,
     WORDS,
@@ -72,8 +73,8 @@ def own_presets(tables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return whole_presets(known, presets())
 
 
-def chosen_preset(names: Meant, name: str | None, usual: str = "quick") -> str:
-    """Return the name of the preset that is meant: the only one of one's own, or what is usual.
+def chosen_preset(names: Meant, name: str | None) -> str:
+    """Return the name of the preset that is meant: the only one of one's own, or the default.
 
     Raises:
         UserError: there are several, and none is named.
@@ -81,7 +82,7 @@ def chosen_preset(names: Meant, name: str | None, usual: str = "quick") -> str:
     own = [*names.get(PRESETS, {})]
     if name is None and len(own) > 1:
         raise UserError(f"there are presets {', '.join(own)}: choose one with --preset")
-    return name or next(iter(own), usual)
+    return name or next(iter(own), DEFAULT_PRESET)
 
 
 def only_preset(names: Meant, name: str) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,8 @@ from sagan_bench.core.trees import flatten
 Meant = Mapping[str, Mapping[str, dict[str, Any]]]
 """Presets and variants of one's own: `PRESETS` or `VARIANTS` -> name -> what it sets."""
 PRESETS, VARIANTS = "presets", "variants"
+DEFAULT_PRESET = "twins32"
+"""What `train` and `tune` begin with where no preset is named."""
 NOTHING: Meant = MappingProxyType({})
 
 

@@ -14,6 +14,9 @@ from sagan_bench.core.stored import load_toml
 from sagan_bench.experiments.study import Study
 from sagan_bench.experiments.written import file_of, flattened, validated
 
+DEFAULT_STUDY = "twins32"
+"""What `ablate` runs where none is named; that of a file of one's own is like it."""
+
 
 def shipped() -> dict[str, Path]:
     """Return the files of the shipped studies by name."""
@@ -82,12 +85,14 @@ def of_files(own: Mapping[str, Any], **changed: Any) -> Study:
     Raises:
         UserError: there is neither, or not just one of either.
     """
-    stem, quick = " and ".join(own), load("quick")
+    stem, usual = " and ".join(own), load(DEFAULT_STUDY)
     blocks = components_in(own, "ATTENTION")
     families = [name for name in components_in(own, "FAMILIES") if contrast_of(name)]
     if len(blocks) + len(families) != 1:
         named = " and ".join([*blocks, *families]) or "no block, and no family with a contrast"
-        raise UserError(f"{stem}.py has {named}: name a study for it to join, e.g. ablate quick")
+        raise UserError(
+            f"{stem}.py has {named}: name a study for it to join, e.g. ablate {DEFAULT_STUDY}"
+        )
     (baseline,) = (*blocks, *families)
     if blocks:
         question = f"Does {baseline} help on twins at 32 px, beside SAGAN's block and its own cost?"
@@ -95,7 +100,7 @@ def of_files(own: Mapping[str, Any], **changed: Any) -> Study:
     else:
         question = f"Do the networks {baseline} on twins at 32 px need what they are made of?"
         variants = [f"{baseline}-{name}" for name in contrast_of(baseline)]
-    fields = quick.model_dump() | {
+    fields = usual.model_dump() | {
         "name": f"with-{'-'.join(own)}",
         "question": question,
         "baseline": baseline,
@@ -104,7 +109,7 @@ def of_files(own: Mapping[str, Any], **changed: Any) -> Study:
     }
     if names := changed.pop("names", None):
         changed |= of_presets(names, changed.get("preset"))
-    settings = used(own) | quick.set | changed.pop("set", {})
+    settings = used(own) | usual.set | changed.pop("set", {})
     return validated(Study, Path(f"{stem}.py"), {**fields, **changed, "set": settings})
 
 

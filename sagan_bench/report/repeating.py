@@ -133,6 +133,8 @@ def of_tuning(memory: TuningManifest) -> str | None:
         words += ["--steps", steps]
     if own.to_the_end:
         words += ["--no-futility"]
+    if own.first_seed:
+        words += ["--first-seed", own.first_seed]
     return _line(words, *_sets(own.settings.items(), {}))
 
 

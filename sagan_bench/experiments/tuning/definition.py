@@ -77,7 +77,7 @@ class Tuning(Experiment):
     """
 
     GROWS: ClassVar[tuple[str, ...]] = ("own.",)
-    YOUNG: ClassVar[tuple[str, ...]] = (*Experiment.YOUNG, "horizon", "to_the_end")
+    YOUNG: ClassVar[tuple[str, ...]] = (*Experiment.YOUNG, "horizon", "to_the_end", "first_seed")
 
     preset: str
     variants: tuple[str, ...] = Field(min_length=1)
@@ -91,6 +91,7 @@ class Tuning(Experiment):
     settings: Settings = Field(default={}, description="settings that the user adds to all trials")
     seeds_a: int = Field(2, ge=1, le=MOST_SEARCHES)
     seeds_b: int = Field(2, ge=1, le=MOST_SEARCHES)
+    first_seed: int = Field(0, ge=0, description="of training; the others follow it")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -180,7 +181,7 @@ class Tuning(Experiment):
     def seeds(self, search: int) -> Seeds:
         """Return the training seeds of the search with this index, from 0."""
         each = 1 + self.seeds_a + self.seeds_b
-        first = search * each
+        first = self.first_seed + search * each
         after = first + 1 + self.seeds_a
         return Seeds(first, tuple(range(first + 1, after)), tuple(range(after, first + each)))
 
@@ -237,6 +238,7 @@ class Tuning(Experiment):
             del parameter["why"]  # words
         del fixed["space"]["says"], fixed["space"]["presets"]
         leaves = dict(flatten(fixed)) | self.of_ones_own
+        leaves |= {"first_seed": self.first_seed} if self.first_seed else {}
         return {key: value for key, value in leaves.items() if key != "settings.data.source"}
 
     def extended(self, requested: "Tuning") -> "Tuning":
