@@ -44,7 +44,7 @@ def test_later_layers_win_and_each_value_knows_its_origin(tmp_path: Path) -> Non
     assert origins["training.lr_g"] == "--set"
     assert origins["training.lr_d"] == "--lr-d"
     assert origins["training.beta1"] == str(file)
-    assert origins["model.width"] == "preset quick"
+    assert origins["model.width"] == "preset twins32"
     assert origins["training.beta2"] == "default"
     assert origins["training.precision"] == "this machine"
 
@@ -158,7 +158,7 @@ SINGLE_VALUED = ("model.architecture", "training.loss", "evaluation.metrics")
 
 @pytest.mark.parametrize("key", [k for k in schema.field_types() if k not in SINGLE_VALUED])
 def test_digest_changes_with_result_fields_and_with_no_other(key: str) -> None:
-    base = resolve(HOST).config
+    base = resolve(HOST, preset="quick").config
     labels = ("preset", "variant", "name", "data.source")
     operation = key in labels or key.startswith("run.")
     assert (_changed(base, key).digest("d") == base.digest("d")) == operation
@@ -190,8 +190,10 @@ def test_a_later_field_is_left_out_of_the_digest_while_neutral() -> None:
 
 
 def test_what_is_young_is_stored_only_where_it_is_not_the_default() -> None:
-    usual, other = resolve(HOST).config, resolve(HOST, sets=["run.score_weights=[]"]).config
-    batched = resolve(HOST, sets=["model.spectral_norm.batched=true"]).config
+    usual, other, batched = (
+        resolve(HOST, preset="quick", sets=sets).config
+        for sets in ([], ["run.score_weights=[]"], ["model.spectral_norm.batched=true"])
+    )
     assert "score_weights" not in usual.model_dump(mode="json")["run"]
     assert other.model_dump(mode="json")["run"]["score_weights"] == []
     assert usual.model_dump()["model"]["spectral_norm"].keys() == {"generator", "discriminator"}
@@ -216,7 +218,7 @@ def test_neutral_values_never_change() -> None:
         "training.lr_scale": 1.0, "training.lr_d_over_g": None, "training.fixed": (),
         "training.cuda_graph": False,
     }.items()  # fmt: skip
-    plain = dict(flatten(resolve(HOST).config.model_dump()))
+    plain = dict(flatten(resolve(HOST, preset="quick").config.model_dump()))
     assert {key: plain.get(key, found[key]) for key in found} == found
 
 
@@ -258,7 +260,8 @@ def test_config_is_immutable() -> None:
     ],
 )
 def test_learning_rates(sets: list[str], expected: tuple[float, float]) -> None:
-    assert resolve(HOST, sets=sets).config.training.learning_rates == pytest.approx(expected)
+    config = resolve(HOST, preset="quick", sets=sets).config
+    assert config.training.learning_rates == pytest.approx(expected)
 
 
 def test_fixed_streams_are_a_set_of_names_and_others_are_refused() -> None:

@@ -92,15 +92,18 @@ def sets(*settings: str) -> list[str]:
     return [part for text in settings for part in ("--set", text)]
 
 
+QUICK = ("--preset", "quick")  # the default of all code that began these
 COMMANDS = {
-    "run": ["train", "--out", "runs/run", *sets(*TINY, "run.steps=2", "run.eval_every=1")],
-    "stopped": ["train", "--out", "runs/stopped", *sets(*TINY, "run.steps=6", "run.eval_every=2")],
+    "run": ["train", *QUICK, "--out", "runs/run", *sets(*TINY, "run.steps=2", "run.eval_every=1")],
+    "stopped": [
+        "train", *QUICK, "--out", "runs/stopped", *sets(*TINY, "run.steps=6", "run.eval_every=2"),
+    ],
     "study": [
         "ablate", "small.toml", "--name", "study", "--in-process", *sets(*TINY, "run.steps=2"),
     ],
     "tuning": [
-        "tune", "--space", "space.toml", "--trials", "4", "--name", "tuning", "--in-process",
-        "--sampler", "random", *sets(*TINY),
+        "tune", *QUICK, "--space", "space.toml", "--trials", "4", "--name", "tuning",
+        "--in-process", "--sampler", "random", *sets(*TINY),
     ],
 }  # fmt: skip
 LEFT_OUT = {

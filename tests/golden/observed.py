@@ -85,7 +85,7 @@ QUICK = ("sagan", "wgan-gp", "flat")
 def run(name: str) -> dict[str, Any]:
     """Train a recipe, and return what its weights, scores and rows are."""
     out = Path("runs") / name
-    doors.said("train", "--out", str(out), *doors.sets(*TINY), *RECIPES[name])
+    doors.said("train", "--preset", "quick", "--out", str(out), *doors.sets(*TINY), *RECIPES[name])
     return left(out)
 
 
@@ -323,8 +323,17 @@ def shapes() -> dict[str, Any]:
     doors.leave_study(Path(quick), STUDIES["three"]["values"], baseline="sagan", pictures=False)
     doors.leave_tuning(Path(tuned), bowl, 3)
     commands = (
-        ("train", "--out", run, *doors.sets(*TINY), *RECIPES["sagan"]),
-        ("train", "--out", run, *doors.sets(*TINY), *RECIPES["sagan"], "--dry-run"),
+        ("train", "--preset", "quick", "--out", run, *doors.sets(*TINY), *RECIPES["sagan"]),
+        (
+            "train",
+            "--preset",
+            "quick",
+            "--out",
+            run,
+            *doors.sets(*TINY),
+            *RECIPES["sagan"],
+            "--dry-run",
+        ),
         ("evaluate", run, "--seeds", "0,1"),
         ("show", run),
         ("show", "config"),
