@@ -24,7 +24,7 @@ from sagan_bench.models import build
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.session import experiment, probes, session
-from sagan_bench.session.events import Progress, SampleGrid, Scored, Stopped
+from sagan_bench.session.events import Progress, SampleGrid, Scored, ScoringAhead, Stopped
 from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Diverged, Step
 
@@ -310,7 +310,7 @@ def test_images_that_are_not_finite_are_a_divergence(
     monkeypatch.setattr(probes, "sampler", broken)
     record = experiment.run(make(), out=tmp_path / "run")
     assert record.status == "diverged"
-    assert record.reason == "step 3: generated image 0 is not finite"
+    assert record.reason == "step 1: generated image 0 is not finite"
 
 
 def test_an_error_is_recorded_with_its_reason_and_raised(
@@ -342,6 +342,24 @@ def test_scores_on_the_way_are_marked_and_do_not_change_training(
     assert record.scores[2].fingerprint != record.scores[3].fingerprint
     assert record.scores[0].metrics["fid"] is not None
     assert bit_equal(finished, tmp_path / "run")
+
+
+def test_the_bar_of_scoring_counts_the_images_that_were_foreseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGAN_BENCH_CACHE", str(tmp_path / "cache"))
+    seen: list[object] = []
+    sets = "run.steps=1", "evaluation.sampling_seeds=[0, 1]"
+    for real, weights in ((24 + 10, '["ema"]'), (0, '["ema", "raw"]')):
+        seen.clear()
+        config = make(*sets, f"run.score_weights={weights}")
+        experiment.run(config, out=tmp_path / str(real), watch=seen.append)
+        (ahead,) = (event for event in seen if isinstance(event, ScoringAhead))
+        bar = [e for e in seen if isinstance(e, Progress) and e.phase == "score"]
+        assert ahead.real == real
+        assert {event.total for event in bar} == {ahead.images}
+        assert [event.done for event in bar] == sorted(event.done for event in bar)
+        assert bar[-1].done == ahead.images
 
 
 def test_scores_on_the_way_by_rule_alone_load_no_extractor(
