@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.tables import duration, number
@@ -45,14 +46,19 @@ class View:
     def __init__(self, steps: int = 0) -> None:
         self.steps = steps
         self.row: Mapping[str, float] = {}
+        self.step = 0
+        """The last one that was seen."""
+        self.scoring = ""
+        """What is scored after the last step, in words."""
         self.then = ""
-        """What follows training."""
+        """What follows the phase under way."""
+        self.has_grid = False
         self.on_terminal = sys.stderr.isatty()
         self.console = Console(stderr=True, highlight=False)
         self.bars = Progress(
             TextColumn("{task.description:<8}"),
             BarColumn(bar_width=10),  # everything fits into 80 columns
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
             TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
             TextColumn("{task.fields[text]}"),
             console=self.console,
@@ -73,8 +79,10 @@ class View:
             self.live.stop()
 
     def drawn(self) -> RenderableType:
-        """Return what a terminal shows."""
-        return self.bars.get_renderable()
+        """Return what a terminal shows: the bars, and below what follows the phase under way."""
+        bars = self.bars.get_renderable()
+        then = Text(self.then, no_wrap=True, overflow="ellipsis")
+        return Group(bars, then) if self.then else bars
 
     def is_time_for_a_line(self, seconds: float) -> bool:
         """Return whether nothing is drawn, and the last line was so long ago."""
@@ -94,7 +102,9 @@ class View:
         elif self.is_time_for_a_line(SECONDS_BETWEEN_LINES):
             left = (total - done) * (time.monotonic() - began) / max(done - first, 1)
             eta = f"  ETA {timedelta(seconds=round(left))}" if done > first else ""
-            print(f"{phase} {done}/{total}{eta}  {text}".rstrip(), file=sys.stderr, flush=True)
+            line = "  ".join(part for part in (text, self.then) if part)
+            far = f"{phase} {done:,}/{total:,}{eta}  {line}".rstrip()
+            print(far, file=sys.stderr, flush=True)
 
     def counter(self, phase: str, stop: "Stop", unit: int = 1) -> Callable[[int, int], None]:
         """Return what shows how far a phase is, and raises `Stopped` when asked to."""
@@ -108,19 +118,33 @@ class View:
 
     def watch(self, event: "Event") -> None:
         """Show an event of a run."""
-        from sagan_bench.session.events import Progress, ScoringAhead
+        from sagan_bench.session.events import Progress, SampleGrid, ScoringAhead
         from sagan_bench.training.loop import Step
 
         if isinstance(event, ScoringAhead):
             say(f"scoring: {ahead(event)}", error=True)
-            self.then = f"then {_briefly(event)}" if event.generated else ""
+            self.scoring = _briefly(event)
         elif isinstance(event, Step):
-            self.row = event.row or self.row
-            text = _training_text(self.row)
-            text = text if self.on_terminal else f"{text}  {self.then}".strip()
-            self.advance("training", event.step, self.steps, text)
+            self.step, self.row = event.step, event.row or self.row
+            self.then = self._after("training")
+            self.advance("training", event.step, self.steps, _training_text(self.row))
+        elif isinstance(event, SampleGrid) and not self.has_grid:
+            self.has_grid = True
+            say(f"samples: {event.path}", error=True)
         elif isinstance(event, Progress):
-            self.advance(PHASES[event.phase], event.done, event.total)
+            phase = PHASES[event.phase]
+            self.then = self._after(phase)
+            self.advance(phase, event.done, event.total)
+
+    def _after(self, phase: str) -> str:
+        """Return what follows a phase of a run; empty if nothing does."""
+        left = f"{self.steps - self.step:,} steps" if self.step < self.steps else ""
+        follows = {
+            "data": left and f"training {left}",
+            "scoring": f"{left} more" if left and self.step else "",  # scored on the way
+            "training": self.scoring,
+        }[phase]
+        return follows and f"then {follows}"
 
 
 def ahead(scoring: "ScoringAhead") -> str:
@@ -140,7 +164,15 @@ def ahead(scoring: "ScoringAhead") -> str:
 
 
 def _briefly(scoring: "ScoringAhead") -> str:
-    images = f"scoring {scoring.generated + scoring.real:,} images"
+    """Return what is scored at the end: as many images as its bar has, where that is known.
+
+    How many real ones and how much of the time looks on the way take is not.
+    """
+    if not scoring.generated:
+        return ""
+    if scoring.on_the_way:
+        return "the final scoring"
+    images = f"scoring {scoring.images:,} images"
     return images if scoring.seconds is None else f"{images}, {_time(scoring)}"
 
 

@@ -218,7 +218,9 @@ class RunSection(Growing):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; none is one a core")
     cells_on_device: int = Field(1, ge=1, description="runs that share the device, set by ablate")
-    sample_every: int = Field(100, ge=1, description="steps between sample grids")
+    sample_every: int = Field(
+        100, ge=1, description="steps between sample grids; the first are after 1, 4, 16, ..."
+    )
     score_weights: Annotated[tuple[Weights, ...], AfterValidator(_in_order)] = Field(
         ("ema",), description="of G, ema or raw, that are scored at the end; [] leaves that out"
     )

@@ -74,7 +74,7 @@ def ahead(config: RunConfig, manifest: Manifest, where: Where, *, done: int = 0)
     sizes |= {run.eval_images} if on_the_way and not by_rule else set()
     extractors = tuple(name for name in chosen(config, manifest.kind) if name)
     real = {
-        name: sum(_unseen(config, manifest, where, name, n_fake) for n_fake in sizes)
+        name: sum(unseen(config, manifest, where, name, n_fake) for n_fake in sizes)
         for name in extractors
     }
     rest, seconds = speed(drawing(config, manifest.kind, where)), 0.0
@@ -94,9 +94,7 @@ def ahead(config: RunConfig, manifest: Manifest, where: Where, *, done: int = 0)
     )
 
 
-def _unseen(
-    config: RunConfig, manifest: Manifest, where: Where, extractor: str, n_fake: int
-) -> int:
+def unseen(config: RunConfig, manifest: Manifest, where: Where, extractor: str, n_fake: int) -> int:
     """Return the real images, held-out ones too, whose features a score has to compute."""
     if (_folder() / real_side(config, manifest, where, extractor, n_fake)).exists():
         return 0

@@ -3,6 +3,8 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -132,7 +134,9 @@ class Scorer:
         self._extractors: dict[str, Extractor] = {}
         self._references: dict[tuple[str, int], Reference] = {}
         self._floor_by_pixels: dict[str, float | None] | None = None
-        self._done = self._total = 0
+        self._done, self._total = Fraction(0), 0
+        self._of_a_pass = self._of_a_real = Fraction(1)
+        """What an image of a pass, and a real one, count for."""
 
     def scores(
         self, samples: Mapping[Weights, Sample], *, step: int, n_fake: int, final: bool
@@ -152,8 +156,7 @@ class Scorer:
         seeds = self.config.evaluation.sampling_seeds
         by_rule = not final and self.config.run.eval_metrics == "rule"
         first, stop = self.context.span(n_fake)
-        passes = 1 if by_rule else 1 + len(self.by_features)
-        self._done, self._total = 0, passes * (stop - first) * len(seeds) * len(samples)
+        self._count(stop - first, n_fake, len(seeds) * len(samples), by_rule=by_rule)
         for weights, sample in samples.items():
             for seed in seeds:
                 protocols = [
@@ -162,6 +165,26 @@ class Scorer:
                 ]
                 for made in self._of_set(sample, protocols, by_rule=by_rule, final=final):
                     yield made.model_copy(update={"step": step, "final": final})
+
+    def _count(self, ours: int, n_fake: int, sets: int, *, by_rule: bool) -> None:
+        """Begin to count the images of a call, each once, as `foreseeing.ahead` does.
+
+        A generated image goes through several passes, a real one through each extractor that has
+        not seen it yet, and of the images of many processes this one makes ``ours``.
+        """
+        extractors = [] if by_rule else [*self.by_features]
+        new = [self._unseen(name, n_fake) for name in extractors]
+        real = max(new, default=0)
+        self._done, self._total = Fraction(0), sets * n_fake + real
+        self._of_a_pass = Fraction(n_fake, max(ours, 1) * (1 + len(extractors)))
+        self._of_a_real = Fraction(real, max(sum(new), 1))
+
+    def _unseen(self, extractor: str, n_fake: int) -> int:
+        """Return the real images whose features this process still has to compute."""
+        if not self.context.is_main_process or (extractor, n_fake) in self._references:
+            return 0
+        of = self.config, self.store.manifest, self.where, extractor, n_fake
+        return foreseeing.unseen(*of)
 
     def _of_set(
         self, sample: Sample, protocols: Sequence[Protocol], *, by_rule: bool, final: bool
@@ -270,7 +293,7 @@ class Scorer:
         key = how.extractor, how.n_fake
         if key not in self._references:
             n_floor = min(self.config.evaluation.n_floor, how.n_fake)
-            self._total += how.n_real + min(n_floor, len(self.held_out or ()))
+            new = self._unseen(*key)
             self._references[key] = reference(
                 self.real.images,
                 self.held_out.images if self.held_out else None,
@@ -278,7 +301,7 @@ class Scorer:
                 self._extractor(how.extractor),
                 cache_root() / "features",
                 n_floor,
-                self._advance,
+                partial(self._advance, worth=self._of_a_real if new else Fraction(0)),
                 self.by_features[how.extractor],
             )
             kept = self.config, self.store.manifest, self.where, *key
@@ -294,6 +317,6 @@ class Scorer:
             self._floor_by_pixels = measure(evidence, metrics)
         return self._floor_by_pixels or {}
 
-    def _advance(self, images: int) -> None:
-        self._done += images
-        self.progress(self._done, self._total)
+    def _advance(self, images: int, worth: Fraction | None = None) -> None:
+        self._done += images * (self._of_a_pass if worth is None else worth)
+        self.progress(int(self._done), self._total)

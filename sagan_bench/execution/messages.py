@@ -12,14 +12,14 @@ from sagan_bench.core.stored import UNFIT
 from sagan_bench.execution.engine import Ended, Job
 from sagan_bench.runs.command import Command
 from sagan_bench.session.events import Event as RunEvent
-from sagan_bench.session.events import Progress, Scored, ScoringAhead
+from sagan_bench.session.events import Progress, SampleGrid, Scored, ScoringAhead
 from sagan_bench.training.loop import Diverged, Step
 
 VERSION = 1
 """Of these lines; whoever reads takes no other."""
 _KINDS: dict[str, type[Any]] = {
     "step": Step, "progress": Progress, "diverged": Diverged, "scored": Scored, "ended": Ended,
-    "ahead": ScoringAhead,
+    "ahead": ScoringAhead, "grid": SampleGrid,
 }  # fmt: skip
 _KIND_OF = {kind: name for name, kind in _KINDS.items()}
 _EVENTS = {name: TypeAdapter[Any](kind) for name, kind in _KINDS.items()}

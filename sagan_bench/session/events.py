@@ -25,7 +25,13 @@ class Scored(NamedTuple):
     score: Score
 
 
-Event = ScoringAhead | Progress | Step | Diverged | Scored
+class SampleGrid(NamedTuple):
+    """A grid of samples can be looked at."""
+
+    path: Path
+
+
+Event = ScoringAhead | Progress | Step | Diverged | Scored | SampleGrid
 Watch = Callable[[Event], None]
 """Sees every event of a run."""
 Stop = Callable[[], str | None]

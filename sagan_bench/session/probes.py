@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.schema import RunConfig, RunSection
 from sagan_bench.core import system
 from sagan_bench.core.files import atomic_file
 from sagan_bench.data.pixels import normalise
@@ -35,8 +35,26 @@ GRID_BATCHES = 8
 """Batches of standing statistics for a sample grid; fewer than for a score, so that looking often
 costs little."""
 
+FIRST_GRIDS = 4
+"""Of its powers are the steps that have a grid before ``run.sample_every``: a grid with its
+diagnostics takes as long as 1.2 steps, and the early ones together no more than a few."""
+
 Blocks = dict[tuple[str, str], BlockDiagnostics]
 """(network, name of the block) -> what it does."""
+
+
+def is_due(run: RunSection, step: int) -> bool:
+    """Return whether a grid is drawn after a step: by its number alone, so that runs repeat.
+
+    It is each ``sample_every`` steps and at the last one, and before the first of these after 1, 4,
+    16, ... steps, so that there is something to see in the first minute.
+    """
+    if step % run.sample_every == 0 or step == run.steps:
+        return True
+    is_early, root = step < run.sample_every, step
+    while root % FIRST_GRIDS == 0:
+        root //= FIRST_GRIDS
+    return is_early and root == 1
 
 
 class Probes:
@@ -49,6 +67,10 @@ class Probes:
         """Write a grid of real images."""
         save_grid(self.directory.samples / "real.png", self._real_images())
 
+    def grid(self, step: int) -> Path:
+        """Return the file of the grid of a step."""
+        return self.directory.samples / f"step-{step:08d}.png"
+
     def look(self, state: TrainState) -> tuple[BlockReading, ...]:
         """Write a grid of samples, rows and maps of the blocks, and return the blocks' readings.
 
@@ -57,7 +79,7 @@ class Probes:
         """
         generator = standing(self.config, state.ema, GRID_BATCHES)
         images = self._samples(generator)
-        save_grid(self.directory.samples / f"step-{state.step:08d}.png", images)
+        save_grid(self.grid(state.step), images)
         blocks = self._diagnosed(generator, state)
         if blocks:
             self._log(state.step, blocks)

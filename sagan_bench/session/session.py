@@ -11,6 +11,7 @@ from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import MachineError
 from sagan_bench.evaluation.sampling import NonFiniteImages
 from sagan_bench.runs.records import Cost, Record, Seal, Status
+from sagan_bench.session import probes
 from sagan_bench.session.capabilities import threads_for
 from sagan_bench.session.events import Progress, Scored, Stop, Stopped
 from sagan_bench.session.planning import Plan
@@ -136,7 +137,7 @@ class RunSession:
     def _after_step(self, step: int) -> None:
         self.writer.verify(self.planned.store.verification.check)
         run, is_last = self.planned.config.run, step == self.planned.config.run.steps
-        if step % run.sample_every == 0 or is_last:
+        if probes.is_due(run, step):
             with system.memory_for("making sample images", self.device):
                 self.keeper.blocks = self.writer.probe(self.state)
         if self.scorer.is_due(step):

@@ -21,7 +21,7 @@ from sagan_bench.runs.records import BlockReading, Record, Seal, Status
 from sagan_bench.runs.rows import ROWS
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session.capabilities import tensorboard
-from sagan_bench.session.events import Event, Watch
+from sagan_bench.session.events import Event, SampleGrid, Watch
 from sagan_bench.session.failures import end_attempt, is_over, unstarted
 from sagan_bench.session.planning import Plan
 from sagan_bench.session.probes import Probes
@@ -169,8 +169,10 @@ class DirectoryWriter(Writer):
         self.probes.draw_real()
 
     def probe(self, state: TrainState) -> tuple[BlockReading, ...]:
-        """Write to ``samples/`` and ``diagnostics/``."""
-        return self.probes.look(state)
+        """Write to ``samples/`` and ``diagnostics/``, and tell of the grid."""
+        readings = self.probes.look(state)
+        self.watch(SampleGrid(self.probes.grid(state.step)))
+        return readings
 
     def verify(self, check: Callable[[], None]) -> None:
         """Clear the checkpoints if the images are others."""

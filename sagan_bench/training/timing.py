@@ -2,16 +2,20 @@
 
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
 from sagan_bench.core.errors import UserError
+from sagan_bench.data.feeding import Batch
 from sagan_bench.models.build import flops_per_step
+from sagan_bench.training.captured import WARM_UP, CapturedStep
 from sagan_bench.training.draws import dtype_of, step_noise
 from sagan_bench.training.state import TrainState
-from sagan_bench.training.step import Recipe
+from sagan_bench.training.step import Inputs, Recipe, WholeStep
 
 MOST_FLOPS = {"cpu": 5e11}
 """Of a step that is timed, by type of device; a smaller batch stands for one that takes more."""
@@ -20,6 +24,8 @@ TIMED = 3
 
 def seconds_per_flop(config: RunConfig, device: torch.device) -> float:
     """Return the wall time of a step over its FLOPs (`flops_per_step`), the median of three.
+
+    Where a card replays its steps (``training.cuda_graph``), that of a replay.
 
     Where the whole batch would take long, or does not fit, a part of it is timed: per FLOP it
     takes as long or longer.
@@ -44,14 +50,31 @@ def _of_batch(config: RunConfig, size: int) -> RunConfig:
 
 def _seconds(config: RunConfig, device: torch.device) -> float:
     state = TrainState(config, device)
-    times = []
-    for step in range(1 + TIMED):
+    is_replayed = config.training.cuda_graph and device.type == "cuda"
+    take = _replayed(config, state) if is_replayed else partial(try_step, config, state)
+    untimed, times = WARM_UP + 1 if is_replayed else 1, []
+    for step in range(untimed + TIMED):
         began = time.perf_counter()
-        try_step(config, state, step)
+        take(step)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+    return statistics.median(times[untimed:])
+
+
+def _replayed(config: RunConfig, state: TrainState) -> Callable[[int], None]:
+    """Return what takes a step by its number as `CapturedStep` does, on noise of its own."""
+    size, side, device = config.training.batch_size, config.data.image_size, state.device
+    captured = CapturedStep(WholeStep(config, state), device)
+    images = torch.randint(256, (size, 3, side, side), device=device).to(torch.uint8)
+    real = Batch(images, torch.zeros(size, dtype=torch.int64, device=device))
+
+    def take(step: int) -> None:
+        drawn = step_noise(config, state.context, step)
+        critic = [(real, noise.to(device)) for noise in drawn.critic]
+        captured(Inputs(critic, drawn.generator.to(device)))
+
+    return take
 
 
 def try_step(

@@ -498,7 +498,7 @@ def test_piped_output_is_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixture[str]) -> None:
     from sagan_bench.cli.progress import View
-    from sagan_bench.session.events import Progress, ScoringAhead
+    from sagan_bench.session.events import Progress, SampleGrid, ScoringAhead
     from sagan_bench.training.loop import Step
 
     row = {"images_per_sec": 412.3, "loss_d": 1.234, "loss_g": -0.5, "gamma.generator.a": 0.02}
@@ -511,10 +511,10 @@ def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixtur
         return capsys.readouterr().err.splitlines()
 
     lines = shown(Progress("data", 1, 2), Step(1, None), Step(2, row), Progress("score", 1, 3))
-    assert lines[0] == "data 1/2"
+    assert lines[0] == "data 1/2  then training 100 steps"
     assert lines[2].startswith("training 2/100  ETA 0:00:0")
     assert lines[2].endswith("412 images/s D 1.23 G -0.50 γ 0.02")
-    assert lines[3] == "scoring 1/3"
+    assert lines[3] == "scoring 1/3  then 98 steps more"
     ahead = ScoringAhead(2048, 0, 7048, ("x",), 61.0, at_least=True)
     before, training = shown(ahead, Step(2, row))
     counts = "2,048 generated + 7,048 real images by x"
@@ -523,6 +523,44 @@ def test_progress_lines_tell_speed_losses_and_gamma(capsys: pytest.CaptureFixtur
     assert training.endswith("γ 0.02  then scoring 9,096 images, at least 0:01:01")
     unknown = ahead._replace(real=0, seconds=None)
     assert shown(unknown, Step(2, None))[1] == "training 2/100  then scoring 2,048 images"
+    on_the_way = shown(ahead._replace(on_the_way=512), Step(100, row), Progress("score", 0, 11144))
+    assert on_the_way[1].endswith("γ 0.02  then the final scoring")
+    assert on_the_way[2] == "scoring 0/11,144"
+    first, second = Path("run/samples/step-1.png"), Path("run/samples/step-4.png")
+    told = shown(Step(1, None), SampleGrid(first), Step(4, None), SampleGrid(second))
+    assert [line for line in told if "samples" in line] == [f"samples: {first}"]
+
+
+def test_a_terminal_of_80_columns_shows_what_follows_in_a_line_of_its_own() -> None:
+    from rich.console import Console
+
+    from sagan_bench.cli.progress import View
+    from sagan_bench.session.events import Progress, ScoringAhead
+    from sagan_bench.training.loop import Step
+
+    gammas = {"gamma.generator.a": 0.02, "gamma.discriminator.a": -0.01}
+    row = {"images_per_sec": 412.3, "loss_d": 1.234, "loss_g": -0.5, **gammas}
+    view = View(3000)
+    view.on_terminal = True
+
+    def shown(event: Any) -> list[str]:
+        view.watch(event)
+        console = Console(width=80)
+        with console.capture() as told:
+            console.print(view.drawn())
+        return [line.rstrip() for line in told.get().splitlines()]
+
+    assert shown(Progress("data", 1, 2))[1:] == ["then training 3,000 steps"]
+    shown(ScoringAhead(2048, 0, 7048, ("x",), 36_610.0, at_least=True))
+    data, training, then = shown(Step(2999, row))
+    assert data.startswith("data ")
+    assert training.startswith("training ")
+    assert "2,999/3,000" in training
+    assert training.endswith("412 images/s D 1.23 G -0.50 γ 0.02 -0.01")
+    assert then == "then scoring 9,096 images, at least 10:10:10"
+    shown(Step(3000, row))
+    *_, last = shown(Progress("score", 1, 9096))
+    assert "1/9,096" in last
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])

@@ -16,7 +16,7 @@ from sagan_bench.experiments import ablation
 from sagan_bench.runs.command import Command
 from sagan_bench.runs.program import Program
 from sagan_bench.runs.records import Status
-from sagan_bench.session.events import Progress, Scored, ScoringAhead
+from sagan_bench.session.events import Progress, SampleGrid, Scored, ScoringAhead
 from sagan_bench.training.loop import Diverged, Step
 
 BLOCK = """
@@ -71,6 +71,7 @@ def test_events_come_back_as_they_were() -> None:
         Progress("score", 3, 10), Scored(program.score(8, {"fid": None})),
         Scored(program.score(9, {"fid": 1 / 3})), Ended(Status.INTERRUPTED, "pruned"),
         Ended(Status.FINISHED, None), ScoringAhead(9, 0, 4, ("x", "y"), None, at_least=False),
+        SampleGrid(Path("runs/a/samples/step-00000001.png")),
     ):  # fmt: skip
         assert messages.event_in(messages.of_event(what)) == what
     last = messages.event_in(messages.of_event(Step(1, {"loss_d": math.nan})))

@@ -17,14 +17,14 @@ from example_runs import SMALL
 from PIL import Image
 
 from sagan_bench.config.layers import resolve
-from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.config.schema import Host, RunConfig, RunSection
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
 from sagan_bench.models import build
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.session import experiment, probes, session
-from sagan_bench.session.events import Progress, Scored, Stopped
+from sagan_bench.session.events import Progress, SampleGrid, Scored, ScoringAhead, Stopped
 from sagan_bench.training import checkpoint
 from sagan_bench.training.loop import Diverged, Step
 
@@ -44,6 +44,11 @@ def bit_equal(a: Path, b: Path) -> bool:
     first, second = weights(a), weights(b)
     assert first.keys() == second.keys()
     return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def grids(path: Path) -> list[int]:
+    """The steps of which there is a grid of samples."""
+    return sorted(int(file.stem[5:]) for file in (path / "samples").glob("step-*.png"))
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +85,8 @@ def test_a_run_leaves_record_pictures_metrics_and_weights(finished: Path) -> Non
         "gamma.generator.attention8", "gamma.discriminator.attention8", "images_per_sec",
         "peak_memory_gib",
     }  # fmt: skip
-    grids = sorted(path.name for path in (finished / "samples").iterdir())
-    assert grids == ["real.png", "step-00000003.png", "step-00000006.png"]
+    assert grids(finished) == [1, 3, 6]
+    assert (finished / "samples" / "real.png").exists()
     with Image.open(finished / "samples" / "step-00000006.png") as grid:
         assert grid.size == (8 * 34 + 2, 8 * 34 + 2)
         extrema = grid.convert("L").crop((2, 2, 34, 34)).getextrema()
@@ -146,6 +151,7 @@ def test_a_stopped_run_checkpoints_and_goes_on_bit_equal(
         (3, 6, "finished"),
     ]
     assert bit_equal(finished, tmp_path / "run")
+    assert grids(finished) == grids(tmp_path / "run")
     assert _rows_without_speed(finished) == _rows_without_speed(tmp_path / "run")
 
 
@@ -304,7 +310,7 @@ def test_images_that_are_not_finite_are_a_divergence(
     monkeypatch.setattr(probes, "sampler", broken)
     record = experiment.run(make(), out=tmp_path / "run")
     assert record.status == "diverged"
-    assert record.reason == "step 3: generated image 0 is not finite"
+    assert record.reason == "step 1: generated image 0 is not finite"
 
 
 def test_an_error_is_recorded_with_its_reason_and_raised(
@@ -336,6 +342,24 @@ def test_scores_on_the_way_are_marked_and_do_not_change_training(
     assert record.scores[2].fingerprint != record.scores[3].fingerprint
     assert record.scores[0].metrics["fid"] is not None
     assert bit_equal(finished, tmp_path / "run")
+
+
+def test_the_bar_of_scoring_counts_the_images_that_were_foreseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGAN_BENCH_CACHE", str(tmp_path / "cache"))
+    seen: list[object] = []
+    sets = "run.steps=1", "evaluation.sampling_seeds=[0, 1]"
+    for real, weights in ((24 + 10, '["ema"]'), (0, '["ema", "raw"]')):
+        seen.clear()
+        config = make(*sets, f"run.score_weights={weights}")
+        experiment.run(config, out=tmp_path / str(real), watch=seen.append)
+        (ahead,) = (event for event in seen if isinstance(event, ScoringAhead))
+        bar = [e for e in seen if isinstance(e, Progress) and e.phase == "score"]
+        assert ahead.real == real
+        assert {event.total for event in bar} == {ahead.images}
+        assert [event.done for event in bar] == sorted(event.done for event in bar)
+        assert bar[-1].done == ahead.images
 
 
 def test_scores_on_the_way_by_rule_alone_load_no_extractor(
@@ -377,7 +401,7 @@ def test_images_without_a_rule_are_not_scored_by_one(tmp_path: Path) -> None:
 
 def test_blocks_are_looked_at_with_every_grid(finished: Path) -> None:
     rows = [json.loads(one) for one in (finished / "diagnostics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [3, 6]
+    assert [row["step"] for row in rows] == [1, 3, 6]
     figures = {"gamma", "ratio", "entropy", "entropy_max", "distance_px"}
     for name in ("generator.attention8", "discriminator.attention8"):
         assert rows[0][name].keys() == figures
@@ -396,6 +420,44 @@ def test_blocks_are_looked_at_with_every_grid(finished: Path) -> None:
         with Image.open(finished / "samples" / "step-00000006.png") as grid:
             first = np.asarray(grid)[2:34, 2:34].transpose(2, 0, 1)
         assert (maps["generator"][0] == first).all()
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "expected"),
+    [
+        (100, 210, [1, 4, 16, 64, 100, 200, 210]),
+        (250, 300, [1, 4, 16, 64, 250, 300]),
+        (64, 70, [1, 4, 16, 64, 70]),
+        (1000, 3, [1, 3]),
+        (3, 7, [1, 3, 6, 7]),
+        (1, 4, [1, 2, 3, 4]),
+    ],
+)
+def test_grids_are_dense_at_first_then_at_equal_distances(
+    every: int, steps: int, expected: list[int]
+) -> None:
+    run = RunSection(sample_every=every, steps=steps)
+    assert [step for step in range(1, steps + 1) if probes.is_due(run, step)] == expected
+
+
+def test_grids_change_no_bit_and_are_told_of_when_they_are_there(
+    finished: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[int, Path]] = []
+
+    def watch(event: object) -> None:
+        if isinstance(event, Step):
+            told.append((event.step, Path()))
+        if isinstance(event, SampleGrid):
+            assert event.path.exists()
+            told.append((0, event.path.relative_to(tmp_path / "run")))
+
+    experiment.run(make("run.sample_every=1"), out=tmp_path / "run", watch=watch)
+    assert grids(tmp_path / "run") == [1, 2, 3, 4, 5, 6]
+    assert told[:2] == [(1, Path()), (0, Path("samples/step-00000001.png"))]
+    assert len(told) == 2 * 6
+    assert bit_equal(finished, tmp_path / "run")
+    assert _rows_without_speed(finished) == _rows_without_speed(tmp_path / "run")
 
 
 def test_networks_without_blocks_leave_no_diagnostics(tmp_path: Path) -> None:

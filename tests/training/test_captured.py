@@ -30,6 +30,7 @@ from sagan_bench.training import checkpoint
 from sagan_bench.training.captured import WARM_UP, CapturedStep
 from sagan_bench.training.loop import Diverged, Step, train
 from sagan_bench.training.state import TrainState
+from sagan_bench.training.timing import TIMED, seconds_per_flop
 
 HOST = Host(bf16=True, extractor="efficientnet-lite0")
 CPU, CARD = torch.device("cpu"), torch.device("cuda:0")
@@ -236,6 +237,15 @@ def test_replays_of_a_captured_step_are_the_loops_steps() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_replays_of_every_recipe_are_the_loops_steps(recipe: str) -> None:
     assert_replays_are_the_loop(make(*RECIPES[recipe], "run.steps=10"))
+
+
+def test_a_replay_is_what_is_timed() -> None:
+    with card_that_captures() as (_, graphs):
+        assert seconds_per_flop(captured(make()), CARD) > 0
+    assert [graph.replays for graph in graphs] == [1 + TIMED]
+    with card_that_captures() as (_, graphs):
+        assert seconds_per_flop(make(), CARD) > 0
+    assert not graphs
 
 
 @pytest.mark.slow
