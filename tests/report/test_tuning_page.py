@@ -292,9 +292,11 @@ def test_the_command_tunes_like_this_again(tmp_path: Path, both: Tuned) -> None:
     memory = TuningManifest.of(both.folder)
     assert memory is not None
     tuning = memory.tuning.model_copy(update={"space": load("quick"), "settings": {}})
+    tuning = tuning.model_copy(update={"first_seed": 2000})
     words_ = shlex.split(repeating.of_tuning(memory.model_copy(update={"tuning": tuning})) or "")
     assert words_[:5] == ["python", "cli.py", "tune", "--variants", "sagan,no-attention"]
     assert words_[words_.index("--trials") + 1] == "14"
+    assert words_[words_.index("--first-seed") + 1] == "2000"
 
 
 # --- The verb ----------------------------------------------------------------------------------

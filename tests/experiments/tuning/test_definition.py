@@ -29,6 +29,18 @@ def test_no_two_uses_and_no_two_searches_share_a_seed(tmp_path: Path) -> None:
     assert sorted(chain(*used)) == list(range(7 * 8))
 
 
+def test_seeds_follow_the_first_and_another_first_is_another_tuning(tmp_path: Path) -> None:
+    elsewhere = small_tuning(tmp_path, first_seed=2000)
+    assert elsewhere.seeds(1) == (2005, (2006, 2007), (2008, 2009))
+    assert Tuning.model_validate_json(elsewhere.model_dump_json()) == elsewhere
+    assert "first_seed" not in small_tuning(tmp_path).model_dump()
+    there = planned(elsewhere, tmp_path / "t")
+    assert planned(elsewhere, tmp_path / "t").tuning.first_seed == there.tuning.first_seed == 2000
+    there.write(tmp_path / "t")
+    with pytest.raises(UserError, match="first_seed: 2000 here, "):
+        planned(small_tuning(tmp_path), tmp_path / "t")
+
+
 def test_a_tuning_is_remembered(begun: tuple[TuningManifest, Path]) -> None:
     memory, folder = begun
     assert definition.TuningManifest.of(folder) == memory
@@ -59,7 +71,10 @@ def test_another_direction_sampler_pruner_or_setting_is_refused(
     tmp_path: Path, begun: tuple[TuningManifest, Path]
 ) -> None:
     folder = begun[1]
-    for change in ({"objectives": ("isc_mean",)}, {"sampler": "random"}, {"pruner": "percentile"}):
+    for change in (
+        {"objectives": ("isc_mean",)}, {"sampler": "random"}, {"pruner": "percentile"},
+        {"first_seed": 7},
+    ):  # fmt: skip
         with pytest.raises(UserError, match=next(iter(change))):
             planned(small_tuning(tmp_path, **change), folder)
     with pytest.raises(UserError, match=r"settings\.training\.loss"):
