@@ -1,7 +1,6 @@
 """bf16 on pretended machines: where hardware multiplies it, and where it would be emulated."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,9 @@ SAID = "does not multiply bf16 and emulates it"
 
 
 @pytest.fixture
-def pretend(monkeypatch: Patch) -> Iterator[Patch]:
+def pretend(monkeypatch: Patch) -> Patch:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    yield monkeypatch
+    return monkeypatch
 
 
 def on(pretend: Patch, flags: tuple[str, ...]) -> None:
