@@ -10,7 +10,8 @@ that a machine whose speed drifts slows both; quote the ratios, which are of nei
 The convolutions are those of our step, forward and backward, on the tensors that they had there and
 nothing else: what a step of these networks costs at least.  Peak memory is of a process of its own
 for each side.  On a GPU the peer is also timed with TF32.  Where bf16 is emulated it is left out,
-unless asked for: a step would take minutes.
+unless asked for.  Beside other work set GOMP_SPINCOUNT=10000, as the command line does
+(docs/cpu.md).
 """
 
 import importlib
