@@ -226,7 +226,7 @@ def timed(
 def main(
     peer: Annotated[Path | None, typer.Option(help="heykeetae/Self-Attention-GAN")] = None,
     preset: Annotated[str, typer.Option(help="Ours; of networks without classes")] = PEERS_PRESET,
-    steps: Annotated[int | None, typer.Option(help="Counted; 20 on a GPU, else 5")] = None,
+    steps: Annotated[int | None, typer.Option(help="Counted; 20 on a GPU, else 3")] = None,
     batch: int = 64,
     device: str = "auto",
     emulated: Annotated[bool, typer.Option("--emulated", help="bf16 everywhere")] = False,
@@ -251,7 +251,7 @@ def main(
     on_gpu = chosen.type == "cuda"
     with beside(busy):
         running = {name: make() for name, make in table.items()}
-        times = timed(running, steps or (20 if on_gpu else 5), 3 if on_gpu else 1, chosen)
+        times = timed(running, steps or (20 if on_gpu else 3), 3 if on_gpu else 1, chosen)
     given = ["--preset", preset, "--batch", str(batch), "--device", device]
     given += ["--threads", str(torch.get_num_threads())]
     given += ["--peer", str(peer)] if peer else []
@@ -272,7 +272,7 @@ def _summary(
             "over_ours_fp32": _ratio(taken, times[OURS]),
             "gflops": round(flops / median / 1e9, 1),
             "share_of_measured_bf16_peak": round(flops / median / peak, 4) if peak else None,
-            "memory_gib": round(memory_gib(name, given), 3),
+            "memory_gib": None if name == CONVOLUTIONS else round(memory_gib(name, given), 3),
         }
     return {
         "device": system.device_name(chosen),
