@@ -28,7 +28,7 @@ from sagan_bench.cli.show import show
 from sagan_bench.cli.signals import INTERNAL, SOME_FAILED, USAGE
 from sagan_bench.cli.train import train
 from sagan_bench.cli.verify import verify
-from sagan_bench.core import extensions
+from sagan_bench.core import cpu, extensions
 from sagan_bench.core.errors import UserError, machine_cause, machine_error
 
 __all__ = ["INTERNAL", "SOME_FAILED", "USAGE", "app", "main"]
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     _open_streams()
+    cpu.wait_briefly()
     try:
         try:
             app(arguments)

@@ -118,6 +118,7 @@ def ablate(
     )  # fmt: skip
     if planned.missing and requested.command is None:
         where.refuse_slow(point.record for point in planned.points)
+        where.say_of_emulated(point.ours for point in planned.missing)
     if dry_run:
         print_plan(planned, where, measure=measure, spread=spread, as_json=as_json)
     else:

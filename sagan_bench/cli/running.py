@@ -118,6 +118,17 @@ class Where(NamedTuple):
         if self.profile.settings is not None:
             self.profile.settings.refuse_steps_of(slowest)
 
+    def say_of_emulated(self, configs: "Iterable[RunConfig]") -> None:
+        """Say once if runs that are to be made on this machine would emulate bf16."""
+        from sagan_bench.config.layers import override
+        from sagan_bench.session.capabilities import emulated
+
+        if self.profile.settings is not None:
+            return  # a node has other hardware: the log of each run says it
+        there = (override(each, {"run.device": ("--device", self.device)}) for each in configs)
+        for text in dict.fromkeys(filter(None, map(emulated, there))):
+            say(text, error=True)
+
     def slots(self, runs: int) -> "list[Slot]":
         """Return the room for so many runs; on a cluster as many as may run at a time."""
         from sagan_bench.execution.slots import slots

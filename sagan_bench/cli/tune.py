@@ -131,6 +131,7 @@ def tune(
         return
     host = partial(where.host, folder=folder)
     manifest = planning.plan(tuning, folder, host, trials=trials, storage=storage, confirm=confirm)
+    where.say_of_emulated(tuning.requested(variant, 0).config for variant in names)
     manifest = _run(manifest, folder, where, storage, timeout, retry_failed)
     _conclude(manifest, folder, storage, as_json)
 

@@ -10,6 +10,22 @@ from pathlib import Path
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Variables of the environment that say how many threads a process may use."""
 
+SPINS = "GOMP_SPINCOUNT"
+"""Of GNU's OpenMP, which torch computes with on Linux: how often a thread that waits for the others
+looks, before it sleeps."""
+FEW_SPINS = 10_000
+"""About 0.2 ms.  GNU's 300,000 are longer than a turn on a core that is shared with other programs:
+a thread then looks on through its turns, and the one that it waits for gets fewer (docs/cpu.md)."""
+
+
+def wait_briefly() -> None:
+    """Have threads that wait for each other give up their cores soon; no bit depends on it.
+
+    To be called before torch is imported.  What the environment says of waiting stands.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(SPINS, str(FEW_SPINS))
+
 
 def cores() -> int:
     """Return how many CPU cores this process may use."""

@@ -33,6 +33,18 @@ def capabilities(config: RunConfig) -> Host:
     )
 
 
+def emulated(config: RunConfig) -> str | None:
+    """Return what to say of bf16 that was asked for where no hardware multiplies it; else None."""
+    chosen = system.device(config.run.device)
+    if config.training.precision != "bf16" or system.multiplies_bf16(chosen):
+        return None
+    return (
+        f"training.precision = bf16: {system.device_name(chosen)} does not multiply bf16 and "
+        "emulates it: a step takes longer than in fp32, 3.7 times as long where it was measured "
+        "(docs/cpu.md); auto is fp32 here"
+    )
+
+
 def refuse_compiling(config: RunConfig) -> None:
     """Refuse to compile networks where torch finds no compiler: it would say so in the first step.
 

@@ -1,5 +1,6 @@
 """From a configuration to the record of its run: train and score, or score once more."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext, is_
 from sagan_bench.core.errors import MachineError, machine_error
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record, Status
+from sagan_bench.session.capabilities import emulated
 from sagan_bench.session.events import Stop, Stopped, Watch
 from sagan_bench.session.planning import dry_run, plan
 from sagan_bench.session.rescoring import evaluate
@@ -17,6 +19,8 @@ from sagan_bench.session.session import RunSession
 from sagan_bench.session.writer import Writer, opened
 
 __all__ = ["dry_run", "evaluate", "run", "threads_of"]
+
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -59,6 +63,8 @@ def run(
             record = earlier or records.read(planned.path)
             writer.end_finished(record)  # one that was killed before it did so
             return record
+        if context.is_main_process and (slow := emulated(config)):
+            _log.warning("%s", slow)
         session = RunSession(planned, writer, data_sec=data_sec, stop=stop, context=context)
         return _recorded(session, writer)
 

@@ -133,8 +133,11 @@ class Recipe:
                 if number + 1 < len(parts) and isinstance(network, DistributedDataParallel):
                     stack.enter_context(network.no_sync())
                 values = loss(*part)
-                (values[name] / len(parts)).backward()
+                whole = values[name] if len(parts) == 1 else values[name] / len(parts)
+                whole.backward()
             measured.append({key: value.detach() for key, value in values.items()})
+        if len(measured) == 1:  # its mean, without two launches for each
+            return measured[0]
         return {key: torch.stack([m[key] for m in measured]).mean() for key in measured[0]}
 
     def _micro_batches(self, batch: Sequence[Tensor | None]) -> list[tuple[Tensor | None, ...]]:
