@@ -203,7 +203,12 @@ def _refuse_protocols(first: Run, other: Run) -> None:
     here, there = (run.final("ema") for run in (first, other))
     if not here or not there:
         bare = first if not here else other
-        raise UserError(f"{bare.path} has no final score; run `evaluate` on it")
+        if bare.record.is_unscored:
+            raise UserError(f"{bare.path} has no final score; run `evaluate` on it")
+        raise UserError(
+            f"{bare.path} has no final score of averaged weights; run `evaluate` on it with "
+            "--weights ema"
+        )
     differs = listed(differences(here[0].protocol, there[0].protocol), BOTH)
     raise UserError(
         f"figures of different protocols are never compared: {differs}; {first.path} and "

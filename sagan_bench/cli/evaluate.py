@@ -83,7 +83,7 @@ def _run(path: Path, wanted: Wanted, weights: "Sequence[Weights]", as_json: bool
     if as_json:
         print(record.to_json().decode(), end="")
     else:
-        print_record(record)
+        print_record(record, path)
 
 
 def _runs(folder: Path, wanted: Wanted, weights: "Sequence[Weights]", as_json: bool) -> None:

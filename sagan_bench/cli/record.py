@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import program
@@ -19,8 +20,8 @@ LAST_POINTS, MOST_DIFFERENCES = 4, 8
 """Of a curve and of settings, those that are shown."""
 
 
-def print_record(record: Record) -> None:
-    """Print a run's scores beside the real-against-real floor, its cost and its warnings."""
+def print_record(record: Record, path: Path) -> None:
+    """Print the scores of the run at a path beside the real-against-real floor, and warnings."""
     state = f"{record.status}"
     if has_length(record):
         state += f", step {record.step} of {record.steps}"
@@ -30,7 +31,7 @@ def print_record(record: Record) -> None:
     if record.is_unscored:
         is_asked_for = dict(flatten(record.config)).get("run.score_weights") == []
         why = "none was asked for" if is_asked_for else "no final score is there"
-        say(f"not scored: {why}; {program()} evaluate {record.run} makes up for it")
+        say(f"not scored: {why}; {program()} evaluate {path} makes up for it")
     scored = latest(record)
     for scores in by_protocol(scored):
         _print_scores(record, scores)
@@ -61,7 +62,7 @@ def _print_scores(record: Record, scores: Sequence[Score]) -> None:
 
 def print_run(run: Run) -> None:
     """Print a run's record, what it was, and where its samples are."""
-    print_record(run.record)
+    print_record(run.record, run.path)
     for text in _curves(run):
         say(f"on the way: {text}")
     try:

@@ -60,7 +60,7 @@ def train(
         else:
             from sagan_bench.cli.record import print_record
 
-            print_record(record)
+            print_record(record, path)
             print(f"run:     {path}\nsamples: {path / 'samples'}\nnext:    {program()} show {path}")
         if record.status != "finished":
             raise typer.Exit(SOME_FAILED)

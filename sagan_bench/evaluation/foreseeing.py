@@ -83,14 +83,15 @@ def ahead(config: RunConfig, manifest: Manifest, where: Where, *, done: int = 0)
     speeds = {name: speed(extraction(name, where)) for name in extractors}
     for name, of_one in speeds.items():  # real images are the main process's
         seconds += (of_one or 0.0) * (extracted + where.processes * real[name])
-    known = None not in speeds.values() and sizes
+    # Where no extractor has a part, what it takes is drawing alone.
+    known = None not in speeds.values() if sizes else bool(on_the_way) and rest is not None
     return ScoringAhead(
         generated=generated,
         on_the_way=on_the_way,
         real=max(real.values()),
         extractors=extractors,
         seconds=seconds if known else None,
-        at_least=bool(known) and rest is None,
+        at_least=known and rest is None,
     )
 
 

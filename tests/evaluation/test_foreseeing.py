@@ -58,6 +58,15 @@ def test_looks_on_the_way_count_from_the_step_that_was_reached(manifest: Manifes
     assert "none at the end" in in_words(told)
 
 
+def test_scores_by_the_rule_alone_take_what_drawing_takes(manifest: Manifest) -> None:
+    by_rule = make("run.eval_every=2", "run.eval_metrics=rule", "run.score_weights=[]")
+    note(foreseeing.extraction("efficientnet-lite0", HERE), 0.5)
+    assert ahead(by_rule, manifest, HERE).seconds is None
+    timed(by_rule, 0.5, 0.25)
+    told = ahead(by_rule, manifest, HERE)
+    assert (told.seconds, told.at_least) == (0.25 * 3 * 512, False)
+
+
 def test_nothing_is_ahead_of_a_run_that_is_not_scored(manifest: Manifest) -> None:
     assert in_words(ahead(make("run.score_weights=[]"), manifest, HERE)) == "none"
 

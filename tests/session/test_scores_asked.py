@@ -81,7 +81,7 @@ def test_what_is_scored_again_is_what_was_scored(scored: Record, bare: Path) -> 
 
 
 def test_that_it_is_not_scored_is_said_with_what_to_do(bare: Path, capsys: Out) -> None:
-    says = "not scored: none was asked for; python cli.py evaluate bare"
+    says = f"not scored: none was asked for; python cli.py evaluate {bare} makes up for it"
     for words in (("show", str(bare)), ("list", "--runs", str(bare.parent))):
         assert run(*words) == 0
         assert "not scored" in capsys.readouterr().out
@@ -93,6 +93,20 @@ def test_that_it_is_not_scored_is_said_with_what_to_do(bare: Path, capsys: Out) 
     assert "not scored" not in capsys.readouterr().out
     assert run("evaluate", str(bare), "--weights", "row") == cli.USAGE
     assert "did you mean 'raw'" in capsys.readouterr().err
+
+
+def test_a_run_of_raw_weights_alone_is_told_how_to_be_compared(
+    tmp_path: Path, capsys: Out
+) -> None:
+    raw = tmp_path / "raw"
+    experiment.run(make('run.score_weights=["raw"]'), out=raw)
+    assert run("compare", str(raw), "--baseline", "sagan") == cli.USAGE
+    told = f"{raw} has no final score of averaged weights; run `evaluate` on it with --weights ema"
+    assert told in capsys.readouterr().err
+    assert run("evaluate", str(raw), "--weights", "ema") == 0
+    capsys.readouterr()
+    run("compare", str(raw), "--baseline", "sagan")
+    assert "no final score" not in capsys.readouterr().err
 
 
 def test_options_of_train_ask_for_it(capsys: Out) -> None:
