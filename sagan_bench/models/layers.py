@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
+from sagan_bench.core.errors import UserError
 from sagan_bench.core.seeding import generator
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
@@ -84,9 +85,20 @@ class SpectralNorm(nn.Module):
             self.u.copy_(functional.normalize(matrix @ self.v, dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return ``weight`` divided by its estimated largest singular value; same shape."""
+        """Return ``weight`` divided by its estimated largest singular value; same shape.
+
+        Raises:
+            UserError: in a backward pass, of a network whose norms are made at once for a call.
+        """
         if self.given is not None:
             return self.given.now
+        if self.as_stored and torch._C._current_graph_task_id() != -1:
+            raise UserError(
+                "a layer with spectral norm is computed again in the backward pass "
+                "(torch.utils.checkpoint), when the weights that all norms at once made for the "
+                "call are gone; add --set model.spectral_norm.batched=false, or compute again "
+                "only what has no such layer"
+            )
         with no_autocast(weight.device.type):
             if self.training:
                 self.iterate(weight)

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.config.variants import presets
 from sagan_bench.core.distributed import SINGLE_PROCESS
+from sagan_bench.core.errors import UserError
 from sagan_bench.models.batched import BatchedNorms, batch_spectral_norms
 from sagan_bench.models.build import build, skeleton
 from sagan_bench.models.layers import (
@@ -166,6 +168,28 @@ def test_outside_of_a_call_and_after_one_that_failed_each_layer_makes_its_own() 
             mine[1].mul_(2)
         for name, value in plain_state(together).items():
             assert torch.allclose(value, plain_state(alone)[name], atol=1e-6), name
+
+
+class Recomputing(nn.Module):
+    """A layer that a backward pass computes again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = spectral_norm(nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = checkpoint(lambda h: self.first(h).relu(), x, use_reentrant=False)
+        return result
+
+
+def test_a_layer_that_is_computed_again_in_a_backward_pass_is_refused_with_what_to_do() -> None:
+    alone = Recomputing()
+    together = copy.deepcopy(alone)
+    batch_spectral_norms(together)
+    x = torch.randn(3, 4)
+    alone(x).sum().backward()
+    with pytest.raises(UserError, match=r"add --set model\.spectral_norm\.batched=false"):
+        together(x).sum().backward()
 
 
 def test_while_only_some_iterate_each_layer_makes_its_own() -> None:

@@ -95,9 +95,7 @@ def test_that_it_is_not_scored_is_said_with_what_to_do(bare: Path, capsys: Out) 
     assert "did you mean 'raw'" in capsys.readouterr().err
 
 
-def test_a_run_of_raw_weights_alone_is_told_how_to_be_compared(
-    tmp_path: Path, capsys: Out
-) -> None:
+def test_a_run_of_raw_weights_alone_is_told_how_to_be_compared(tmp_path: Path, capsys: Out) -> None:
     raw = tmp_path / "raw"
     experiment.run(make('run.score_weights=["raw"]'), out=raw)
     assert run("compare", str(raw), "--baseline", "sagan") == cli.USAGE
