@@ -14,8 +14,8 @@ SPINS = "GOMP_SPINCOUNT"
 """Of GNU's OpenMP, which torch computes with on Linux: how often a thread that waits for the others
 looks, before it sleeps."""
 FEW_SPINS = 10_000
-"""GNU's are 300,000: where other programs want the core too, a thread then looks on through its turns,
-and the one that it waits for gets fewer (docs/cpu.md)."""
+"""GNU's are 300,000: where other programs want the core too, a thread then looks on through its
+turns, and the one that it waits for gets fewer (docs/cpu.md)."""
 
 
 def wait_briefly() -> None:

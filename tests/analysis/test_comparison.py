@@ -82,7 +82,7 @@ def run(
 ) -> Path:
     """Leave a record; a value of None is a run that diverged."""
     config = resolve(
-        HOST, variant=variant, sets=[f"seed={seed}", f"run.steps={steps}", *sets]
+        HOST, preset="quick", variant=variant, sets=[f"seed={seed}", f"run.steps={steps}", *sets]
     ).config
     if value is None:
         status, scores = ("diverged" if status == "finished" else status), ()

@@ -142,7 +142,7 @@ def test_a_network_of_its_own_is_called_so_once(capsys: pytest.CaptureFixture[st
     assert json.loads(told.out)["run"].startswith("runs/sagan+own-s0-")
     assert told.err == (
         "this is called sagan+own: model.attention.generator is [8, 16], not [8] as sagan has it "
-        "on the preset quick\n"
+        "on the preset twins32\n"
     )
     assert run("show", "config", "--json", *here) == 0
     assert json.loads(capsys.readouterr().out)["config"]["variant"] == "sagan+own"
@@ -351,11 +351,11 @@ def test_dry_run_touches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     planned = json.loads(capsys.readouterr().out)
     assert planned["state"] == "new"
     assert planned["run"].startswith("runs/sagan-s0-")
-    assert (planned["scoring"]["generated"], planned["scoring"]["real"]) == (2048, 5000 + 2048)
-    assert run("train", "--dry-run", "--steps", "299") == 0
+    assert (planned["scoring"]["generated"], planned["scoring"]["real"]) == (1024, 2048 + 1024)
+    assert run("train", "--dry-run", "--steps", "239") == 0
     said = capsys.readouterr()
-    assert re.search("scoring +2,048 generated [+] 7,048 real images by ", said.out)
-    assert said.err.startswith("299 of the 3,000 steps of preset quick: scoring 2,048 images")
+    assert re.search("scoring +1,024 generated [+] 3,072 real images by ", said.out)
+    assert said.err.startswith("239 of the 2,400 steps of preset twins32: scoring 1,024 images")
     assert not list(Path.cwd().iterdir())
 
 
@@ -588,7 +588,7 @@ def test_missing_numbers_are_dashes(missing: float | None) -> None:
         (["train", "--set", "generator=[8]"], "'model.attention.generator' or 'model.spectral"),
         (["train", "--set", "lrg=1"], "did you mean 'training.lr_g'?"),
         (["ablate", "quik"], "did you mean 'quick'? Or give a TOML file"),
-        (["ablate", "nix"], "stabilisers; or give a TOML file"),
+        (["ablate", "nix"], "stabilisers, twins32; or give a TOML file"),
         (["train", "--dataset", "cele"], "did you mean 'celeb'? Or use --data"),
         (["show", "feat16"], "use: python cli.py show variant feat16"),
         (["show", "feat16+residual"], "use: python cli.py show variant feat16+residual"),

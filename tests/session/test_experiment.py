@@ -261,7 +261,7 @@ def test_threads_are_restored_on_resume(tmp_path: Path) -> None:
 
 def test_another_digest_in_the_folder_is_refused_with_the_difference(finished: Path) -> None:
     before = (finished / "record.json").read_bytes()
-    with pytest.raises(UserError, match=r"training\.lr_g: 0\.0004 here, 0\.5 asked"):
+    with pytest.raises(UserError, match=r"training\.lr_g: 0\.001 here, 0\.5 asked"):
         experiment.run(make("training.lr_g=0.5"), out=finished)
     assert (finished / "record.json").read_bytes() == before
 
