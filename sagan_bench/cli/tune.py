@@ -131,7 +131,6 @@ def tune(
         return
     host = partial(where.host, folder=folder)
     manifest = planning.plan(tuning, folder, host, trials=trials, storage=storage, confirm=confirm)
-    where.say_of_emulated(tuning.requested(variant, 0).config for variant in names)
     manifest = _run(manifest, folder, where, storage, timeout, retry_failed)
     _conclude(manifest, folder, storage, as_json)
 
@@ -209,6 +208,7 @@ def _run(
         return manifest
     planning.refuse_impossible(manifest, folder)
     tuning = manifest.tuning
+    where.say_of_emulated(tuning.requested(variant, 0).config for variant in tuning.variants)
     total = manifest.trials * tuning.searches * len(tuning.variants)
     at_most = "up to " if tuning.design.looks[:-1] else ""
 

@@ -22,6 +22,7 @@ from sagan_bench.runs import records
 from sagan_bench.runs.finding import find_runs
 
 ROOT = Path(cli.__file__).parents[2]
+QUICK = ("--preset", "quick")
 SETS = [part for text in [*SMALLER, "run.eval_images=10"] for part in ("--set", text)]
 Out = pytest.CaptureFixture[str]
 
@@ -43,7 +44,7 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_tuning_runs_goes_on_and_says_what_its_winner_is_worth(space: str, capsys: Out) -> None:
-    command = ["tune", "--space", space, "--jobs", "2", *SETS]
+    command = ["tune", *QUICK, "--space", space, "--jobs", "2", *SETS]
     assert run(*command, "--trials", "6") == 0
     shown = capsys.readouterr()
     assert "6 trials of 60 steps in all, 2 at a time" in shown.err
@@ -69,7 +70,7 @@ def test_a_tuning_runs_goes_on_and_says_what_its_winner_is_worth(space: str, cap
 
 def test_the_winner_is_exported_and_trained(space: str, tmp_path: Path, capsys: Out) -> None:
     """The training is real."""
-    assert run("tune", "--space", space, *SETS, "--trials", "3", "--name", "mine") == 0
+    assert run("tune", *QUICK, "--space", space, *SETS, "--trials", "3", "--name", "mine") == 0
     capsys.readouterr()
     assert run("tune", "best", "mine", "--as-config") == 0
     text = capsys.readouterr().out
@@ -107,7 +108,7 @@ def test_a_trial_that_nobody_goes_on_with_is_interrupted(
         return sys.exit(130) if config.training.lr_g != 4e-4 else by_rate(config, step)
 
     monkeypatch.setattr(engines, "opened", lambda profile, place, stop: Scripted(cut, 1))
-    assert run("tune", "--space", space, *SETS, "--trials", "2", "--jobs", "1") == 130
+    assert run("tune", *QUICK, "--space", space, *SETS, "--trials", "2", "--jobs", "1") == 130
     assert run("tune", "show", "tune-sagan") == 0
     assert "2 of 2 trials (1 complete, 1 interrupted)" in capsys.readouterr().out
     assert run("report", "tune-sagan") == 0
@@ -118,7 +119,17 @@ def test_a_trial_that_nobody_goes_on_with_is_interrupted(
 
 
 def test_variants_are_tuned_equally(space: str, capsys: Out) -> None:
-    command = ["tune", "--variants", "sagan,no-attention", "--space", space, *SETS, "--trials", "4"]
+    command = [
+        "tune",
+        "--variants",
+        "sagan,no-attention",
+        *QUICK,
+        "--space",
+        space,
+        *SETS,
+        "--trials",
+        "4",
+    ]
     assert run(*command) == 0
     shown = capsys.readouterr()
     assert "8 trials of 60 steps in all" in shown.err
@@ -128,7 +139,7 @@ def test_variants_are_tuned_equally(space: str, capsys: Out) -> None:
 
 
 def test_several_objectives_are_shown_side_by_side(space: str, capsys: Out) -> None:
-    command = ["tune", "--space", space, *SETS, "--trials", "4"]
+    command = ["tune", *QUICK, "--space", space, *SETS, "--trials", "4"]
     assert run(*command, "--objective", "fid,images_per_sec") == 0
     shown = capsys.readouterr().out
     assert "pruner none" in shown
@@ -165,13 +176,13 @@ def test_a_failed_trial_ends_with_3(
     monkeypatch.setattr(
         engines, "opened", lambda profile, place, stop: Scripted(fails, place.jobs or 2)
     )
-    command = ["tune", "--space", space, *SETS, "--trials", "6", "--sampler", "random"]
+    command = ["tune", *QUICK, "--space", space, *SETS, "--trials", "6", "--sampler", "random"]
     assert run(*command) == 3
     assert "of sagan-0 failed: out of memory" in capsys.readouterr().err
 
 
 def test_what_is_not_confirmed_is_not_exported(space: str, capsys: Out) -> None:
-    assert run("tune", "--space", space, *SETS, "--trials", "2", "--no-confirm") == 0
+    assert run("tune", *QUICK, "--space", space, *SETS, "--trials", "2", "--no-confirm") == 0
     capsys.readouterr()
     for command in (["tune", "best", "tune-sagan"], ["train", "--from-study", "tune-sagan"]):
         assert run(*command) == cli.USAGE
@@ -179,7 +190,7 @@ def test_what_is_not_confirmed_is_not_exported(space: str, capsys: Out) -> None:
 
 
 def test_a_finished_tuning_is_recognised_without_torch(space: str, tmp_path: Path) -> None:
-    command = ["tune", "--space", space, *SETS, "--trials", "2"]
+    command = ["tune", *QUICK, "--space", space, *SETS, "--trials", "2"]
     assert run(*command) == 0
     program = (
         f"import sys; from sagan_bench import cli\nsys.argv = ['cli.py', *{command!r}]\n"
@@ -195,7 +206,16 @@ def test_a_killed_driver_loses_no_trial_and_makes_none_twice(tmp_path: Path) -> 
     file = tmp_path / "small.toml"
     file.write_text(FILE.replace("run.steps = 60", "run.steps = 40"))
     more = ["--set", "run.checkpoint_every=5", "--jobs", "4", "--trials", "8", "--name", "k"]
-    command = [sys.executable, str(ROOT / "cli.py"), "tune", "--space", str(file), *SETS, *more]
+    command = [
+        sys.executable,
+        str(ROOT / "cli.py"),
+        "tune",
+        "--space",
+        str(file),
+        *QUICK,
+        *SETS,
+        *more,
+    ]
     folder = tmp_path / "runs" / "k"
     driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert driver.stderr is not None

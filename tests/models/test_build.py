@@ -16,7 +16,7 @@ from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import SpectralNorm, initialise, spectral_norm
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
-CONFIG = resolve(HOST, sets=["model.width=8", "model.z_dim=8"]).config
+CONFIG = resolve(HOST, preset="quick", sets=["model.width=8", "model.z_dim=8"]).config
 
 
 class Constant(nn.Module):

@@ -59,7 +59,7 @@ def config(kind: str, *sets: str) -> RunConfig:
         "model.attention.generator=[8]", "model.attention.discriminator=[8]",
         f"model.attention.kind={kind}",
     ]  # fmt: skip
-    return resolve(HOST, sets=[*base, *sets]).config
+    return resolve(HOST, preset="quick", sets=[*base, *sets]).config
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def make(*sets: str, variant: str = "sagan") -> RunConfig:
         "model.width=8", "model.z_dim=8", "training.batch_size=4", "run.steps=6", "run.log_every=2",
         "data.train_images=64", "data.test_images=16",
     ]  # fmt: skip
-    return resolve(HOST, variant=variant, sets=[*base, *sets]).config
+    return resolve(HOST, preset="quick", variant=variant, sets=[*base, *sets]).config
 
 
 @pytest.fixture(scope="module")
