@@ -1,6 +1,7 @@
 """A run to be made, and what happens in it, as one line of JSON each: for other machines."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,23 @@ _KINDS: dict[str, type[Any]] = {
 _KIND_OF = {kind: name for name, kind in _KINDS.items()}
 _EVENTS = {name: TypeAdapter[Any](kind) for name, kind in _KINDS.items()}
 _COMMAND = TypeAdapter(Command)
+
+
+class Pace:
+    """Lets every event pass, but of steps and progress one in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._let = -seconds
+
+    def lets(self, what: RunEvent | Ended) -> bool:
+        """Return whether an event is to be told now."""
+        if not isinstance(what, Progress | Step):
+            return True  # and the next step is told no later for it
+        now = time.monotonic()
+        is_time = now - self._let >= self.seconds
+        self._let = now if is_time else self._let
+        return is_time
 
 
 class Unreadable(ValueError):

@@ -99,3 +99,16 @@ def test_what_is_no_event_is_refused(line: str) -> None:
 def test_what_is_no_run_is_refused(line: str, tmp_path: Path) -> None:
     with pytest.raises(Unreadable):
         messages.job_in(line, tmp_path)
+
+
+def test_steps_are_told_now_and_then_whatever_else_is_told_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(messages.time, "monotonic", lambda: now)
+    pace, step, grid = messages.Pace(2.0), Step(1, {}), SampleGrid(Path("grid.png"))
+    assert pace.lets(step)
+    told = []
+    for now in (0.5, 1.0, 1.5, 2.0, 2.5):  # noqa: B007  # what the clock says
+        told.append((pace.lets(grid), pace.lets(step)))
+    assert told == [(True, now == 2.0) for now in (0.5, 1.0, 1.5, 2.0, 2.5)]

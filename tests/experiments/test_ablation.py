@@ -372,7 +372,7 @@ def test_worker_processes_leave_the_same_bits_and_the_terminal_clean(
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_its_cell_alone_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    plan = planned(small_study(tmp_path, "run.steps=200"), tmp_path / "s", seeds=(0,))
+    plan = planned(small_study(tmp_path, "run.steps=60"), tmp_path / "s", seeds=(0,))
 
     def kill(one: GridPoint, what: Any) -> None:
         if isinstance(what, Step) and one.variant == "no-attention":

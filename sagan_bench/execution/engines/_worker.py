@@ -5,7 +5,6 @@ import gc
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
@@ -17,12 +16,11 @@ from sagan_bench.core.stops import StopReason
 from sagan_bench.execution import alone
 from sagan_bench.execution.attempt import note_failure
 from sagan_bench.execution.engine import Ended, Event, Job
+from sagan_bench.execution.messages import Pace
 from sagan_bench.execution.slots import Slot
 from sagan_bench.runs.environment import ENGINE, variables
 from sagan_bench.runs.records import Status
 from sagan_bench.session.events import Event as RunEvent
-from sagan_bench.session.events import Progress
-from sagan_bench.training.loop import Step
 
 SECONDS_BETWEEN_EVENTS = 0.25
 SECONDS_TO_END = 30.0
@@ -149,12 +147,9 @@ class _Sender:
 
     def __init__(self, driver: Connection) -> None:
         self.driver = driver
-        self.sent = 0.0
+        self.pace = Pace(SECONDS_BETWEEN_EVENTS)
 
     def __call__(self, what: RunEvent) -> None:
-        now = time.monotonic()
-        if isinstance(what, Progress | Step) and now - self.sent < SECONDS_BETWEEN_EVENTS:
-            return
-        self.sent = now
-        with suppress(ConnectionError):  # the driver is gone: `_stop_reason` will notice
-            self.driver.send(what)
+        if self.pace.lets(what):
+            with suppress(ConnectionError):  # the driver is gone: `_stop_reason` will notice
+                self.driver.send(what)

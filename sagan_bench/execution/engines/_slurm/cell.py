@@ -24,8 +24,6 @@ from sagan_bench.execution.slots import slots
 from sagan_bench.runs.environment import ENGINE, JOB, variables
 from sagan_bench.runs.records import Status
 from sagan_bench.session.events import Event as RunEvent
-from sagan_bench.session.events import Progress
-from sagan_bench.training.loop import Step
 
 TIME_LIMIT = "the time limit of the SLURM job"
 TAKEN = "preempted or cancelled in SLURM"
@@ -42,16 +40,12 @@ class Teller:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.sent = -SECONDS_BETWEEN_EVENTS
+        self.pace = messages.Pace(SECONDS_BETWEEN_EVENTS)
 
     def __call__(self, what: RunEvent | Ended) -> None:
-        now = time.monotonic()
-        if isinstance(what, Progress | Step):
-            if now - self.sent < SECONDS_BETWEEN_EVENTS:
-                return
-            self.sent = now
-        with suppress(OSError), self.file.open("a") as file:
-            file.write(messages.of_event(what))
+        if self.pace.lets(what):
+            with suppress(OSError), self.file.open("a") as file:
+                file.write(messages.of_event(what))
 
 
 class Listener:
