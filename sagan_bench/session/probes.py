@@ -35,9 +35,9 @@ GRID_BATCHES = 8
 """Batches of standing statistics for a sample grid; fewer than for a score, so that looking often
 costs little."""
 
-FIRST_GRIDS = 4
-"""Of its powers are the steps that have a grid before ``run.sample_every``: a grid with its
-diagnostics takes as long as 1.2 steps, and the early ones together no more than a few."""
+EARLY_GRID_BASE = 4
+"""Steps that are its powers have a grid: one with its diagnostics takes as long as 1.2 steps, and so
+the early ones together no more than a few."""
 
 Blocks = dict[tuple[str, str], BlockDiagnostics]
 """(network, name of the block) -> what it does."""
@@ -52,8 +52,8 @@ def is_due(run: RunSection, step: int) -> bool:
     if step % run.sample_every == 0 or step == run.steps:
         return True
     is_early, root = step < run.sample_every, step
-    while root % FIRST_GRIDS == 0:
-        root //= FIRST_GRIDS
+    while root % EARLY_GRID_BASE == 0:
+        root //= EARLY_GRID_BASE
     return is_early and root == 1
 
 

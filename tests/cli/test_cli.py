@@ -21,6 +21,8 @@ from pretended_card import card
 from sagan_bench import cli
 from sagan_bench.cli import console, signals, tables
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.config.variants import DEFAULT_PRESET
+from sagan_bench.experiments.studies import DEFAULT_STUDY
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.session import experiment
@@ -88,6 +90,15 @@ def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--image-size" in text
     for alias in ("--imsize", "--adv_loss", "--sample_step", "--dataset", "--batch_size"):
         assert alias not in text
+
+
+def test_help_names_what_is_taken_where_nothing_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for verb, default in (("ablate", DEFAULT_STUDY), ("tune", DEFAULT_PRESET)):
+        assert run(verb, "--help") == 0
+        words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert f"[default: {default}]" in words
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_steps_are_told_now_and_then_whatever_else_is_told_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(messages.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     pace, step, grid = messages.Pace(2.0), Step(1, {}), SampleGrid(Path("grid.png"))
     assert pace.lets(step)
     told = []
