@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 StudyName = Annotated[
     str | None,
-    typer.Argument(help="A study's name or TOML file; see: list studies [default: twins32]"),
+    typer.Argument(help="A study's name or TOML file; see: list studies \\[default: twins32]"),
 ]
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
 ]
 Folder = Annotated[
-    str | None, typer.Option("--name", help="Folder below --runs [default: the study's]")
+    str | None, typer.Option("--name", help="Folder below --runs \\[default: the study's]")
 ]
 UntilConclusive = Annotated[
     bool,
@@ -53,7 +53,7 @@ UntilConclusive = Annotated[
 ]
 MaxSeeds = Annotated[
     int | None,
-    typer.Option(min=5, max=1_000, help="Until conclusive, seeds at most [default: 20]"),
+    typer.Option(min=5, max=1_000, help="Until conclusive, seeds at most \\[default: 20]"),
 ]
 NoFutility = Annotated[
     bool, typer.Option("--no-futility", help="Until conclusive, go on where there is little hope")

@@ -22,7 +22,7 @@ Spec = Annotated[str, typer.Argument(help=SPEC_HELP)]
 ImageSize = Annotated[int | None, typer.Option(help="Side in pixels: 32, 64, 128, 256")]
 Preset = Annotated[str | None, typer.Option(help="Take size, crop and fit from this preset")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="data.key=value, e.g. data.crop=160")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes [default: one a core]")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes \\[default: one a core]")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable pictures out")]
 
 
@@ -67,7 +67,7 @@ def show(
     sets: Sets = None,
     workers: Workers = None,
     skip_bad: SkipBad = False,
-    out: Annotated[Path | None, typer.Option(help="The PNG [default: KIND-SIZEpx.png]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The PNG \\[default: KIND-SIZEpx.png]")] = None,
 ) -> None:
     """Write a labelled grid of the images as they are trained on, and print the manifest."""
     from sagan_bench.data.contact_sheet import contact_sheet

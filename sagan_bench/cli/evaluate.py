@@ -34,7 +34,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Real images: train, test")] = None,
     seeds: Annotated[str | None, typer.Option(help="Sampling seeds, e.g. 0-2 or 0,5")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="ema, raw or ema,raw [default: those scored before]")
+        str | None, typer.Option(help="ema, raw or ema,raw \\[default: those scored before]")
     ] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="evaluation.key=value")] = None,
     device: Device = "auto",

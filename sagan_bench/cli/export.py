@@ -12,7 +12,7 @@ from sagan_bench.cli.places import find_run
 def export(
     run: RunName,
     weights: Weights = "ema",
-    out: Annotated[Path | None, typer.Option(help="Folder [default: export/ in the run]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder \\[default: export/ in the run]")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Write a finished run's generator as a program and as weights that load without this one."""

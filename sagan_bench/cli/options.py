@@ -38,7 +38,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run; do 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda")]
 RetryFailed = Annotated[bool, typer.Option(help="Run again what failed")]
 Storage = Annotated[
-    str | None, typer.Option(help="URL of a database [default: a journal in the folder]")
+    str | None, typer.Option(help="URL of a database \\[default: a journal in the folder]")
 ]
 
 MOST_SUGGESTED = 3
@@ -95,11 +95,11 @@ FLAGS = (
         yes=("ema",),
         no=(),
     ),
-    Flag("--name", "name", str, "Name of the run [default: the variant's]", ("--version",)),
+    Flag("--name", "name", str, "Name of the run \\[default: the variant's]", ("--version",)),
     Flag("--precision", "training.precision", str, "auto, fp32, tf32 or bf16"),
     Flag("--compile", "training.compile", bool, "Compile the networks with torch.compile"),
     Flag("--device", "run.device", str, "auto, cpu, cuda or cuda:N"),
-    Flag("--threads", "run.threads", int, "CPU threads [default: one a core]"),
+    Flag("--threads", "run.threads", int, "CPU threads \\[default: one a core]"),
     Flag("--skip-bad", "run.skip_bad", bool, "Leave unreadable pictures out"),
     Flag("--tensorboard", "run.tensorboard", bool, "Write TensorBoard logs too"),
     Flag("--extractor", "evaluation.extractor", str, either(("auto", *EXTRACTORS))),

@@ -13,26 +13,26 @@ class Wanted(NamedTuple):
     """Where runs are to be made, as it is typed."""
 
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time [default: one a GPU, or a core]")
+        int | None, typer.Option(min=1, help="Runs at a time \\[default: one a GPU, or a core]")
     ] = None
     device: Annotated[str, typer.Option(help="auto (every GPU), cpu, cuda:N")] = "auto"
     engine: Annotated[str, typer.Option(help="What makes the runs: an engine, or a profile")] = (
         "processes"
     )
     engines: Annotated[
-        Path | None, typer.Option(help="File of profiles [default: engines.toml]")
+        Path | None, typer.Option(help="File of profiles \\[default: engines.toml]")
     ] = None
     slurm: Annotated[
         str | None, typer.Option(help="For sbatch: partition=gpu,time=8:00:00,gres=gpu:1")
     ] = None
     address: Annotated[
-        str | None, typer.Option(help="Of Ray: HOST:6379 of its head [default: auto]")
+        str | None, typer.Option(help="Of Ray: HOST:6379 of its head \\[default: auto]")
     ] = None
     cpus_per_cell: Annotated[
-        int | None, typer.Option(help="Cores of a run in Ray [default: 1]")
+        int | None, typer.Option(help="Cores of a run in Ray \\[default: 1]")
     ] = None
     gpus_per_cell: Annotated[
-        float | None, typer.Option(help="Of a GPU, e.g. 0.25, for a run in Ray [default: none]")
+        float | None, typer.Option(help="Of a GPU, e.g. 0.25, for a run in Ray \\[default: none]")
     ] = None
     detach: Annotated[
         bool, typer.Option("--detach", help="Hand the runs to a cluster, and leave")

@@ -28,12 +28,12 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="[STUDY|TUNING...]",
-            help="Studies, tunings, runs (one page), or a report.json [default: the latest]",
+            help="Studies, tunings, runs (one page), or a report.json \\[default: the latest]",
         ),
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the page [default: reports/STUDY]")
+        Path | None, typer.Option(help="Folder of the page \\[default: reports/STUDY]")
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Of runs that no study names")] = None,
     storage: Annotated[

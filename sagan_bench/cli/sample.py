@@ -30,12 +30,13 @@ def sample(
         str | None, typer.Option(help="Numbers or names of classes: 0,3 or disc,star")
     ] = None,
     truncation: Annotated[
-        float | None, typer.Option(min=0.01, help="Noise from |z| < this only [default: the run's]")
+        float | None,
+        typer.Option(min=0.01, help="Noise from |z| < this \\[default: the run's]"),
     ] = None,
     seed: Seed = 0,
     weights: Weights = "ema",
     device: Device = "auto",
-    out: Annotated[Path | None, typer.Option(help="PNG file [default: in the run]")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file \\[default: in the run]")] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Draw images from a finished run, laid out by class, or interpolations, into one PNG."""

@@ -18,13 +18,14 @@ def score(
     fake: Annotated[Path, typer.Option(help="Folder of generated pictures")],
     real: Annotated[Path, typer.Option(help="Folder of real pictures")],
     size: Annotated[
-        int | None, typer.Option(min=8, max=4096, help="Side in pixels of all [default: their own]")
+        int | None,
+        typer.Option(min=8, max=4096, help="Side in pixels \\[default: their own]"),
     ] = None,
     n_fake: Annotated[
-        int | None, typer.Option(min=1, help="Generated pictures to use [default: all]")
+        int | None, typer.Option(min=1, help="Generated pictures to use \\[default: all]")
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="e.g. fid,kid_mean [default: those of every score]")
+        str, typer.Option(help="e.g. fid,kid_mean \\[default: those of every score]")
     ] = "",
     extractor: Annotated[str, typer.Option(help=either(("auto", *EXTRACTORS)))] = "auto",
     inception_weights: Annotated[str | None, typer.Option(help="Inception's weights")] = None,

@@ -61,7 +61,7 @@ FirstSeed = Annotated[
     int, typer.Option(min=0, help="Of training, the others follow: none that a study is to use")
 ]
 Space = Annotated[
-    str | None, typer.Option(help="A space's name or TOML file [default: the preset's]")
+    str | None, typer.Option(help="A space's name or TOML file \\[default: the preset's]")
 ]
 Objective = Annotated[
     str | None, typer.Option(help="fid, twin_rate, ...; several: fid,images_per_sec")
@@ -86,7 +86,7 @@ def tune(
     no_futility: NoFutility = False,
     first_seed: FirstSeed = 0,
     preset: Annotated[
-        str | None, typer.Option(help="What every trial begins with [default: twins32]")
+        str | None, typer.Option(help="What every trial begins with \\[default: twins32]")
     ] = None,
     preset_file: PresetFile = None,
     space: Space = None,

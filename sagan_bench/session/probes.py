@@ -36,8 +36,8 @@ GRID_BATCHES = 8
 costs little."""
 
 EARLY_GRID_BASE = 4
-"""Steps that are its powers have a grid: one with its diagnostics takes as long as 1.2 steps, and so
-the early ones together no more than a few."""
+"""Steps that are its powers have a grid: one with its diagnostics takes as long as 1.2 steps, and
+so the early ones together no more than a few."""
 
 Blocks = dict[tuple[str, str], BlockDiagnostics]
 """(network, name of the block) -> what it does."""

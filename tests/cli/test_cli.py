@@ -13,6 +13,7 @@ from typing import Any
 
 import layouts
 import pytest
+import typer
 from command_line import run
 from example_reports import leave_run, leave_study, score, settings
 from example_runs import SMALL
@@ -93,12 +94,23 @@ def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_names_what_is_taken_where_nothing_is_named(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     for verb, default in (("ablate", DEFAULT_STUDY), ("tune", DEFAULT_PRESET)):
         assert run(verb, "--help") == 0
-        words = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        assert f"[default: {default}]" in words
+        assert f"[default: {default}]" in capsys.readouterr().out
+
+
+def test_no_default_in_a_help_is_taken_for_markup() -> None:
+    helps = [
+        str(getattr(option, "help", ""))
+        for verb in typer.main.get_command(cli.app).commands.values()  # type: ignore[attr-defined]
+        for option in verb.params
+    ]
+    named = [text for text in helps if "[default: " in text]
+    assert len(named) > 10
+    assert [text for text in named if r"\[default: " not in text] == []
 
 
 @pytest.mark.parametrize(
