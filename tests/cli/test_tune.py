@@ -15,6 +15,7 @@ from example_tunings import FILE, SMALLER, Scripted
 
 from sagan_bench import cli
 from sagan_bench.config.schema import RunConfig
+from sagan_bench.core import system
 from sagan_bench.execution import engines
 from sagan_bench.experiments.driver import held
 from sagan_bench.experiments.tuning.findings import of_tuning
@@ -187,6 +188,17 @@ def test_what_is_not_confirmed_is_not_exported(space: str, capsys: Out) -> None:
     for command in (["tune", "best", "tune-sagan"], ["train", "--from-study", "tune-sagan"]):
         assert run(*command) == cli.USAGE
         assert "no winner of sagan is confirmed yet" in capsys.readouterr().err
+
+
+def test_a_tuning_says_once_that_its_trials_emulate_bf16(
+    space: str, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    monkeypatch.setattr(system, "multiplies_bf16", lambda device: False)
+    bf16 = ("--set", "training.precision=bf16", "--no-confirm")
+    command = ["tune", *QUICK, "--space", space, *SETS, *bf16, "--trials", "2"]
+    for said in (1, 0):  # what is over says nothing
+        assert run(*command) == 0
+        assert capsys.readouterr().err.count("does not multiply bf16") == said
 
 
 def test_a_finished_tuning_is_recognised_without_torch(space: str, tmp_path: Path) -> None:
