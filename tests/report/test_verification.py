@@ -50,6 +50,19 @@ def test_every_comparison_of_an_honest_report_follows(report: Path) -> None:
     assert verified(report) == (3, [])
 
 
+def test_the_report_that_the_readme_shows_follows_from_its_records() -> None:
+    root = Path(__file__).parents[2]
+    example = root / "reports/example-twins32"
+    assert example.name in (root / "README.md").read_text()
+    assert verified(example / "data/report.json") == (1, [])
+    stored = json.loads((example / "data/report.json").read_text())
+    assert len(stored["runs"]) == 10
+    for run in stored["runs"]:
+        (file,) = example.glob(f"records/{run['variant']}-s{run['seed']}-*/record.json")
+        (final,) = (made for made in json.loads(file.read_text())["scores"] if made["final"])
+        assert run["metrics"]["twin_rate"] == final["metrics"]["twin_rate"]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
