@@ -57,8 +57,8 @@ class SpectralNorm(nn.Module):
         super().__init__()
         self.output_dim = output_dim
         matrix = self._matrix(weight)
-        self.register_buffer("u", functional.normalize(weight.new_ones(matrix.shape[0]), dim=0))
-        self.register_buffer("v", functional.normalize(weight.new_ones(matrix.shape[1]), dim=0))
+        for name, length in zip("uv", matrix.shape, strict=True):  # of norm 1
+            self.register_buffer(name, weight.new_full((length,), length**-0.5))
 
     def _matrix(self, weight: Tensor) -> Tensor:
         if not self.as_stored or weight.dim() != 4:
@@ -116,7 +116,9 @@ def no_autocast(device_type: str) -> AbstractContextManager[None]:
 def spectral_norm(layer: Layer) -> Layer:
     """Put `SpectralNorm` on the weight of a layer, in place, and return the layer."""
     output_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight, output_dim))
+    norm = SpectralNorm(layer.weight, output_dim)
+    # Unsafe is not to try it out, which on the meta device takes longer than to make the layer.
+    parametrize.register_parametrization(layer, "weight", norm, unsafe=True)
     return layer
 
 
