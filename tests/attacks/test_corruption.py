@@ -1,6 +1,7 @@
 """Whatever a file of a run, study, tuning, report or store becomes, no figure changes unseen.
 
-One trial again: ``ATTACK=217 pytest -m slow -n 0 tests/attacks -k damage``.
+One trial again: ``ATTACK=217 pytest -m slow -n 0 tests/attacks -k damage``; of all trials one in
+five is made, and with ``ATTACK=all`` each.
 """
 
 import json
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 import subjects
 from crash import CACHE, Ended, Trouble, cli
-from subjects import RUN, Trials, differences, facts, ran, renewed
+from subjects import RUN, THIN, Trials, differences, facts, ran, renewed
 
 pytestmark = pytest.mark.slow
 
 Out = pytest.CaptureFixture[str]
-TRIALS = 400
+TRIALS = 400 // THIN
 STUDY, TUNED, PAGE = "the-runs/small", "the-runs/tuned", "reports/quick/data/report.json"
 HTML = b"<!DOCTYPE html>\n<html><body><h1>403 Forbidden</h1></body></html>\n"
 SHAPES: tuple[Any, ...] = (None, [], {}, 0, -1.5, "", "x", True, [[1]], {"a": None}, 10**400)
