@@ -42,7 +42,7 @@ _CHUNK_PIXELS = 2**20
 
 
 class Halves(NamedTuple):
-    """What is measured of the shapes of n images, index 0 of the axis of length 2 left and 1 right; 0 where none is."""
+    """The shapes of n images, index 0 of the axis of length 2 left and 1 right; 0 where none is."""
 
     area: NDArray[np.float64]  # (n, 2) share of the image
     specks: NDArray[np.float64]  # (n, 2) other foreground, share of the image

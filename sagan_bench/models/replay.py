@@ -5,8 +5,7 @@ What runs before that part is run once, and what runs after it is known by the o
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +22,15 @@ def standing_in(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None
         del module.forward  # the class's is seen again
 
 
-@dataclass(frozen=True)
-class Around:
-    """What a network does before and after some of its modules.
+class Around(NamedTuple):
+    """What a network does before and after some of its modules."""
 
-    Attributes:
-        before: the outermost modules that had ended, each called once, when the first of them
-            began; in evaluation mode and in training mode without gradients their outputs depend on
-            nothing that is changed.
-        norms: BatchNorm's layers that began after it: only their statistics can change.
-    """
-
+    at: int
+    """The number of the call with which the first of them began."""
     before: tuple[nn.Module, ...]
+    """The outermost modules that had ended by then, each called once."""
     norms: tuple[_BatchNorm, ...]
+    """BatchNorm's layers that began later: of all statistics only theirs can change."""
 
     @contextmanager
     def once(self) -> Iterator[None]:
@@ -64,7 +59,7 @@ def around(network: nn.Module, modules: Sequence[nn.Module], *inputs: Tensor | N
     ended = [m for m, begins in made if not begins and begun.count(m) == 1]
     inner = {id(part) for module in ended for part in module.modules() if part is not module}
     norms = dict.fromkeys(m for m, begins in later if begins and isinstance(m, _BatchNorm))
-    return Around(tuple(m for m in ended if id(m) not in inner), tuple(norms))
+    return Around(first, tuple(m for m in ended if id(m) not in inner), tuple(norms))
 
 
 def _remembering(forward: Callable[..., Any]) -> Callable[..., Any]:
