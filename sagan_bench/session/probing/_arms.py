@@ -38,6 +38,10 @@ class Looked(NamedTuple):
     lacking: dict[str, str]
     """Intervention -> why it cannot be made here."""
 
+    def without_norms(self) -> "Looked":
+        """Return it in a network whose statistics stay as training left them, as D's do."""
+        return self._replace(around=self.around._replace(norms=()))
+
 
 class Planned(NamedTuple):
     """An arm that is to be run."""

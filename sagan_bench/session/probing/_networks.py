@@ -1,7 +1,7 @@
 """G and D of a finished run under every arm: what is run, and what comes of it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -12,11 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
 from sagan_bench.core.precision import full_precision
+from sagan_bench.core.progress import OnProgress
 from sagan_bench.data.pixels import normalise, quantise
 from sagan_bench.models.attention._shares import MassOnTwin, shares
 from sagan_bench.models.replay import Around
 from sagan_bench.runs.probe import Arm, MassReading, Network, Outcome, ProbedBlock
-from sagan_bench.session.probing._arms import Inputs, Looked, arms, groups, look
+from sagan_bench.session.probing._arms import Inputs, Looked, Planned, arms, groups, look
 from sagan_bench.session.probing._figures import Measuring, ranking
 from sagan_bench.session.probing._running import Made, Way, run, ways_of
 from sagan_bench.training.generation import (
@@ -31,7 +32,26 @@ FEW = 4
 """Inputs by which blocks are looked at."""
 UNTOUCHED = Around(0, (), ()), [Way("", nullcontext, [])]
 
-Done = Callable[[int], None]
+
+class Counter:
+    """Counts inputs that were run, once for each way, of those that are to be.
+
+    Args:
+        progress: called with both.
+    """
+
+    def __init__(self, progress: OnProgress) -> None:
+        self.progress, self.run, self.total = progress, 0, 0
+
+    def expect(self, planned: Sequence[Planned], inputs: int) -> None:
+        """Add the runs of arms, and of the network as it is."""
+        ways = [1, *(4 if p.first.around.norms else 2 for p in planned if not p.arm.reason)]
+        self.total += inputs * sum(ways)
+
+    def done(self, inputs: int) -> None:
+        """Add what was run."""
+        self.run += inputs
+        self.progress(self.run, max(self.run, self.total))
 
 
 class Probed(NamedTuple):
@@ -64,7 +84,7 @@ def _batches(x: Tensor, labels: Tensor | None, size: int, device: torch.device) 
 
 
 def probe_generator(
-    config: RunConfig, generator: nn.Module, measuring: Measuring, images: int, done: Done
+    config: RunConfig, generator: nn.Module, measuring: Measuring, images: int, counter: Counter
 ) -> Probed:
     """Return what each arm of G gives; its statistics are then those made here.
 
@@ -73,29 +93,31 @@ def probe_generator(
         generator: without spectral norms, in evaluation mode.
         measuring: what is measured of its images.
         images: how many are drawn, at least 2.
-        done: told of images that were drawn, once for each way.
+        counter: told of images that are drawn.
     """
     device = next(generator.parameters()).device
     batches = inputs_of(config, images, device)
 
     def standing() -> Iterator[Inputs]:
         for batch in range(config.evaluation.bn_batches):
+            counter.done(0)  # it may be asked to stop
             yield standing_inputs(config, batch, device)
 
     norms = [module for module in generator.modules() if isinstance(module, _BatchNorm)]
     if norms:  # here, so that nothing but a change makes a difference, to the bit
         made = statistics_under(generator, norms, standing(), nullcontext, [nullcontext])
         put_statistics(norms, made[0])
-    untouched = run(generator, *UNTOUCHED, batches, quantise, done)[0]
-    before = measuring.begin(untouched)
     looked = look(generator, _few(batches))
+    planned, outcomes = arms("generator", looked), dict[Arm, dict[str, Outcome]]()
+    counter.expect(planned, images)
+    untouched = run(generator, *UNTOUCHED, batches, quantise, counter.done)[0]
+    before = measuring.begin(untouched)
     parts = measuring.parts(untouched.values)
     blocks = [_block("generator", each, _mass(generator, each, batches, parts)) for each in looked]
-    planned, outcomes = arms("generator", looked), dict[Arm, dict[str, Outcome]]()
     for around, group in groups(planned):
         each_ways = ways_of(generator, around, group, standing)
         for one, ways in zip(group, each_ways, strict=True):
-            made_so = run(generator, around, ways, batches, quantise, done)
+            made_so = run(generator, around, ways, batches, quantise, counter.done)
             outcomes[one.arm] = {
                 way.name: measuring.outcome(each) for way, each in zip(ways, made_so, strict=True)
             }
@@ -108,7 +130,7 @@ def probe_discriminator(
     discriminator: nn.Module,
     real: tuple[Tensor, Tensor | None],
     fake: tuple[Tensor, Tensor | None],
-    done: Done,
+    counter: Counter,
 ) -> Probed:
     """Return what each arm of D gives: how it ranks real images against generated ones.
 
@@ -117,7 +139,7 @@ def probe_discriminator(
         discriminator: without spectral norms, in evaluation mode.
         real: images, uint8 (n, 3, S, S), and their labels, if there are any.
         fake: likewise, generated ones.
-        done: as that of `probe_generator`.
+        counter: told of images that D sees.
     """
     device, size = next(discriminator.parameters()).device, config.training.batch_size
     batches = [
@@ -132,13 +154,13 @@ def probe_discriminator(
             return Outcome(reason="D made NaN or infinity")
         return Outcome(ranking=ranking(made.values[:count], made.values[count:]))
 
-    before = outcome(run(discriminator, *UNTOUCHED, batches, torch.clone, done)[0])
-    looked = look(discriminator, _few(batches))
+    looked = [each.without_norms() for each in look(discriminator, _few(batches))]
     planned, outcomes = arms("discriminator", looked), dict[Arm, dict[str, Outcome]]()
+    counter.expect(planned, sum(len(x) for x, _ in batches))
+    before = outcome(run(discriminator, *UNTOUCHED, batches, torch.clone, counter.done)[0])
     for around, group in groups(planned):
-        kept = around._replace(norms=())  # D's statistics, if it has any, are those of training
-        for one, ways in zip(group, ways_of(discriminator, kept, group, _none), strict=True):
-            made = run(discriminator, kept, ways, batches, torch.clone, done)
+        for one, ways in zip(group, ways_of(discriminator, around, group, _none), strict=True):
+            made = run(discriminator, around, ways, batches, torch.clone, counter.done)
             names = (way.name for way in ways)
             outcomes[one.arm] = dict(zip(names, map(outcome, made), strict=True))
     blocks = [_block("discriminator", each, None) for each in looked]

@@ -17,7 +17,12 @@ from sagan_bench.core.stored import fitting
 from sagan_bench.data.store import Manifest, Store
 from sagan_bench.evaluation.conditions import splits
 from sagan_bench.evaluation.scoring import Scorer
-from sagan_bench.models.build import plain_discriminator, plain_generator
+from sagan_bench.models.build import (
+    attention_blocks,
+    plain_discriminator,
+    plain_generator,
+    skeleton,
+)
 from sagan_bench.runs import probe as stored
 from sagan_bench.runs import records
 from sagan_bench.runs.probe import Probe
@@ -26,6 +31,7 @@ from sagan_bench.runs.run_directory import RunDirectory, read_now
 from sagan_bench.session.events import Stop, Watch, followed
 from sagan_bench.session.probing._figures import Measuring, measuring
 from sagan_bench.session.probing._networks import (
+    Counter,
     Probed,
     probe_discriminator,
     probe_generator,
@@ -53,9 +59,7 @@ class _Asked(NamedTuple):
 
 def has_block(config: RunConfig) -> bool:
     """Return whether a run has a block that could be probed."""
-    from sagan_bench.models.build import layout
-
-    return bool(layout(config).blocks)
+    return any(attention_blocks(network) for network in skeleton(config))
 
 
 def probe(
@@ -140,9 +144,8 @@ class _Probing:
         self.config, self.directory, self.record = config, directory, record
         self.manifest, self.asked, self.device = manifest, asked, device
         self.watch, self.stop = watch, stop
-        self.images = 0
         self._store: Store | None = None
-        self.progress = followed("probe", watch, stop, directory.path)
+        self.counter = Counter(followed("probe", watch, stop, directory.path))
 
     @property
     def store(self) -> Store:
@@ -159,7 +162,7 @@ class _Probing:
             self.config, self.manifest, self.asked.weights, self.asked.images,
             self.asked.metrics, self._scorer(),
         )  # fmt: skip
-        of_g = probe_generator(self.config, generator, measured, self.asked.images, self._done)
+        of_g = probe_generator(self.config, generator, measured, self.asked.images, self.counter)
         of_d = self._of_discriminator(of_g.images)
         blocks, arms, untouched = of_g.blocks, of_g.arms, of_g.untouched
         if isinstance(of_d, Probed):
@@ -206,7 +209,7 @@ class _Probing:
         labels = None if classes is None else classes[torch.arange(len(fake)) % len(classes)]
         network = network.eval().requires_grad_(False)
         return probe_discriminator(
-            self.config, network, (real, real_labels), (fake, labels), self._done
+            self.config, network, (real, real_labels), (fake, labels), self.counter
         )
 
     def _real(self, count: int) -> tuple[Tensor, Tensor | None]:
@@ -227,7 +230,3 @@ class _Probing:
         on_the_way = self.config.run.model_copy(update={"eval_metrics": "all"})
         config = self.config.model_copy(update={"evaluation": one, "run": on_the_way})
         return Scorer(config, self.store, self.device, lambda done, total: None)
-
-    def _done(self, images: int) -> None:
-        self.images += images
-        self.progress(self.images, 0)
