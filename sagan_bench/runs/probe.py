@@ -15,7 +15,7 @@ from sagan_bench.core.files import atomic_write
 from sagan_bench.core.stored import fitting, json_object, sealed, shortened
 
 PROBE = "probe.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 """Version of the layout that this package writes; one of another version is made anew."""
 
 Network = Literal["generator", "discriminator"]

@@ -93,7 +93,7 @@ Statistics = list[tuple[Tensor, Tensor]]
 
 def statistics_of(norms: Iterable[_BatchNorm]) -> Statistics:
     """Return copies of the standing statistics of BatchNorm layers."""
-    return [tuple(buffer.clone() for buffer in _buffers(norm)) for norm in norms]
+    return [(mean.clone(), var.clone()) for mean, var in map(_buffers, norms)]
 
 
 def put_statistics(norms: Iterable[_BatchNorm], statistics: Statistics) -> None:

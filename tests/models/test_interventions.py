@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ class Heads(Block):
 
 
 BLOCKS: dict[str, Callable[[], Block]] = {
-    **{kind: (lambda kind=kind: of_kind(kind)) for kind in WITH_MAPS},
+    **{kind: partial(of_kind, kind) for kind in WITH_MAPS},
     "heads": lambda: drawn(Heads()),
 }
 

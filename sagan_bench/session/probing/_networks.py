@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -188,12 +188,12 @@ def _with(arm: Arm, outcomes: dict[str, Outcome]) -> Arm:
 def _block(network: Network, looked: Looked, mass: MassReading | None) -> ProbedBlock:
     block = looked.block
     gamma = float(block.gamma) if block.has_gamma else math.nan
-    by_maps: str | None = "maps" if looked.reason is None else "branch"
+    by: Literal["maps", "branch"] = "maps" if looked.reason is None else "branch"
     return ProbedBlock(
         network=network,
         name=looked.name,
         gamma=gamma if math.isfinite(gamma) else None,
-        by=None if block.replaces else by_maps,  # type: ignore[arg-type]
+        by=None if block.replaces else by,
         reason=looked.reason,
         norms_after=len(looked.around.norms),
         mass=mass,
@@ -224,4 +224,6 @@ def _mass(
     finally:
         hook.remove()
     mass = summed.mass()
-    return mass and MassReading(mass=mass.mass, chance=mass.chance, images=mass.images)
+    if mass is None:
+        return None
+    return MassReading(mass=mass.mass, chance=mass.chance, images=mass.images)
