@@ -4,7 +4,9 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +33,7 @@ from sagan_bench.session.probing import probe
 from sagan_bench.session.probing._arms import look
 from sagan_bench.session.probing._figures import Measuring, ranking
 from sagan_bench.session.probing._networks import Counter, Probed, inputs_of, probe_generator
+from sagan_bench.session.probing._running import Made
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import (
     _average_statistics,
@@ -117,9 +120,12 @@ def test_where_gamma_is_0_no_intervention_changes_a_bit(
 ) -> None:
     seen: list[Tensor] = []
     outcome = Measuring.outcome
-    monkeypatch.setattr(
-        Measuring, "outcome", lambda self, made: (seen.append(made.values), outcome(self, made))[1]
-    )
+
+    def seeing(self: Measuring, made: Made) -> Outcome:
+        seen.append(made.values)
+        return outcome(self, made)
+
+    monkeypatch.setattr(Measuring, "outcome", seeing)
     made = probed(trained(tmp_path, make(variant="gamma-fixed-0"), gamma=None))
     assert len(seen) == 1 + 4 * 15
     assert all(torch.equal(images, seen[0]) for images in seen)
@@ -238,7 +244,7 @@ def test_statistics_are_those_of_the_changed_network_by_the_noise_of_scores(saga
     batches = [standing_inputs(config, batch, device) for batch in range(3)]
     found = around(generator, [block], *batches[0])
     before = statistics_of(found.norms)
-    changes = [lambda: intervened([block], NONE), lambda: intervened([block], NONE, sham=True)]
+    changes = [partial(intervened, [block], NONE, sham=sham) for sham in (False, True)]
     fast = statistics_under(generator, found.norms, iter(batches), found.once, changes)
     assert all(map(torch.equal, sum(before, ()), sum(statistics_of(found.norms), ())))
     assert not generator.training
@@ -288,7 +294,9 @@ def test_metrics_with_an_extractor_are_measured_where_they_are_asked_for(sagan: 
     assert stored.read(sagan) == made
 
 
-def test_a_block_of_ones_own_is_probed_by_its_branch_until_it_has_the_hook() -> None:
+def test_a_block_of_ones_own_is_probed_by_its_branch_until_it_has_the_hook(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     extension = extensions.load(PLANTED / "null_key.py")
     own = {extension.name: extension.described}
     sets = [*BRIEF, "model.attention.kind=planted-null-key"]
@@ -301,13 +309,13 @@ def test_a_block_of_ones_own_is_probed_by_its_branch_until_it_has_the_hook() -> 
     assert found.reason is not None
     assert "fails" in found.reason  # what it inherits knows of no null key
 
-    def through(self: nn.Module, maps: Tensor, x: Tensor) -> Tensor:
-        values = self.value(x).flatten(2).mT  # type: ignore[operator]
-        values = torch.cat([self.null_value.expand(len(x), 1, -1), values], 1)  # type: ignore[operator]
-        made: Tensor = (maps @ values).mT.unflatten(2, x.shape[2:])
-        return made
+    def through(maps: Tensor, x: Tensor) -> Tensor:
+        parts: dict[str, Any] = {**dict(block.named_children()), **dict(block.named_parameters())}
+        null = parts["null_value"].expand(len(x), 1, -1)
+        values = torch.cat([null, parts["value"](x).flatten(2).mT], 1)
+        return (maps @ values).mT.unflatten(2, x.shape[2:])
 
-    type(block).through = through  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(type(block), "through", staticmethod(through))
     assert look(generator, batch)[0].reason is None
 
 

@@ -265,23 +265,23 @@ class _Acting:
         if self.intervention.change is None:
             return None
         block, call, parts = self.block, self.block.heard, list[Tensor]()
-        rows = torch.arange(len(x), device=x.device)
-        sources = rows.roll(1) if self.intervention.of_another else rows
+        shift = 1 if self.intervention.of_another else 0
+        rows, before = torch.arange(len(x), device=x.device), x.roll(shift, 0) if shift else x
         images = max(1, MAP_BYTES // (x[0, 0].numel() ** 2 * x.element_size()))
         try:
-            for part, source in zip(rows.split(images), sources.split(images), strict=True):
-                block.hear(call and call.of_images(source))
-                maps = block.maps(x[source])
+            for part in rows.split(images):
+                here = slice(int(part[0]), int(part[-1]) + 1)
+                block.hear(call and call.of_images(rows.roll(shift)[here]))
+                maps = block.maps(before[here])
                 if maps is None:
                     return None
                 block.hear(call and call.of_images(part))
-                new = changed_maps(self.intervention, maps, *x.shape[2:])
-                o = block.through(new, x[part])
+                o = block.through(changed_maps(self.intervention, maps, *x.shape[2:]), x[here])
                 assert o is not None
                 parts.append(o)
         finally:
             block.hear(call)
-        return torch.cat(parts)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _added(block: Block, x: Tensor) -> tuple[Tensor, Tensor | float]:
