@@ -33,6 +33,7 @@ from sagan_bench.session.probing import probe
 from sagan_bench.session.probing._arms import look
 from sagan_bench.session.probing._figures import Measuring, ranking
 from sagan_bench.session.probing._networks import Counter, Probed, inputs_of, probe_generator
+from sagan_bench.session.probing._run import _standing_over
 from sagan_bench.session.probing._running import Made
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import (
@@ -255,6 +256,12 @@ def test_statistics_are_those_of_the_changed_network_by_the_noise_of_scores(saga
         torch.testing.assert_close(sum(statistics, ()), sum(wanted, ()))
 
 
+def test_statistics_are_made_over_as_many_images_as_are_drawn_or_all_batches() -> None:
+    config = make("evaluation.bn_batches=64")
+    batches = [_standing_over(images, config).evaluation.bn_batches for images in (4, 20, 9_999)]
+    assert batches == [1, 2, 64]
+
+
 def test_recomputed_and_frozen_statistics_are_told_apart(made: Probe) -> None:
     block = made.blocks[0]
     assert (block.norms_after, block.gamma, block.by) == (1, 1.0, "maps")
@@ -303,14 +310,15 @@ def test_a_block_of_ones_own_is_probed_by_its_branch_until_it_has_the_hook(
     config = resolve(HOST, sets=sets, own=own).config
     generator = build(config).generator.eval().requires_grad_(False)
     block = generator.get_submodule("attention8")
-    block.gamma.fill_(1)
+    block.get_parameter("gamma").fill_(1)
     batch = inputs_of(config, 4, torch.device("cpu"))[0]
     found = look(generator, batch)[0]
     assert found.reason is not None
     assert "fails" in found.reason  # what it inherits knows of no null key
 
     def through(maps: Tensor, x: Tensor) -> Tensor:
-        parts: dict[str, Any] = {**dict(block.named_children()), **dict(block.named_parameters())}
+        parts: dict[str, Any] = dict(block.named_children())
+        parts |= dict(block.named_parameters())
         null = parts["null_value"].expand(len(x), 1, -1)
         values = torch.cat([null, parts["value"](x).flatten(2).mT], 1)
         return (maps @ values).mT.unflatten(2, x.shape[2:])
@@ -361,6 +369,7 @@ def test_a_probe_that_is_damaged_is_named_and_made_anew(sagan: Path, tmp_path: P
     assert is_new
     assert again.arms == whole.arms
     assert stored.read(path) == again
+    assert again.protocol["batchnorm"] == "standing-1x8"
     assert Protocol.model_validate(again.protocol).fingerprint() == again.fingerprint
 
 

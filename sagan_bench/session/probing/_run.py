@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sagan_bench.config.layers import override
 from sagan_bench.config.schema import RunConfig, Weights
 from sagan_bench.core import cpu, extensions, system
 from sagan_bench.core.errors import UserError
@@ -96,7 +97,7 @@ def probe(
     manifest = fitting(
         lambda: Manifest.model_validate(record.data and record.data.manifest), path / records.RECORD
     )
-    config = measuring(config, metrics, manifest.kind)
+    config = measuring(_standing_over(images, config), metrics, manifest.kind)
     if not has_block(config):
         raise UserError(f"{path} has no block of attention, and nothing to probe")
     with RunDirectory(path, digest=record.config_digest, config=record.config) as directory:
@@ -115,6 +116,16 @@ def probe(
         made = made.model_copy(update={"seconds": round(time.perf_counter() - began, 3)})
         stored.write(path, made)
     return made, True
+
+
+def _standing_over(images: int, config: RunConfig) -> RunConfig:
+    """Return a configuration whose statistics are made over as many images as are drawn, or fewer.
+
+    Each arm has its own, and all of a run's batches for each would be most of the work.
+    """
+    batches = max(1, images // config.training.batch_size)
+    fewer = min(batches, config.evaluation.bn_batches)
+    return override(config, {"evaluation.bn_batches": ("--images", fewer)})
 
 
 def _finished(path: Path) -> Record:
