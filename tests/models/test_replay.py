@@ -17,8 +17,7 @@ class Net(nn.Module):
         self.last = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.first(x)
-        h = torch.relu_(h - 0.1)
+        h = self.first(x).mul_(0.5)
         return self.last(self.shared(self.part(self.shared(h)))).relu_()
 
 
