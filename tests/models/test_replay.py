@@ -11,14 +11,16 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.first = nn.Sequential(
+            nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.LeakyReLU(inplace=True)
+        )
         self.shared = nn.Conv2d(4, 4, 1)
         self.part = nn.Sequential(nn.BatchNorm2d(4), nn.Tanh())
-        self.last = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.last = nn.Sequential(nn.LeakyReLU(inplace=True), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.first(x).mul_(0.5)
-        return self.last(self.shared(self.part(self.shared(h)))).relu_()
+        return self.last(self.shared(self.part(self.shared(h))))
 
 
 def test_what_comes_before_runs_once_and_is_handed_on_whole() -> None:
