@@ -97,3 +97,12 @@ def test_help_needs_no_torch() -> None:
 
     code = "import sys, sagan_bench.cli.probe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_default_of_the_verb_is_that_of_the_function() -> None:
+    import inspect
+
+    from sagan_bench.cli.probe import probe as verb
+    from sagan_bench.session.probing import IMAGES
+
+    assert inspect.signature(verb).parameters["images"].default == IMAGES
