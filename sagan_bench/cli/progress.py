@@ -33,7 +33,7 @@ MOST_NAMED = 12
 """Runs under way in a line."""
 _IN_STEPS = re.compile(r"%|^step ")
 """What is in a text that says how far a run is."""
-PHASES = {"data": "data", "score": "scoring", "program": "training"}
+PHASES = {"data": "data", "score": "scoring", "probe": "probing", "program": "training"}
 
 
 class View:
@@ -143,6 +143,7 @@ class View:
             "data": left and f"training {left}",
             "scoring": f"{left} more" if left and self.step else "",  # scored on the way
             "training": self.scoring,
+            "probing": "",
         }[phase]
         return follows and f"then {follows}"
 

@@ -41,7 +41,7 @@ _ORDERS = (2, 3, 4, 5)  # rotation moves a moment of one of these, of any shape 
 _CHUNK_PIXELS = 2**20
 
 
-class _Halves(NamedTuple):
+class Halves(NamedTuple):
     """The shapes of n images, index 0 of the axis of length 2 left and 1 right; 0 where none is."""
 
     area: NDArray[np.float64]  # (n, 2) share of the image
@@ -80,15 +80,14 @@ def coherence(images: Tensor) -> dict[str, float | None]:
     class only the area shows.
 
     Raises:
-        ValueError: ``images`` is not (N, 3, S, S) uint8 with N of at least 1.
+        ValueError: as `measured`.
     """
-    side = images.shape[-1]
-    if images.dtype != torch.uint8 or images.shape[1:] != (3, side, side) or not len(images):
-        raise ValueError(
-            f"coherence takes (N, 3, S, S) uint8 images, not {tuple(images.shape)} {images.dtype}"
-        )
-    halves = _measure(images)
-    checks = _conditions(halves)
+    return figures(images, measured(images))
+
+
+def figures(images: Tensor, halves: Halves) -> dict[str, float | None]:
+    """Return what `coherence` does, of images that were `measured`."""
+    checks = conditions(halves)
     single = checks["one_component_each"]
     return {
         "twin_rate": float(np.logical_and.reduce(list(checks.values())).mean()),
@@ -100,7 +99,7 @@ def coherence(images: Tensor) -> dict[str, float | None]:
     }
 
 
-def _conditions(halves: _Halves) -> dict[str, NDArray[np.bool_]]:
+def conditions(halves: Halves) -> dict[str, NDArray[np.bool_]]:
     """Return which of n images meet each condition, (n,) bool, by its name."""
     area, hue = halves.area, halves.hue
     both = area.min(axis=1) > SPECKS  # a shape in each half
@@ -116,20 +115,52 @@ def _conditions(halves: _Halves) -> dict[str, NDArray[np.bool_]]:
     return {name: both & which for name, which in met.items()}
 
 
-def _measure(images: Tensor) -> _Halves:
+def measured(images: Tensor) -> Halves:
+    """Return what is measured of the shapes in images.
+
+    Raises:
+        ValueError: ``images`` is not (N, 3, S, S) uint8 with N of at least 1.
+    """
+    side = images.shape[-1]
+    if images.dtype != torch.uint8 or images.shape[1:] != (3, side, side) or not len(images):
+        raise ValueError(
+            f"coherence takes (N, 3, S, S) uint8 images, not {tuple(images.shape)} {images.dtype}"
+        )
     parts = [_measure_chunk(part.cpu().numpy()) for part in _chunks(images)]
-    return _Halves(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+    return Halves(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+
+
+def shapes(images: Tensor) -> Tensor:
+    """Return which pixels are of the left and which of the right shape: (N, 2, S, S) bool.
+
+    images: (N, 3, S, S) uint8.
+    """
+    parts = list[NDArray[np.bool_]]()
+    for chunk in _chunks(images):
+        _, foreground = _foreground(chunk.cpu().numpy())
+        count, _, side, width = foreground.shape
+        body = _largest_components(foreground.reshape(-1, side, width))
+        masks = np.zeros((count, 2, side, images.shape[-1]), np.bool_)
+        masks[:, 0, :, :width], masks[:, 1, :, -width:] = body[::2], body[1::2]
+        parts.append(masks)
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def _chunks(images: Tensor) -> Sequence[Tensor]:
     return images.split(max(1, _CHUNK_PIXELS // images.shape[-1] ** 2))
 
 
-def _measure_chunk(images: NDArray[np.uint8]) -> _Halves:
-    count, _, side, _ = images.shape
+def _foreground(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the halves of images, (n, 2, 3, S, width), and their foreground."""
+    side = images.shape[-1]
     width = (side + 1) // 2  # the middle column of an odd side belongs to both halves
     halves = np.stack([images[..., :width], images[..., side - width :]], axis=1)
-    foreground = halves.max(axis=2) - halves.min(axis=2) > CHROMA
+    return halves, halves.max(axis=2) - halves.min(axis=2) > CHROMA
+
+
+def _measure_chunk(images: NDArray[np.uint8]) -> Halves:
+    halves, foreground = _foreground(images)
+    count, _, side, width = foreground.shape
     body = _largest_components(foreground.reshape(-1, side, width))
     area = body.sum(axis=(1, 2))
     half, y, x = np.nonzero(body)
@@ -148,7 +179,7 @@ def _measure_chunk(images: NDArray[np.uint8]) -> _Halves:
         for order in _ORDERS
     ]
     pair = body.reshape(count, 2, side, width)
-    return _Halves(
+    return Halves(
         area=area.reshape(count, 2) / side**2,
         specks=(foreground.sum(axis=(2, 3)) - area.reshape(count, 2)) / side**2,
         touches=np.any(np.stack([pair[:, 0, :, -1], pair[:, 1, :, 0]], axis=1), axis=2),
@@ -179,7 +210,7 @@ def _hue_vectors(rgb: NDArray[np.uint8]) -> NDArray[np.complex128]:
     return plane / np.abs(plane)
 
 
-def _hue_entropy(halves: _Halves) -> float | None:
+def _hue_entropy(halves: Halves) -> float | None:
     """Return the entropy of the images' mean hues over all bins, from 0 to 1."""
     hue = (halves.hue * halves.area).sum(axis=1)
     hue = hue[np.abs(hue) > 0]

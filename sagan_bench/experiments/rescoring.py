@@ -1,23 +1,19 @@
 """The finished runs of a study, or of a folder of runs, scored once more."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from sagan_bench.config.layers import override
 from sagan_bench.config.schema import RunConfig, Weights
-from sagan_bench.core.errors import MachineError, UserError
-from sagan_bench.evaluation.sampling import NonFiniteImages
+from sagan_bench.core.errors import UserError
 from sagan_bench.experiments import study
 from sagan_bench.experiments.driver import held
+from sagan_bench.experiments.finished import finished, named
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import definition
 from sagan_bench.runs.finding import find_runs
-from sagan_bench.runs.records import Status
-from sagan_bench.runs.run import Run
-from sagan_bench.runs.run_directory import read_now
 from sagan_bench.session import experiment
 from sagan_bench.session.events import Stop, Watch
 from sagan_bench.session.rescoring import lacking
@@ -71,44 +67,20 @@ def evaluate(
     _refuse_experiments(paths, folder)
     result, work = Rescored(), dict[Path, RunConfig]()
     with held(folder):
-        for run in _finished(paths, planned, result):
+        for run in finished(paths, planned, result.failed):
+            result.finished += 1
             config = wanted(run.config)  # what is wrong with it is so of all runs
-            with _named(run.path, result):
+            with named(run.path, result.failed):
                 if seeds := lacking(run, config, weights):
                     work[run.path] = override(config, {SEEDS: ("--seeds", seeds)})
         if not result.finished and not result.failed:
             raise UserError(f"no run in {folder} is finished yet; run it on, then score it")
         for number, (path, config) in enumerate(work.items(), 1):
-            with _named(path, result):
+            with named(path, result.failed):
                 watch = follow(path, number, len(work))
                 experiment.evaluate(path, config, weights=weights, watch=watch, stop=stop)
                 result.scored.append(path)
     return result
-
-
-def _finished(
-    paths: Sequence[Path], planned: Collection[tuple[str, int]] | None, result: Rescored
-) -> Iterator[Run]:
-    """Yield the finished runs, of a plan if there is one, that can be read with their settings."""
-    for path in paths:
-        with _named(path, result):
-            run = Run(path, read_now(path))
-            is_meant = planned is None or (run.variant, run.seed) in planned
-            if run.record.status is Status.FINISHED and is_meant:
-                run.config  # noqa: B018  # refuses a damaged one
-                result.finished += 1
-                yield run
-
-
-@contextmanager
-def _named(path: Path, result: Rescored) -> Iterator[None]:
-    """Within, what is wrong with a run is noted, and no failure of the machine."""
-    try:
-        yield
-    except MachineError:
-        raise
-    except (UserError, NonFiniteImages) as error:
-        result.failed[path] = str(error)
 
 
 def _planned(folder: Path) -> frozenset[tuple[str, int]] | None:

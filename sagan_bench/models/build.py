@@ -16,7 +16,7 @@ from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.batched import batch_spectral_norms
 from sagan_bench.models.calls import knowing
 from sagan_bench.models.families._base import NO_SPECTRAL_NORM, Family
-from sagan_bench.models.layers import SpectralNorm, Weighted, counted, initialise
+from sagan_bench.models.layers import SpectralNorm, Weighted, counted, initialise, plain_state
 from sagan_bench.models.placed import Placed
 
 BETWEEN = "(between layers)"
@@ -100,20 +100,47 @@ def plain_generator(
     Raises:
         UserError: what comes from the file ``origin`` is of other networks.
     """
-    generator = skeleton(without_spectral_norm(config)).generator
-    generator.to_empty(device=device).to(memory_format=torch.channels_last)
-    for module in generator.modules():  # `build` has looked at the rules: that waits on a GPU
+    return _loaded(skeleton(without_spectral_norm(config)).generator, state, device, origin)
+
+
+def plain_discriminator(
+    config: RunConfig,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    origin: Path | None = None,
+) -> nn.Module:
+    """Return D as `plain_generator` returns G, of the ``state`` that training left.
+
+    Its spectral norms are folded into the weights as they stand.
+
+    Raises:
+        UserError: as `plain_generator`.
+    """
+    normed = _loaded(skeleton(config).discriminator, state, device, origin).eval()
+    plain = skeleton(without_spectral_norm(config)).discriminator
+    return _loaded(plain, plain_state(normed), device)
+
+
+def _loaded(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    origin: Path | None = None,
+) -> nn.Module:
+    """Return a network of the meta device on another, with weights and buffers of a state."""
+    network.to_empty(device=device).to(memory_format=torch.channels_last)
+    for module in network.modules():  # `build` has looked at the rules: that waits on a GPU
         if module._non_persistent_buffers_set and (rule := _rule(module)):  # which no state holds
             rule()
     try:
-        generator.load_state_dict(state)
+        network.load_state_dict(state)
     except RuntimeError as error:
         if origin is None or "state_dict" not in str(error):
             raise
         raise UserError(
             f"{origin} holds the weights of other networks; look for its own"
         ) from error
-    return generator
+    return network
 
 
 def skeleton(config: RunConfig) -> Networks:

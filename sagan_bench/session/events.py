@@ -14,7 +14,7 @@ from sagan_bench.training.loop import Diverged, Step
 class Progress(NamedTuple):
     """How far a phase has come that has no steps of its own; ``total`` is 0 if nobody knows it."""
 
-    phase: Literal["data", "score", "program"]
+    phase: Literal["data", "score", "probe", "program"]
     done: int
     total: int
 
@@ -39,7 +39,7 @@ Stop = Callable[[], str | None]
 
 
 def followed(
-    phase: Literal["data", "score"], watch: Watch, stop: Stop, path: Path | None = None
+    phase: Literal["data", "score", "probe"], watch: Watch, stop: Stop, path: Path | None = None
 ) -> OnProgress:
     """Return what shows the progress of a phase, and raises `Stopped` where that is wanted."""
 

@@ -56,21 +56,21 @@ def evaluate(
     extensions.require(config.own, path)
     device = system.open_device(config.run.device)
     _refuse_other_statistics(config, path, record)
-    store = _prepared(config, path, record, followed("data", watch, stop, path))
+    store = prepared(config, path, record, followed("data", watch, stop, path))
     with RunDirectory(path, digest=record.config_digest, config=record.config) as directory:
         record = records.read(path)
-        exported = _exported(directory)
+        states = exported(directory)
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
         with system.memory_for("scoring", device):
             samples = {
                 kind: scored_sampler(
                     config,
-                    plain_generator(config, exported[kind], device, directory.weights).eval(),
+                    plain_generator(config, states[kind], device, directory.weights).eval(),
                 )
                 for kind in weights or scored_by(record)
             }
             scorer = Scorer(config, store, device, followed("score", watch, stop, path))
-            step, n_fake = exported["step"], config.evaluation.n_fake
+            step, n_fake = states["step"], config.evaluation.n_fake
             for score in scorer.scores(samples, step=step, n_fake=n_fake, final=True):
                 store.verification.finish()
                 record = record.model_copy(update={"scores": _with(record.scores, score)})
@@ -123,7 +123,7 @@ def _refuse_other_statistics(config: RunConfig, path: Path, record: Record) -> N
         )
 
 
-def _prepared(config: RunConfig, path: Path, record: Record, progress: OnProgress) -> Store:
+def prepared(config: RunConfig, path: Path, record: Record, progress: OnProgress) -> Store:
     """Return the images; refuse those that the run was not trained on."""
     store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
     if record.data and store.manifest.fingerprint() != record.data.fingerprint:
@@ -133,7 +133,7 @@ def _prepared(config: RunConfig, path: Path, record: Record, progress: OnProgres
     return store
 
 
-def _exported(directory: RunDirectory) -> dict[str, Any]:
+def exported(directory: RunDirectory) -> dict[str, Any]:
     """Return the weights by which the run was scored, and their step."""
     if not directory.weights.exists():
         path = directory.path

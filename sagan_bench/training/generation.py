@@ -1,10 +1,12 @@
 """From trained weights to images: fixed noise, standing statistics, and a sampler."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
@@ -49,7 +51,7 @@ def balanced(classes: int) -> Tensor | None:
     return torch.arange(classes) if classes else None
 
 
-def _standing_inputs(
+def standing_inputs(
     config: RunConfig, batch: int, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """Return the fixed noise of one batch, and uniform classes if there are any."""
@@ -70,8 +72,7 @@ def _average_statistics(
     What torch's `update_bn` computes, which asks the device in each layer how many batches it saw.
     A network without BatchNorm is left alone.
     """
-    kind = nn.modules.batchnorm._BatchNorm
-    norms = [module for module in network.modules() if isinstance(module, kind)]
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -84,6 +85,71 @@ def _average_statistics(
         network(*inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+Statistics = list[tuple[Tensor, Tensor]]
+"""Mean and variance of some BatchNorm layers, (C,) each, in their order."""
+
+
+def statistics_of(norms: Iterable[_BatchNorm]) -> Statistics:
+    """Return copies of the standing statistics of BatchNorm layers."""
+    return [(mean.clone(), var.clone()) for mean, var in map(_buffers, norms)]
+
+
+def put_statistics(norms: Iterable[_BatchNorm], statistics: Statistics) -> None:
+    """Have BatchNorm layers stand with these statistics."""
+    for norm, values in zip(norms, statistics, strict=True):
+        for buffer, value in zip(_buffers(norm), values, strict=True):
+            buffer.copy_(value)
+
+
+@torch.no_grad()
+def statistics_under(
+    network: nn.Module,
+    norms: Sequence[_BatchNorm],
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    around: Callable[[], AbstractContextManager[None]],
+    changes: Sequence[Callable[[], AbstractContextManager[None]]],
+) -> list[Statistics]:
+    """Return the statistics that layers have under each of some changes of a standing network.
+
+    They are made as by `standing`, over all batches; those of all other layers stay.
+
+    Args:
+        network: in evaluation mode, as it is left.
+        norms: the layers that can see a change.
+        batches: of noise and labels, as `standing_inputs` returns them.
+        around: entered for each batch, with which the network is called once under each change.
+        changes: each entered while the network runs.
+    """
+    every = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    before, momenta = statistics_of(every), [norm.momentum for norm in every]
+    made = [statistics_of(norms) for _ in changes]
+    network.train()
+    for norm in every:
+        norm.momentum = 0.0
+    try:
+        for number, inputs in enumerate(batches, start=1):
+            for norm in norms:
+                norm.momentum = 1 / number
+            with around(), full_precision():
+                for index, change in enumerate(changes):
+                    put_statistics(norms, made[index])
+                    with change():
+                        network(*inputs)
+                    made[index] = statistics_of(norms)
+    finally:
+        network.eval()
+        for norm, momentum in zip(every, momenta, strict=True):
+            norm.momentum = momentum
+        put_statistics(every, before)
+    return made
+
+
+def _buffers(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
 
 
 @torch.no_grad()
@@ -101,7 +167,7 @@ def standing(config: RunConfig, generator: nn.Module, batches: int) -> nn.Module
     device = next(copied.parameters()).device
     plain = plain_generator(config, plain_state(copied), device)
     with full_precision():
-        inputs = (_standing_inputs(config, batch, device) for batch in range(batches))
+        inputs = (standing_inputs(config, batch, device) for batch in range(batches))
         _average_statistics(plain, inputs)
     return plain.eval().requires_grad_(False)
 

@@ -39,10 +39,7 @@ class MyBlock(Block):
 
     def branch(self, x: Tensor) -> Tensor:
         """Return o, (B, C, H, W), of x in that shape, which stays as it is."""
-        values = self.value(x).flatten(2).mT  # (B, N, V)
-        o = self.maps(x) @ values
-        result: Tensor = self.out(o.mT.unflatten(2, x.shape[2:]))
-        return result
+        return self.through(self.maps(x), x)
 
     def maps(self, x: Tensor) -> Tensor:
         """Return beta, (B, N, M): row j says where position j looks, and sums to 1.
@@ -51,6 +48,12 @@ class MyBlock(Block):
         """
         query, key = self.query(x).flatten(2), self.key(x).flatten(2)  # (B, D, N)
         return (self.factor * (query.mT @ key)).softmax(dim=-1)
+
+    def through(self, maps: Tensor, x: Tensor) -> Tensor:
+        """Return o by these maps: `probe` gives finished weights others than theirs."""
+        o = maps @ self.value(x).flatten(2).mT  # (B, N, V)
+        result: Tensor = self.out(o.mT.unflatten(2, x.shape[2:]))
+        return result
 
     # def extra_loss(self) -> Tensor | None: a scalar of what `forward` left, if there is one
 

@@ -9,6 +9,8 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.config.section import Section
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from sagan_bench.evaluation.features import Features
@@ -19,6 +21,8 @@ RUNS = "the run's"
 
 Figures = Mapping[str, float | None]
 """Key -> value; None, or what is not finite, is undefined for these images."""
+Conditions = Mapping[str, "NDArray[np.bool_]"]
+"""Name of a condition -> which images meet it, (N,)."""
 T = TypeVar("T")
 
 
@@ -120,3 +124,18 @@ class Metric(ABC):
     @abstractmethod
     def measure(self, evidence: Evidence) -> Figures:
         """Return its figures under its own key, that of its spread, and others made with them."""
+
+    def conditions(self, evidence: Evidence) -> Conditions:
+        """Return what each image must meet, where it is a share of those that meet it; else none.
+
+        By these a probe says what breaks (docs/probe.md).
+        """
+        return {}
+
+    def parts(self, evidence: Evidence) -> "Tensor | None":
+        """Return two parts of each image that must agree, where it asks for that; else None.
+
+        They are (N, 2, S, S) bool: the pixels of the one and of the other, none where one is not
+        there.
+        """
+        return None

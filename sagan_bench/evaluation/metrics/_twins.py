@@ -1,9 +1,14 @@
 """What is measured by the rule of the data set ``twins``, all of it together."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sagan_bench.evaluation.metrics._base import Evidence, Figures, Metric
+from sagan_bench.evaluation.metrics._base import Conditions, Evidence, Figures, Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sagan_bench.evaluation.coherence import Halves
 
 
 class TwinMetric(Metric):
@@ -27,8 +32,26 @@ class TwinMetric(Metric):
         """Return all figures of `sagan_bench.evaluation.coherence.coherence`."""
         return evidence.once(_by_rule)
 
+    def conditions(self, evidence: Evidence) -> Conditions:
+        """Return which images meet each condition of the rule."""
+        from sagan_bench.evaluation import coherence
+
+        return coherence.conditions(evidence.once(_halves))
+
+    def parts(self, evidence: Evidence) -> "Tensor | None":
+        """Return the pixels of the left and of the right shape."""
+        from sagan_bench.evaluation import coherence
+
+        return coherence.shapes(evidence.images)
+
+
+def _halves(evidence: Evidence) -> "Halves":
+    from sagan_bench.evaluation import coherence
+
+    return coherence.measured(evidence.images)
+
 
 def _by_rule(evidence: Evidence) -> Figures:
-    from sagan_bench.evaluation.coherence import coherence
+    from sagan_bench.evaluation import coherence
 
-    return coherence(evidence.images)
+    return coherence.figures(evidence.images, evidence.once(_halves))

@@ -39,6 +39,11 @@ class Call(NamedTuple):
         )
         return self._replace(z=z, labels=labels)
 
+    def of_images(self, rows: Tensor) -> "Call":
+        """Return what is known of some images, (K,) int64, in that order."""
+        z, labels = (None if each is None else each[rows] for each in (self.z, self.labels))
+        return self._replace(z=z, labels=labels)
+
 
 class Block(nn.Module):
     """A block y = x + gamma * o(x) (SAGAN, section 3); at gamma = 0, the usual start, y = x.
@@ -131,6 +136,18 @@ class Block(nn.Module):
         """
         return None
 
+    def through(self, maps: Tensor, x: Tensor) -> Tensor | None:
+        """Return what `branch` would, had the block these maps; none where it cannot say.
+
+        ``through(maps(x), x)`` is o.  By it finished weights are probed (docs/probe.md): what a
+        block without it does is seen by leaving out its branch alone.
+
+        Args:
+            maps: as `maps` returns them, and as many.
+            x: (B, C, H, W).
+        """
+        return None
+
 
 class SelfAttention(Block):
     """Self-attention; f(x) = key(x), g(x) = query(x) and h(x) = value(x) are 1x1 convolutions.
@@ -188,6 +205,19 @@ class SelfAttention(Block):
         """Return beta, (B, N, M); see `Block.maps`."""
         return attention_maps(_rows(self.query(x)), _rows(self.pool(self.key(x))))
 
+    def through(self, maps: Tensor, x: Tensor) -> Tensor:
+        """Return out(beta h), (B, C, H, W); see `Block.through`.
+
+        Of maps of heads, (B, heads, N, M), each has its part of the V channels, in their order.
+        """
+        values = _rows(self.pool(self.value(x)))
+        if maps.dim() == 4:
+            of_heads = values.unflatten(2, (maps.shape[1], -1)).transpose(1, 2)
+            o = (maps @ of_heads).transpose(1, 2).flatten(2)
+        else:
+            o = maps @ values
+        return self.out(o.mT.unflatten(2, x.shape[2:]))
+
 
 class UniformAttention(Block):
     """Self-attention with constant maps, beta = 1/N: every position sees the mean of all.
@@ -208,6 +238,10 @@ class UniformAttention(Block):
         """Return beta, (B, N, N), each 1/N."""
         positions = x[0, 0].numel()
         return x.new_full((len(x), positions, positions), 1 / positions)
+
+    def through(self, maps: Tensor, x: Tensor) -> Tensor:
+        """Return beta h, (B, C, H, W); see `Block.through`."""
+        return (maps @ _rows(self.value(x))).mT.unflatten(2, x.shape[2:])
 
 
 class Residual(Block):

@@ -1,0 +1,243 @@
+"""One finished run probed: its networks loaded, what comes of them stored beside its record."""
+
+import hashlib
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sagan_bench.config.layers import override
+from sagan_bench.config.schema import RunConfig, Weights
+from sagan_bench.core import cpu, extensions, system
+from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import METRICS
+from sagan_bench.core.stored import fitting
+from sagan_bench.data.store import Manifest, Store
+from sagan_bench.evaluation.conditions import splits
+from sagan_bench.evaluation.scoring import Scorer
+from sagan_bench.models.build import (
+    attention_blocks,
+    plain_discriminator,
+    plain_generator,
+    skeleton,
+)
+from sagan_bench.runs import probe as stored
+from sagan_bench.runs import records
+from sagan_bench.runs.probe import Probe
+from sagan_bench.runs.records import Record, Status
+from sagan_bench.runs.run_directory import RunDirectory, read_now
+from sagan_bench.session.events import Stop, Watch, followed
+from sagan_bench.session.probing._figures import Measuring, measuring
+from sagan_bench.session.probing._networks import (
+    Counter,
+    Probed,
+    probe_discriminator,
+    probe_generator,
+)
+from sagan_bench.session.rescoring import exported, prepared, scored_by
+from sagan_bench.training.checkpoint import Checkpoints
+from sagan_bench.training.generation import balanced
+
+IMAGES = 512
+"""That are drawn by default, the same noise for every arm."""
+
+
+class _Asked(NamedTuple):
+    """What decides what a probe gives, beside the run."""
+
+    weights: Weights
+    weights_sha256: str
+    images: int
+    metrics: tuple[str, ...]
+
+    def is_answered(self, there: Probe) -> bool:
+        """Return whether a probe that is there is of this."""
+        return self == (there.weights, there.weights_sha256, there.images, there.asked)
+
+
+def has_block(config: RunConfig) -> bool:
+    """Return whether a run has a block that could be probed."""
+    return any(attention_blocks(network) for network in skeleton(config))
+
+
+def probe(
+    path: Path,
+    config: RunConfig,
+    *,
+    images: int = IMAGES,
+    metrics: Collection[str] = (),
+    again: bool = False,
+    watch: Watch = lambda event: None,
+    stop: Stop = lambda: None,
+) -> tuple[Probe, bool]:
+    """Change each block of a finished run, measure, and store it as ``probe.json`` in its folder.
+
+    Args:
+        path: of the run.
+        config: its own, but for the device.
+        images: generated ones, at least 4; the noise is that of its scores.
+        metrics: beyond those that need no extractor.
+        again: whether to measure what is there already.
+        watch: sees every event.
+        stop: asked often.
+
+    Returns:
+        What is stored, and whether it was made now.
+
+    Raises:
+        UserError: the run is not finished, has no weights or no block, or there is no such metric.
+        Stopped: ``stop`` asked for it.
+    """
+    record, began = _finished(path), time.perf_counter()
+    assert record.data is not None
+    extensions.require(config.own, path)
+    manifest = fitting(
+        lambda: Manifest.model_validate(record.data and record.data.manifest), path / records.RECORD
+    )
+    config = measuring(_standing_over(images, config), metrics, manifest.kind)
+    if not has_block(config):
+        raise UserError(f"{path} has no block of attention, and nothing to probe")
+    with RunDirectory(path, digest=record.config_digest, config=record.config) as directory:
+        states, weights = exported(directory), scored_by(record)[0]
+        sha256 = hashlib.sha256(directory.weights.read_bytes()).hexdigest()
+        asked = _Asked(weights, sha256, images, tuple(sorted(set(metrics))))
+        there = None if again else stored.read(path)
+        if there is not None and asked.is_answered(there):
+            return there, False
+        torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
+        device = system.open_device(config.run.device)
+        with system.memory_for("probing", device):
+            probing = _Probing(config, directory, record, manifest, asked, device, watch, stop)
+            generator = plain_generator(config, states[weights], device, directory.weights)
+            made = probing.made(generator.eval().requires_grad_(False), states["step"])
+        made = made.model_copy(update={"seconds": round(time.perf_counter() - began, 3)})
+        stored.write(path, made)
+    return made, True
+
+
+def _standing_over(images: int, config: RunConfig) -> RunConfig:
+    """Return a configuration whose statistics are made over as many images as are drawn, or fewer.
+
+    Each arm has its own, and all of a run's batches for each would be most of the work.
+    """
+    batches = max(1, images // config.training.batch_size)
+    fewer = min(batches, config.evaluation.bn_batches)
+    return override(config, {"evaluation.bn_batches": ("--images", fewer)})
+
+
+def _finished(path: Path) -> Record:
+    record = read_now(path)
+    if record.status is not Status.FINISHED or record.data is None:
+        why = f" ({record.reason})" if record.reason else ""
+        raise UserError(
+            f"{path} is {record.status}{why}: only the weights of a finished run are probed"
+        )
+    return record
+
+
+class _Probing:
+    """One run, its networks and what is measured of them."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        record: Record,
+        manifest: Manifest,
+        asked: _Asked,
+        device: torch.device,
+        watch: Watch,
+        stop: Stop,
+    ) -> None:
+        self.config, self.directory, self.record = config, directory, record
+        self.manifest, self.asked, self.device = manifest, asked, device
+        self.watch, self.stop = watch, stop
+        self._store: Store | None = None
+        self.counter = Counter(followed("probe", watch, stop, directory.path))
+
+    @property
+    def store(self) -> Store:
+        """The images.  Raises `UserError` if they cannot be had or have changed."""
+        if self._store is None:
+            path = self.directory.path
+            of_data = followed("data", self.watch, self.stop, path)
+            self._store = prepared(self.config, path, self.record, of_data)
+        return self._store
+
+    def made(self, generator: nn.Module, step: int) -> Probe:
+        """Return what comes of the run."""
+        measured = Measuring(
+            self.config, self.manifest, self.asked.weights, self.asked.images,
+            self.asked.metrics, self._scorer(),
+        )  # fmt: skip
+        of_g = probe_generator(self.config, generator, measured, self.asked.images, self.counter)
+        of_d = self._of_discriminator(of_g.images)
+        blocks, arms, untouched = of_g.blocks, of_g.arms, of_g.untouched
+        if isinstance(of_d, Probed):
+            blocks, arms = blocks + of_d.blocks, arms + of_d.arms
+            untouched = untouched.model_copy(update={"ranking": of_d.untouched.ranking})
+        how = measured.protocol
+        return Probe(
+            run=self.directory.path.name,
+            config_digest=self.record.config_digest,
+            step=step,
+            weights=self.asked.weights,
+            weights_sha256=self.asked.weights_sha256,
+            images=self.asked.images,
+            asked=self.asked.metrics,
+            fingerprint=how.fingerprint(),
+            protocol=how.model_dump(mode="json"),
+            device=str(self.device),
+            torch=torch.__version__,
+            seconds=0.0,
+            blocks=tuple(blocks),
+            untouched=untouched,
+            discriminator=None if isinstance(of_d, Probed) else of_d,
+            arms=tuple(arms),
+        )
+
+    def _of_discriminator(self, fake: Tensor) -> Probed | str:
+        """Return what comes of D, or why nothing does."""
+        if not self.config.model.attention.discriminator:
+            return "it has no block"
+        saved = Checkpoints(self.directory.checkpoints).latest()
+        if saved is None or saved[0] != self.record.step:
+            return (
+                "its weights were not kept; train with --set run.keep_training_state=true to have "
+                "it probed"
+            )
+        network = plain_discriminator(
+            self.config, saved[1]["discriminator"], self.device, self.directory.checkpoints
+        )
+        try:
+            real, real_labels = self._real(len(fake))
+        except UserError as error:
+            return str(error)
+        classes = balanced(self.config.model.classes)
+        labels = None if classes is None else classes[torch.arange(len(fake)) % len(classes)]
+        network = network.eval().requires_grad_(False)
+        return probe_discriminator(
+            self.config, network, (real, real_labels), (fake, labels), self.counter
+        )
+
+    def _real(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """Return the first real images that it is scored against, and their labels if any."""
+        split, _ = splits(self.config, self.store)
+        real = torch.from_numpy(split.images[:count].copy())
+        labels = (
+            torch.from_numpy(split.labels[:count].copy()) if self.config.model.classes else None
+        )
+        return real, labels
+
+    def _scorer(self) -> Scorer | None:
+        """Return what measures the metrics with an extractor that were asked for, if any were."""
+        if all(METRICS[name].extractor is None for name in self.asked.metrics):
+            return None
+        evaluation = self.config.evaluation
+        one = evaluation.model_copy(update={"sampling_seeds": evaluation.sampling_seeds[:1]})
+        on_the_way = self.config.run.model_copy(update={"eval_metrics": "all"})
+        config = self.config.model_copy(update={"evaluation": one, "run": on_the_way})
+        return Scorer(config, self.store, self.device, lambda done, total: None)
