@@ -225,10 +225,9 @@ def test_each_kind_goes_all_the_way_in_processes_of_its_own(kind: str, tmp_path:
 
     file.unlink()
     call("evaluate", "run", "--n-fake", "9")
-    call("sample", "run", "--n", "2")
-    call("export", "run", "--out", "model.zip")
-    call("show", "run")
-    call("list")
+    if kind == "family":  # the other kinds have no part in it
+        call("sample", "run", "--n", "2")
+        call("export", "run", "--out", "model.zip")
     metric = {"metric": "my_metric", "source": "fid"}.get(kind, "twin_rate")
     assert "no-attention" in call("compare", "runs/mine", "--metric", metric)
     call("report", "runs/mine", "--out", "page")
