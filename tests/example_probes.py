@@ -19,7 +19,7 @@ def outcome(value: float | None, metric: str = "twin_rate", changed: float = 0.5
 
 def probe_of(
     run: Run,
-    applied: float | None,
+    applied: float | None = None,
     sham: float | None = 0.5,
     *,
     untouched: float = 0.5,
@@ -27,9 +27,10 @@ def probe_of(
     changed: float = 0.5,
     without: Mapping[str, float] = {},
     metric: str = "twin_rate",
+    has_maps: bool = True,
     **fields: Any,
 ) -> Probe:
-    """Return a probe with a primary arm, unless ``applied`` is NaN, and of blocks left out."""
+    """Return a probe with a primary arm, where there are maps, and of blocks left out."""
     arms = [
         Arm(
             network="generator", blocks=(name,), intervention="none", keeps_rms=False,
@@ -37,7 +38,7 @@ def probe_of(
         )
         for name, value in without.items()
     ]  # fmt: skip
-    if applied != "none":
+    if has_maps:
         arms.append(Arm(
             network="generator", blocks=("attention16",), intervention="uniform", keeps_rms=True,
             primary=True, applied=outcome(applied, metric, changed), sham=outcome(sham, metric),

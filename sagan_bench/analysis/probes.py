@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, NamedTuple
 
@@ -182,9 +182,14 @@ def _attends(runs: RunSet, variant: str) -> bool:
     return placed and attention is not None and ATTENTION[attention.kind].is_attention
 
 
+def _chooses(kind: str) -> bool:
+    """Return whether a kind is attention that looks where the image says; a control is not."""
+    return ATTENTION[kind].is_attention and ATTENTION[kind].chooses
+
+
 def _in_one_network(runs: RunSet, variant: str) -> bool:
     attention = runs.variants[variant][0].attention
-    if attention is None or not ATTENTION[attention.kind].chooses:
+    if attention is None or not _chooses(attention.kind):
         return False
     return bool(attention.generator) != bool(attention.discriminator)
 
@@ -205,18 +210,9 @@ def _dependence(variant: str, context: _Context) -> Dependence[Standing]:
     count, level = context.level(len(rows))
     rows = {seed: rows[seed] for seed in order[:count]}
     standing = _standing(len(rows), left_out, context)
-    return _with_figures(
-        Dependence(
-            variant=variant,
-            n=len(rows),
-            left_out=dict(left_out),
-            excesses={seed: row[1] - row[2] for seed, row in rows.items()},
-            standing=standing,
-        ),
-        rows,
-        level,
-        context,
-    )
+    excesses = {seed: row[1] - row[2] for seed, row in rows.items()}
+    of = Dependence(variant, len(rows), dict(left_out), excesses, standing)
+    return _with_figures(of, rows, level, context)
 
 
 def _with_figures(
@@ -237,12 +233,8 @@ def _with_figures(
     is_confirmatory = of.standing.basis is Basis.CONFIRMATORY
     bounds = float(told.low[0]), float(told.high[0])
     drawn = of.n >= CONFIRMATORY_N and all(map(math.isfinite, bounds))
-    return Dependence(
-        variant=of.variant,
-        n=of.n,
-        left_out=of.left_out,
-        excesses=of.excesses,
-        standing=of.standing,
+    return replace(
+        of,
         untouched=float(figures.untouched.mean()),
         effect=float((figures.applied - figures.untouched).mean()),
         sham_effect=float((figures.sham - figures.untouched).mean()),
@@ -314,7 +306,7 @@ def _beside_controls(context: _Context) -> Iterator[BesideControl]:
     """
     variants = context.runs.variants
     kinds = {name: own[0].attention for name, own in variants.items()}
-    chooses = {name: ATTENTION[a.kind].chooses for name, a in kinds.items() if a and a.generator}
+    chooses = {name: _chooses(a.kind) for name, a in kinds.items() if a and a.generator}
     without = {name: _without(variants[name], context) for name in chooses}
     for variant in (name for name, does in chooses.items() if does):
         for control in (name for name, does in chooses.items() if not does):

@@ -34,7 +34,7 @@ def print_probed(probed: "Probed | None") -> None:
         print_table(f"Finished weights and their map in G, by {probed.label}:", HEADER, rows)
     for sentence in probed.sentences:
         say(f"{sentence[0].upper()}{sentence[1:]}.")
-    rows = [
+    beside = [
         (
             each.variant,
             each.control,
@@ -46,8 +46,8 @@ def print_probed(probed: "Probed | None") -> None:
         )
         for each in probed.beside_controls
     ]
-    if rows:
-        print_table("A block of G left out, excess over the sham:", CONTROLS, rows)
+    if beside:
+        print_table("A block of G left out, excess over the sham:", CONTROLS, beside)
 
 
 def _signed(value: float | None) -> str:

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from example_findings import TWIN_RATE, run_of
+from example_findings import run_of
 from example_probes import findings_of, probe_of
+from scipy import stats
 
 from sagan_bench.analysis.dependence import Figures, State, judged
+from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.probes import Dependence, LeftOut
 from sagan_bench.analysis.question import Measure
 from sagan_bench.analysis.verdicts import Basis, Metric, Standing
@@ -15,7 +17,6 @@ from sagan_bench.analysis.verdicts import Basis, Metric, Standing
 NOISE = (-0.02, -0.01, 0.0, 0.01, 0.02)
 OURS = [0.52, 0.49, 0.55, 0.50, 0.56]
 THEIRS = [0.31, 0.35, 0.28, 0.33, 0.30]
-RATE = Metric("twin_rate", "higher", 0.05)
 
 
 def near(value: float, **more: Any) -> list[dict[str, Any]]:
@@ -101,7 +102,7 @@ def test_a_margin_as_a_share_is_one_of_the_untouched_figure() -> None:
          Basis.PROVISIONAL),
         ([*near(0.1), {"applied": 0.1, "metric": "hue_match"}], LeftOut.NOT_MEASURED,
          Basis.PROVISIONAL),
-        ([*near(0.1), {"applied": "none"}], LeftOut.NO_MAP, Basis.CONFIRMATORY),
+        ([*near(0.1), {"has_maps": False}], LeftOut.NO_MAP, Basis.CONFIRMATORY),
     ],
 )  # fmt: skip
 def test_a_run_that_does_not_count_is_counted(probes: Any, why: LeftOut, basis: Basis) -> None:
@@ -142,7 +143,7 @@ def test_what_leaving_attention_out_costs_is_told_less_what_controls_cost() -> N
     sides = {"attention16": 0.1}
     controls = [run_of("residual", seed, 0.4) for seed in range(5)]
     more = [
-        (run, probe_of(run, "none", without={"residual16": 0.4 + noise}))  # type: ignore[arg-type]
+        (run, probe_of(run, has_maps=False, without={"residual16": 0.4 + noise}))
         for run, noise in zip(controls, NOISE, strict=True)
     ]
     probes = [{"applied": 0.1, "without": sides}] * 5
@@ -182,10 +183,10 @@ def test_the_name_of_the_intervention_is_one() -> None:
 def test_false_claims(n: int, least: float) -> None:
     """Of 4,000 studies without an excess, or with one just of the margin, few say `depends`."""
     random, shape = np.random.default_rng(n), (4_000, n)
-    noise = lambda: random.normal(0, 0.05, shape)  # noqa: E731
-    untouched = 0.6 + noise()
-    sham = untouched - 0.1 + noise()
-    applied = sham - least + noise()
+    noise = random.normal(0, 0.05, (3, *shape))
+    untouched = 0.6 + noise[0]
+    sham = untouched - 0.1 + noise[1]
+    applied = sham - least + noise[2]
     figures = Figures(untouched, applied, sham, applied, sham, np.full(shape, 0.5))
     states = judged(figures, Metric("twin_rate", "higher", least), 0.05).state
     for state in (State.DEPENDS, State.AGAINST):
@@ -193,5 +194,20 @@ def test_false_claims(n: int, least: float) -> None:
     assert np.mean(states == State.DOES_NOT) < 0.025 + 3 * np.sqrt(0.025 * 0.975 / 4_000)
 
 
-def test_the_measure_of_these_tests_is_that_of_the_example() -> None:
-    assert TWIN_RATE.min_effect == RATE.min_effect
+def test_a_study_until_conclusive_pays_the_price_of_its_look() -> None:
+    """Whatever it stopped by: the price holds for all looks at once."""
+    design = Design(pairs=1, horizon=20, most=20)
+    told = dependence(near(0.1), design=design, order=tuple(range(20)))
+    assert (told.state, told.standing.basis) == (State.DEPENDS, Basis.CONFIRMATORY)
+    error = np.std(NOISE, ddof=1) / np.sqrt(5)
+    half = stats.t.isf(design.price(5) / 2, 4) * error
+    assert told.interval == pytest.approx((-0.4 - half, -0.4 + half), abs=1e-4)
+
+
+def test_of_a_study_until_conclusive_the_seeds_of_a_look_count() -> None:
+    design = Design(pairs=1, horizon=20, most=20)
+    probes = [{"applied": 0.1}, *near(0.1)]
+    order = (1, 2, 3, 4, 5, 0, *range(6, 20))
+    found = findings_of([0.5, *OURS], THEIRS, probes, design=design, order=order).probes
+    assert found is not None
+    assert sorted(found.dependences[0].excesses) == [1, 2, 3, 4, 5]

@@ -25,7 +25,7 @@ class Attention(Component):
     is_attention: ClassVar[bool] = True
     """Whether it is attention, in what is said of it; else it is a control."""
     chooses: ClassVar[bool] = True
-    """Whether it looks where the image says; a control is one that does not."""
+    """Whether attention looks where the image says; with constant maps it is a control."""
     has_block: ClassVar[bool] = True
     """Whether anything stands there, with a gamma of its own."""
     positions: ClassVar[bool] = False
@@ -90,7 +90,6 @@ class LikeAnother(Attention):
     """A control that costs what another kind does with its settings, which are given to both."""
 
     is_attention = False
-    chooses = False
 
     class Settings(Section):
         """Which kind it is to be like."""
