@@ -14,6 +14,7 @@ from sagan_bench.config.schema import Weights
 from sagan_bench.core.registry import ATTENTION, METRICS
 from sagan_bench.evaluation.metrics import of_key
 from sagan_bench.evaluation.protocol import AnyProtocol, Protocol
+from sagan_bench.runs.probe import Probe
 from sagan_bench.runs.program import PROGRAM, Better, Program
 from sagan_bench.runs.records import Score, Status
 from sagan_bench.runs.run import Run, extractor_named, family, of_several_sources
@@ -31,6 +32,7 @@ class RunSet:
         unread: how many could not be read.
         unplanned: runs that the plan does not name, which are left out.
         collapse: what counts as diverged though it finished.
+        probes: run -> what its finished weights depend on; None is a file that cannot be read.
         protocols: of the final scores that count, of averaged weights: sampling seed -> protocol.
         other_protocols: likewise, of extractors that metrics name: extractor -> seed -> protocol.
     """
@@ -42,6 +44,7 @@ class RunSet:
     other_protocols: Mapping[str, Mapping[int, AnyProtocol]] = field(default_factory=dict)
     unplanned: tuple[Path, ...] = ()
     collapse: Collapse | None = None
+    probes: Mapping[Path, Probe | None] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> tuple[Path, ...]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sagan_bench.analysis import costs, paper, sequential, statistics
+from sagan_bench.analysis import costs, paper, probes, sequential, statistics
 from sagan_bench.analysis.budget import BudgetCurve, Unit
 from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.costs import Absence
 from sagan_bench.analysis.limits import Doubt, doubts
+from sagan_bench.analysis.probes import Probes
 from sagan_bench.analysis.question import Question
 from sagan_bench.analysis.sequential import Course
 from sagan_bench.analysis.spread import Spread, of_pairs, of_variants
@@ -87,6 +88,7 @@ class Findings:
         spreads: how the runs of each variant spread by the primary metric, and of what.
         correlations: pair -> correlation of its runs at the same seed, and its interval.
         doubts: in which way runs look unlike what the rule was measured on.
+        probes: what probes say together of finished weights; None where nothing was probed.
         paper: the variants beside a published table.
         differences: variant -> (key, in its baseline, in the variant): all that changes results.
     """
@@ -103,6 +105,7 @@ class Findings:
     doubts: tuple[Doubt, ...]
     paper: tuple[paper.PaperLine, ...]
     differences: dict[str, list[Difference]]
+    probes: Probes[Standing] | None = None
 
     @property
     def missing(self) -> int:
@@ -176,6 +179,7 @@ def findings(runs: RunSet, question: Question) -> Findings:
             for compared, baseline in pairs
             if runs.has_settings
         },
+        probes=probes.of_runs(runs, question, _how(question, runs, metric), context.missing),
     )
 
 

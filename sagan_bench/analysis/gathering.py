@@ -1,6 +1,7 @@
 """Records of runs -> those that may be put side by side; whatever may not is refused here."""
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,13 @@ from sagan_bench.config.diff import differences, listed
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import fitting
 from sagan_bench.evaluation.protocol import AnyProtocol, stored
+from sagan_bench.runs import probe
+from sagan_bench.runs.probe import PROBE, Probe
 from sagan_bench.runs.records import RECORD, Score
 from sagan_bench.runs.run import Run, family
 from sagan_bench.runs.run_directory import read_now, readable
+
+_log = logging.getLogger(__name__)
 
 BOTH = "{}: {} and {}"
 
@@ -66,7 +71,19 @@ def gather(
     places = dict.fromkeys(paths)
     read = [run for _, run in readable(places, whole)]
     runs = together(read, loose=loose, planned=planned)
-    return replace(runs, unread=len(places) - len(read))
+    return replace(runs, unread=len(places) - len(read), probes=_probes(runs.attempted))
+
+
+def _probes(runs: Iterable[Run]) -> dict[Path, Probe | None]:
+    """Return what was probed of runs; of a damaged file None, and that is logged."""
+    probes: dict[Path, Probe | None] = {}
+    for path in (run.path for run in runs if not run.program and (run.path / PROBE).exists()):
+        try:
+            probes[path] = probe.read(path)
+        except UserError as error:
+            _log.warning("left out of what probes say: %s", error)
+            probes[path] = None
+    return probes
 
 
 def together(

@@ -12,6 +12,7 @@ import typer
 
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import Json, Runs, pick
+from sagan_bench.cli.probed import print_probed
 from sagan_bench.cli.tables import changes, number, print_frame
 from sagan_bench.core.errors import UserError
 
@@ -208,6 +209,7 @@ def print_findings(findings: "Findings", numbers: "Numbers") -> None:
         say("By budget, from scores on the way (intervals hold at all budgets of a unit at once):")
     for curve in findings.by_budget:
         say(f"  {of_curve(curve)}")
+    print_probed(findings.probes)
     _print_notes(findings, numbers)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,14 @@ import typer
 from sagan_bench.cli.compare import place
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import Device, Json, Runs
+from sagan_bench.cli.probed import print_probed
 from sagan_bench.cli.signals import SOME_FAILED, stopping
 from sagan_bench.cli.tables import duration, number, print_table
+from sagan_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from sagan_bench.config.schema import RunConfig
+    from sagan_bench.report.readings import Probed
     from sagan_bench.runs.probe import Arm, Outcome, Probe
     from sagan_bench.session.events import Watch
 
@@ -89,12 +93,14 @@ def _runs(
             folder, wanted, follow, stop, images=images, metrics=metrics, again=again
         )
     failed = {str(path): why for path, why in result.failed.items()}
+    together = _together(folder)
     if as_json:
         said = {
             "probes": {str(p): made.model_dump(mode="json") for p, made in result.probes.items()},
             "made": [str(path) for path in result.made],
             "without_block": [str(path) for path in result.without_block],
             "failed": failed,
+            "together": together and asdict(together),
         }
         print(json.dumps(said, indent=2))
     else:
@@ -104,10 +110,26 @@ def _runs(
         none = f"; {len(result.without_block)} have no block" if result.without_block else ""
         there = len(result.probes) - len(result.made)
         say(f"probed:  {len(result.made)} runs; {there} were there{none}")
+        print_probed(together)
     for path, why in failed.items():
         say(f"failed: {path}: {why}", error=True)
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _together(folder: Path) -> "Probed | None":
+    """Return what the probes of a study say together; None, and why, where there is no saying."""
+    from sagan_bench.experiments.findings import of_study
+    from sagan_bench.experiments.study import MEMORY
+    from sagan_bench.report.findings import findings
+
+    if not (folder / MEMORY).exists():
+        return None
+    try:
+        return findings(of_study(folder)).probes
+    except UserError as error:
+        say(f"note: the probes say nothing together: {error}", error=True)
+        return None
 
 
 # --- The terminal ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sagan_bench.analysis.variants import Variant
 from sagan_bench.analysis.verdicts import Basis, Verdict
 from sagan_bench.report import courses, readings
 from sagan_bench.report.formats import compact, duration
+from sagan_bench.report.probed import probed
 from sagan_bench.report.readings import Reading
 from sagan_bench.report.text import in_words, sentence
 from sagan_bench.runs.program import has_length
@@ -86,7 +87,14 @@ def findings(numbers: Findings) -> readings.Findings:
         ),
         rule=_rule(numbers),
         ledger=question.ledger,
+        probes=_probed(numbers),
     )
+
+
+def _probed(numbers: Findings) -> readings.Probed | None:
+    if numbers.probes is None:
+        return None
+    return probed(numbers.probes, numbers.primary.comparisons, numbers.primary.how)
 
 
 def _rule(numbers: Findings) -> readings.Rule:

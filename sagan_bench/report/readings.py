@@ -7,6 +7,7 @@ from sagan_bench.analysis.budget import BudgetCurve
 from sagan_bench.analysis.design import Design
 from sagan_bench.analysis.limits import Doubt
 from sagan_bench.analysis.paper import PaperLine
+from sagan_bench.analysis.probes import Probes
 from sagan_bench.analysis.question import Ledger
 from sagan_bench.analysis.spread import Spread
 from sagan_bench.analysis.variants import Variant
@@ -14,7 +15,7 @@ from sagan_bench.analysis.verdicts import Comparison, Interval
 from sagan_bench.config.diff import Difference
 from sagan_bench.report.courses import Course
 
-YOUNG = ("where", "courses", "spreads", "correlations", "rule", "ledger")
+YOUNG = ("where", "courses", "spreads", "correlations", "rule", "ledger", "probes")
 """Fields of findings that are younger than reports."""
 
 
@@ -82,6 +83,13 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Probed(Probes[str]):
+    """What probes say together of finished weights, with a sentence for each variant."""
+
+    sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything that can be said of the runs of a question; figures raw, words beside them."""
 
@@ -116,6 +124,8 @@ class Findings:
     """What else verdicts follow from; older reports lack it."""
     ledger: Ledger | None = None
     """Of a study beside which there are others of the same data."""
+    probes: Probed | None = None
+    """How finished weights depend on their maps, where runs were probed."""
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data; what is younger than reports is left out while empty."""

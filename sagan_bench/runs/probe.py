@@ -18,6 +18,9 @@ PROBE = "probe.json"
 SCHEMA_VERSION: Literal[1] = 1
 """Version of the layout that this package writes; one of another version is made anew."""
 
+NONE = "none"
+"""Name of the intervention that leaves a block's branch out."""
+
 Network = Literal["generator", "discriminator"]
 Shares = dict[str, float]
 

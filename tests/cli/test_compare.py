@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 from command_line import run
+from example_probes import probe_of
 from example_records import unsealed
 from example_reports import CLEAR, leave_run, leave_study, settings
 
+from sagan_bench import cli
 from sagan_bench.report import collect
+from sagan_bench.report.document import Document, read
+from sagan_bench.runs import probe, records
+from sagan_bench.runs.run import Run
 
 Out = pytest.CaptureFixture[str]
 OWN = ["--baseline", "no-attention"]
@@ -152,3 +157,57 @@ def test_a_study_under_way_says_whose_runs_are_still_to_come(
     assert "Secondary readings:" not in text
     warnings = collect.of_study(folder)[0].warnings
     assert not any("had not settled" in text or "may not have" in text for text in warnings)
+
+
+def leave_probes(folder: Path) -> None:
+    """Leave a probe in each run of sagan, under which a uniform map breaks it."""
+    for seed, path in enumerate(sorted(folder.glob("sagan-s*"))):
+        run = Run(path, records.read(path))
+        probe.write(path, probe_of(run, 0.1 + seed / 100))
+
+
+def test_what_runs_were_probed_for_stands_beside_their_comparisons(
+    study: Path, tmp_path: Path, capsys: Out
+) -> None:
+    folder = looked(study, tmp_path / "quick", 0)
+    before, text = compared(capsys, str(folder)), text_of(capsys, str(folder))
+    assert "probes" not in before
+    leave_probes(folder)
+    after = compared(capsys, str(folder))
+    said = after.pop("probes")
+    assert after == before
+    (of_sagan,) = said["dependences"]
+    assert (of_sagan["n"], of_sagan["state"]) == (5, "depends on the map")
+    assert of_sagan["excess"] == pytest.approx(-0.38)
+    (sentence,) = said["sentences"]
+    assert sentence.startswith("sagan is better than no-attention by as much as matters, and its")
+    told = text_of(capsys, str(folder))
+    assert "Finished weights and their map in G" in told
+    assert sentence[1:] in " ".join(told.split())
+    assert len(told) > len(text)
+    assert run("probe", str(folder), "--json") == cli.SOME_FAILED  # it has no weights to probe
+    assert json.loads(capsys.readouterr().out)["together"] == said
+
+
+def test_a_probe_that_cannot_be_read_is_counted_and_leaves_verdicts_alone(
+    study: Path, tmp_path: Path, capsys: Out
+) -> None:
+    folder = looked(study, tmp_path / "quick", 0)
+    leave_probes(folder)
+    next(folder.glob("sagan-s4-*/probe.json")).write_text("{")
+    found = compared(capsys, str(folder))
+    assert found["primary"]["comparisons"][0]["verdict"] == "better by as much as matters"
+    (of_sagan,) = found["probes"]["dependences"]
+    assert (of_sagan["left_out"], of_sagan["state"]) == ({"unreadable": 1}, None)
+    assert "a probe.json that cannot be read" in found["probes"]["sentences"][0]
+
+
+def test_a_report_keeps_what_probes_say(study: Path, tmp_path: Path) -> None:
+    folder = looked(study, tmp_path / "quick", 0)
+    leave_probes(folder)
+    document, _ = collect.of_study(folder)
+    assert document.findings.probes is not None
+    (tmp_path / "report.json").write_text(document.to_json())
+    again = read(tmp_path / "report.json")
+    assert isinstance(again, Document)
+    assert again.findings.probes == document.findings.probes

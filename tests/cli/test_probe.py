@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from command_line import run
+from example_findings import run_of
+from example_probes import findings_of, probe_of
 from example_reports import leave_run, settings
 from example_runs import SMALL
 
 from sagan_bench import cli
+from sagan_bench.cli.probed import print_probed
+from sagan_bench.report.findings import findings
 from sagan_bench.runs import probe
 
 SETS = [
@@ -106,3 +110,14 @@ def test_the_default_of_the_verb_is_that_of_the_function() -> None:
     from sagan_bench.session.probing import IMAGES
 
     assert inspect.signature(verb).parameters["images"].default == IMAGES
+
+
+def test_what_controls_cost_stands_in_a_table_of_its_own(capsys: Out) -> None:
+    controls = [run_of("residual", seed, 0.4) for seed in range(5)]
+    more = [(r, probe_of(r, has_maps=False, without={"residual16": 0.4})) for r in controls]
+    probes = [{"applied": 0.1, "without": {"attention16": 0.1}}] * 5
+    print_probed(findings(findings_of([0.5] * 5, [0.3] * 5, probes, more=more)).probes)
+    said = capsys.readouterr().out
+    assert "A block of G left out" in said
+    (row,) = [line.replace("│", " ").split() for line in said.splitlines() if "residual" in line]
+    assert row == ["sagan", "residual", "16", "-0.4", "-0.1", "-0.3"]

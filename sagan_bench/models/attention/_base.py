@@ -24,6 +24,8 @@ class Attention(Component):
     """What a figure calls it, where its name does not say it."""
     is_attention: ClassVar[bool] = True
     """Whether it is attention, in what is said of it; else it is a control."""
+    chooses: ClassVar[bool] = True
+    """Whether attention looks where the image says; with constant maps it is a control."""
     has_block: ClassVar[bool] = True
     """Whether anything stands there, with a gamma of its own."""
     positions: ClassVar[bool] = False

@@ -25,6 +25,7 @@ from sagan_bench.core.seeding import generator
 from sagan_bench.core.system import is_out_of_memory
 from sagan_bench.models.attention._blocks import Block
 from sagan_bench.models.replay import standing_in
+from sagan_bench.runs.probe import NONE as WITHOUT
 
 MAP_BYTES = 4 * 2**20
 """Of whole maps that are held at a time, but for one image's."""
@@ -119,7 +120,7 @@ def _at_temperature(temperature: float) -> Change:
 
 IDENTITY = Intervention("identity", "itself", _as_it_is)
 """Changes nothing: what a block does by its maps must be what it does."""
-NONE = Intervention("none", "nothing: the block adds nothing (gamma 0)", None)
+NONE = Intervention(WITHOUT, "nothing: the block adds nothing (gamma 0)", None)
 UNIFORM = Intervention("uniform", "1 / K for every key", _uniform)
 TABLE = (
     NONE,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class Uniform(Attention):
     """Self-attention with constant maps: every position sees the mean of all."""
 
+    chooses = False
+
     def block(self, site: Site) -> "Block":
         """Return the block for a site."""
         from sagan_bench.models.attention._blocks import UniformAttention
