@@ -238,11 +238,11 @@ def test_the_floor_of_the_rule_is_of_n_floor_held_out_images(
 ) -> None:
     seen: list[Tensor] = []
 
-    def watched(images: Tensor) -> dict[str, float | None]:
+    def watched(images: Tensor, halves: coherence.Halves) -> dict[str, float | None]:
         seen.append(images)
         return {"twin_rate": len(images) / 100}
 
-    monkeypatch.setattr(coherence, "coherence", watched)
+    monkeypatch.setattr(coherence, "figures", watched)
     made, _, _ = score_of(6, store, "run.eval_metrics=rule", final=False)
     assert store.test is not None
     generated, held_out = seen
