@@ -117,7 +117,7 @@ def spectral_norm(layer: Layer) -> Layer:
     """Put `SpectralNorm` on the weight of a layer, in place, and return the layer."""
     output_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     norm = SpectralNorm(layer.weight, output_dim)
-    # Unsafe is not to try it out, which on the meta device takes longer than to make the layer.
+    # `unsafe` spares a trial call, which on the meta device takes longer than all of the layer.
     parametrize.register_parametrization(layer, "weight", norm, unsafe=True)
     return layer
 

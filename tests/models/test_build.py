@@ -11,7 +11,7 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import AttentionConfig, Host, RunConfig
 from sagan_bench.core.registry import FAMILIES
 from sagan_bench.models.attention._blocks import SelfAttention
-from sagan_bench.models.build import build, plain_generator
+from sagan_bench.models.build import build, plain_generator, skeleton
 from sagan_bench.models.families._base import Family
 from sagan_bench.models.layers import SpectralNorm, initialise, spectral_norm
 
@@ -138,6 +138,17 @@ def test_every_parameter_and_buffer_has_its_value_at_the_start(of_family: Of) ->
     assert made.keys() == whole.keys()
     assert {"2.weight", "4.bias", "5.running_var", "made.table", "made.mask"} <= made.keys()
     assert [name for name in whole if not torch.equal(made[name], whole[name])] == []
+
+
+def test_networks_are_laid_out_without_a_use_of_their_norms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def used(*args: Any) -> Tensor:
+        raise AssertionError("a norm was used, which takes long on the meta device")
+
+    monkeypatch.setattr(SpectralNorm, "forward", used)
+    networks = skeleton(resolve(HOST, preset="twins32").config)
+    assert any(isinstance(each, SpectralNorm) for each in networks.generator.modules())
 
 
 def test_a_plain_generator_has_what_no_state_holds(of_family: Of) -> None:
