@@ -29,6 +29,10 @@ class Block:
     entropy: float | None
     entropy_max: float | None
     distance_px: float | None
+    largest_logit: float | None = None
+    mass: float | None = None
+    """On the part of an image that must agree: `BlockReading`."""
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,9 @@ def _blocks(runs: Sequence[Run]) -> Iterator[Block]:
         by_block.setdefault((block.network, block.name), []).append(block)
     for (network, name), same in by_block.items():
         gamma = median_of(block.gamma and abs(block.gamma) for block in same)
-        figures = ("ratio", "entropy", "entropy_max", "distance_px")
+        figures = (
+            "ratio", "entropy", "entropy_max", "distance_px", "largest_logit", "mass", "chance",
+        )  # fmt: skip
         medians = (median_of(getattr(block, figure) for block in same) for figure in figures)
         yield Block(network, name, gamma, *medians)
 

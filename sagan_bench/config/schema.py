@@ -210,7 +210,7 @@ def _in_order(weights: tuple[Weights, ...]) -> tuple[Weights, ...]:
 class RunSection(Growing):
     """How far, where and with what is written: nothing here changes the result of a step."""
 
-    young = ("score_weights",)
+    young = ("score_weights", "probe")
 
     steps: int = Field(100_000, ge=1, description="generator updates to reach")
     device: Annotated[str, AfterValidator(device_called)] = Field(
@@ -228,6 +228,9 @@ class RunSection(Growing):
     eval_images: int = Field(512, ge=4, description="generated images for those")
     eval_metrics: Literal["all", "rule"] = Field(
         "all", description="of those; rule: only what twins are scored by, without an extractor"
+    )
+    probe: bool = Field(
+        False, description="at the end change each block of attention, and measure (docs/probe.md)"
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")

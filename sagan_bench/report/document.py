@@ -29,6 +29,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
 
+PictureKind = Literal["real", "samples", "attention", "probe"]
 PictureName = Annotated[str, Field(pattern=r"^\w[\w.+-]*\.png$", max_length=200)]
 """Of a file in the folder of the data, and nowhere else."""
 VariantName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
@@ -86,7 +87,7 @@ class Series(_Part):
 class Picture(_Part):
     """A lossless picture in the folder of the data."""
 
-    kind: Literal["real", "samples", "attention"]
+    kind: PictureKind
     variant: str | None = Field(description="null for real images")
     seed: int | None
     block: str | None = Field(None, description="network.block whose maps are shown")

@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw, ImageOps
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, first_trouble
-from sagan_bench.report.document import AnyDocument, Picture
+from sagan_bench.report.document import AnyDocument, Picture, PictureKind
 from sagan_bench.report.readings import Findings
+from sagan_bench.runs import probe as stored
 from sagan_bench.runs.rows import read_sealed
 from sagan_bench.runs.run import Run
 
@@ -85,6 +86,8 @@ def chosen(findings: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...]
             about = {"alt": looks, "caption": f"{block}, seed {seed}, over {whose}", **own}
             file = f"attention-{stem}-{slug(block)}.png"
             add(file, _png(picture), kind="attention", block=block, **about)
+        if (content := _probe_of(run)) is not None:
+            add(f"probe-{stem}.png", kind="probe", **content, **own)
     return tuple(pictures), files
 
 
@@ -219,6 +222,39 @@ def _mark(tile: Image.Image, query: Sequence[int], cells: int) -> None:
     draw.rectangle((x - 3, y - 3, x + 3, y + 3), outline="cyan", width=1)
 
 
+# --- Probes ------------------------------------------------------------------------------------
+
+ROWS = {
+    "untouched": "as it is",
+    "uniform": "a uniform map",
+    "sham": "the sham of that",
+    "another-image": "the map of another image",
+    "none": "without the block",
+}
+
+
+def _probe_of(run: Run) -> dict[str, Any] | None:
+    """Return content, alternative text and caption of the picture of a run's probe, if any."""
+    try:
+        probe = None if run.program else stored.read(run.path)
+    except UserError:
+        return None  # told where probes are gathered
+    if probe is None or probe.picture is None or probe.step != run.record.step:
+        return None
+    if not (content := stored.picture_of(run.path, probe)):
+        return None
+    if why := unshowable(content):
+        _log.warning("%s: left out of the report: %s", run.path / stored.PICTURE, why)
+        return None
+    blocks, rows = " + ".join(probe.picture.blocks), probe.picture.rows
+    told = ", ".join(ROWS.get(row, row) for row in rows)
+    return {
+        "content": content,
+        "alt": f"The same noise drawn by {run.variant}, seed {run.seed}, its map changed: {told}",
+        "caption": f"{blocks}, seed {run.seed}; rows from above: {told}",
+    }
+
+
 # --- Into the page -----------------------------------------------------------------------------
 
 
@@ -232,13 +268,15 @@ class Shown:
     height: int
 
 
-def shown(document: AnyDocument, content: Callable[[str], bytes], *, maps: bool) -> list[Shown]:
-    """Return the pictures of a page that are maps of attention, or all others."""
+def shown(
+    document: AnyDocument, content: Callable[[str], bytes], *kinds: PictureKind
+) -> list[Shown]:
+    """Return the pictures of a page that are of these kinds."""
     many = len(document.findings.variants) > MANY
     return [
         Shown(picture, *preview(content(picture.file), picture.kind, many))
         for picture in document.pictures
-        if (picture.kind == "attention") == maps
+        if picture.kind in kinds
     ]
 
 
@@ -249,7 +287,7 @@ def preview(content: bytes, kind: str, many: bool) -> tuple[str, int, int]:
     """
     with Image.open(io.BytesIO(content)) as opened:
         image = opened.convert("RGB")
-    if many and kind != "attention":
+    if many and kind in ("real", "samples"):
         image = image.crop((0, 0, image.width, _half(image)))
     written = io.BytesIO()
     image.save(written, format="WEBP", quality=QUALITY, method=4)

@@ -4,6 +4,7 @@ It lies beside the record, which it does not touch, and is made by `sagan_bench.
 Figures are null where they are missing, and a reason says why.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_write
 from sagan_bench.core.stored import fitting, json_object, sealed, shortened
 
-PROBE = "probe.json"
+PROBE, PICTURE = "probe.json", "probe.png"
 SCHEMA_VERSION: Literal[1] = 1
 """Version of the layout that this package writes; one of another version is made anew."""
 
@@ -100,6 +101,17 @@ class ProbedBlock(_Stored):
     )
 
 
+class ProbePicture(_Stored):
+    """``probe.png``: what G draws of the same noise, a row each way of running it."""
+
+    blocks: tuple[str, ...] = Field(description="Blocks of G that are changed in it, all at once")
+    rows: tuple[str, ...] = Field(
+        description="From above: untouched; interventions, the branch's RMS kept but where it is "
+        "left out; sham is that of the primary one"
+    )
+    sha256: str = Field(description="Of the file")
+
+
 class Probe(_Stored):
     """All that was measured on a run's finished weights."""
 
@@ -122,6 +134,9 @@ class Probe(_Stored):
     untouched: Outcome = Field(description="Of the networks as they are")
     discriminator: str | None = Field(None, description="Why D was not probed; null if it was")
     arms: tuple[Arm, ...] = Field(description="Of G, then of D")
+    picture: ProbePicture | None = Field(
+        None, description="Null where no block of G was changed by its maps"
+    )
 
     @property
     def primary(self) -> Arm | None:
@@ -148,6 +163,14 @@ def read(run: Path) -> Probe | None:
         raise UserError(
             f"{what}; {file}; delete it, or make it anew: probe {run} --again"
         ) from error
+
+
+def picture_of(run: Path, probe: Probe) -> bytes | None:
+    """Return the picture that belongs to what is stored of a run; None if there is none."""
+    file = run / PICTURE
+    content = file.read_bytes() if probe.picture and file.is_file() else b""
+    fits = probe.picture and hashlib.sha256(content).hexdigest() == probe.picture.sha256
+    return content if fits else None
 
 
 def write(run: Path, probe: Probe) -> None:

@@ -162,6 +162,13 @@ class BlockReading(_Stored):
     entropy: float | None = Field(None, description="Of a query's row of beta, in nats, mean")
     entropy_max: float | None = Field(None, description="Of a uniform row, in nats")
     distance_px: float | None = Field(None, description="From query to key under beta, mean")
+    largest_logit: float | None = Field(None, description="Before the softmax, of all images")
+    mass: float | None = Field(
+        None,
+        description="Share of what one of two parts that must agree takes in from the other, "
+        "weighted by |beta v|; null where no rule asks two parts to agree",
+    )
+    chance: float | None = Field(None, description="Likewise, by the maps of other images")
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from sagan_bench.core.files import atomic_file
 from sagan_bench.data.pixels import normalise
 from sagan_bench.data.store import Store
 from sagan_bench.evaluation.features import Images
+from sagan_bench.evaluation.metrics import parts_of
 from sagan_bench.evaluation.sampling import sample_images
 from sagan_bench.runs.records import BlockReading
 from sagan_bench.runs.run_directory import RunDirectory
@@ -80,7 +81,7 @@ class Probes:
         generator = standing(self.config, state.ema, GRID_BATCHES)
         images = self._samples(generator)
         save_grid(self.grid(state.step), images)
-        blocks = self._diagnosed(generator, state)
+        blocks = self._diagnosed(generator, images, state)
         if blocks:
             self._log(state.step, blocks)
             self._save_maps(state.step, blocks, images)
@@ -115,17 +116,25 @@ class Probes:
             [np.concatenate([train.images[row], blank])[:GRID_ROW] for row in rows]
         )
 
-    def _diagnosed(self, generator: nn.Module, state: TrainState) -> Blocks:
+    def _diagnosed(self, generator: nn.Module, images: Images, state: TrainState) -> Blocks:
         """Return what the blocks of both networks do on the first samples and real images."""
+        device, real = state.device, self.store.train.images
         networks = {
-            "generator": (generator, self._generator_inputs(state.device)),
-            "discriminator": (state.discriminator, self._discriminator_inputs(state.device)),
+            "generator": (generator, self._generator_inputs(device), images),
+            "discriminator": (state.discriminator, self._discriminator_inputs(device), real),
         }
         return {
             (name, block): reading
-            for name, (network, inputs) in networks.items()
-            for block, reading in diagnose(network, *inputs, pictured=PICTURED).items()
+            for name, (network, inputs, shown) in networks.items()
+            for block, reading in diagnose(
+                network, *inputs, pictured=PICTURED, parts=self._parts(shown)
+            ).items()
         }
+
+    def _parts(self, images: Images) -> Tensor | None:
+        """Return the two parts of each of the first images that must agree, if they have such."""
+        first = torch.from_numpy(np.array(images[:DIAGNOSED]))
+        return parts_of(first, self.config, self.store.manifest.kind)
 
     def _generator_inputs(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Return the noise (B, z_dim) of the grid's first images, and their labels (B,) if any."""

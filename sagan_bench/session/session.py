@@ -75,6 +75,9 @@ class RunSession:
             self.writer.verify(self.planned.store.verification.finish)
             with system.memory_for("scoring", self.device):
                 self._score_final()
+            if self.planned.config.run.probe:
+                scored = self.keeper.record(Status.RUNNING)
+                self.writer.probe_weights(scored, self.device, self._probed)
         except NonFiniteImages as error:
             return self.write(Status.DIVERGED, f"step {self.keeper.step}: {error}")
         except system.OutOfMemory as error:
@@ -174,6 +177,11 @@ class RunSession:
             for score in self.scorer.scores(networks, self.state.step, final=final):
                 self.keeper.scores.append(score)
                 self.writer.watch(Scored(score))
+
+    def _probed(self, done: int, total: int) -> None:
+        """Follow the probe on the main process, which alone makes it, and break off if asked to."""
+        self.writer.watch(Progress("probe", done, total))
+        self._obey(self.stop())
 
     def _progress(self, done: int, total: int) -> None:
         """Follow the scoring, and break off what would last: the last of all, or many images.

@@ -10,16 +10,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sagan_bench.config.schema import Weights
+from sagan_bench.core import system
 from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import MachineError, UserError
+from sagan_bench.core.progress import OnProgress
 from sagan_bench.core.trees import flatten
 from sagan_bench.runs import records
 from sagan_bench.runs.records import BlockReading, Record, Seal, Status
 from sagan_bench.runs.rows import ROWS
 from sagan_bench.runs.run_directory import RunDirectory
+from sagan_bench.session import probing
 from sagan_bench.session.capabilities import tensorboard
 from sagan_bench.session.events import Event, SampleGrid, Watch
 from sagan_bench.session.failures import end_attempt, is_over, unstarted
@@ -76,6 +80,15 @@ class Writer:
     def probe(self, state: TrainState) -> tuple[BlockReading, ...]:
         """Write what the networks do now.  Returns and raises as `Probes.look`."""
         return ()
+
+    def probe_weights(self, record: Record, device: torch.device, progress: OnProgress) -> None:
+        """Store how the exported weights depend on the maps of their blocks.
+
+        Args:
+            record: as of now, with the final scores.
+            device: of the run.
+            progress: as that of `probing.at_the_end`.
+        """
 
     def verify(self, check: Callable[[], None]) -> None:
         """Check that the images are those that were prepared.
@@ -173,6 +186,16 @@ class DirectoryWriter(Writer):
         readings = self.probes.look(state)
         self.watch(SampleGrid(self.probes.grid(state.step)))
         return readings
+
+    def probe_weights(self, record: Record, device: torch.device, progress: OnProgress) -> None:
+        """Write ``probe.json``; where the memory does not suffice, say so: the run is none less."""
+        planned = self.planned
+        try:
+            probing.at_the_end(
+                planned.config, self.directory, record, planned.store, device, progress
+            )
+        except system.OutOfMemory as error:
+            _log.warning("%s is not probed: %s", self.path, error)
 
     def verify(self, check: Callable[[], None]) -> None:
         """Clear the checkpoints if the images are others."""

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from sagan_bench.core.precision import full_precision
 from sagan_bench.models.attention._blocks import Block, Call
+from sagan_bench.models.attention._interventions import refusal
+from sagan_bench.models.attention._shares import MassOnTwin, shares
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.models.calls import forget, tell
 
 QUERY_POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 """The positions whose maps are kept, (row, column) in sides: the centre and the quarter points."""
 
-MAP_FIGURES = ("entropy", "entropy_max", "distance_px")
+MAP_FIGURES = ("entropy", "entropy_max", "distance_px", "largest_logit", "mass", "chance")
 
 CHUNK_IMAGES = 16
 """Images whose features are held at a time; of whole maps, those of one image."""
@@ -36,6 +38,12 @@ class MapDiagnostics:
         distance_px: expected distance from query to key, in pixels of the image.
         queries: (row, column) of the `QUERY_POINTS` on the feature map.
         beta: float32 (images, queries, rows, columns), the maps of these queries over the keys.
+        largest_logit: of all keys, queries and images, before the softmax; none where the block
+            does not tell its logits, or they are not finite.
+        mass: what a part of an image takes in from the part that it must agree with, as a share,
+            weighted by |beta v| (`sagan_bench.models.attention._shares`); none where nobody said
+            which parts these are, where no image has both, or without ``through(maps, x)``.
+        chance: likewise, by the maps of all other images.
     """
 
     entropy: float
@@ -43,6 +51,9 @@ class MapDiagnostics:
     distance_px: float
     queries: tuple[tuple[int, int], ...]
     beta: NDArray[np.float32]
+    largest_logit: float | None = None
+    mass: float | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,15 +72,19 @@ class BlockDiagnostics:
     maps: MapDiagnostics | None
 
     def figures(self) -> dict[str, float]:
-        """Return the figures without the maps themselves."""
-        figures = {"gamma": self.gamma, "ratio": self.ratio}
-        if self.maps:
-            figures |= {key: getattr(self.maps, key) for key in MAP_FIGURES}
-        return figures
+        """Return the figures that there are, without the maps themselves."""
+        of_maps = {key: getattr(self.maps, key, None) for key in MAP_FIGURES}
+        known = {key: value for key, value in of_maps.items() if value is not None}
+        return {"gamma": self.gamma, "ratio": self.ratio, **known}
 
 
 def diagnose(
-    network: nn.Module, inputs: Tensor, labels: Tensor | None = None, *, pictured: int = 4
+    network: nn.Module,
+    inputs: Tensor,
+    labels: Tensor | None = None,
+    *,
+    pictured: int = 4,
+    parts: Tensor | None = None,
 ) -> dict[str, BlockDiagnostics]:
     """Return the diagnostics of each block of a network, by the block's name.
 
@@ -82,8 +97,11 @@ def diagnose(
         inputs: noise (B, z_dim) for G, or images (B, 3, S, S) in [-1, 1] for D; B at least 1.
         labels: (B,), where the network has classes.
         pictured: of how many images, the first ones, the maps are kept; at least 1.
+        parts: (B, 2, S, S) bool, the pixels of the two parts of each image that must agree, where
+            it has such.  Halves of images are looked at without.
     """
     looks: dict[str, list[_Look]] = defaultdict(list)
+    masses: dict[str, MassOnTwin] = defaultdict(MassOnTwin)
     blocks = attention_blocks(network)
     if not blocks:
         return {}
@@ -95,12 +113,17 @@ def diagnose(
                 chunk = slice(start, start + CHUNK_IMAGES)
                 of_chunk = None if labels is None else labels[chunk]
                 features, side = _features(network, inputs[chunk], of_chunk)
+                of_parts = None if parts is None else parts[chunk]
                 for name, (x, call) in features.items():
+                    block, has_parts = blocks[name], _has_parts(blocks[name], x, call, of_parts)
                     for index, image in enumerate(x.split(1)):
                         keeps = len(looks[name]) < pictured
-                        blocks[name].hear(call and call.of_image(index))
-                        looks[name].append(_look(blocks[name], image, keeps))
-            return {name: _read(blocks[name], looks[name], side) for name in looks}
+                        block.hear(call and call.of_image(index))
+                        looks[name].append(_look(block, image, keeps))
+                        if of_parts is not None and has_parts:
+                            own = of_parts[index : index + 1].to(x.device)
+                            masses[name].add(*shares(block, image), own)
+            return {name: _read(blocks[name], looks[name], side, masses[name]) for name in looks}
     finally:
         forget(network)
         network.train(training)
@@ -168,7 +191,7 @@ class _Look(NamedTuple):
     """What one image shows of a block, where it was computed: numbers, and the maps kept of it."""
 
     figures: Tensor
-    """(1,), the ratio, or with maps (3,): entropy, and distance in cells."""
+    """(1,), the ratio, or with maps (4,): entropy, distance in cells, largest logit or NaN."""
     shape: tuple[int, int]
     """Rows and columns of the feature map."""
     keys: int = 0
@@ -185,10 +208,20 @@ def _look(block: Block, x: Tensor, keeps: bool) -> _Look:
         return _Look(ratio[None], (rows, columns))
     whole = maps[0].mean(0) if maps.dim() == 4 else maps[0]
     beta = whole[:, -len(whole) :]  # null keys, which come first, are nowhere
-    figures = torch.stack([ratio, entropy(whole), distance(beta, rows, columns)])
+    logits = block.own_logits(x)
+    largest = ratio.new_full((), torch.nan) if logits is None else logits.amax()
+    figures = torch.stack([ratio, entropy(whole), distance(beta, rows, columns), largest])
     places = [row * columns + column for row, column in _queries(rows, columns)]
     kept = torch.stack([beta[place] for place in places]) if keeps else None
     return _Look(figures, (rows, columns), whole.shape[1], kept)
+
+
+def _has_parts(block: Block, x: Tensor, call: Call | None, parts: Tensor | None) -> bool:
+    """Return whether it can be told what a block takes in from parts of the images of x."""
+    if parts is None or len(parts) != len(x) or block.replaces:
+        return False
+    block.hear(call)
+    return refusal(block, x) is None
 
 
 def _added(block: Block, x: Tensor) -> Tensor:
@@ -204,7 +237,9 @@ def _queries(rows: int, columns: int) -> tuple[tuple[int, int], ...]:
     return tuple((int(rows * y), int(columns * x)) for y, x in QUERY_POINTS)
 
 
-def _read(block: Block, looks: Sequence[_Look], image_side: int) -> BlockDiagnostics:
+def _read(
+    block: Block, looks: Sequence[_Look], image_side: int, masses: MassOnTwin
+) -> BlockDiagnostics:
     """Return the means over images: one read from the device, and one of the maps that are kept."""
     gamma, *values = torch.cat([block.gamma, *(look.figures for look in looks)]).tolist()
     gamma = gamma if block.has_gamma else math.nan
@@ -213,11 +248,15 @@ def _read(block: Block, looks: Sequence[_Look], image_side: int) -> BlockDiagnos
     rows, columns = looks[0].shape
     kept = torch.stack([look.beta for look in looks if look.beta is not None])
     side = math.isqrt(rows * columns // kept.shape[2])
+    largest, mass = max(values[3::4]), masses.mass()
     maps = MapDiagnostics(
-        entropy=fmean(values[1::3]),
+        entropy=fmean(values[1::4]),
         entropy_max=math.log(looks[0].keys),
-        distance_px=fmean(each * image_side / rows for each in values[2::3]),
+        distance_px=fmean(each * image_side / rows for each in values[2::4]),
         queries=_queries(rows, columns),
         beta=kept.unflatten(2, (rows // side, columns // side)).float().cpu().numpy(),
+        largest_logit=largest if math.isfinite(largest) else None,
+        mass=mass and mass.mass,
+        chance=mass and mass.chance,
     )
-    return BlockDiagnostics(gamma, fmean(values[::3]), maps)
+    return BlockDiagnostics(gamma, fmean(values[::4]), maps)

@@ -183,6 +183,41 @@ def test_components_of_ones_own_have_no_error(file: Path) -> None:
     assert not findings_of(file, "error")
 
 
+THROUGH = """
+    def through(self, maps, x):
+        return {} * (maps @ self.value(x).flatten(2).mT).mT.unflatten(2, x.shape[2:])
+"""
+LOGITS = """
+    def logits(self, x):
+        return {} * (self.query(x).flatten(2).mT @ self.key(x).flatten(2))
+"""
+
+
+@pytest.mark.parametrize(("hook", "check"), [(THROUGH, "through"), (LOGITS, "logits")])
+def test_what_a_block_offers_to_be_looked_into_by_is_held_to_it(
+    tmp_path: Path, hook: str, check: str
+) -> None:
+    def found(more: str, name: str) -> Finding:
+        return by(check, written(tmp_path, BLOCK.format(more=more, facts="pass"), name))
+
+    assert found(hook.format(1), "right.py").severity == "ok"
+    wrong = found(hook.format(2), "wrong.py")
+    assert wrong.severity == "error"
+    assert " off" in wrong.text
+
+
+def test_what_is_inherited_of_another_block_is_not_held_against_it(tmp_path: Path) -> None:
+    file = written(tmp_path, BLOCK.format(more=BRANCH_BESIDE, facts="pass"))
+    found = findings_of(file, "skipped", "error")
+    assert found["through"].severity == "skipped"
+    assert "its branch alone" in found["through"].text
+    assert found["logits"].severity == "skipped"
+
+
+BRANCH_BESIDE = """
+    def branch(self, x):
+        return super().branch(x) + x
+"""
 MAPS = """
     def maps(self, x):
         q, k = self.query(x).flatten(2), self.key(x).flatten(2)

@@ -1,5 +1,6 @@
 """Finished runs probed: what must not change, what must, and what is stored of it."""
 
+import io
 import json
 import math
 import shutil
@@ -8,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from example_runs import SMALL
+from PIL import Image
 from torch import Tensor, nn
 
 from sagan_bench.config.layers import override, resolve
@@ -19,6 +22,7 @@ from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
+from sagan_bench.data.pixels import quantise
 from sagan_bench.evaluation.protocol import Protocol
 from sagan_bench.models.attention._blocks import SelfAttention
 from sagan_bench.models.attention._interventions import NONE, intervened
@@ -29,7 +33,9 @@ from sagan_bench.runs import records
 from sagan_bench.runs.probe import Arm, Outcome, Probe
 from sagan_bench.runs.run import Run
 from sagan_bench.session import experiment
-from sagan_bench.session.probing import probe
+from sagan_bench.session.events import Progress, Stopped
+from sagan_bench.session.probing import IMAGES as IMAGES_BY_DEFAULT
+from sagan_bench.session.probing import _run, probe
 from sagan_bench.session.probing._arms import look
 from sagan_bench.session.probing._figures import Measuring, ranking
 from sagan_bench.session.probing._networks import Counter, Probed, inputs_of, probe_generator
@@ -38,10 +44,12 @@ from sagan_bench.session.probing._running import Made
 from sagan_bench.training import checkpoint
 from sagan_bench.training.generation import (
     _average_statistics,
+    noise,
     standing_inputs,
     statistics_of,
     statistics_under,
 )
+from sagan_bench.training.loop import Step
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 BRIEF = (
@@ -327,6 +335,69 @@ def test_a_block_of_ones_own_is_probed_by_its_branch_until_it_has_the_hook(
     assert look(generator, batch)[0].reason is None
 
 
+# --- As a run ends ------------------------------------------------------------------------------
+
+
+def test_a_run_can_be_probed_as_it_ends_with_d_though_its_weights_are_not_kept(
+    tmp_path: Path,
+) -> None:
+    seen: list[object] = []
+    record = experiment.run(make("run.probe=true"), out=tmp_path / "at-the-end", watch=seen.append)
+    made = stored.read(tmp_path / "at-the-end")
+    assert made is not None
+    assert (made.step, made.images, made.discriminator) == (1, IMAGES_BY_DEFAULT, None)
+    assert made.config_digest == record.config_digest
+    assert any(isinstance(each, Progress) and each.phase == "probe" for each in seen)
+    assert not list((tmp_path / "at-the-end" / "checkpoints").iterdir())
+    experiment.run(make("run.keep_training_state=true"), out=tmp_path / "later")
+    path = tmp_path / "later"
+    later, _ = probe(path, Run(path, records.read(path)).config)
+    assert (later.arms, later.untouched) == (made.arms, made.untouched)
+    assert stored.picture_of(path, later) == stored.picture_of(tmp_path / "at-the-end", made)
+    again, is_new = probe(tmp_path / "at-the-end", make())
+    assert (again, is_new) == (made, False)
+
+
+def test_a_run_that_is_stopped_while_it_is_probed_goes_on_from_there(tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    def stop() -> str | None:
+        probing = any(isinstance(event, Progress) and event.phase == "probe" for event in seen)
+        return "interrupted" if probing else None
+
+    path, config = tmp_path / "run", make("run.probe=true")
+    with pytest.raises(Stopped):
+        experiment.run(config, out=path, watch=seen.append, stop=stop)
+    assert records.read(path).status == "interrupted"
+    assert stored.read(path) is None
+    seen.clear()
+    record = experiment.run(config, out=path, watch=seen.append)
+    assert not [event for event in seen if isinstance(event, Step)]
+    assert record.status == "finished"
+    assert stored.read(path) is not None
+
+
+def test_a_run_whose_probe_the_memory_does_not_suffice_for_is_finished_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def too_large(*given: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(_run, "probe_generator", too_large)
+    record = experiment.run(make("run.probe=true"), out=tmp_path / "run")
+    assert record.status == "finished"
+    assert "is not probed: out of memory" in caplog.text
+    assert stored.read(tmp_path / "run") is None
+
+
+def test_a_run_without_a_block_is_not_probed_and_no_digest_knows_of_it(tmp_path: Path) -> None:
+    plain, asked = make(variant="no-attention"), make("run.probe=true", variant="no-attention")
+    assert experiment.run(asked, out=tmp_path / "run").status == "finished"
+    assert not (tmp_path / "run" / "probe.json").exists()
+    assert plain.digest("f") == asked.digest("f")
+    assert "probe" not in plain.model_dump(mode="json")["run"]
+
+
 # --- What is kept -------------------------------------------------------------------------------
 
 
@@ -352,6 +423,31 @@ def test_a_probe_is_kept_and_made_anew_where_something_is_other(
     assert is_new
     assert other.weights_sha256 != fewer.weights_sha256
     assert arm_of(other, "none").applied != arm_of(fewer, "none").applied
+
+
+def test_the_picture_shows_the_same_noise_in_every_row(sagan: Path, made: Probe) -> None:
+    assert made.picture is not None
+    assert made.picture.rows == ("untouched", "uniform", "sham", "another-image", "none")
+    assert made.picture.blocks == ("attention8",)
+    content = stored.picture_of(sagan, made)
+    assert content is not None
+    with Image.open(io.BytesIO(content)) as opened:
+        sheet = np.asarray(opened)
+    assert sheet.shape == (5 * 34 + 2, 8 * 34 + 2, 3)
+    rows = [sheet[2 + 34 * row : 34 + 34 * row] for row in range(5)]
+    assert len({row.tobytes() for row in rows}) == 5
+    config = Run(sagan, records.read(sagan)).config
+    states = checkpoint.load(sagan / "weights.pt")
+    generator = plain_generator(config, states["ema"], torch.device("cpu")).eval()
+    z = noise(0, 0, IMAGES, config.model.z_dim, None)
+    with torch.no_grad():
+        _average_statistics(generator, [standing_inputs(config, 0, torch.device("cpu"))])
+        first = quantise(generator(z))[0].permute(1, 2, 0).numpy()
+    shown = rows[0][:, 2:34].astype(int)
+    assert np.abs(shown - first.astype(int)).max() <= 1
+    (sagan / "probe.png").write_bytes(b"another")
+    assert stored.picture_of(sagan, made) is None
+    (sagan / "probe.png").write_bytes(content)
 
 
 def test_a_probe_that_is_damaged_is_named_and_made_anew(sagan: Path, tmp_path: Path) -> None:

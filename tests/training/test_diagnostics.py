@@ -12,6 +12,7 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.seeding import generator as stream
 from sagan_bench.models.attention._blocks import SelfAttention
+from sagan_bench.models.attention._shares import MassOnTwin, shares
 from sagan_bench.models.build import Networks, attention_blocks, build
 from sagan_bench.training import diagnostics
 from sagan_bench.training.diagnostics import diagnose, distance, entropy
@@ -150,6 +151,62 @@ def test_of_heads_the_mean_is_looked_at_and_null_keys_are_nowhere(
         assert found.maps.beta == pytest.approx(then.beta * share, abs=1e-6)
         assert found.maps.distance_px == pytest.approx(then.distance_px * share, rel=1e-4)
         assert found.maps.entropy_max == pytest.approx(math.log(then.beta[0, 0].size + nulls))
+
+
+@pytest.mark.parametrize("kind", ["full", "icml", "pooled"])
+def test_the_largest_logit_is_that_of_all_keys_queries_and_images(kind: str) -> None:
+    networks = lively(make(f"model.attention.kind={kind}"))
+    for network, inputs in zip(networks, (Z, IMAGES), strict=True):
+        received = features(network.eval(), inputs)
+        for name, found in diagnose(network, inputs).items():
+            block, x = attention_blocks(network)[name], received[name]
+            assert isinstance(block, SelfAttention)
+            with torch.no_grad():
+                query, key = block.query(x).flatten(2), block.pool(block.key(x)).flatten(2)
+            largest = torch.einsum("bdn,bdm->bnm", query, key).max().item()
+            assert found.figures()["largest_logit"] == pytest.approx(largest, rel=1e-4)
+
+
+def test_maps_that_are_no_softmax_have_no_largest_logit() -> None:
+    found = diagnose(lively(make("model.attention.kind=uniform")).generator, Z)["attention8"]
+    assert "largest_logit" not in found.figures()
+    assert "mass" not in found.figures()
+
+
+PARTS = torch.zeros(5, 2, 32, 32, dtype=torch.bool)
+for image in range(4):  # the last has no parts
+    PARTS[image, 0, 4 * image : 4 * image + 9, 2:11] = True
+    PARTS[image, 1, 20 - 3 * image : 30 - 3 * image, 18:29] = True
+
+
+@pytest.mark.parametrize("chunk", [16, 2])
+@pytest.mark.parametrize("kind", ["full", "pooled", "uniform"])
+def test_what_parts_take_in_from_each_other_is_told_beside_chance(
+    kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnostics, "CHUNK_IMAGES", chunk)
+    networks = lively(make(f"model.attention.kind={kind}"))
+    for network, inputs in zip(networks, (Z, IMAGES), strict=True):
+        received = features(network.eval(), inputs)
+        for name, found in diagnose(network, inputs, parts=PARTS).items():
+            whole = MassOnTwin()
+            whole.add(*shares(attention_blocks(network)[name], received[name]), PARTS)
+            expected, figures = whole.mass(), found.figures()
+            assert expected is not None
+            assert expected.images == 4
+            assert figures["mass"] == pytest.approx(expected.mass, rel=1e-4)
+            assert figures["chance"] == pytest.approx(expected.chance, rel=1e-4)
+
+
+def test_without_parts_or_of_halves_nothing_is_said_of_them() -> None:
+    networks = lively(make())
+    assert "mass" not in diagnose(networks.generator, Z)["attention8"].figures()
+    nowhere = torch.zeros_like(PARTS)
+    assert "mass" not in diagnose(networks.generator, Z, parts=nowhere)["attention8"].figures()
+    halves = lively(make("model.discriminator_sees=halves")).discriminator
+    found = diagnose(halves, IMAGES, parts=PARTS)["attention8"].figures()
+    assert "mass" not in found
+    assert found["largest_logit"] > 0
 
 
 def test_query_points_are_the_centre_and_the_quarter_points() -> None:

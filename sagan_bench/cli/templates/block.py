@@ -46,8 +46,12 @@ class MyBlock(Block):
 
         Of heads their mean, or (B, heads, N, M).  A block without maps leaves this method out.
         """
+        return self.logits(x).softmax(dim=-1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return what the maps are a softmax of: its largest is in the diagnostics."""
         query, key = self.query(x).flatten(2), self.key(x).flatten(2)  # (B, D, N)
-        return (self.factor * (query.mT @ key)).softmax(dim=-1)
+        return self.factor * (query.mT @ key)
 
     def through(self, maps: Tensor, x: Tensor) -> Tensor:
         """Return o by these maps: `probe` gives finished weights others than theirs."""
@@ -65,6 +69,7 @@ class MyKind(Attention):
     title = "attention"  # of its layers, e.g. attention16
     label = "my-block"  # in figures
     is_attention = True  # False for a control in attention's place
+    chooses = True  # False for constant maps, which look nowhere in particular: a control too
     positions = False  # True if it is to know where a position is
     place = "after"  # the layer of its side, or "instead" of it: then forward() makes the map
     knows = ()  # of "z", "labels" and "step", what self.call is to have; see docs/own.md

@@ -1,13 +1,18 @@
 """The metrics, one class a file: what each is called, which way is better, how it is measured."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.registry import METRICS
 from sagan_bench.evaluation.metrics._base import RUNS, Evidence, Metric
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = [
-    "RUNS", "Evidence", "Metric", "chosen", "extractor_of", "leading", "of_key", "ordered", "shown",
+    "RUNS", "Evidence", "Metric", "chosen", "extractor_of", "leading", "of_key", "ordered",
+    "parts_of", "shown",
 ]  # fmt: skip
 
 
@@ -59,3 +64,18 @@ def chosen(config: RunConfig, kind: str) -> dict[str | None, list[Metric]]:
             group = groups.setdefault(extractor_of(metric, evaluation.extractor), [])
             group.append(metric(evaluation.options.get(metric.name)))
     return groups
+
+
+def parts_of(images: "Tensor", config: RunConfig, kind: str) -> "Tensor | None":
+    """Return two parts of each image that must agree, if a rule of a run's data asks for that.
+
+    Args:
+        images: uint8 (N, 3, S, S).
+        config: of the run.
+        kind: of its data.
+
+    Returns:
+        (N, 2, S, S) bool; see `Metric.parts`.
+    """
+    known = (metric.parts(images) for metric in chosen(config, kind).get(None, []))
+    return next((parts for parts in known if parts is not None), None)

@@ -132,10 +132,10 @@ class Metric(ABC):
         """
         return {}
 
-    def parts(self, evidence: Evidence) -> "Tensor | None":
+    def parts(self, images: "Tensor") -> "Tensor | None":
         """Return two parts of each image that must agree, where it asks for that; else None.
 
-        They are (N, 2, S, S) bool: the pixels of the one and of the other, none where one is not
-        there.
+        images: uint8 (N, 3, S, S); parts: (N, 2, S, S) bool, the pixels of the one and of the
+        other, none where one is not there.
         """
         return None

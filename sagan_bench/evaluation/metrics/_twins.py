@@ -38,11 +38,11 @@ class TwinMetric(Metric):
 
         return coherence.conditions(evidence.once(_halves))
 
-    def parts(self, evidence: Evidence) -> "Tensor | None":
+    def parts(self, images: "Tensor") -> "Tensor | None":
         """Return the pixels of the left and of the right shape."""
         from sagan_bench.evaluation import coherence
 
-        return coherence.shapes(evidence.images)
+        return coherence.shapes(images)
 
 
 def _halves(evidence: Evidence) -> "Halves":

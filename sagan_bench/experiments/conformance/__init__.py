@@ -29,6 +29,7 @@ from sagan_bench.experiments.conformance._findings import (
     examined,
 )
 from sagan_bench.experiments.conformance._gradients import GRADIENTS
+from sagan_bench.experiments.conformance._hooks import HOOKS
 from sagan_bench.experiments.conformance._kinds import KIND, widths
 from sagan_bench.experiments.conformance._losses import LOSS
 from sagan_bench.experiments.conformance._maps import MAPS
@@ -56,7 +57,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CHECKS: dict[str, Sequence[Check]] = {
-    "ATTENTION": (*ALONE, *PLACES, *GRADIENTS, *MAPS, *CALLS, *KIND),
+    "ATTENTION": (*ALONE, *PLACES, *GRADIENTS, *MAPS, *HOOKS, *CALLS, *KIND),
     "FAMILIES": FAMILY,
     "LOSSES": LOSS,
     "METRICS": METRIC,
@@ -94,7 +95,7 @@ def check_component(registry: str, name: str) -> Iterator[Finding]:
     if registry == "ATTENTION" and not getattr(subject.component, "has_block", True):
         checks = (widths,)
     elif registry == "ATTENTION" and replaces(subject):
-        checks = [check for check in checks if check not in MAPS]
+        checks = [check for check in checks if check not in (*MAPS, *HOOKS)]
     yield from examined(subject, checks)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sagan_bench.config.schema import AttentionConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
-from sagan_bench.models.attention._paths import attend, attention_maps
+from sagan_bench.models.attention._paths import attend, attention_logits
 from sagan_bench.models.placed import Site
 
 WORDS = ("z", "labels", "step")
@@ -136,6 +136,23 @@ class Block(nn.Module):
         """
         return None
 
+    def logits(self, x: Tensor) -> Tensor | None:
+        """Return what the maps are a softmax of, in their shape; none where it is not told.
+
+        Its largest is in the diagnostics: maps that grow sharp show there before they do in beta.
+        A class that has other ``maps`` than the one it extends has to say its logits anew.
+        """
+        return None
+
+    def own_logits(self, x: Tensor) -> Tensor | None:
+        """Return `logits`, if those of this class's maps are told, and not of one above it."""
+        above = type(self).__mro__
+        maps, logits = (
+            next(i for i, each in enumerate(above) if name in vars(each))
+            for name in ("maps", "logits")
+        )
+        return self.logits(x) if logits <= maps else None
+
     def through(self, maps: Tensor, x: Tensor) -> Tensor | None:
         """Return what `branch` would, had the block these maps; none where it cannot say.
 
@@ -201,9 +218,13 @@ class SelfAttention(Block):
         o = attend(*rows, needs_double_backward=self.needs_double_backward)
         return self.out(o.mT.unflatten(2, x.shape[2:]))
 
+    def logits(self, x: Tensor) -> Tensor:
+        """Return s, (B, N, M): s_ji = key_i . query_j; see `Block.logits`."""
+        return attention_logits(_rows(self.query(x)), _rows(self.pool(self.key(x))))
+
     def maps(self, x: Tensor) -> Tensor:
         """Return beta, (B, N, M); see `Block.maps`."""
-        return attention_maps(_rows(self.query(x)), _rows(self.pool(self.key(x))))
+        return self.logits(x).softmax(dim=-1)
 
     def through(self, maps: Tensor, x: Tensor) -> Tensor:
         """Return out(beta h), (B, C, H, W); see `Block.through`.

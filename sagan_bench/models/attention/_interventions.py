@@ -122,13 +122,16 @@ IDENTITY = Intervention("identity", "itself", _as_it_is)
 """Changes nothing: what a block does by its maps must be what it does."""
 NONE = Intervention(WITHOUT, "nothing: the block adds nothing (gamma 0)", None)
 UNIFORM = Intervention("uniform", "1 / K for every key", _uniform)
+ANOTHER_IMAGE = Intervention(
+    "another-image", "the map of another image", _as_it_is, of_another=True
+)
 TABLE = (
     NONE,
     UNIFORM,
     Intervention(
         "own-position", "its own position alone", _own_position, needs="a key a position"
     ),
-    Intervention("another-image", "the map of another image", _as_it_is, of_another=True),
+    ANOTHER_IMAGE,
     Intervention("shuffled", "itself, its keys in one order of chance for all queries", _shuffled),
     Intervention(
         "window", "itself within 3 x 3 keys of the query", _window, needs="no negative entries"

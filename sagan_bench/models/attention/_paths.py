@@ -29,12 +29,17 @@ FUSED_VALUES = 128
 """Value channels up to which large maps are ``fused`` on a CPU: queries are padded to as many."""
 
 
-def attention_maps(query: Tensor, key: Tensor) -> Tensor:
-    """Return beta_{j,i} = softmax over i of s_ij, s_ij = key_i . query_j, not divided by sqrt(D).
+def attention_logits(query: Tensor, key: Tensor) -> Tensor:
+    """Return s_ji = key_i . query_j, not divided by sqrt(D).
 
-    query: (B, N, D); key: (B, M, D); beta: (B, N, M), row j is the distribution of query j.
+    query: (B, N, D); key: (B, M, D); s: (B, N, M).
     """
-    return (query @ key.mT).softmax(dim=-1)
+    return query @ key.mT
+
+
+def attention_maps(query: Tensor, key: Tensor) -> Tensor:
+    """Return beta_ji = softmax over i of s_ji: (B, N, M), row j is the distribution of query j."""
+    return attention_logits(query, key).softmax(dim=-1)
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -97,12 +97,14 @@ class MassOnTwin:
         self.count += len(taken)
 
     def mass(self) -> Mass | None:
-        """Return the mass on the other part; None if no image has both."""
+        """Return the mass on the other part; None if no image has both, or there is but one."""
+        if self.count < 2:
+            return None
         own, queries, keys = map(torch.cat, (self.own, self.queries, self.keys))
         assert self.total is not None
         of_all = torch.einsum("bpn,nk,bpk->b", queries, self.total, keys) / 2
         others = (of_all - own) / (self.count - 1)
         both = own.isfinite()
-        if self.count < 2 or not both.any():
+        if not both.any():
             return None
         return Mass(float(own[both].mean()), float(others[both].mean()), int(both.sum()))

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.metrics import leading
-from sagan_bench.report.document import Document, Series
+from sagan_bench.report.document import Series
 from sagan_bench.report.formats import decimals, listed, number
 from sagan_bench.report.svg import (
     DASHES,
@@ -40,7 +40,7 @@ POINTS = (25, 200)
 POINTS_IN_ALL = 12_000
 """Of one figure, over all runs."""
 LOSSES = ("loss_d", "loss_g")
-READINGS = ("ratio", "entropy", "distance_px")
+READINGS = ("ratio", "entropy", "distance_px", "largest_logit", "mass", "chance")
 
 
 # --- What is kept ------------------------------------------------------------------------------
@@ -128,10 +128,10 @@ class Line:
 
 
 def charts(
-    document: Document, name: str, label: str, looks: Mapping[str, Look], caption: str
+    series: Iterable[Series], name: str, label: str, looks: Mapping[str, Look], caption: str
 ) -> Iterator[Drawn]:
     """Yield a figure of the curves of a name, of all blocks if it is a reading of theirs."""
-    own = [s for s in document.series if s.name == name or s.name.startswith(f"{name}.")]
+    own = [s for s in series if s.name == name or s.name.startswith(f"{name}.")]
     lines = [line for variant in looks for line in _lines(own, variant, looks[variant])]
     ends = {line.label: values[-1] for line in lines if (values := [*line.middle().values()])}
     if ends:

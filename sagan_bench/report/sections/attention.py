@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report import compared
-from sagan_bench.report.document import Document
+from sagan_bench.report.document import Document, Series
 from sagan_bench.report.formats import MISSING
 from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
 from sagan_bench.report.pictures import shown
@@ -15,8 +15,9 @@ from sagan_bench.report.svg import Drawn, Theme
 READINGS = {
     "gamma": "|γ|, in y = x + γ o",
     "ratio": "strength ‖γ o‖ / ‖x‖",
-    "entropy": "entropy of a query's weights, nats",
+    "entropy": "entropy of a query's weights, of that of uniform ones",
     "distance_px": "distance from query to key, px",
+    "largest_logit": "largest logit",
 }
 NOTE = (
     "Medians over a variant's runs, of averaged weights in G. A block whose strength stays below "
@@ -46,6 +47,10 @@ COLUMNS = (
     Column("entropy_max", "of uniform", _share, help="entropy / entropy of uniform weights"),
     Column("distance_px", "Distance, px", help="from query to key, expected", places=1),
 )  # fmt: skip
+YOUNG = (
+    Column("largest_logit", "Largest logit", help="before the softmax, of all images", places=1),
+)
+"""Columns of what older runs do not tell: left out where none does."""
 
 
 @SECTIONS.register("attention")
@@ -65,19 +70,35 @@ class Attention(Section):
         if not (parts or charts):
             return
         parts.append(Charts(charts))
-        if maps := shown(document, theme.content, maps=True):
+        if maps := shown(document, theme.content, "attention"):
             parts += [Heading("Where it looks", "maps"), Text(MAPS), Pictures(maps, maps=True)]
         yield self.block(*parts)
 
 
 def frame_of(document: Document) -> Frame:
     """Return what each block did at the end: medians over a variant's runs, of averaged weights."""
-    rows = [Row(row, variant=row["variant"]) for row in compared.blocks(document.findings)]
-    return Frame("blocks", "What each block did at the end", COLUMNS, rows)
+    blocks = compared.blocks(document.findings)
+    columns = (*COLUMNS, *compared.known(YOUNG, blocks))
+    rows = [Row(row, variant=row["variant"]) for row in blocks]
+    return Frame("blocks", "What each block did at the end", columns, rows)
 
 
 def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
     for reading, label in READINGS.items():
         raw = " Of the raw weights: G's average lags behind." if reading == "gamma" else ""
         caption = f"Solid: G; dashed: D. One thin line a seed; thick: the median.{raw}"
-        yield from _curves.charts(document, reading, label, theme.looks, caption)
+        series = of_uniform(document) if reading == "entropy" else document.series
+        yield from _curves.charts(series, reading, label, theme.looks, caption)
+
+
+def of_uniform(document: Document) -> Iterator[Series]:
+    """Yield the curves of entropy as shares of their maximum, that of uniform weights."""
+    blocks = compared.blocks(document.findings)
+    most = {
+        (row["variant"], "entropy.{}.{}".format(row["network"], row["name"])): row["entropy_max"]
+        for row in blocks
+    }
+    for curve in document.series:
+        if at_most := most.get((curve.variant, curve.name)):
+            values = (value and value / at_most for value in curve.values)
+            yield curve.model_copy(update={"values": tuple(values)})

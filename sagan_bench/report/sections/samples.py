@@ -41,5 +41,5 @@ class Samples(Section):
             "<code>data/</code>."
         )
         if document.pictures:
-            grids = shown(document, theme.content, maps=False)
+            grids = shown(document, theme.content, "real", "samples")
             yield self.block(Text(RULE), Pictures(grids), Text(note, "note"))

@@ -41,7 +41,7 @@ class Untuned(Section):
         pairs = zip(numbers.comparisons, numbers.sentences, strict=True)
         several = len(numbers.variants) > 1
         said = [Text(f"{s}.") for c, s in pairs if several and c.baseline == untuned(c.variant)]
-        grids = shown(document, theme.content, maps=False) if document.pictures else []
+        grids = shown(document, theme.content, "real", "samples") if document.pictures else []
         if said or grids:
             drawn = (Text(RULE), Pictures(grids)) if grids else ()
             yield self.block(*said, *drawn)

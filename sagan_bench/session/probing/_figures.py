@@ -68,7 +68,8 @@ class Measuring:
         scorer: Scorer | None,
     ) -> None:
         self.asked, self.scorer, self.weights = asked, scorer, weights
-        self.by_pixels = chosen(config, manifest.kind).get(None, [])
+        self.kind = manifest.kind
+        self.by_pixels = chosen(config, self.kind).get(None, [])
         seed = config.evaluation.sampling_seeds[0]
         self.protocol = protocol(config, manifest, weights, seed, images)
         self.before: Mapping[str, NDArray[np.bool_]] = {}
@@ -93,12 +94,6 @@ class Measuring:
             breaks={name: float((before[name] & ~met[name]).mean()) for name in met},
             mends={name: float((met[name] & ~before[name]).mean()) for name in met},
         )
-
-    def parts(self, images: Tensor) -> Tensor | None:
-        """Return the two parts of each image that must agree, (n, 2, S, S) bool, if there are."""
-        evidence = Evidence(images, self.protocol)
-        parts = (metric.parts(evidence) for metric in self.by_pixels)
-        return next((each for each in parts if each is not None), None)
 
     def _conditions(self, evidence: Evidence) -> dict[str, NDArray[np.bool_]]:
         met: dict[str, NDArray[np.bool_]] = {}

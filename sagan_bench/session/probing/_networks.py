@@ -14,6 +14,8 @@ from sagan_bench.core import system
 from sagan_bench.core.precision import full_precision
 from sagan_bench.core.progress import OnProgress
 from sagan_bench.data.pixels import normalise, quantise
+from sagan_bench.evaluation.metrics import parts_of
+from sagan_bench.models.attention._interventions import ANOTHER_IMAGE, NONE
 from sagan_bench.models.attention._shares import MassOnTwin, shares
 from sagan_bench.models.replay import Around
 from sagan_bench.runs.probe import Arm, MassReading, Network, Outcome, ProbedBlock
@@ -30,6 +32,11 @@ from sagan_bench.training.generation import (
 
 FEW = 4
 """Inputs by which blocks are looked at."""
+SHOWN = 8
+"""Images of each way that is shown."""
+AS_IT_IS = "untouched"
+ALSO_SHOWN = {ANOTHER_IMAGE.name: True, NONE.name: False}
+"""Interventions that are shown beside the primary one, and whether the branch keeps its RMS."""
 UNTOUCHED = Around(0, (), ()), [Way("", nullcontext, [])]
 
 
@@ -62,6 +69,8 @@ class Probed(NamedTuple):
     untouched: Outcome
     images: Tensor
     """uint8 (n, 3, S, S): of G, what it drew untouched; of D, the generated ones that it saw."""
+    rows: dict[str, Tensor]
+    """Of G, the first of its images in each of the ways that are shown, in their order."""
 
 
 def inputs_of(config: RunConfig, images: int, device: torch.device) -> list[Inputs]:
@@ -112,17 +121,34 @@ def probe_generator(
     counter.expect(planned, images)
     untouched = run(generator, *UNTOUCHED, batches, quantise, counter.done)[0]
     before = measuring.begin(untouched)
-    parts = measuring.parts(untouched.values)
+    parts = parts_of(untouched.values, config, measuring.kind)
     blocks = [_block("generator", each, _mass(generator, each, batches, parts)) for each in looked]
+    rows = {AS_IT_IS: untouched.values[:SHOWN]}
     for around, group in groups(planned):
         each_ways = ways_of(generator, around, group, standing)
         for one, ways in zip(group, each_ways, strict=True):
             made_so = run(generator, around, ways, batches, quantise, counter.done)
+            for name, way in _shown(one.arm, planned).items():
+                rows[name] = made_so[[each.name for each in ways].index(way)].values[:SHOWN]
             outcomes[one.arm] = {
                 way.name: measuring.outcome(each) for way, each in zip(ways, made_so, strict=True)
             }
     made_arms = [_with(one.arm, outcomes.get(one.arm, {})) for one in planned]
-    return Probed(blocks, made_arms, before, untouched.values)
+    return Probed(blocks, made_arms, before, untouched.values, rows)
+
+
+def _shown(arm: Arm, planned: Sequence[Planned]) -> dict[str, str]:
+    """Return the ways of an arm that are shown: name of the row -> name of the way.
+
+    They are those of the primary arm, and others of the same blocks.
+    """
+    primary = next((each.arm for each in planned if each.arm.primary), None)
+    if primary is None or arm.blocks != primary.blocks:
+        return {}
+    if arm.primary:
+        return {arm.intervention: "applied", "sham": "sham"}
+    is_shown = arm.intervention in ALSO_SHOWN and arm.keeps_rms == ALSO_SHOWN[arm.intervention]
+    return {arm.intervention: "applied"} if is_shown else {}
 
 
 def probe_discriminator(
@@ -165,7 +191,7 @@ def probe_discriminator(
             outcomes[one.arm] = dict(zip(names, map(outcome, made), strict=True))
     blocks = [_block("discriminator", each, None) for each in looked]
     made_arms = [_with(one.arm, outcomes.get(one.arm, {})) for one in planned]
-    return Probed(blocks, made_arms, before, fake[0])
+    return Probed(blocks, made_arms, before, fake[0], {})
 
 
 def _none() -> Iterator[Inputs]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from sagan_bench.config.layers import override
 from sagan_bench.config.schema import RunConfig, Weights
 from sagan_bench.core import cpu, extensions, system
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.progress import OnProgress
 from sagan_bench.core.registry import METRICS
 from sagan_bench.core.stored import fitting
 from sagan_bench.data.store import Manifest, Store
@@ -26,10 +28,11 @@ from sagan_bench.models.build import (
 )
 from sagan_bench.runs import probe as stored
 from sagan_bench.runs import records
-from sagan_bench.runs.probe import Probe
+from sagan_bench.runs.probe import Probe, ProbePicture
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run_directory import RunDirectory, read_now
 from sagan_bench.session.events import Stop, Watch, followed
+from sagan_bench.session.probes import save_grid
 from sagan_bench.session.probing._figures import Measuring, measuring
 from sagan_bench.session.probing._networks import (
     Counter,
@@ -91,31 +94,47 @@ def probe(
         UserError: the run is not finished, has no weights or no block, or there is no such metric.
         Stopped: ``stop`` asked for it.
     """
-    record, began = _finished(path), time.perf_counter()
-    assert record.data is not None
+    record = _finished(path)
     extensions.require(config.own, path)
-    manifest = fitting(
-        lambda: Manifest.model_validate(record.data and record.data.manifest), path / records.RECORD
-    )
-    config = measuring(_standing_over(images, config), metrics, manifest.kind)
     if not has_block(config):
         raise UserError(f"{path} has no block of attention, and nothing to probe")
+
+    def store() -> Store:
+        return prepared(config, path, record, followed("data", watch, stop, path))
+
     with RunDirectory(path, digest=record.config_digest, config=record.config) as directory:
-        states, weights = exported(directory), scored_by(record)[0]
-        sha256 = hashlib.sha256(directory.weights.read_bytes()).hexdigest()
-        asked = _Asked(weights, sha256, images, tuple(sorted(set(metrics))))
+        probing = _Probing(
+            config, directory, record, store, followed("probe", watch, stop, path),
+            images=images, metrics=metrics,
+        )  # fmt: skip
         there = None if again else stored.read(path)
-        if there is not None and asked.is_answered(there):
+        if there is not None and probing.asked.is_answered(there):
             return there, False
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
-        device = system.open_device(config.run.device)
-        with system.memory_for("probing", device):
-            probing = _Probing(config, directory, record, manifest, asked, device, watch, stop)
-            generator = plain_generator(config, states[weights], device, directory.weights)
-            made = probing.made(generator.eval().requires_grad_(False), states["step"])
-        made = made.model_copy(update={"seconds": round(time.perf_counter() - began, 3)})
-        stored.write(path, made)
-    return made, True
+        return probing.made(system.open_device(config.run.device)), True
+
+
+def at_the_end(
+    config: RunConfig,
+    directory: RunDirectory,
+    record: Record,
+    store: Store,
+    device: torch.device,
+    progress: OnProgress,
+) -> Probe | None:
+    """Probe a run that is about to finish, D included, by the default; None if it has no block.
+
+    Args:
+        config: of the run.
+        directory: held by this process, with the weights exported, and D's in a checkpoint.
+        record: as of now, scored.
+        store: its images.
+        device: of the run.
+        progress: told of images that are drawn; may raise.
+    """
+    if not has_block(config):
+        return None
+    return _Probing(config, directory, record, lambda: store, progress).made(device)
 
 
 def _standing_over(images: int, config: RunConfig) -> RunConfig:
@@ -139,58 +158,91 @@ def _finished(path: Path) -> Record:
 
 
 class _Probing:
-    """One run, its networks and what is measured of them."""
+    """One run, its networks and what is measured of them.
+
+    Args:
+        config: of the run.
+        directory: held by this process.
+        record: of the run, with its scores.
+        store: returns its images; called where they are needed.
+        progress: told of images that are drawn.
+        images: how many are, of each arm.
+        metrics: beyond those that need no extractor.
+    """
 
     def __init__(
         self,
         config: RunConfig,
         directory: RunDirectory,
         record: Record,
-        manifest: Manifest,
-        asked: _Asked,
-        device: torch.device,
-        watch: Watch,
-        stop: Stop,
+        store: Callable[[], Store],
+        progress: OnProgress,
+        *,
+        images: int = IMAGES,
+        metrics: Collection[str] = (),
     ) -> None:
-        self.config, self.directory, self.record = config, directory, record
-        self.manifest, self.asked, self.device = manifest, asked, device
-        self.watch, self.stop = watch, stop
-        self._store: Store | None = None
-        self.counter = Counter(followed("probe", watch, stop, directory.path))
+        data = record.data
+        assert data is not None
+        self.manifest = fitting(
+            lambda: Manifest.model_validate(data.manifest), directory.path / records.RECORD
+        )
+        self.config = measuring(_standing_over(images, config), metrics, self.manifest.kind)
+        self.directory, self.record = directory, record
+        self.store, self.counter = cache(store), Counter(progress)
+        self.states = exported(directory)
+        sha256 = hashlib.sha256(directory.weights.read_bytes()).hexdigest()
+        kinds = scored_by(record)
+        self.asked = _Asked(kinds[0], sha256, images, tuple(sorted(set(metrics))))
 
-    @property
-    def store(self) -> Store:
-        """The images.  Raises `UserError` if they cannot be had or have changed."""
-        if self._store is None:
-            path = self.directory.path
-            of_data = followed("data", self.watch, self.stop, path)
-            self._store = prepared(self.config, path, self.record, of_data)
-        return self._store
+    def made(self, device: torch.device) -> Probe:
+        """Return what comes of the run, stored."""
+        began = time.perf_counter()
+        with system.memory_for("probing", device):
+            generator = plain_generator(
+                self.config, self.states[self.asked.weights], device, self.directory.weights
+            )
+            probe, rows = self._measured(generator.eval().requires_grad_(False), device)
+        picture = self._drawn(probe, rows)
+        seconds = round(time.perf_counter() - began, 3)
+        probe = probe.model_copy(update={"seconds": seconds, "picture": picture})
+        stored.write(self.directory.path, probe)
+        return probe
 
-    def made(self, generator: nn.Module, step: int) -> Probe:
-        """Return what comes of the run."""
+    def _drawn(self, probe: Probe, rows: Mapping[str, Tensor]) -> ProbePicture | None:
+        """Return what ``probe.png`` shows, once it is written; None where nothing was changed."""
+        if probe.primary is None or probe.primary.applied is None:
+            return None
+        file = self.directory.path / stored.PICTURE
+        save_grid(file, torch.cat([*rows.values()]))
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        return ProbePicture(blocks=probe.primary.blocks, rows=tuple(rows), sha256=sha256)
+
+    def _measured(
+        self, generator: nn.Module, device: torch.device
+    ) -> tuple[Probe, Mapping[str, Tensor]]:
+        """Return what comes of the run, and the images of G that are shown."""
         measured = Measuring(
             self.config, self.manifest, self.asked.weights, self.asked.images,
-            self.asked.metrics, self._scorer(),
+            self.asked.metrics, self._scorer(device),
         )  # fmt: skip
         of_g = probe_generator(self.config, generator, measured, self.asked.images, self.counter)
-        of_d = self._of_discriminator(of_g.images)
+        of_d = self._of_discriminator(of_g.images, device)
         blocks, arms, untouched = of_g.blocks, of_g.arms, of_g.untouched
         if isinstance(of_d, Probed):
             blocks, arms = blocks + of_d.blocks, arms + of_d.arms
             untouched = untouched.model_copy(update={"ranking": of_d.untouched.ranking})
         how = measured.protocol
-        return Probe(
+        probe = Probe(
             run=self.directory.path.name,
             config_digest=self.record.config_digest,
-            step=step,
+            step=self.states["step"],
             weights=self.asked.weights,
             weights_sha256=self.asked.weights_sha256,
             images=self.asked.images,
             asked=self.asked.metrics,
             fingerprint=how.fingerprint(),
             protocol=how.model_dump(mode="json"),
-            device=str(self.device),
+            device=str(device),
             torch=torch.__version__,
             seconds=0.0,
             blocks=tuple(blocks),
@@ -198,19 +250,20 @@ class _Probing:
             discriminator=None if isinstance(of_d, Probed) else of_d,
             arms=tuple(arms),
         )
+        return probe, of_g.rows
 
-    def _of_discriminator(self, fake: Tensor) -> Probed | str:
+    def _of_discriminator(self, fake: Tensor, device: torch.device) -> Probed | str:
         """Return what comes of D, or why nothing does."""
         if not self.config.model.attention.discriminator:
             return "it has no block"
         saved = Checkpoints(self.directory.checkpoints).latest()
         if saved is None or saved[0] != self.record.step:
             return (
-                "its weights were not kept; train with --set run.keep_training_state=true to have "
-                "it probed"
+                "its weights were not kept; train with --set run.probe=true, which probes it as "
+                "the run ends, or run.keep_training_state=true"
             )
         network = plain_discriminator(
-            self.config, saved[1]["discriminator"], self.device, self.directory.checkpoints
+            self.config, saved[1]["discriminator"], device, self.directory.checkpoints
         )
         try:
             real, real_labels = self._real(len(fake))
@@ -225,14 +278,14 @@ class _Probing:
 
     def _real(self, count: int) -> tuple[Tensor, Tensor | None]:
         """Return the first real images that it is scored against, and their labels if any."""
-        split, _ = splits(self.config, self.store)
+        split, _ = splits(self.config, self.store())
         real = torch.from_numpy(split.images[:count].copy())
         labels = (
             torch.from_numpy(split.labels[:count].copy()) if self.config.model.classes else None
         )
         return real, labels
 
-    def _scorer(self) -> Scorer | None:
+    def _scorer(self, device: torch.device) -> Scorer | None:
         """Return what measures the metrics with an extractor that were asked for, if any were."""
         if all(METRICS[name].extractor is None for name in self.asked.metrics):
             return None
@@ -240,4 +293,4 @@ class _Probing:
         one = evaluation.model_copy(update={"sampling_seeds": evaluation.sampling_seeds[:1]})
         on_the_way = self.config.run.model_copy(update={"eval_metrics": "all"})
         config = self.config.model_copy(update={"evaluation": one, "run": on_the_way})
-        return Scorer(config, self.store, self.device, lambda done, total: None)
+        return Scorer(config, self.store(), device, lambda done, total: None)
