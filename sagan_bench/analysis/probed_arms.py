@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from sagan_bench.analysis.collection import RunSet
+from sagan_bench.analysis.probed_runs import figure as of_metric
+from sagan_bench.analysis.probed_runs import probe_of
 from sagan_bench.runs.probe import Arm, Network, Outcome, Probe
 
 
@@ -60,16 +62,13 @@ class MassMeans:
 
 
 def probes_of(runs: RunSet, fingerprint: str) -> dict[str, list[Probe]]:
-    """Return the probes of one protocol that are of the weights at hand, by variant."""
-    return {
-        name: [
-            probe
-            for run in own
-            if (probe := runs.probes.get(run.path)) is not None
-            and probe.fingerprint == fingerprint
-            and (probe.step, probe.config_digest) == (run.record.step, run.record.config_digest)
-        ]
+    """Return the probes that count beside those of a protocol, by variant."""
+    found = {
+        name: [probe_of(run, runs, fingerprint) for run in own]
         for name, own in runs.variants.items()
+    }
+    return {
+        name: [probe for probe in own if isinstance(probe, Probe)] for name, own in found.items()
     }
 
 
@@ -89,9 +88,8 @@ def arms(probes: dict[str, list[Probe]], metric: str) -> Iterator[ArmMeans]:
 
 def _with_figures(means: ArmMeans, made: Sequence[tuple[Probe, Arm]], metric: str) -> ArmMeans:
     def figure(outcome: Outcome | None) -> float | None:
-        if outcome is None:
-            return None
-        return outcome.ranking if means.network == "discriminator" else outcome.metrics.get(metric)
+        of_d = means.network == "discriminator"
+        return (outcome and outcome.ranking) if of_d else of_metric(outcome, metric)
 
     rows = [
         (probe, arm)

@@ -4,49 +4,22 @@ They say how finished weights depend on a map, never why training went better (d
 """
 
 import math
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Generic, NamedTuple
 
 import numpy as np
 
+from sagan_bench.analysis.beside_controls import BesideControl, beside_controls, chooses
 from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.dependence import Figures, State, judged
-from sagan_bench.analysis.intervals import welch
+from sagan_bench.analysis.probed_runs import TO_COME, LeftOut, figure, probe_of
 from sagan_bench.analysis.question import Question
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
 from sagan_bench.analysis.verdicts import ALPHA, Basis, Interval, Metric, S, Standing
 from sagan_bench.core.registry import ATTENTION, METRICS
-from sagan_bench.runs.probe import NONE, Arm, Outcome, Probe
 from sagan_bench.runs.run import Run
-
-
-class LeftOut(StrEnum):
-    """Why a run that is over is not among those of which something is said."""
-
-    LOST = "lost"
-    """It diverged or failed: there are no finished weights."""
-    NOT_PROBED = "not probed"
-    UNREADABLE = "unreadable"
-    OTHER_WEIGHTS = "other weights"
-    """The run went on after it was probed, or is another one."""
-    OTHER_PROTOCOL = "other protocol"
-    NO_MAP = "no map"
-    """No block of G was changed by its maps."""
-    NOT_MEASURED = "not measured"
-    """The probe was made without the study's metric."""
-    UNDEFINED = "undefined"
-    """A figure is null: the metric is undefined, or images were not finite."""
-
-
-TO_COME = {
-    LeftOut.NOT_PROBED, LeftOut.UNREADABLE, LeftOut.OTHER_WEIGHTS, LeftOut.OTHER_PROTOCOL,
-    LeftOut.NOT_MEASURED,
-}  # fmt: skip
-"""What another probe would mend: until then nothing is said, so that nobody stops by looking."""
 
 
 @dataclass(frozen=True)
@@ -78,28 +51,6 @@ class Dependence(Generic[S]):
     interval: Interval | None = None
     margin: float | None = None
     state: State | None = None
-
-
-@dataclass(frozen=True)
-class BesideControl:
-    """What leaving a block of G out costs a variant, less what it costs a control.
-
-    Attributes:
-        side: of the block's feature map, in pixels.
-        without: mean excess over the sham of the variant's runs, the block left out.
-        control_without: of the control's.
-        difference: the former less the latter; ``interval`` is Welch's, 95 %, this one alone.
-    """
-
-    variant: str
-    control: str
-    side: int
-    n: int
-    n_control: int
-    without: float
-    control_without: float
-    difference: float
-    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -150,7 +101,7 @@ def of_runs(
         fingerprint=fingerprint,
         images=images,
         dependences=tuple(_dependence(name, context) for name in attend),
-        beside_controls=tuple(_beside_controls(context)),
+        beside_controls=tuple(beside_controls(runs, fingerprint, key)),
         in_one_network=tuple(name for name in runs.variants if _in_one_network(runs, name)),
     )
 
@@ -182,14 +133,9 @@ def _attends(runs: RunSet, variant: str) -> bool:
     return placed and attention is not None and ATTENTION[attention.kind].is_attention
 
 
-def _chooses(kind: str) -> bool:
-    """Return whether a kind is attention that looks where the image says; a control is not."""
-    return ATTENTION[kind].is_attention and ATTENTION[kind].chooses
-
-
 def _in_one_network(runs: RunSet, variant: str) -> bool:
     attention = runs.variants[variant][0].attention
-    if attention is None or not _chooses(attention.kind):
+    if attention is None or not chooses(attention.kind):
         return False
     return bool(attention.generator) != bool(attention.discriminator)
 
@@ -264,7 +210,7 @@ def _standing(n: int, left_out: Mapping[LeftOut, int], context: _Context) -> Sta
 
 def _row(run: Run, context: _Context) -> tuple[float, ...] | LeftOut:
     """Return the `Figures` of a run, or why it has none."""
-    probe = _probe_of(run, context)
+    probe = probe_of(run, context.runs, context.fingerprint)
     if isinstance(probe, LeftOut):
         return probe
     key, arm = context.question.measure.metric, probe.primary
@@ -273,85 +219,7 @@ def _row(run: Run, context: _Context) -> tuple[float, ...] | LeftOut:
     if key not in probe.untouched.metrics:
         return LeftOut.NOT_MEASURED
     outcomes = probe.untouched, arm.applied, arm.sham, arm.frozen, arm.sham_frozen
-    values = [_figure(outcome, key) for outcome in outcomes]
+    values = [figure(outcome, key) for outcome in outcomes]
     values.append(arm.applied.changed if arm.applied else None)
     known = [value for value in values if value is not None and math.isfinite(value)]
     return tuple(known) if len(known) == len(values) else LeftOut.UNDEFINED
-
-
-def _probe_of(run: Run, context: _Context) -> Probe | LeftOut:
-    if run.lost:
-        return LeftOut.LOST
-    if run.path not in context.runs.probes:
-        return LeftOut.NOT_PROBED
-    probe = context.runs.probes[run.path]
-    if probe is None:
-        return LeftOut.UNREADABLE
-    if (probe.step, probe.config_digest) != (run.record.step, run.record.config_digest):
-        return LeftOut.OTHER_WEIGHTS
-    return probe if probe.fingerprint == context.fingerprint else LeftOut.OTHER_PROTOCOL
-
-
-def _figure(outcome: Outcome | None, metric: str) -> float | None:
-    return outcome.metrics.get(metric) if outcome else None
-
-
-# --- Beside a control --------------------------------------------------------------------------
-
-
-def _beside_controls(context: _Context) -> Iterator[BesideControl]:
-    """Yield, block by block of G, what leaving it out costs attention less what it costs controls.
-
-    Any layer that others have adapted to is missed: what counts is what attention's costs more.
-    """
-    variants = context.runs.variants
-    kinds = {name: own[0].attention for name, own in variants.items()}
-    chooses = {name: _chooses(a.kind) for name, a in kinds.items() if a and a.generator}
-    without = {name: _without(variants[name], context) for name in chooses}
-    for variant in (name for name, does in chooses.items() if does):
-        for control in (name for name, does in chooses.items() if not does):
-            for side in sorted(without[variant].keys() & without[control].keys()):
-                ours, theirs = without[variant][side], without[control][side]
-                yield _less(variant, control, side, ours, theirs)
-
-
-def _without(runs: Sequence[Run], context: _Context) -> dict[int, list[float]]:
-    """Return side of a block of G -> excess over the sham of each run without it."""
-    key = context.question.measure.metric
-    excesses: dict[int, list[float]] = {}
-    for probe in (_probe_of(run, context) for run in runs):
-        for arm in () if isinstance(probe, LeftOut) else probe.arms:
-            if (excess := _excess(arm, key)) is not None:
-                excesses.setdefault(_side(arm.blocks[0]), []).append(excess)
-    return excesses
-
-
-def _side(block: str) -> int:
-    """Return the side of a block's feature map, in which its name ends; 0 where it does not."""
-    found = re.search(r"\d+$", block)
-    return int(found[0]) if found else 0
-
-
-def _excess(arm: Arm, metric: str) -> float | None:
-    """Return the excess of an arm that leaves a block of G out; None of others."""
-    if arm.network != "generator" or arm.intervention != NONE or len(arm.blocks) != 1:
-        return None
-    applied, sham = _figure(arm.applied, metric), _figure(arm.sham, metric)
-    return None if applied is None or sham is None else applied - sham
-
-
-def _less(
-    variant: str, control: str, side: int, ours: list[float], theirs: list[float]
-) -> BesideControl:
-    longest = max(len(ours), len(theirs))
-    x, y = (
-        np.pad(each, (0, longest - len(each)), constant_values=np.nan)[None]
-        for each in (ours, theirs)
-    )
-    tested = welch(x, y, ALPHA)
-    bounds = float(tested.low[0]), float(tested.high[0])
-    return BesideControl(
-        variant, control, side, len(ours), len(theirs),
-        float(np.mean(ours)), float(np.mean(theirs)), float(tested.effect[0]),
-        bounds if all(map(math.isfinite, bounds)) else None,
-    )  # fmt: skip

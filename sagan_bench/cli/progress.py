@@ -269,7 +269,8 @@ def _text_of(run: "Job", what: "What | None") -> str | None:
 def _how_far(phase: str, done: int, total: int) -> str:
     if phase == "program" and not total:
         return f"step {done:,}"
-    return f"{'scoring ' if phase == 'score' else ''}{done / max(total, 1):.0%}"
+    what = f"{PHASES[phase]} " if phase in ("score", "probe") else ""
+    return f"{what}{done / max(total, 1):.0%}"
 
 
 class TrialsView(RunsView["TrialRun"]):

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 from sagan_bench.analysis.dependence import State
-from sagan_bench.analysis.probes import Dependence, LeftOut, Probes
+from sagan_bench.analysis.probed_runs import LeftOut
+from sagan_bench.analysis.probes import Dependence, Probes
 from sagan_bench.analysis.verdicts import Comparison, Metric, Standing, Verdict
 from sagan_bench.report.formats import many, plural
 from sagan_bench.report.readings import Probed

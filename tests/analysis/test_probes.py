@@ -10,7 +10,8 @@ from scipy import stats
 
 from sagan_bench.analysis.dependence import Figures, State, judged
 from sagan_bench.analysis.design import Design
-from sagan_bench.analysis.probes import Dependence, LeftOut
+from sagan_bench.analysis.probed_runs import LeftOut
+from sagan_bench.analysis.probes import Dependence
 from sagan_bench.analysis.question import Measure
 from sagan_bench.analysis.verdicts import Basis, Metric, Standing
 

@@ -8,7 +8,7 @@ from example_findings import run_of
 from example_probes import findings_of
 
 from sagan_bench.analysis.dependence import State
-from sagan_bench.analysis.probes import LeftOut
+from sagan_bench.analysis.probed_runs import LeftOut
 from sagan_bench.analysis.question import Measure
 from sagan_bench.analysis.verdicts import Verdict
 from sagan_bench.report import probed

@@ -1,4 +1,4 @@
-"""What a block with maps may offer besides: `through` and `logits`, by which runs are looked into."""
+"""What a block with maps may offer besides: `through` and `logits`, to be looked into by."""
 
 import torch
 

@@ -17,6 +17,7 @@ from sagan_bench.report.sections._base import (
     Block,
     Charts,
     Code,
+    Export,
     Fold,
     Heading,
     Part,
@@ -154,6 +155,7 @@ class Used(Section):
         if probed is None and not charts.charts:
             return
         parts: list[Part] = [Text(WHAT)]
+        exports = list[Export]()
         if probed is None:
             parts += [Text(NOT_PROBED), Code(f"python cli.py probe {_name(document)}")]
         else:
@@ -168,9 +170,10 @@ class Used(Section):
         if arms := data.get("arms"):
             caption = "Every change of every block: means over runs"
             rows = _rows(map(_arm, arms))
-            table = Frame("arms", caption, ARMS, rows, file="arms.csv", filed=ARMS_FILED)
+            table = Frame("arms", caption, ARMS, rows, filed=ARMS_FILED)
             parts.append(Fold("Every intervention", [table]))
-        yield self.block(*parts)
+            exports.append(Export({"arms.csv": table.to_csv()}, caption))
+        yield self.block(*parts, exports=exports)
 
 
 def _name(document: Document) -> str:
@@ -193,9 +196,7 @@ def _said(probed: Probed) -> Iterator[Part]:
             {**asdict(each), "places": decimals((each.without, each.control_without))}
             for each in probed.beside_controls
         ]
-        caption = (
-            f"{probed.label} a block of G left out, excess over the sham"
-        )
+        caption = f"{probed.label} a block of G left out, excess over the sham"
         yield Frame("used-controls", caption, CONTROLS, _rows(rows))
 
 
