@@ -191,7 +191,7 @@ def test_a_foreign_pickle_under_a_right_digest_is_a_damaged_checkpoint(tmp_path:
 
     payload = pickle.dumps(print, protocol=2)
     file = tmp_path / "weights.pt"
-    file.write_bytes(checkpoint.MAGIC + hashlib.sha256(payload).digest() + payload)
+    file.write_bytes(checkpoint.OLDER + hashlib.sha256(payload).digest() + payload)
     with pytest.raises(DamagedCheckpoint, match=r"was not saved here.*weights\.pt"):
         checkpoint.load(file)
 

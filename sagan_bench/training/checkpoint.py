@@ -1,9 +1,15 @@
-"""Checkpoints that are whole or not there: atomic writes, our own SHA-256, a fallback."""
+"""Checkpoints that are whole or not there: atomic writes, our own SHA-256, a fallback.
+
+A checkpoint is what `torch.save` writes, a zip archive, and `torch.load` loads it.  Its comment holds
+the SHA-256 of that, because torch itself loads a flipped byte silently.
+"""
 
 import hashlib
 import logging
+import os
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,10 +20,16 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_file
 from sagan_bench.core.stored import refuse_special
 
-MAGIC = b"sagan-bench checkpoint 1\n"
-"""What a file begins with; the SHA-256 of the rest of the file (32 bytes) follows."""
+MAGIC = b"sagan-bench checkpoint 2\n"
+"""What the comment begins with; the SHA-256 of what torch wrote, without a comment, follows."""
+OLDER = b"sagan-bench checkpoint 1\n"
+"""What older files begin with; the SHA-256 of the rest follows, and then what torch wrote."""
 
 _DIGEST_BYTES = 32
+_NO_COMMENT = struct.pack("<H", 0)
+"""The end of an archive without a comment: its length."""
+_END_BYTES = len(_NO_COMMENT) + len(MAGIC) + _DIGEST_BYTES
+_CHUNK_BYTES = 2**20
 _NAME = re.compile(r"step-(\d+)\.ckpt")
 
 _log = logging.getLogger(__name__)
@@ -50,15 +62,12 @@ class _HashingWriter:
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write nested dicts and lists of tensors, numbers and strings in one step.
 
-    torch itself loads a flipped byte silently, hence a digest of our own.
-
     Raises:
         TypeError: If ``state`` holds what ``weights_only`` loading would refuse.
         ValueError: If a key carries a wrapper's prefix (``_orig_mod.``, ``module.``).
     """
     _check(state, "state")
     with atomic_file(path) as file:
-        file.write(MAGIC + bytes(_DIGEST_BYTES))
         payload = _HashingWriter(file)
         try:
             torch.save(state, payload)  # type: ignore[arg-type]  # needs write and flush only
@@ -66,8 +75,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
             if payload.error:
                 raise payload.error from None
             raise
-        file.seek(len(MAGIC))
-        file.write(payload.hash.digest())
+        file.seek(-len(_NO_COMMENT), os.SEEK_END)
+        file.write(_end(payload.hash.digest()))
+
+
+def _end(digest: bytes) -> bytes:
+    """Return what a file ends with: the length of the comment, and the comment."""
+    comment = MAGIC + digest
+    return struct.pack("<H", len(comment)) + comment
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -78,17 +93,42 @@ def load(path: Path) -> dict[str, Any]:
     """
     refuse_special(path)
     with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise DamagedCheckpoint(_damage(path, "it does not begin as a checkpoint does"))
-        digest = file.read(_DIGEST_BYTES)
-        start = file.tell()
-        if hashlib.file_digest(file, "sha256").digest() != digest:
+        is_older = file.read(len(OLDER)) == OLDER
+        digest = file.read(_DIGEST_BYTES) if is_older else _digest_at_the_end(file)
+        if digest is None:
+            raise DamagedCheckpoint(_damage(path, "it is not one, or it is cut short"))
+        start = file.tell() if is_older else 0
+        if _hashed(file, start, whole=is_older) != digest:
             raise DamagedCheckpoint(_damage(path, "its SHA-256 is not that of its content"))
         file.seek(start)
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, EOFError, ValueError) as error:
             raise DamagedCheckpoint(_damage(path, "it was not saved here")) from error
+
+
+def _digest_at_the_end(file: BinaryIO) -> bytes | None:
+    """Return the digest in the comment of a file; None if it has no such."""
+    if file.seek(0, os.SEEK_END) < _END_BYTES:
+        return None
+    file.seek(-_END_BYTES, os.SEEK_END)
+    end = file.read()
+    digest = end[-_DIGEST_BYTES:]
+    return digest if end == _end(digest) else None
+
+
+def _hashed(file: BinaryIO, start: int, *, whole: bool) -> bytes:
+    """Return the SHA-256 of a file from ``start``, or of what torch wrote before the comment."""
+    size = file.seek(0, os.SEEK_END)
+    left = size - start if whole else size - _END_BYTES
+    file.seek(start)
+    digest = hashlib.sha256()
+    while left > 0 and (part := file.read(min(left, _CHUNK_BYTES))):
+        digest.update(part)
+        left -= len(part)
+    if not whole:
+        digest.update(_NO_COMMENT)
+    return digest.digest()
 
 
 def _damage(path: Path, detail: str) -> str:

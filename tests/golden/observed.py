@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +112,7 @@ def left(out: Path) -> dict[str, Any]:
     }
 
 
-MAGIC = b"sagan-bench checkpoint 1\n"
+OLDER, MAGIC = b"sagan-bench checkpoint 1\n", b"sagan-bench checkpoint 2\n"
 UNSURE = re.compile(r"(conv\d?|shortcut)\.bias$|running_mean$")
 """Before BatchNorm a bias changes nothing: its gradient is the noise of a CPU's last bits, of which
 Adam makes whole steps."""
@@ -123,10 +124,14 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _weights(file: Path) -> Any:
-    """Return what a file of weights holds: behind its name, and the SHA-256 of the rest."""
+    """Return what a file of weights holds, which its SHA-256 is of: in its comment, or before."""
     content = file.read_bytes()
-    assert content.startswith(MAGIC)
-    seal, rest = content[len(MAGIC) :][:32], content[len(MAGIC) + 32 :]
+    if content.startswith(OLDER):
+        seal, rest = content[len(OLDER) :][:32], content[len(OLDER) + 32 :]
+    else:
+        comment = zipfile.ZipFile(io.BytesIO(content)).comment
+        assert comment.startswith(MAGIC)
+        seal, rest = comment[len(MAGIC) :], content[: -len(comment) - 2] + b"\0\0"
     assert hashlib.sha256(rest).digest() == seal
     return torch.load(io.BytesIO(rest), weights_only=True)
 

@@ -1,7 +1,10 @@
+import hashlib
+import io
 import json
 import logging
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +118,36 @@ def test_torch_alone_would_load_a_flipped_weight(two: Checkpoints) -> None:
     """The reason for a digest of our own."""
     content = newest(two).read_bytes()
     flip(newest(two), content.index(torch.full((50,), 200.0).numpy().tobytes()) + 2)
-    with newest(two).open("rb") as file:
-        file.seek(len(checkpoint.MAGIC) + 32)
-        assert not torch.load(file)["model"]["up16.conv.weight"].eq(200).all()
+    assert not torch.load(newest(two))["model"]["up16.conv.weight"].eq(200).all()
+
+
+def test_a_checkpoint_is_a_file_of_torchs_own(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "weights.pt", state(7))
+    for mmap in (False, True):
+        found = torch.load(tmp_path / "weights.pt", weights_only=True, mmap=mmap)
+        assert found["step"] == 7
+        assert found["model"]["up16.conv.weight"].eq(7).all()
+    with zipfile.ZipFile(tmp_path / "weights.pt") as archive:
+        assert archive.testzip() is None
+        assert archive.comment.startswith(checkpoint.MAGIC)
+
+
+def test_a_checkpoint_of_before_is_read_and_its_damage_seen(two: Checkpoints) -> None:
+    written = io.BytesIO()
+    torch.save(state(300), written)
+    content = written.getvalue()
+    file = two.folder / "step-00000300.ckpt"
+    file.write_bytes(checkpoint.OLDER + hashlib.sha256(content).digest() + content)
+    assert checkpoint.load(file)["step"] == 300
+    size = file.stat().st_size
+    for position in (0, 30, 60, size // 2, size - 1):
+        flip(file, position)
+        with pytest.raises(DamagedCheckpoint):
+            checkpoint.load(file)
+        flip(file, position)
+    file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(DamagedCheckpoint):
+        checkpoint.load(file)
 
 
 @pytest.mark.parametrize("length", [0, 5, 25, 40, 57, 100, -1])
