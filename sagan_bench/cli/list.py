@@ -1,21 +1,21 @@
-"""The verb ``list``: the runs that are there, and the variants and studies that are shipped."""
+"""The verb ``list``: the runs that are there, and all that can be named."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import Json, Runs, program
 from sagan_bench.core.errors import UserError
-from sagan_bench.core.names import closest
+from sagan_bench.core.names import closest, kind_of
 
 if TYPE_CHECKING:
-    from sagan_bench.runs.records import Score
+    from sagan_bench.runs.records import Record, Score
 
 SHARED = ("study", "data", "step", "n", "protocol")
 """Columns that are said once where all runs have the same there."""
@@ -28,57 +28,162 @@ OF_RUN = ("run", "study", "variant", "data", "status", "step", "ended", "n", "pr
 WORDS = ("study", "variant", "data", "status")
 
 
+class Shipped(NamedTuple):
+    """What there is of something that can be named.
+
+    Attributes:
+        words: name -> what it is.
+        data: as JSON has it.
+        then: the command that makes use of it, and a word on it.
+    """
+
+    words: dict[str, str]
+    data: Any
+    then: str
+
+
 def list_(
-    what: Annotated[str, typer.Argument(help="runs, variants or studies")] = "runs",
+    what: Annotated[
+        str,
+        typer.Argument(help="runs, variants, studies, presets, spaces, metrics or kinds"),
+    ] = "runs",
     runs: Runs = Path("runs"),
+    study: Annotated[str | None, typer.Option(help="Of runs: of this study alone")] = None,
+    variant: Annotated[str | None, typer.Option(help="Likewise, of this variant")] = None,
+    status: Annotated[str | None, typer.Option(help="Likewise, of this status")] = None,
+    data: Annotated[str | None, typer.Option(help="Likewise, of this kind of data")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs with their status and scores, or the shipped variants or studies."""
-    match what:
-        case "runs":
-            _list_runs(runs, as_json)
-        case "variants":
-            _list_variants(as_json)
-        case "studies":
-            _list_studies(as_json)
-        case _:
-            raise UserError(f"list {what}: {closest(what, ['runs', 'variants', 'studies'])}")
+    """List the runs with their status and scores, or what there is to be named."""
+    if what == "runs":
+        _list_runs(runs, Filters(study, variant, status, data), as_json)
+        return
+    if what not in SHIPPED:
+        raise UserError(f"list {what}: {closest(what, ['runs', *SHIPPED])}")
+    found = SHIPPED[what]()
+    if as_json:
+        print(json.dumps(found.data, indent=2))
+        return
+    _print_words(found.words)
+    say(f"next: {program()} {found.then}")
 
 
-def _list_variants(as_json: bool) -> None:
+def _variants() -> Shipped:
     from sagan_bench.config.variants import variants
 
     says = {name: settings["says"] for name, settings in variants().items()}
-    if as_json:
-        print(json.dumps(says, indent=2))
-    else:
-        _print_words("variant", says)
-        print(f"next: {program()} show variant NAME; a + between names combines them")
+    return Shipped(says, says, "show variant NAME; a + between names combines them")
 
 
-def _list_studies(as_json: bool) -> None:
+def _studies() -> Shipped:
     from sagan_bench.experiments import studies
 
     known = [studies.load(name) for name in studies.shipped()]
-    if as_json:
-        print(json.dumps([study.model_dump(mode="json") for study in known], indent=2))
-        return
     cells = {study.name: len(study.all_variants) * len(study.seeds) for study in known}
-    _print_words("study", {s.name: f"{s.question} ({cells[s.name]} cells)" for s in known})
-    print(f"next: {program()} ablate NAME --dry-run")
+    words = {s.name: f"{s.question} ({cells[s.name]} cells)" for s in known}
+    return Shipped(words, [s.model_dump(mode="json") for s in known], "ablate NAME --dry-run")
 
 
-def _print_words(header: str, words: dict[str, str]) -> None:
-    width = max(map(len, [header, *words]))
+def _presets() -> Shipped:
+    from sagan_bench.config.variants import presets
+
+    known = presets()
+    words = {name: settings["says"] for name, settings in known.items()}
+    return Shipped(words, known, "train --preset NAME; show config --preset NAME has all of it")
+
+
+def _spaces() -> Shipped:
+    from sagan_bench.experiments.tuning import space
+
+    known = [space.load(name) for name in space.spaces()]
+    words = {
+        each.name: f"{each.says} ({', '.join(each.parameters)}; for {', '.join(each.presets)})"
+        for each in known
+    }
+    data = {each.name: each.model_dump(mode="json") for each in known}
+    return Shipped(words, data, "tune --space NAME --dry-run")
+
+
+def _metrics() -> Shipped:
+    from sagan_bench.evaluation.metrics import shown
+
+    known = {
+        name: {
+            "better": metric.better,
+            "default": metric.default,
+            "switch": None if metric.default else metric.switch(),
+            "glossary": metric.glossary[1] if metric.glossary else None,
+        }
+        for name, metric in shown().items()
+    }
+    words = {
+        name: f"{of['better']} is better; {of['switch'] or 'in every score'}"
+        for name, of in known.items()
+    }
+    return Shipped(words, known, "train --set KEY=VALUE; a study declares one under [on.DATA]")
+
+
+def _kinds() -> Shipped:
+    from sagan_bench.core.extensions import KINDS
+
+    known = {kind.what: list(kind) for kind in KINDS.values()}
+    words = {what: ", ".join(names) for what, names in known.items()}
+    return Shipped(words, known, "init block FILE: a template of one of your own (docs/own.md)")
+
+
+SHIPPED: dict[str, Callable[[], Shipped]] = {
+    "variants": _variants, "studies": _studies, "presets": _presets, "spaces": _spaces,
+    "metrics": _metrics, "kinds": _kinds,
+}  # fmt: skip
+
+
+def _print_words(words: dict[str, str]) -> None:
+    width = max(map(len, words))
     for name, text in words.items():
         say(f"{name:<{width}}  {text}")
 
 
-def _list_runs(runs: Path, as_json: bool) -> None:
+class Filters(NamedTuple):
+    """Which runs are listed: those that have all of it."""
+
+    study: str | None
+    variant: str | None
+    status: str | None
+    data: str | None
+
+    @property
+    def said(self) -> str:
+        """What is asked of runs, in words."""
+        return " and ".join(f"{key} {value}" for key, value in self._asdict().items() if value)
+
+    def passes(self, record: "Record", study: str | None) -> bool:
+        """Return whether a run of this record and study is listed."""
+        from sagan_bench.core.trees import flatten
+
+        source = str(dict(flatten(record.config)).get("data.source") or "")
+        has = {
+            "study": (study,),
+            "variant": (record.variant,),
+            "status": (record.status,),
+            "data": (source, kind_of(source)),
+        }
+        return all(value is None or value in has[key] for key, value in self._asdict().items())
+
+
+def _list_runs(runs: Path, filters: Filters, as_json: bool) -> None:
     from sagan_bench.runs.finding import find_runs
+    from sagan_bench.runs.run_directory import read_all
     from sagan_bench.runs.table import frame
 
-    paths = find_runs(runs)
+    paths = everything = find_runs(runs)
+    if any(filters):
+        paths = [
+            path
+            for path, record in read_all(everything)
+            if filters.passes(record, _experiment(path.parent, runs))
+        ]
+        if everything and not paths:
+            raise UserError(f"no run of {len(everything)} in {runs} is of {filters.said}")
     if as_json:
         table = frame(paths)
         table["study"] = [_experiment(Path(path).parent, runs) for path in table.path]
@@ -106,7 +211,6 @@ def _experiment(place: Path, runs: Path) -> str | None:
 def _rows(paths: list[Path], runs: Path) -> Iterator[dict[str, str]]:
     """Yield title -> cell of each run and protocol: figures of two are never put together."""
     from sagan_bench.cli.tables import number
-    from sagan_bench.core.names import kind_of
     from sagan_bench.core.trees import flatten
     from sagan_bench.runs.program import has_length
     from sagan_bench.runs.run_directory import read_all

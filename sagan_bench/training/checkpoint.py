@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: atomic writes, our own SHA-256, a fallback.
 
-A checkpoint is what `torch.save` writes, a zip archive, and `torch.load` loads it.  Its comment holds
-the SHA-256 of that, because torch itself loads a flipped byte silently.
+A checkpoint is what `torch.save` writes, a zip archive, and `torch.load` loads it.  Its comment
+holds the SHA-256 of that, because torch itself loads a flipped byte silently.
 """
 
 import hashlib

@@ -4,8 +4,8 @@ import hashlib
 import io
 import json
 import re
-import zipfile
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
