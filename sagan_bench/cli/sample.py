@@ -45,9 +45,7 @@ def sample(
     device: Device = "auto",
     form: Annotated[
         str | None,
-        typer.Option(
-            "--as", help="png, npz or tar: single images, as scored, into the folder --out"
-        ),
+        typer.Option("--as", help="png, npz or tar: single images, as scored, to --out"),
     ] = None,
     scale: Annotated[int, typer.Option(min=1, help="Side of the square that a pixel becomes")] = 1,
     out: Annotated[Path | None, typer.Option(help="PNG file \\[default: in the run]")] = None,

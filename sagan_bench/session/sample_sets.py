@@ -67,7 +67,8 @@ class Form(ABC):
         """Write a part: images (k, S, S, 3) from number ``start`` on, and their classes if any."""
 
     def finish(self, parts: Sequence[tuple[int, int]]) -> None:
-        """Make of all parts what is left behind."""
+        """Make of all parts what is left behind: by default the parts themselves."""
+        return
 
 
 class Png(Form):
@@ -183,16 +184,29 @@ def leave(
     sample, new = _sampler(drawn, order, asked), 0
     if order:
         _write_labels(folder, order, names, asked.n)
+    device = next(drawn.generator.parameters()).device
     for start, stop in parts:
         if not kept.has(start, stop):
-            with system.memory_for("making images", next(drawn.generator.parameters()).device):
-                images = sample_images(_from(sample, start), stop - start, asked.seed, batch)
+            done = _counting(start, asked.n, progress)
+            with system.memory_for("making images", device):
+                images = sample_images(_from(sample, start), stop - start, asked.seed, batch, done)
             labels = [order[i % len(order)] for i in range(start, stop)] if order else None
             kept.write(start, _scaled(images, asked.scale), labels)
             new += stop - start
         progress(stop, asked.n)
     kept.finish(parts)
     return new
+
+
+def _counting(start: int, n: int, progress: OnProgress) -> Callable[[int], None]:
+    """Return what is told of each batch of a part, and tells how many images there are."""
+    made = [start]
+
+    def done(images: int) -> None:
+        made[0] += images
+        progress(made[0], n)
+
+    return done
 
 
 def _order(drawn: TrainedGenerator, asked: Asked) -> list[int]:
