@@ -1,13 +1,27 @@
 """sagan_bench: does self-attention help this GAN, where, and how sure are we?"""
 
-from typing import TYPE_CHECKING, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sagan_bench.api import TrainedRun, compare, frame, load, train
     from sagan_bench.report.verdict import Verdict
 
 __version__ = "0.1.0"
+__all__ = ["TrainedRun", "__version__", "compare", "frame", "load", "train", "verdict"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of `sagan_bench.api`, which needs torch, once it is asked for."""
+    if name in __all__:
+        return getattr(import_module("sagan_bench.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def verdict(

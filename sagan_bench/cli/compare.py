@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -91,21 +91,9 @@ def compare(
 def _of_runs(
     what: list[str], baseline: str | None, metric: str | None, min_effect: str | None, runs: Path
 ) -> "Numbers":
-    from sagan_bench.analysis import asking
-    from sagan_bench.experiments.findings import is_own_question, of_study
-    from sagan_bench.experiments.study import MEMORY, StudyManifest
+    from sagan_bench.experiments.findings import of_places
 
-    places = [place(name, runs) for name in what]
-    studies = [place for place in places if (place / MEMORY).exists()]
-    effect = _effect(min_effect)
-    if len(places) == len(studies) == 1:
-        manifest = StudyManifest.of(studies[0])
-        if manifest and is_own_question(manifest.study, baseline, metric, effect):
-            return of_study(studies[0])
-        baseline = baseline or (manifest.study.baseline if manifest else None)
-    if baseline is None:
-        raise UserError("compare: say with --baseline NAME which variant the others are held to")
-    return asking.of_runs(_runs_in(places), baseline, metric, effect)
+    return of_places([place(name, runs) for name in what], baseline, metric, _effect(min_effect))
 
 
 def _of_table(
@@ -155,12 +143,6 @@ def _holds_runs(path: Path) -> bool:
     from sagan_bench.runs.finding import holds_runs
 
     return path.is_dir() and holds_runs(path)
-
-
-def _runs_in(places: Iterable[Path]) -> list[Path]:
-    from sagan_bench.runs.finding import find_runs
-
-    return [run for place in places for run in find_runs(place)]
 
 
 def _effect(text: str | None) -> float | str | None:

@@ -1,7 +1,9 @@
 """What can be said of a study's runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from sagan_bench.analysis import asking
 from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.comparison import Findings, findings
 from sagan_bench.analysis.gathering import gather
@@ -20,6 +22,36 @@ def of_study(folder: Path) -> Findings:
     """Return what can be said of a study's runs.  Raises `UserError` as `collected`."""
     memory, runs = collected(folder)
     return findings(runs, question(memory, folder))
+
+
+@garbage.none_expected()
+def of_places(
+    places: Sequence[Path],
+    baseline: str | None = None,
+    metric: str | None = None,
+    min_effect: float | str | None = None,
+) -> Findings:
+    """Return what can be said of runs in folders: by the question of the one study there, or so.
+
+    Args:
+        places: of studies, and of runs.
+        baseline: the variant that the others are held to; needed where there is no study alone.
+        metric: by which; one's own choice after the runs is post hoc.
+        min_effect: smallest difference that matters, in its units, or as in ``"5%"``.
+
+    Raises:
+        UserError: no baseline is known, or runs that may not be compared.
+    """
+    studies = [place for place in places if (place / study.MEMORY).exists()]
+    if len(places) == len(studies) == 1:
+        memory = StudyManifest.of(studies[0])
+        if memory and is_own_question(memory.study, baseline, metric, min_effect):
+            return of_study(studies[0])
+        baseline = baseline or (memory.study.baseline if memory else None)
+    if baseline is None:
+        raise UserError("compare: say with --baseline NAME which variant the others are held to")
+    runs = [run for place in places for run in find_runs(place)]
+    return asking.of_runs(runs, baseline, metric, min_effect)
 
 
 def is_own_question(
