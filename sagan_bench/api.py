@@ -1,6 +1,7 @@
-"""The package from Python, for notebooks and scripts (docs/python.md): ``import sagan_bench as sb``.
+"""The package from Python, ``import sagan_bench as sb``: for notebooks and scripts.
 
-Functions take names and paths as the command line does, and raise `UserError` where it says one.
+Functions take names and paths as the command line does, and raise `UserError` where it says one
+(docs/python.md).
 """
 
 from collections.abc import Callable, Mapping, Sequence
