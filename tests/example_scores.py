@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import register_feature_extractor
 
 from sagan_bench.core.registry import Registry
 from sagan_bench.data.pixels import normalise
@@ -106,3 +109,35 @@ def figures(
     """Return the figures of every score, of images against features of real ones."""
     evidence = Evidence(fake, protocol, extract(extractor, fake), pool)
     return measure(evidence, default_metrics())
+
+
+ADAPTED = count()
+
+
+def adapted(extractor: Extractor) -> str:
+    """Return the name under which torch-fidelity knows an extractor from now on."""
+
+    class Adapted(FeatureExtractorBase):
+        def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
+            super().__init__(name, features_list)
+            self.network = extractor.network
+
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            layers = dict(zip(("pool", "logits"), self.network(images), strict=True))
+            return tuple(layers[layer] for layer in self.features_list)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return "pool", "logits"
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "logits" if metric == "isc" else "pool"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+    name = f"adapted-{next(ADAPTED)}"
+    register_feature_extractor(name, Adapted)
+    return name

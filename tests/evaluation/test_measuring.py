@@ -4,20 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from example_scores import EXTRACTOR, FAKE, REAL, figures, pictures, tiny
+from example_scores import EXTRACTOR, FAKE, REAL, adapted, figures, pictures, tiny
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import register_feature_extractor
 
 from sagan_bench.evaluation import frechet
 from sagan_bench.evaluation.extractors import Extractor
@@ -35,36 +31,6 @@ KEYS = {
     "recall": "recall",
 }
 """Our keys and torch-fidelity's."""
-ADAPTED = count()
-
-
-def adapted(extractor: Extractor) -> str:
-    """Return the name under which torch-fidelity knows an extractor from now on."""
-
-    class Adapted(FeatureExtractorBase):
-        def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
-            super().__init__(name, features_list)
-            self.network = extractor.network
-
-        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-            layers = dict(zip(("pool", "logits"), self.network(images), strict=True))
-            return tuple(layers[layer] for layer in self.features_list)
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return "pool", "logits"
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "logits" if metric == "isc" else "pool"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-    name = f"adapted-{next(ADAPTED)}"
-    register_feature_extractor(name, Adapted)
-    return name
 
 
 class Pictures(Dataset[Tensor]):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command_line import run as command
 from example_runs import SMALL
+from example_scores import adapted
 from PIL import Image
 from torch_fidelity import calculate_metrics
 
@@ -20,6 +21,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.core.stops import Stopped
 from sagan_bench.data.building import prepare
 from sagan_bench.data.listing import DataSpec
+from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
 from sagan_bench.evaluation.sampling import sample_images
 from sagan_bench.runs import records
 from sagan_bench.runs.run import Run
@@ -160,7 +162,7 @@ def test_a_grid_can_be_larger(trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torch_fidelity_gives_the_files_the_fid_that_the_record_has(tmp_path: Path) -> None:
-    """By its own extractor for pictures in folders, of the features that we use."""
+    """It reads the very files itself, by its own code."""
     sets = [*SMALL, "run.steps=1", "evaluation.n_fake=64", "evaluation.n_real=64"]
     record = experiment.run(resolve(HOST, sets=sets).config, out=tmp_path / "run")
     config = Run(tmp_path / "run", record).config
@@ -174,7 +176,8 @@ def test_torch_fidelity_gives_the_files_the_fid_that_the_record_has(tmp_path: Pa
     assert record.scores
     theirs = calculate_metrics(
         input1=str(tmp_path / "fake"), input2=str(tmp_path / "real"), fid=True, cuda=False,
-        feature_extractor="efficientnet-lite0", verbose=False, save_cpu_ram=True,
+        feature_extractor=adapted(EfficientNetLite0()), verbose=False,
+        save_cpu_ram=True,
     )  # fmt: skip
     ours = record.scores[-1].metrics["fid"]
     assert theirs["frechet_inception_distance"] == pytest.approx(ours, rel=1e-4)
