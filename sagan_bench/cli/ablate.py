@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sagan_bench.cli import completing
 from sagan_bench.cli.compare import print_findings
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import (
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
 
 StudyName = Annotated[
     str | None,
-    typer.Argument(help="A study's name or TOML file; see: list studies \\[default: twins32]"),
+    typer.Argument(
+        help="A study's name or TOML file; see: list studies \\[default: twins32]",
+        autocompletion=completing.study,
+    ),
 ]
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")

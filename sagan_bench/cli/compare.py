@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sagan_bench.cli import completing
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import Json, Runs, pick
 from sagan_bench.cli.probed import print_probed
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 What = Annotated[
     list[str],
-    typer.Argument(help="Studies or runs: folders, or names in --runs; or a table: scores.csv"),
+    typer.Argument(
+        help="Studies or runs: folders, or names in --runs; or a table: scores.csv",
+        autocompletion=completing.place,
+    ),
 ]
 Baseline = Annotated[str | None, typer.Option(help="Variant, or one of the arguments")]
 Metric = Annotated[str | None, typer.Option(help="twin_rate, fid, isc_mean, kid_mean, ...")]

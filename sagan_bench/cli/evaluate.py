@@ -10,7 +10,7 @@ import typer
 
 from sagan_bench.cli.compare import place
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Device, Json, Runs, pick, program
+from sagan_bench.cli.options import Device, Json, RunOrStudy, Runs, pick, program
 from sagan_bench.cli.signals import SOME_FAILED, stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
@@ -24,9 +24,7 @@ Wanted = Callable[["RunConfig"], "RunConfig"]
 
 
 def evaluate(
-    what: Annotated[
-        str, typer.Argument(metavar="RUN|STUDY", help="A run, a study, or a folder of runs")
-    ],
+    what: RunOrStudy,
     n_fake: Annotated[int | None, typer.Option(help="Generated images")] = None,
     data: Annotated[str | None, typer.Option(help="Where the same images are now")] = None,
     extractor: Annotated[str | None, typer.Option(help=", ".join(EXTRACTORS))] = None,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from sagan_bench.cli import completing
 from sagan_bench.cli.console import say
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=str)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs")]
-RunName = Annotated[str, typer.Argument(help="A run's folder, or its name")]
+RunName = Annotated[
+    str, typer.Argument(help="A run's folder, or its name", autocompletion=completing.run)
+]
+RunOrStudy = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|STUDY",
+        help="A run, a study, or a folder of runs",
+        autocompletion=completing.place,
+    ),
+]
 Weights = Annotated[str, typer.Option(help="ema or raw")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value")]
 WITH = "Python file of components of your own, repeatable"
@@ -181,11 +192,11 @@ def configured(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
-    yield _parameter(
-        "--preset", str, "Where to begin, e.g. quick, twins64, celeba64, imagenet128-official"
-    )
+    where = "Where to begin, e.g. quick, twins64, celeba64; see: list presets"
+    yield _parameter("--preset", str, where, completion=completing.preset)
     yield _parameter("--preset-file", Path, PRESET_FILE)
-    yield _parameter("--variant", str, "What to change: sagan, no-attention")
+    what = "What to change, e.g. no-attention; see: list variants"
+    yield _parameter("--variant", str, what, completion=completing.combined)
     yield _parameter("--config", Path, "TOML file of settings")
     yield _parameter("--set", list[str], "section.key=value, repeatable; see: show config")
     yield _parameter("--with", list[Path], WITH)
@@ -202,9 +213,17 @@ def _parameters() -> Iterator[inspect.Parameter]:
 
 
 def _parameter(
-    option: str, kind: Any, text: str, *, name: str | None = None, hidden: bool = False
+    option: str,
+    kind: Any,
+    text: str,
+    *,
+    name: str | None = None,
+    hidden: bool = False,
+    completion: completing.Completion | None = None,
 ) -> inspect.Parameter:
-    how = {"parser": partial(whole, option), "metavar": "INTEGER"} if kind is int else {}
+    how: dict[str, Any] = {"autocompletion": completion} if completion else {}
+    if kind is int:
+        how |= {"parser": partial(whole, option), "metavar": "INTEGER"}
     annotation = Annotated[kind | None, typer.Option(option, help=text, hidden=hidden, **how)]
     return inspect.Parameter(
         name or _name(option), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation

@@ -10,7 +10,7 @@ import typer
 
 from sagan_bench.cli.compare import place
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Device, Json, Runs
+from sagan_bench.cli.options import Device, Json, RunOrStudy, Runs
 from sagan_bench.cli.probed import print_probed
 from sagan_bench.cli.signals import SOME_FAILED, stopping
 from sagan_bench.cli.tables import duration, number, print_table
@@ -26,9 +26,7 @@ Wanted = Callable[["RunConfig"], "RunConfig"]
 
 
 def probe(
-    what: Annotated[
-        str, typer.Argument(metavar="RUN|STUDY", help="A run, a study, or a folder of runs")
-    ],
+    what: RunOrStudy,
     images: Annotated[int, typer.Option(min=4, help="Generated images, of each arm")] = 512,
     metrics: Annotated[
         str, typer.Option(help="Metrics with an extractor, e.g. fid,kid_mean \\[default: none]")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sagan_bench.cli import completing
 from sagan_bench.cli.console import say
 from sagan_bench.core.errors import NothingFinished, UserError
 
@@ -29,6 +30,7 @@ def report(
         typer.Argument(
             metavar="[STUDY|TUNING...]",
             help="Studies, tunings, runs (one page), or a report.json \\[default: the latest]",
+            autocompletion=completing.place,
         ),
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of runs")] = Path("runs"),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sagan_bench.cli import completing
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import Choice, Json, Runs, configured, program
 from sagan_bench.cli.places import find_run
@@ -15,8 +16,16 @@ from sagan_bench.core.errors import UserError
 @configured
 def show(
     choice: Choice,
-    what: Annotated[str, typer.Argument(help="config, model, variant, or a run's folder or name")],
-    name: Annotated[str | None, typer.Argument(help="The variant")] = None,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="config, model, variant, or a run's folder or name",
+            autocompletion=completing.shown,
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="The variant", autocompletion=completing.combined)
+    ] = None,
     baseline: Annotated[str, typer.Option(help="What to hold the variant against")] = "sagan",
     runs: Runs = Path("runs"),
     as_json: Json = False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sagan_bench.cli import completing
 from sagan_bench.cli.console import say, shown
 from sagan_bench.cli.options import (
     Json,
@@ -61,7 +62,11 @@ FirstSeed = Annotated[
     int, typer.Option(min=0, help="Of training, the others follow: none that a study is to use")
 ]
 Space = Annotated[
-    str | None, typer.Option(help="A space's name or TOML file \\[default: the preset's]")
+    str | None,
+    typer.Option(
+        help="A space's name or TOML file \\[default: the preset's]",
+        autocompletion=completing.space,
+    ),
 ]
 Objective = Annotated[
     str | None, typer.Option(help="fid, twin_rate, ...; several: fid,images_per_sec")
@@ -71,7 +76,10 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Budget of a trial")]
 Confirm = Annotated[bool, typer.Option(help="Train the best again on fresh seeds")]
 TRIALS_AHEAD = 4
 """Trials at a time on a cluster: each is chosen by the scores of those before."""
-TuningName = Annotated[str, typer.Argument(help="The tuning's folder, or its name")]
+TuningName = Annotated[
+    str,
+    typer.Argument(help="The tuning's folder, or its name", autocompletion=completing.tuning),
+]
 
 
 @app.callback()
