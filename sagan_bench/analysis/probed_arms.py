@@ -1,6 +1,6 @@
 """The stored probes of runs -> means over each variant's runs, of every arm and every block."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -88,8 +88,9 @@ def arms(probes: dict[str, list[Probe]], metric: str) -> Iterator[ArmMeans]:
 
 def _with_figures(means: ArmMeans, made: Sequence[tuple[Probe, Arm]], metric: str) -> ArmMeans:
     def figure(outcome: Outcome | None) -> float | None:
-        of_d = means.network == "discriminator"
-        return (outcome and outcome.ranking) if of_d else of_metric(outcome, metric)
+        if means.network == "discriminator":
+            return outcome.ranking if outcome else None
+        return of_metric(outcome, metric)
 
     rows = [
         (probe, arm)
@@ -139,11 +140,11 @@ def _less(value: float | None, other: float | None) -> float | None:
 
 def _breaks(outcomes: Sequence[Outcome]) -> tuple[str, float] | None:
     """Return the condition that most images no longer meet, beside that all are met."""
-    shares: Counter[str] = Counter()
+    shares: dict[str, float] = defaultdict(float)
     for outcome in outcomes:
         for name, share in outcome.breaks.items():
             shares[name] += share / len(outcomes)
-    del shares["all"]
+    shares.pop("all", None)
     name, share = max(shares.items(), key=lambda item: item[1], default=("", 0.0))
     return (name, share) if share else None
 

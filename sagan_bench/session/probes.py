@@ -17,6 +17,7 @@ from sagan_bench.data.store import Store
 from sagan_bench.evaluation.features import Images
 from sagan_bench.evaluation.metrics import parts_of
 from sagan_bench.evaluation.sampling import sample_images
+from sagan_bench.models.build import attention_blocks
 from sagan_bench.runs.records import BlockReading
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.training.diagnostics import BlockDiagnostics, diagnose
@@ -126,6 +127,7 @@ class Probes:
         return {
             (name, block): reading
             for name, (network, inputs, shown) in networks.items()
+            if attention_blocks(network)
             for block, reading in diagnose(
                 network, *inputs, pictured=PICTURED, parts=self._parts(shown)
             ).items()
@@ -133,7 +135,7 @@ class Probes:
 
     def _parts(self, images: Images) -> Tensor | None:
         """Return the two parts of each of the first images that must agree, if they have such."""
-        first = torch.from_numpy(np.array(images[:DIAGNOSED]))
+        first = torch.as_tensor(np.asarray(images[:DIAGNOSED]).copy())
         return parts_of(first, self.config, self.store.manifest.kind)
 
     def _generator_inputs(self, device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -256,7 +256,7 @@ def _read(
         queries=_queries(rows, columns),
         beta=kept.unflatten(2, (rows // side, columns // side)).float().cpu().numpy(),
         largest_logit=largest if math.isfinite(largest) else None,
-        mass=mass and mass.mass,
-        chance=mass and mass.chance,
+        mass=mass.mass if mass else None,
+        chance=mass.chance if mass else None,
     )
     return BlockDiagnostics(gamma, fmean(values[::4]), maps)

@@ -88,7 +88,7 @@ def test_a_probed_study_says_whether_its_attention_is_used(tmp_path: Path) -> No
     assert "10%" in part
     assert "hue_match 75%" in part
     assert "not made: its keys are pooled" in part
-    assert html.index('id="attention"') < html.index('id="used"') < html.index('id="runs"')
+    assert html.index('id="attention"') < html.index('id="used"') < html.index('id="cost"')
     rows = list(csv.DictReader((data / "arms.csv").read_text().splitlines()))
     of = {(row["network"], row["intervention"]): row for row in rows}
     primary, ranked = of["generator", "uniform"], of["discriminator", "another-image"]

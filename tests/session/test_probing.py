@@ -34,7 +34,6 @@ from sagan_bench.runs.probe import Arm, Outcome, Probe
 from sagan_bench.runs.run import Run
 from sagan_bench.session import experiment
 from sagan_bench.session.events import Progress, Stopped
-from sagan_bench.session.probing import IMAGES as IMAGES_BY_DEFAULT
 from sagan_bench.session.probing import _run, probe
 from sagan_bench.session.probing._arms import look
 from sagan_bench.session.probing._figures import Measuring, ranking
@@ -338,6 +337,13 @@ def test_a_block_of_ones_own_is_probed_by_its_branch_until_it_has_the_hook(
 # --- As a run ends ------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few images as elsewhere here."""
+    monkeypatch.setattr(_run, "IMAGES", IMAGES)
+
+
+@pytest.mark.usefixtures("few")
 def test_a_run_can_be_probed_as_it_ends_with_d_though_its_weights_are_not_kept(
     tmp_path: Path,
 ) -> None:
@@ -345,19 +351,20 @@ def test_a_run_can_be_probed_as_it_ends_with_d_though_its_weights_are_not_kept(
     record = experiment.run(make("run.probe=true"), out=tmp_path / "at-the-end", watch=seen.append)
     made = stored.read(tmp_path / "at-the-end")
     assert made is not None
-    assert (made.step, made.images, made.discriminator) == (1, IMAGES_BY_DEFAULT, None)
+    assert (made.step, made.images, made.discriminator) == (1, IMAGES, None)
     assert made.config_digest == record.config_digest
     assert any(isinstance(each, Progress) and each.phase == "probe" for each in seen)
     assert not list((tmp_path / "at-the-end" / "checkpoints").iterdir())
     experiment.run(make("run.keep_training_state=true"), out=tmp_path / "later")
     path = tmp_path / "later"
-    later, _ = probe(path, Run(path, records.read(path)).config)
+    later, _ = probe(path, Run(path, records.read(path)).config, images=IMAGES)
     assert (later.arms, later.untouched) == (made.arms, made.untouched)
     assert stored.picture_of(path, later) == stored.picture_of(tmp_path / "at-the-end", made)
-    again, is_new = probe(tmp_path / "at-the-end", make())
+    again, is_new = probe(tmp_path / "at-the-end", make(), images=IMAGES)
     assert (again, is_new) == (made, False)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_run_that_is_stopped_while_it_is_probed_goes_on_from_there(tmp_path: Path) -> None:
     seen: list[object] = []
 
@@ -442,7 +449,7 @@ def test_the_picture_shows_the_same_noise_in_every_row(sagan: Path, made: Probe)
     z = noise(0, 0, IMAGES, config.model.z_dim, None)
     with torch.no_grad():
         _average_statistics(generator, [standing_inputs(config, 0, torch.device("cpu"))])
-        first = quantise(generator(z))[0].permute(1, 2, 0).numpy()
+        first = quantise(generator.eval()(z))[0].permute(1, 2, 0).numpy()
     shown = rows[0][:, 2:34].astype(int)
     assert np.abs(shown - first.astype(int)).max() <= 1
     (sagan / "probe.png").write_bytes(b"another")

@@ -187,7 +187,7 @@ def test_what_parts_take_in_from_each_other_is_told_beside_chance(
     monkeypatch.setattr(diagnostics, "CHUNK_IMAGES", chunk)
     networks = lively(make(f"model.attention.kind={kind}"))
     for network, inputs in zip(networks, (Z, IMAGES), strict=True):
-        received = features(network.eval(), inputs)
+        received = dict(features(network.eval(), inputs))
         for name, found in diagnose(network, inputs, parts=PARTS).items():
             whole = MassOnTwin()
             whole.add(*shares(attention_blocks(network)[name], received[name]), PARTS)

@@ -1,7 +1,7 @@
 """Curves over training: what is kept of them, and how they are drawn."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from statistics import median
@@ -40,7 +40,6 @@ POINTS = (25, 200)
 POINTS_IN_ALL = 12_000
 """Of one figure, over all runs."""
 LOSSES = ("loss_d", "loss_g")
-READINGS = ("ratio", "entropy", "distance_px", "largest_logit", "mass", "chance")
 
 
 # --- What is kept ------------------------------------------------------------------------------
@@ -75,8 +74,8 @@ def _curves(run: Run, metrics: Iterable[str]) -> Iterator[tuple[str, Sequence[tu
     looks = _rows(run, DIAGNOSTICS)
     for block in [name for name in looks[-1] if name != "step"] if looks else []:
         read = [(row["step"], of) for row in looks if isinstance(of := row.get(block), dict)]
-        for reading in READINGS:
-            points = [(step, _figure(of.get(reading))) for step, of in read]
+        for reading, figure in READINGS.items():
+            points = [(step, figure(of)) for step, of in read]
             if any(value is not None for _, value in points):
                 yield f"{reading}.{block}", points
 
@@ -93,6 +92,22 @@ def _rows(run: Run, name: str) -> list[dict[str, Any]]:
 def _figure(value: Any) -> float | None:
     """Return a value of a row if it is one number."""
     return value if isinstance(value, int | float) else None
+
+
+def _entropy_share(of: Mapping[str, Any]) -> float | None:
+    """Return what a block's entropy is of that of uniform weights."""
+    entropy, most = _figure(of.get("entropy")), _figure(of.get("entropy_max"))
+    return entropy / most if entropy is not None and most else None
+
+
+READINGS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+    **{
+        name: lambda of, name=name: _figure(of.get(name))  # type: ignore[misc]
+        for name in ("ratio", "entropy", "distance_px", "largest_logit", "mass", "chance")
+    },
+    "entropy_share": _entropy_share,
+}
+"""Of a block, by the name of its curve: the figure of a row of diagnostics."""
 
 
 def _thinned(points: Sequence[tuple[int, Any]], most: int) -> Sequence[tuple[int, Any]]:

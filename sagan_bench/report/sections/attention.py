@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report import compared
-from sagan_bench.report.document import Document, Series
+from sagan_bench.report.document import Document
 from sagan_bench.report.formats import MISSING
 from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
 from sagan_bench.report.pictures import shown
@@ -15,7 +15,8 @@ from sagan_bench.report.svg import Drawn, Theme
 READINGS = {
     "gamma": "|γ|, in y = x + γ o",
     "ratio": "strength ‖γ o‖ / ‖x‖",
-    "entropy": "entropy of a query's weights, of that of uniform ones",
+    "entropy": "entropy of a query's weights, nats",
+    "entropy_share": "entropy of a query's weights, of that of uniform ones",
     "distance_px": "distance from query to key, px",
     "largest_logit": "largest logit",
 }
@@ -84,21 +85,10 @@ def frame_of(document: Document) -> Frame:
 
 
 def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
+    known = {series.name.partition(".")[0] for series in document.series}
     for reading, label in READINGS.items():
+        if reading == "entropy" and "entropy_share" in known:  # of older reports alone
+            continue
         raw = " Of the raw weights: G's average lags behind." if reading == "gamma" else ""
         caption = f"Solid: G; dashed: D. One thin line a seed; thick: the median.{raw}"
-        series = of_uniform(document) if reading == "entropy" else document.series
-        yield from _curves.charts(series, reading, label, theme.looks, caption)
-
-
-def of_uniform(document: Document) -> Iterator[Series]:
-    """Yield the curves of entropy as shares of their maximum, that of uniform weights."""
-    blocks = compared.blocks(document.findings)
-    most = {
-        (row["variant"], "entropy.{}.{}".format(row["network"], row["name"])): row["entropy_max"]
-        for row in blocks
-    }
-    for curve in document.series:
-        if at_most := most.get((curve.variant, curve.name)):
-            values = (value and value / at_most for value in curve.values)
-            yield curve.model_copy(update={"values": tuple(values)})
+        yield from _curves.charts(document.series, reading, label, theme.looks, caption)

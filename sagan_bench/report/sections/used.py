@@ -110,8 +110,7 @@ MASSES = (
 ARMS = (
     VARIANT,
     Column("place", "Block", numeric=False),
-    Column("intervention", "Map replaced by", lambda row: CHANGES.get(
-        row["intervention"], row["intervention"]), numeric=False),
+    Column("intervention", "Map replaced by", lambda row: _change(row), numeric=False),
     Column("keeps_rms", "RMS", lambda row: "kept" * row["keeps_rms"], numeric=False,
            help="whether each image's branch keeps its size"),
     Column("n", "Runs"),
@@ -160,8 +159,8 @@ class Used(Section):
             parts += [Text(NOT_PROBED), Code(f"python cli.py probe {_name(document)}")]
         else:
             parts += _said(probed)
-            if rows := shown(document, theme.content, "probe"):
-                parts += [Heading("At the same noise", "same-noise"), Text(ROW), Pictures(rows)]
+            if drawn := shown(document, theme.content, "probe"):
+                parts += [Heading("At the same noise", "same-noise"), Text(ROW), Pictures(drawn)]
         data = document.sections.get(self.name, {})
         if masses := data.get("masses"):
             caption = "What a shape takes in from its twin, at the end: means over runs"
@@ -202,6 +201,11 @@ def _said(probed: Probed) -> Iterator[Part]:
 
 def _rows(rows: Iterable[dict[str, Any]]) -> list[Row]:
     return [Row(row, variant=row["variant"]) for row in rows]
+
+
+def _change(row: Values) -> str:
+    name = str(row["intervention"])
+    return CHANGES.get(name, name)
 
 
 def _breaks(row: Values) -> str:

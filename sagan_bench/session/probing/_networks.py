@@ -15,7 +15,7 @@ from sagan_bench.core.precision import full_precision
 from sagan_bench.core.progress import OnProgress
 from sagan_bench.data.pixels import normalise, quantise
 from sagan_bench.evaluation.metrics import parts_of
-from sagan_bench.models.attention._interventions import ANOTHER_IMAGE, NONE
+from sagan_bench.models.attention._interventions import ANOTHER_IMAGE, NONE, UNIFORM
 from sagan_bench.models.attention._shares import MassOnTwin, shares
 from sagan_bench.models.replay import Around
 from sagan_bench.runs.probe import Arm, MassReading, Network, Outcome, ProbedBlock
@@ -37,6 +37,7 @@ SHOWN = 8
 AS_IT_IS = "untouched"
 ALSO_SHOWN = {ANOTHER_IMAGE.name: True, NONE.name: False}
 """Interventions that are shown beside the primary one, and whether the branch keeps its RMS."""
+ROWS = (AS_IT_IS, UNIFORM.name, "sham", *ALSO_SHOWN)
 UNTOUCHED = Around(0, (), ()), [Way("", nullcontext, [])]
 
 
@@ -134,7 +135,8 @@ def probe_generator(
                 way.name: measuring.outcome(each) for way, each in zip(ways, made_so, strict=True)
             }
     made_arms = [_with(one.arm, outcomes.get(one.arm, {})) for one in planned]
-    return Probed(blocks, made_arms, before, untouched.values, rows)
+    in_order = {name: rows[name] for name in ROWS if name in rows}
+    return Probed(blocks, made_arms, before, untouched.values, in_order)
 
 
 def _shown(arm: Arm, planned: Sequence[Planned]) -> dict[str, str]:

@@ -134,7 +134,8 @@ def at_the_end(
     """
     if not has_block(config):
         return None
-    return _Probing(config, directory, record, lambda: store, progress).made(device)
+    probing = _Probing(config, directory, record, lambda: store, progress, images=IMAGES)
+    return probing.made(device)
 
 
 def _standing_over(images: int, config: RunConfig) -> RunConfig:
@@ -178,7 +179,7 @@ class _Probing:
         store: Callable[[], Store],
         progress: OnProgress,
         *,
-        images: int = IMAGES,
+        images: int,
         metrics: Collection[str] = (),
     ) -> None:
         data = record.data
