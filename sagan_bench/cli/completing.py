@@ -18,7 +18,7 @@ def _from(names: Callable[[], Iterable[str]]) -> Completion:
     def complete(incomplete: str) -> list[str]:
         try:
             return [name for name in names() if name.startswith(incomplete)]
-        except Exception:  # it is shown in the middle of a line that is being typed
+        except Exception:  # noqa: BLE001  # amid a line that is being typed
             return []
 
     return complete
