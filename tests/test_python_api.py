@@ -37,7 +37,8 @@ def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_run_is_trained_loaded_and_looked_at(tmp_path: Path) -> None:
     seen: list[object] = []
     out = tmp_path / "run"
-    run = sb.train("no-attention", seed=3, steps=2, sets=SETS, out=out, watch=seen.append)
+    sets = {key: value for key, value in SETS.items() if key != "run.steps"}
+    run = sb.train("no-attention", seed=3, steps=2, sets=sets, out=out, watch=seen.append)
     assert seen
     assert (run.status, run.record.step, run.config.seed) == ("finished", 2, 3)
     again = sb.load(out)

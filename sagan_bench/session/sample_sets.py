@@ -131,7 +131,9 @@ class Npz(Form):
         """Put the parts together."""
         if not self.whole.exists():
             loaded = [np.load(self._part(start)) for start, _ in parts]
-            arrays = {name: np.concatenate([each[name] for each in loaded]) for name in loaded[0]}
+            arrays: dict[str, Any] = {
+                name: np.concatenate([each[name] for each in loaded]) for name in loaded[0]
+            }
             with atomic_file(self.whole) as file:
                 np.savez(file, **arrays)
         for start, _ in parts:
