@@ -19,7 +19,7 @@ PAGE, DATA, JSON = "index.html", "data", "report.json"
 def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     """Write the page, and beside it ``data/``; return the page's path.
 
-    Pictures of an earlier report that are no longer shown are removed.
+    Pictures and figures of an earlier report that are no longer shown are removed.
 
     Raises:
         UserError: the folder holds files that no report left.
@@ -32,11 +32,17 @@ def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     texts = {JSON: document.to_json()} | {
         name: text for export in page.exports(shown) for name, text in export.files.items()
     }
-    contents = {**pictures, **{name: text.encode() for name, text in texts.items()}}
+    figures = {
+        name: content
+        for block in shown
+        for chart in block.charts()
+        for name, content in chart.files().items()
+    }
+    contents = {**pictures, **figures, **{name: text.encode() for name, text in texts.items()}}
     html = page.render(document, shown, theme)  # all of it before anything is written
     data.mkdir(parents=True, exist_ok=True)
-    for old in data.glob("*.png"):
-        if old.name not in pictures:
+    for old in (*data.glob("*.png"), *data.glob("fig-*")):
+        if old.name not in contents:
             old.unlink()
     for swept in (folder, data):
         sweep_dead(swept)

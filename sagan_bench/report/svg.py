@@ -9,7 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, NamedTuple
 
@@ -54,6 +54,10 @@ STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
+PRINTED: Any = {**STYLE, "pdf.fonttype": 42}
+"""Of files: text stays text."""
+UNSAID = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer")}
+"""What a file does not say of itself, so that the same figure gives the same bytes."""
 EDGE: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5}
 
 
@@ -95,12 +99,26 @@ class Theme:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure in the page."""
+    """A figure in the page, and to take away."""
 
     name: str
     svg: str
     title: str
     caption: str
+    figure: Figure = field(repr=False, compare=False)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the figure as files of its own, black on white: ``fig-NAME.svg`` and ``.pdf``."""
+        made = {}
+        for form, unsaid in UNSAID.items():
+            written = io.BytesIO()
+            with mpl.rc_context(PRINTED), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing")
+                self.figure.savefig(
+                    written, format=form, facecolor="white", metadata=dict.fromkeys(unsaid)
+                )
+            made[f"fig-{self.name}.{form}"] = written.getvalue()
+        return made
 
 
 def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
@@ -113,7 +131,7 @@ def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
         caption: how it is read.
     """
     name = re.sub(r"[^A-Za-z0-9-]+", "-", name)
-    return Drawn(name, svg(figure, f"fig-{name}", title, caption), title, caption)
+    return Drawn(name, svg(figure, f"fig-{name}", title, caption), title, caption, figure)
 
 
 def wrapped(name: str, chars: int = LINE_CHARS) -> str:

@@ -122,12 +122,24 @@ class Block:
     tone: Tone = "open"
     exports: Sequence[Export] = field(default=())
 
+    def charts(self) -> Iterator[Drawn]:
+        """Yield its figures, those in what is folded too."""
+        yield from _charts_in(self.parts)
+
     def files(self) -> Iterator[Export]:
         """Yield its files and those of its frames."""
         for part in self.parts:
             if isinstance(part, Frame) and part.file:
                 yield Export({part.file: part.to_csv()}, part.caption)
         yield from self.exports
+
+
+def _charts_in(parts: "Sequence[Part]") -> Iterator[Drawn]:
+    for part in parts:
+        if isinstance(part, Charts):
+            yield from part.charts
+        elif isinstance(part, Fold):
+            yield from _charts_in(part.parts)
 
 
 class Section(ABC):

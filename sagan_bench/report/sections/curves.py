@@ -6,11 +6,13 @@ from typing import Any
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.evaluation.metrics import leading
 from sagan_bench.report.document import Document
+from sagan_bench.report.frames import to_csv
 from sagan_bench.report.sections import _curves
-from sagan_bench.report.sections._base import Block, Charts, Section
+from sagan_bench.report.sections._base import Block, Charts, Export, Section
 from sagan_bench.report.svg import Drawn, Theme
 from sagan_bench.runs.program import PROGRAM
 
+ABOUT = "Every curve, thinned as in the page: scores on the way, losses, readings of blocks"
 LOSSES = {"loss_d": "loss of D", "loss_g": "loss of G"}
 
 
@@ -30,7 +32,16 @@ class Curves(Section):
     def render(self, document: Document, theme: Theme) -> Iterator[Block]:
         """Yield the scores on the way, and the losses."""
         if charts := list(_charts(document, theme)):
-            yield self.block(Charts(charts))
+            exports = [Export({"curves.csv": to_csv(list(_rows(document)))}, ABOUT)]
+            yield self.block(Charts(charts), exports=exports)
+
+
+def _rows(document: Document) -> Iterator[dict[str, Any]]:
+    """Yield a row for each point of each curve, those of blocks too."""
+    for of in document.series:
+        about = {"variant": of.variant, "seed": of.seed, "curve": of.name}
+        for step, value in zip(of.steps, of.values, strict=True):
+            yield {**about, "step": step, "value": value}
 
 
 def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
