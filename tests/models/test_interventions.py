@@ -24,7 +24,7 @@ from sagan_bench.models.attention._interventions import (
     refusal,
     rms,
 )
-from sagan_bench.models.attention._shares import MassOnTwin, Weighted, shares, weighted
+from sagan_bench.models.attention._shares import MassOnTwin, Weighted, shares, taken, weighted
 from sagan_bench.models.placed import Site
 
 BY_NAME = {each.name: each for each in TABLE}
@@ -309,31 +309,31 @@ def test_shares_are_weighted_by_what_the_values_add() -> None:
     assert isinstance(maps, Tensor)
     products = maps * values.norm(dim=1)[:, None]
     found = weighted(block, x)
-    taken = shares(found.maps, found.sizes)
-    torch.testing.assert_close(taken, products / products.sum(2, keepdim=True))
+    amounts = taken(found.maps, found.sizes)
+    torch.testing.assert_close(shares(amounts, amounts), products / products.sum(2, keepdim=True))
     assert found.grid == (ROWS, COLUMNS, 1, 0)
     heads = weighted(drawn(Heads()), x)
     assert (heads.grid.nulls, heads.maps.shape[1]) == (1, 2)
-    of_heads = shares(heads.maps, heads.sizes)
-    torch.testing.assert_close(of_heads.sum(2), torch.ones_like(of_heads[..., 0]))
+    amounts = taken(heads.maps, heads.sizes)
+    assert amounts.shape == (5, ROWS * COLUMNS, ROWS * COLUMNS)
 
 
 def test_mass_on_the_twin_is_held_to_the_maps_of_other_images() -> None:
     parts = torch.zeros(4, 2, ROWS, COLUMNS, dtype=torch.bool)
     places = [(0, 3), (1, 2), (4, 3), (5, 2)]
-    taken = torch.zeros(4, ROWS * COLUMNS, ROWS * COLUMNS)
+    maps = torch.zeros(4, 1, ROWS * COLUMNS, ROWS * COLUMNS)
     sizes = torch.ones(4, 1, ROWS * COLUMNS)
     for image, (row, column) in enumerate(places):
         parts[image, 0, row, 0] = parts[image, 1, row, column] = True
         left, right = row * COLUMNS, row * COLUMNS + column
-        taken[image, :, 0] = 1
-        taken[image, left] = taken[image, right] = 0
-        taken[image, left, right] = taken[image, right, left] = 1
+        maps[image, 0, :, 0] = 1
+        maps[image, 0, left] = maps[image, 0, right] = 0
+        maps[image, 0, left, right] = maps[image, 0, right, left] = 1
     parts[3, 1] = False  # and one has no twin
     grid = weighted(of_kind("full"), features()).grid
     summed = MassOnTwin()
     for half in (slice(2), slice(2, 4)):
-        summed.add(Weighted(taken[half, None], sizes[half], grid), parts[half])
+        summed.add(Weighted(maps[half], sizes[half], grid), parts[half])
     mass = summed.mass()
     assert mass is not None
     assert (mass.mass, mass.images) == (1.0, 3)

@@ -541,7 +541,8 @@ def test_what_cannot_be_probed_is_said(sagan: Path, tmp_path: Path) -> None:
     says("--metrics fit: did you mean", metrics=("fit",))
     for file in path.glob("checkpoints/*"):
         file.unlink()
-    without = probe(path, config, images=IMAGES, again=True)[0]
+    (path / "probe.json").unlink()
+    without = probe(path, config, images=IMAGES)[0]
     assert without.discriminator is not None
     assert "run.keep_training_state=true" in without.discriminator
     assert without.untouched.ranking is None

@@ -60,10 +60,14 @@ def _through(block: Block, maps: Tensor, x: Tensor) -> Tensor:
     return o.expand_as(x).flatten(2)
 
 
-def shares(maps: Tensor, sizes: Tensor) -> Tensor:
-    """Return a, (B, N, K), each row with a sum of 1, of maps and sizes as `Weighted` has them."""
-    taken = (maps.abs() * sizes[:, :, None]).sum(1)
-    return taken / taken.sum(2, keepdim=True).clamp_min(torch.finfo(taken.dtype).tiny)
+def taken(maps: Tensor, sizes: Tensor) -> Tensor:
+    """Return what queries take in, (B, N, K), of maps and sizes as `Weighted` has them."""
+    return (maps.abs() * sizes[:, :, None]).sum(1)
+
+
+def shares(amounts: Tensor, of: Tensor) -> Tensor:
+    """Return amounts, (B, N, K), as shares of the row sums ``of`` others, (B, N, K)."""
+    return amounts / of.sum(2, keepdim=True).clamp_min(torch.finfo(of.dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,9 @@ class Mass:
 
     Attributes:
         mass: the mean over both directions and all images that have both parts.
-        chance: the same parts and values by the maps of *another* image: what the places and the
-            sizes of values alone give.  With maps that are alike for all images both are the same.
+        chance: the same parts and values by the map of *another* image, as a share of what is taken
+            in by the own one: what places and the sizes of values give.  With maps that are alike
+            for all images both are the same.
         images: how many have both parts.
     """
 
@@ -90,8 +95,8 @@ class MassOnTwin:
 
     def __init__(self) -> None:
         self.own, self.other = list[Tensor](), list[Tensor]()
-        self.first: tuple[Tensor, _Parts] | None = None
-        """Sizes and parts of the first image, whose other one comes last."""
+        self.first: tuple[Tensor, Tensor, _Parts] | None = None
+        """Of the first image, whose other one comes last: sizes, what it takes in, and parts."""
         self.last: Tensor | None = None
         """The maps of the image before."""
         self.count = 0
@@ -104,14 +109,15 @@ class MassOnTwin:
             parts: (B, 2, S, S) bool, which pixels are of the one part and which of the other.
         """
         maps, sizes, grid = of
-        places = _Parts.on(grid, parts.to(sizes))
-        self.own.append(places.mass(shares(maps, sizes)))
+        places, amounts = _Parts.on(grid, parts.to(sizes)), taken(maps, sizes)
+        self.own.append(places.mass(shares(amounts, amounts)))
         if self.last is None:
-            self.first = sizes[:1], places.of(slice(1))
+            self.first = sizes[:1], amounts[:1], places.of(slice(1))
             before, rest = maps[:-1], slice(1, None)
         else:
             before, rest = torch.cat([self.last, maps[:-1]]), slice(None)
-        self.other.append(places.of(rest).mass(shares(before, sizes[rest])))
+        by_other = shares(taken(before, sizes[rest]), amounts[rest])
+        self.other.append(places.of(rest).mass(by_other))
         self.last = maps[-1:]
         self.count += len(maps)
 
@@ -119,9 +125,10 @@ class MassOnTwin:
         """Return the mass on the other part; None if no image has both, or there is but one."""
         if self.count < 2 or self.first is None or self.last is None:
             return None
-        sizes, places = self.first
+        sizes, amounts, places = self.first
         own = torch.cat(self.own)
-        others = torch.cat([places.mass(shares(self.last, sizes)), *self.other])
+        of_first = places.mass(shares(taken(self.last, sizes), amounts))
+        others = torch.cat([of_first, *self.other])
         both = own.isfinite()
         if not both.any():
             return None
@@ -145,6 +152,6 @@ class _Parts(NamedTuple):
     def of(self, images: slice) -> "_Parts":
         return _Parts(self.queries[images], self.keys[images])
 
-    def mass(self, taken: Tensor) -> Tensor:
-        """Return what parts take in from each other, the mean of both directions: (B,)."""
-        return torch.einsum("bpn,bnk,bpk->b", self.queries, taken, self.keys) / 2
+    def mass(self, of: Tensor) -> Tensor:
+        """Return what parts take in from each other, of shares: the mean of both ways, (B,)."""
+        return torch.einsum("bpn,bnk,bpk->b", self.queries, of, self.keys) / 2
