@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.probed_runs import figure as of_metric
@@ -25,7 +26,9 @@ class ArmMeans:
         excess: ``figure`` less ``sham``.
         excess_frozen: likewise, with the statistics of the untouched network.
         changed: share of pixels that are off by more than 1/255; None of D.
-        breaks: the condition of the rule that most images no longer meet, and their share.
+        primary: whether words rest on it.
+        breaks: the condition of the rule that most images no longer meet.
+        breaks_share: of how many images that met it untouched it is.
         reason: why no run has it.
     """
 
@@ -34,6 +37,7 @@ class ArmMeans:
     block: str
     intervention: str
     keeps_rms: bool
+    primary: bool
     n: int
     untouched: float | None = None
     figure: float | None = None
@@ -41,7 +45,8 @@ class ArmMeans:
     excess: float | None = None
     excess_frozen: float | None = None
     changed: float | None = None
-    breaks: tuple[str, float] | None = None
+    breaks: str | None = None
+    breaks_share: float | None = None
     reason: str | None = None
 
 
@@ -51,7 +56,7 @@ class MassMeans:
 
     Attributes:
         mass: share of what it takes in.
-        chance: likewise, by the maps of all other images.
+        chance: likewise, by the map of another image.
     """
 
     variant: str
@@ -82,7 +87,8 @@ def arms(probes: dict[str, list[Probe]], metric: str) -> Iterator[ArmMeans]:
                 each.setdefault(key, []).append((probe, arm))
         for (_, block, intervention, keeps_rms), made in each.items():
             network = made[0][1].network
-            means = ArmMeans(variant, network, block, intervention, keeps_rms, 0)
+            primary = made[0][1].primary
+            means = ArmMeans(variant, network, block, intervention, keeps_rms, primary, 0)
             yield _with_figures(means, made, metric)
 
 
@@ -116,7 +122,7 @@ def _with_figures(means: ArmMeans, made: Sequence[tuple[Probe, Arm]], metric: st
             "excess": _less(applied, sham),
             "excess_frozen": _less(frozen, sham_frozen),
             "changed": fmean(changed) if changed else None,
-            "breaks": _breaks(outcomes),
+            **_breaks(outcomes),
         }
     )
 
@@ -138,7 +144,7 @@ def _less(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
 
 
-def _breaks(outcomes: Sequence[Outcome]) -> tuple[str, float] | None:
+def _breaks(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return the condition that most images no longer meet, beside that all are met."""
     shares: dict[str, float] = defaultdict(float)
     for outcome in outcomes:
@@ -146,7 +152,7 @@ def _breaks(outcomes: Sequence[Outcome]) -> tuple[str, float] | None:
             shares[name] += share / len(outcomes)
     shares.pop("all", None)
     name, share = max(shares.items(), key=lambda item: item[1], default=("", 0.0))
-    return (name, share) if share else None
+    return {"breaks": name, "breaks_share": share} if share else {}
 
 
 def masses(probes: dict[str, list[Probe]]) -> Iterator[MassMeans]:

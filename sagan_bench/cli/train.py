@@ -61,9 +61,20 @@ def train(
             from sagan_bench.cli.record import print_record
 
             print_record(record, path)
+            if _lacks_probe(config, path):
+                say(f"note: it was finished before it was to be probed: {program()} probe {path}")
             print(f"run:     {path}\nsamples: {path / 'samples'}\nnext:    {program()} show {path}")
         if record.status != "finished":
             raise typer.Exit(SOME_FAILED)
+
+
+def _lacks_probe(config: "RunConfig", path: Path) -> bool:
+    """Return whether a run was asked to be probed as it ends, and had ended before."""
+    from sagan_bench.runs.probe import PROBE
+
+    attention = config.model.attention
+    has_block = bool(attention.generator or attention.discriminator)
+    return config.run.probe and has_block and not (path / PROBE).exists()
 
 
 def _trained(config: "RunConfig", out: Path | None, fresh: bool) -> "Record | None":

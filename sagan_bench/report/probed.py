@@ -150,7 +150,8 @@ def _in_figures(of: Dependence[str], metric: Metric) -> str:
         return ""
     interval = " [{:.3g}, {:.3g}]".format(*of.interval) if of.interval else ""
     return (
-        f"{metric.label} {of.untouched:.3g}, with a uniform map {of.effect:+.3g}, with a sham of "
-        f"that size {of.sham_effect:+.3g}: excess {of.excess:+.3g}{interval} "
+        f"{metric.label} {of.untouched:.3g} untouched; a uniform map changes it by "
+        f"{of.effect:+.3g}, a sham of that size by {of.sham_effect:+.3g}: excess "
+        f"{of.excess:+.3g}{interval} "
         f"({of.excess_frozen:+.3g} with frozen statistics), n = {of.n}"
     )

@@ -81,7 +81,7 @@ class MassReading(_Stored):
     """What one of two parts that must agree takes in from the other, weighted by |beta v|."""
 
     mass: float = Field(description="Share, mean over both directions and images")
-    chance: float = Field(description="The same parts by the maps of all other images")
+    chance: float = Field(description="The same parts and values by the map of another image")
     images: int = Field(description="Images that have both parts")
 
 

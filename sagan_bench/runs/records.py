@@ -168,7 +168,7 @@ class BlockReading(_Stored):
         description="Share of what one of two parts that must agree takes in from the other, "
         "weighted by |beta v|; null where no rule asks two parts to agree",
     )
-    chance: float | None = Field(None, description="Likewise, by the maps of other images")
+    chance: float | None = Field(None, description="Likewise, by the map of another image")
 
     @model_validator(mode="before")
     @classmethod

@@ -176,11 +176,9 @@ class Probes:
             np.savez_compressed(file, **arrays)
 
 
-def save_grid(path: Path, images: Images) -> None:
-    """Write uint8 images (N, 3, S, S) as one PNG, eight in a row."""
-    grid = make_grid(
-        torch.as_tensor(np.asarray(images).copy()), nrow=GRID_ROW, padding=2, pad_value=255
-    )
+def save_grid(path: Path, images: Images, row: int = GRID_ROW) -> None:
+    """Write uint8 images (N, 3, S, S) as one PNG, so many in a row."""
+    grid = make_grid(torch.as_tensor(np.asarray(images).copy()), nrow=row, padding=2, pad_value=255)
     with atomic_file(path) as file:
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, "PNG")
 

@@ -76,7 +76,7 @@ class RunSession:
             with system.memory_for("scoring", self.device):
                 self._score_final()
             if self.planned.config.run.probe:
-                scored = self.keeper.record(Status.RUNNING)
+                scored = self.write(Status.RUNNING)
                 self.writer.probe_weights(scored, self.device, self._probed)
         except NonFiniteImages as error:
             return self.write(Status.DIVERGED, f"step {self.keeper.step}: {error}")

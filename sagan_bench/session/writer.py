@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from sagan_bench.config.schema import Weights
-from sagan_bench.core import system
 from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.progress import OnProgress
@@ -25,7 +24,7 @@ from sagan_bench.runs.rows import ROWS
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session import probing
 from sagan_bench.session.capabilities import tensorboard
-from sagan_bench.session.events import Event, SampleGrid, Watch
+from sagan_bench.session.events import Event, SampleGrid, Stopped, Watch
 from sagan_bench.session.failures import end_attempt, is_over, unstarted
 from sagan_bench.session.planning import Plan
 from sagan_bench.session.probes import Probes
@@ -188,14 +187,17 @@ class DirectoryWriter(Writer):
         return readings
 
     def probe_weights(self, record: Record, device: torch.device, progress: OnProgress) -> None:
-        """Write ``probe.json``; where the memory does not suffice, say so: the run is none less."""
+        """Write ``probe.json``; where that fails, say so: the run is none the less."""
         planned = self.planned
         try:
             probing.at_the_end(
                 planned.config, self.directory, record, planned.store, device, progress
             )
-        except system.OutOfMemory as error:
-            _log.warning("%s is not probed: %s", self.path, error)
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001  # a block of one's own may raise anything
+            what = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            _log.warning("%s is not probed: %s%s", self.path, what, error)
 
     def verify(self, check: Callable[[], None]) -> None:
         """Clear the checkpoints if the images are others."""

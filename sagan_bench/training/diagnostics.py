@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sagan_bench.core.precision import full_precision
 from sagan_bench.models.attention._blocks import Block, Call
 from sagan_bench.models.attention._interventions import refusal
-from sagan_bench.models.attention._shares import MassOnTwin, shares
+from sagan_bench.models.attention._shares import MassOnTwin, weighted
 from sagan_bench.models.build import attention_blocks
 from sagan_bench.models.calls import forget, tell
 
@@ -43,7 +43,7 @@ class MapDiagnostics:
         mass: what a part of an image takes in from the part that it must agree with, as a share,
             weighted by |beta v| (`sagan_bench.models.attention._shares`); none where nobody said
             which parts these are, where no image has both, or without ``through(maps, x)``.
-        chance: likewise, by the maps of all other images.
+        chance: likewise, by the maps of other images.
     """
 
     entropy: float
@@ -122,7 +122,7 @@ def diagnose(
                         looks[name].append(_look(block, image, keeps))
                         if of_parts is not None and has_parts:
                             own = of_parts[index : index + 1].to(x.device)
-                            masses[name].add(*shares(block, image), own)
+                            masses[name].add(weighted(block, image), own)
             return {name: _read(blocks[name], looks[name], side, masses[name]) for name in looks}
     finally:
         forget(network)

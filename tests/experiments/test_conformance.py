@@ -197,11 +197,14 @@ LOGITS = """
 def test_what_a_block_offers_to_be_looked_into_by_is_held_to_it(
     tmp_path: Path, hook: str, check: str
 ) -> None:
-    def found(more: str, name: str) -> Finding:
-        return by(check, written(tmp_path, BLOCK.format(more=more, facts="pass"), name))
+    def found(factor: int) -> Finding:
+        text = BLOCK.format(more=hook.format(factor), facts="pass")
+        return by(
+            check, written(tmp_path, text.replace('"mine"', f'"mine-{factor}"'), f"own_{factor}.py")
+        )
 
-    assert found(hook.format(1), "right.py").severity == "ok"
-    wrong = found(hook.format(2), "wrong.py")
+    assert found(1).severity == "ok"
+    wrong = found(2)
     assert wrong.severity == "error"
     assert " off" in wrong.text
 
@@ -602,7 +605,7 @@ def test_check_prints_a_table_costs_and_an_exit_code(
     assert run("check", "attention:full", "loss:hinge") == 0
     out = capsys.readouterr().out
     assert "full: 5,200 parameters" in out.replace("5,201", "5,200")
-    assert "errors: 0, warnings: 0, of 23 checks" in out
+    assert "errors: 0, warnings: 0, of 25 checks" in out
     assert "full: 2 checks do not apply: knows, extra loss\n" in out
     assert "hinge: 1 check does not apply: penalty\n" in out
     assert run("check", str(TESTS / "planted/broken/wrong_axis.py")) == signals.USAGE

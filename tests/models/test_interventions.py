@@ -24,7 +24,7 @@ from sagan_bench.models.attention._interventions import (
     refusal,
     rms,
 )
-from sagan_bench.models.attention._shares import MassOnTwin, shares
+from sagan_bench.models.attention._shares import MassOnTwin, Weighted, shares, taken, weighted
 from sagan_bench.models.placed import Site
 
 BY_NAME = {each.name: each for each in TABLE}
@@ -271,36 +271,83 @@ def test_a_block_that_is_not_what_its_maps_say_is_changed_by_its_branch_alone() 
     assert refusal(drawn(OwnForward(CHANNELS), gamma=2.0), x) is None
 
 
+class SameForward(SelfAttention):
+    """y = x + gamma * o, written anew."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.gamma * self.branch(x)).to(x.dtype)
+
+
+@pytest.mark.parametrize("gamma", [0.7, -0.25, 1e-6])
+@pytest.mark.parametrize("keeps_rms", [False, True])
+@pytest.mark.parametrize("sham", [False, True])
+def test_a_forward_written_anew_is_changed_as_the_usual_one(
+    gamma: float, keeps_rms: bool, sham: bool
+) -> None:
+    x = features()
+    usual, anew = (drawn(kind(CHANNELS), gamma) for kind in (SelfAttention, SameForward))
+    assert refusal(anew, x) is None
+    for intervention in (IDENTITY, *TABLE):
+        keeps = keeps_rms and intervention.change is not None
+        wanted, found = (
+            under(block, intervention, x, keeps_rms=keeps, sham=sham) for block in (usual, anew)
+        )
+        torch.testing.assert_close(found - x, wanted - x, rtol=1e-6, atol=1e-13)
+    assert "is not what the block adds" in str(refusal(drawn(OwnForward(CHANNELS), gamma), x))
+
+
+def test_a_gamma_near_0_is_no_reason_to_refuse_a_forward_of_a_blocks_own() -> None:
+    for gamma in (1e-7, 1e-5, 1e-3):
+        block = drawn(SameForward(CHANNELS), gamma).float()
+        assert refusal(block, features().float()) is None
+
+
 def test_shares_are_weighted_by_what_the_values_add() -> None:
     block, x = of_kind("full"), features()
     values = block.get_submodule("value")(x).flatten(2)
     maps = block.maps(x)
     assert isinstance(maps, Tensor)
-    weighted = maps * values.norm(dim=1)[:, None]
-    taken, grid = shares(block, x)
-    torch.testing.assert_close(taken, weighted / weighted.sum(2, keepdim=True))
-    assert (grid.rows, grid.columns, grid.side, grid.nulls) == (ROWS, COLUMNS, 1, 0)
-    heads, its = shares(drawn(Heads()), x)
-    assert its.nulls == 1
-    torch.testing.assert_close(heads.sum(2), torch.ones_like(heads[..., 0]))
+    products = maps * values.norm(dim=1)[:, None]
+    found = weighted(block, x)
+    amounts = taken(found.maps, found.sizes)
+    torch.testing.assert_close(shares(amounts, amounts), products / products.sum(2, keepdim=True))
+    assert found.grid == (ROWS, COLUMNS, 1, 0)
+    heads = weighted(drawn(Heads()), x)
+    assert (heads.grid.nulls, heads.maps.shape[1]) == (1, 2)
+    amounts = taken(heads.maps, heads.sizes)
+    assert amounts.shape == (5, ROWS * COLUMNS, ROWS * COLUMNS)
 
 
 def test_mass_on_the_twin_is_held_to_the_maps_of_other_images() -> None:
     parts = torch.zeros(4, 2, ROWS, COLUMNS, dtype=torch.bool)
     places = [(0, 3), (1, 2), (4, 3), (5, 2)]
-    taken = torch.zeros(4, ROWS * COLUMNS, ROWS * COLUMNS)
+    maps = torch.zeros(4, 1, ROWS * COLUMNS, ROWS * COLUMNS)
+    sizes = torch.ones(4, 1, ROWS * COLUMNS)
     for image, (row, column) in enumerate(places):
         parts[image, 0, row, 0] = parts[image, 1, row, column] = True
         left, right = row * COLUMNS, row * COLUMNS + column
-        taken[image, :, 0] = 1
-        taken[image, left] = taken[image, right] = 0
-        taken[image, left, right] = taken[image, right, left] = 1
+        maps[image, 0, :, 0] = 1
+        maps[image, 0, left] = maps[image, 0, right] = 0
+        maps[image, 0, left, right] = maps[image, 0, right, left] = 1
     parts[3, 1] = False  # and one has no twin
-    grid = shares(of_kind("full"), features())[1]
+    grid = weighted(of_kind("full"), features()).grid
     summed = MassOnTwin()
     for half in (slice(2), slice(2, 4)):
-        summed.add(taken[half], grid, parts[half])
+        summed.add(Weighted(maps[half], sizes[half], grid), parts[half])
     mass = summed.mass()
     assert mass is not None
     assert (mass.mass, mass.images) == (1.0, 3)
     assert mass.chance == pytest.approx(1 / 6)  # (0, 0) is of image 0 and everyone's favourite
+
+
+def test_maps_that_are_alike_for_all_images_have_the_mass_of_chance_whatever_the_values() -> None:
+    parts = torch.zeros(5, 2, ROWS, COLUMNS, dtype=torch.bool)
+    parts[:, 0, :3, 0] = parts[:, 1, 2:, 3] = True
+    block, summed = of_kind("uniform"), MassOnTwin()
+    for image in range(5):  # values are large where the parts are
+        x = features()[image : image + 1] * (1 + 9 * parts[image].any(0))
+        summed.add(weighted(block, x), parts[image : image + 1])
+    mass = summed.mass()
+    assert mass is not None
+    assert mass.mass == pytest.approx(mass.chance, rel=1e-12)
+    assert mass.mass > 5 / 24  # what the cells alone are of all

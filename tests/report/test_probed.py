@@ -157,8 +157,10 @@ def said_of_fid(measure: Measure) -> str:
 
 def test_the_figures_stand_behind_the_words() -> None:
     text = said(probed.Side.BETTER, State.DEPENDS)
-    assert "0.5, with a uniform map -0.4, with a sham of that size +0: excess -0.4 [-0.42, -0.38] "\
-        "(-0.4 with frozen statistics), n = 5" in text  # fmt: skip
+    assert (
+        "0.5 untouched; a uniform map changes it by -0.4, a sham of that size by +0: excess -0.4 "
+        "[-0.42, -0.38] (-0.4 with frozen statistics), n = 5" in text
+    )
 
 
 def test_plain_findings_have_probes_only_where_there_are() -> None:

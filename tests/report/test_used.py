@@ -93,7 +93,8 @@ def test_a_probed_study_says_whether_its_attention_is_used(tmp_path: Path) -> No
     of = {(row["network"], row["intervention"]): row for row in rows}
     primary, ranked = of["generator", "uniform"], of["discriminator", "another-image"]
     assert float(primary["excess"]) == pytest.approx(-0.4)
-    assert (primary["n"], primary["keeps_rms"]) == ("5", "True")
+    assert (primary["n"], primary["keeps_rms"], primary["primary"]) == ("5", "True", "True")
+    assert (primary["breaks"], primary["breaks_share"]) == ("hue_match", "0.75")
     assert [float(ranked[key]) for key in ("untouched", "figure", "sham")] == [0.95, 0.6, 0.9]
     assert of["generator", "own-position"]["n"] == "0"
 

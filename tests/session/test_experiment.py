@@ -402,15 +402,18 @@ def test_images_without_a_rule_are_not_scored_by_one(tmp_path: Path) -> None:
 def test_blocks_are_looked_at_with_every_grid(finished: Path) -> None:
     rows = [json.loads(one) for one in (finished / "diagnostics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 3, 6]
-    figures = {"gamma", "ratio", "entropy", "entropy_max", "distance_px"}
+    figures = {"gamma", "ratio", "entropy", "entropy_max", "distance_px", "largest_logit"}
+    on_twins = {"mass", "chance"}
     for name in ("generator.attention8", "discriminator.attention8"):
-        assert rows[0][name].keys() == figures
+        assert rows[0][name].keys() - on_twins == figures
         assert rows[0][name]["entropy_max"] == pytest.approx(np.log(64))
+    assert on_twins <= rows[0]["discriminator.attention8"].keys()  # real ones have their twins
     record = records.read(finished)
     assert [(one.network, one.name, one.step) for one in record.blocks] == [
         ("generator", "attention8", 6), ("discriminator", "attention8", 6),
     ]  # fmt: skip
-    assert record.blocks[0].model_dump(include=figures) == rows[-1]["generator.attention8"]
+    kept = {"include": figures | on_twins, "exclude_none": True}
+    assert record.blocks[0].model_dump(**kept) == rows[-1]["generator.attention8"]
     metrics = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
     assert record.blocks[1].gamma == pytest.approx(metrics["gamma.discriminator.attention8"])
     with np.load(finished / "diagnostics" / "step-00000006.npz") as maps:

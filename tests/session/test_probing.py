@@ -384,6 +384,59 @@ def test_a_run_that_is_stopped_while_it_is_probed_goes_on_from_there(tmp_path: P
     assert stored.read(path) is not None
 
 
+@pytest.mark.usefixtures("few")
+def test_what_was_measured_of_d_is_not_lost_with_its_weights(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    experiment.run(make("run.probe=true"), out=path)
+    first = stored.read(path)
+    assert first is not None
+    of_d = [arm for arm in first.arms if arm.network == "discriminator"]
+    config = Run(path, records.read(path)).config
+    with pytest.raises(UserError, match=r"D's weights are gone: add --images 8, or --again"):
+        probe(path, config, images=4)
+    assert stored.read(path) == first
+    for how in ({"again": True}, {"metrics": ("twin_rate",)}):
+        again, is_new = probe(path, config, images=IMAGES, **how)
+        assert is_new
+        assert again.discriminator is None
+        assert [arm for arm in again.arms if arm.network == "discriminator"] == of_d
+        assert again.untouched.ranking == first.untouched.ranking
+        assert again.blocks == first.blocks
+    fewer, _ = probe(path, config, images=4, again=True)
+    assert fewer.discriminator is not None
+
+
+def test_a_picture_that_is_gone_is_made_again(sagan: Path, made: Probe) -> None:
+    config = Run(sagan, records.read(sagan)).config
+    (sagan / "probe.png").unlink()
+    assert probe(sagan, config, images=IMAGES)[1]
+    now = stored.read(sagan)
+    assert now is not None
+    assert stored.picture_of(sagan, now) is not None
+    assert now.arms == made.arms
+
+
+def test_a_picture_of_few_images_has_a_row_each_way(sagan: Path) -> None:
+    config = Run(sagan, records.read(sagan)).config
+    few, _ = probe(sagan, config, images=5, again=True)
+    content = stored.picture_of(sagan, few)
+    assert content is not None
+    with Image.open(io.BytesIO(content)) as opened:
+        assert opened.size == (5 * 34 + 2, 5 * 34 + 2)
+    probe(sagan, config, images=IMAGES, again=True)
+
+
+def test_a_run_whose_probe_fails_is_finished_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*given: object) -> None:
+        raise LookupError("a block of one's own")
+
+    monkeypatch.setattr(_run, "probe_generator", broken)
+    assert experiment.run(make("run.probe=true"), out=tmp_path / "run").status == "finished"
+    assert "is not probed: LookupError: a block of one's own" in caplog.text
+
+
 def test_a_run_whose_probe_the_memory_does_not_suffice_for_is_finished_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -488,7 +541,8 @@ def test_what_cannot_be_probed_is_said(sagan: Path, tmp_path: Path) -> None:
     says("--metrics fit: did you mean", metrics=("fit",))
     for file in path.glob("checkpoints/*"):
         file.unlink()
-    without = probe(path, config, images=IMAGES, again=True)[0]
+    (path / "probe.json").unlink()
+    without = probe(path, config, images=IMAGES)[0]
     assert without.discriminator is not None
     assert "run.keep_training_state=true" in without.discriminator
     assert without.untouched.ranking is None

@@ -12,7 +12,7 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.seeding import generator as stream
 from sagan_bench.models.attention._blocks import SelfAttention
-from sagan_bench.models.attention._shares import MassOnTwin, shares
+from sagan_bench.models.attention._shares import MassOnTwin, weighted
 from sagan_bench.models.build import Networks, attention_blocks, build
 from sagan_bench.training import diagnostics
 from sagan_bench.training.diagnostics import diagnose, distance, entropy
@@ -190,12 +190,16 @@ def test_what_parts_take_in_from_each_other_is_told_beside_chance(
         received = dict(features(network.eval(), inputs))
         for name, found in diagnose(network, inputs, parts=PARTS).items():
             whole = MassOnTwin()
-            whole.add(*shares(attention_blocks(network)[name], received[name]), PARTS)
+            whole.add(weighted(attention_blocks(network)[name], received[name]), PARTS)
             expected, figures = whole.mass(), found.figures()
             assert expected is not None
             assert expected.images == 4
             assert figures["mass"] == pytest.approx(expected.mass, rel=1e-4)
             assert figures["chance"] == pytest.approx(expected.chance, rel=1e-4)
+            if kind == "uniform":  # it looks nowhere, however large some values are
+                assert figures["chance"] == pytest.approx(figures["mass"], rel=1e-6)
+            else:
+                assert figures["chance"] != figures["mass"]
 
 
 def test_without_parts_or_of_halves_nothing_is_said_of_them() -> None:

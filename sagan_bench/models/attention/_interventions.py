@@ -185,11 +185,14 @@ def refusal(block: Block, x: Tensor) -> str | None:
         return f"{name}.through(maps(x), x) fails: {error}"
     if by_maps is None:
         return f"{name} has no maps"
-    added, factor = _added(block, x)
-    given, wanted = block.gamma * by_maps, factor * added
-    off = (given - wanted).norm() / wanted.norm().clamp_min(torch.finfo(x.dtype).tiny)
-    if not off < AGREES:
-        return f"{name}.through(maps(x), x) is not what the block adds: {float(off):.2g} of it off"
+    o, factor, by = _added(block, x)
+    given, wanted = factor * by * by_maps, factor * o
+    off, size = (given - wanted).norm(), wanted.norm()
+    # What a forward of the block's own adds is known but for the rounding of x.
+    rounding = 4 * torch.finfo(x.dtype).eps * x.norm() if by is block.gamma else 0.0
+    if not off <= AGREES * size + rounding:
+        share = float(off / size.clamp_min(torch.finfo(x.dtype).tiny))
+        return f"{name}.through(maps(x), x) is not what the block adds: {share:.2g} of it off"
     return None
 
 
@@ -256,8 +259,8 @@ class _Acting:
         if not (self.keeps_rms or self.sham):
             assert by_maps is not None
             return (x + self.block.gamma * by_maps).to(x.dtype)
-        o, factor = _added(self.block, x)
-        new = torch.zeros_like(o) if by_maps is None else by_maps.expand_as(o)
+        o, factor, by = _added(self.block, x)
+        new = torch.zeros_like(o) if by_maps is None else (by * by_maps).expand_as(o)
         if self.keeps_rms:
             new = _scaled(new, rms(o))
         if self.sham:
@@ -288,11 +291,14 @@ class _Acting:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _added(block: Block, x: Tensor) -> tuple[Tensor, Tensor | float]:
-    """Return o in the shape of x, and what it is multiplied by before it is added to x."""
+def _added(block: Block, x: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
+    """Return o in the shape of x, what it is multiplied by before it is added, and what o' is.
+
+    A block with a ``forward`` of its own adds gamma * o in one: then o' needs its gamma too.
+    """
     if type(block).forward is Block.forward:
-        return block.branch(x).expand_as(x), block.gamma
-    return type(block).forward(block, x) - x, 1.0
+        return block.branch(x).expand_as(x), block.gamma, 1.0
+    return type(block).forward(block, x) - x, 1.0, block.gamma
 
 
 def rms(o: Tensor) -> Tensor:

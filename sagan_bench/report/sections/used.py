@@ -40,7 +40,7 @@ ROW = (
 )
 MASS = (
     "Of what the queries of one shape take in, the share that comes from its twin, less the same "
-    "by the maps of other images: above 0 the block looks there because of this image. Solid: G; "
+    "by the map of another image: above 0 the block looks there because of this image. Solid: G; "
     "dashed: D. One thin line a seed; thick: the median."
 )
 CHANGES = {
@@ -105,7 +105,7 @@ MASSES = (
     Column("block", "Block of G", numeric=False),
     Column("n", "Runs"),
     _share("mass", "On the twin", "of what a shape takes in, weighted by |βv|"),
-    _share("chance", "Chance", "by the maps of other images: what their places give"),
+    _share("chance", "Chance", "by the map of another image: what places and values give"),
 )
 ARMS = (
     VARIANT,
@@ -123,8 +123,8 @@ ARMS = (
            help="condition of the rule, and the share of images that met it untouched"),
 )  # fmt: skip
 ARMS_FILED = (
-    "variant", "network", "block", "intervention", "keeps_rms", "n", "untouched", "figure", "sham",
-    "excess", "excess_frozen", "changed", "reason",
+    "variant", "network", "block", "intervention", "keeps_rms", "primary", "n", "untouched",
+    "figure", "sham", "excess", "excess_frozen", "changed", "breaks", "breaks_share", "reason",
 )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def _change(row: Values) -> str:
 def _breaks(row: Values) -> str:
     if row["reason"]:
         return f"not made: {row['reason']}"
-    return "{} {:.0%}".format(*row["breaks"]) if row["breaks"] else MISSING
+    return f"{row['breaks']} {row['breaks_share']:.0%}" if row["breaks"] else MISSING
 
 
 def _arm(arm: dict[str, Any]) -> dict[str, Any]:

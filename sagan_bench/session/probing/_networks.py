@@ -16,7 +16,7 @@ from sagan_bench.core.progress import OnProgress
 from sagan_bench.data.pixels import normalise, quantise
 from sagan_bench.evaluation.metrics import parts_of
 from sagan_bench.models.attention._interventions import ANOTHER_IMAGE, NONE, UNIFORM
-from sagan_bench.models.attention._shares import MassOnTwin, shares
+from sagan_bench.models.attention._shares import MassOnTwin, weighted
 from sagan_bench.models.replay import Around
 from sagan_bench.runs.probe import Arm, MassReading, Network, Outcome, ProbedBlock
 from sagan_bench.session.probing._arms import Inputs, Looked, Planned, arms, groups, look
@@ -241,8 +241,8 @@ def _mass(
     summed, of_batches = MassOnTwin(), iter(parts.split([len(x) for x, _ in batches]))
 
     def seen(_block: nn.Module, given: tuple[Tensor, ...]) -> None:
-        taken, grid = shares(looked.block, given[0])
-        summed.add(taken, grid, next(of_batches).to(taken.device))
+        x = given[0]
+        summed.add(weighted(looked.block, x), next(of_batches).to(x.device))
 
     hook = looked.block.register_forward_pre_hook(seen)
     try:

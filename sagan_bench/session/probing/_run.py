@@ -2,10 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,15 @@ from sagan_bench.models.build import (
 )
 from sagan_bench.runs import probe as stored
 from sagan_bench.runs import records
-from sagan_bench.runs.probe import Probe, ProbePicture
+from sagan_bench.runs.probe import Arm, Probe, ProbedBlock, ProbePicture
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.runs.run_directory import RunDirectory, read_now
 from sagan_bench.session.events import Stop, Watch, followed
 from sagan_bench.session.probes import save_grid
 from sagan_bench.session.probing._figures import Measuring, measuring
 from sagan_bench.session.probing._networks import (
+    AS_IT_IS,
     Counter,
-    Probed,
     probe_discriminator,
     probe_generator,
 )
@@ -107,11 +107,29 @@ def probe(
             config, directory, record, store, followed("probe", watch, stop, path),
             images=images, metrics=metrics,
         )  # fmt: skip
-        there = None if again else stored.read(path)
-        if there is not None and probing.asked.is_answered(there):
-            return there, False
+        there = _there(path, again=again)
+        if there is not None:
+            is_whole = probing.asked.is_answered(there) and has_picture(path, there)
+            if is_whole and not again:
+                return there, False
+            probing.keep_discriminator(there, again=again)
         torch.set_num_threads(record.attempts[-1].threads or cpu.cores())
         return probing.made(system.open_device(config.run.device)), True
+
+
+def _there(path: Path, *, again: bool) -> Probe | None:
+    """Return what is stored of a run; a damaged file is nothing, if it is to be made ``again``."""
+    try:
+        return stored.read(path)
+    except UserError:
+        if again:
+            return None
+        raise
+
+
+def has_picture(path: Path, probe: Probe) -> bool:
+    """Return whether the picture of a probe is there, if it has one."""
+    return probe.picture is None or stored.picture_of(path, probe) is not None
 
 
 def at_the_end(
@@ -158,6 +176,24 @@ def _finished(path: Path) -> Record:
     return record
 
 
+class _OfD(NamedTuple):
+    """What came of D."""
+
+    ranking: float | None
+    blocks: Sequence[ProbedBlock]
+    arms: Sequence[Arm]
+
+    @classmethod
+    def kept_in(cls, probe: Probe) -> "_OfD":
+        """Return what a stored probe has of D."""
+        name = "discriminator"
+        return cls(
+            probe.untouched.ranking,
+            [block for block in probe.blocks if block.network == name],
+            [arm for arm in probe.arms if arm.network == name],
+        )
+
+
 class _Probing:
     """One run, its networks and what is measured of them.
 
@@ -194,6 +230,32 @@ class _Probing:
         sha256 = hashlib.sha256(directory.weights.read_bytes()).hexdigest()
         kinds = scored_by(record)
         self.asked = _Asked(kinds[0], sha256, images, tuple(sorted(set(metrics))))
+        self.kept: Probe | None = None
+        """What was measured of D while its weights were there, which they are no more."""
+
+    def keep_discriminator(self, there: Probe, *, again: bool) -> None:
+        """Take over what was measured of D, where it cannot be measured any more.
+
+        Raises:
+            UserError: it would be lost, because other images are asked for.
+        """
+        if there.untouched.ranking is None or self._discriminator_saved():
+            return
+        if there.weights_sha256 != self.asked.weights_sha256:
+            return
+        if there.images == self.asked.images:
+            self.kept = there
+        elif not again:
+            raise UserError(
+                f"{self.directory.path} was probed with D over {there.images} images as it ended, "
+                f"and D's weights are gone: add --images {there.images}, or --again, which leaves "
+                "D out from now on"
+            )
+
+    def _discriminator_saved(self) -> Mapping[str, Any] | None:
+        """Return the training state of the run's end; None if it was not kept."""
+        saved = Checkpoints(self.directory.checkpoints).latest()
+        return saved[1] if saved is not None and saved[0] == self.record.step else None
 
     def made(self, device: torch.device) -> Probe:
         """Return what comes of the run, stored."""
@@ -214,7 +276,7 @@ class _Probing:
         if probe.primary is None or probe.primary.applied is None:
             return None
         file = self.directory.path / stored.PICTURE
-        save_grid(file, torch.cat([*rows.values()]))
+        save_grid(file, torch.cat([*rows.values()]), row=len(rows[AS_IT_IS]))
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         return ProbePicture(blocks=probe.primary.blocks, rows=tuple(rows), sha256=sha256)
 
@@ -229,9 +291,9 @@ class _Probing:
         of_g = probe_generator(self.config, generator, measured, self.asked.images, self.counter)
         of_d = self._of_discriminator(of_g.images, device)
         blocks, arms, untouched = of_g.blocks, of_g.arms, of_g.untouched
-        if isinstance(of_d, Probed):
-            blocks, arms = blocks + of_d.blocks, arms + of_d.arms
-            untouched = untouched.model_copy(update={"ranking": of_d.untouched.ranking})
+        if isinstance(of_d, _OfD):
+            blocks, arms = [*blocks, *of_d.blocks], [*arms, *of_d.arms]
+            untouched = untouched.model_copy(update={"ranking": of_d.ranking})
         how = measured.protocol
         probe = Probe(
             run=self.directory.path.name,
@@ -248,23 +310,25 @@ class _Probing:
             seconds=0.0,
             blocks=tuple(blocks),
             untouched=untouched,
-            discriminator=None if isinstance(of_d, Probed) else of_d,
+            discriminator=None if isinstance(of_d, _OfD) else of_d,
             arms=tuple(arms),
         )
         return probe, of_g.rows
 
-    def _of_discriminator(self, fake: Tensor, device: torch.device) -> Probed | str:
+    def _of_discriminator(self, fake: Tensor, device: torch.device) -> "_OfD | str":
         """Return what comes of D, or why nothing does."""
         if not self.config.model.attention.discriminator:
             return "it has no block"
-        saved = Checkpoints(self.directory.checkpoints).latest()
-        if saved is None or saved[0] != self.record.step:
+        if self.kept is not None:
+            return _OfD.kept_in(self.kept)
+        saved = self._discriminator_saved()
+        if saved is None:
             return (
                 "its weights were not kept; train with --set run.probe=true, which probes it as "
                 "the run ends, or run.keep_training_state=true"
             )
         network = plain_discriminator(
-            self.config, saved[1]["discriminator"], device, self.directory.checkpoints
+            self.config, saved["discriminator"], device, self.directory.checkpoints
         )
         try:
             real, real_labels = self._real(len(fake))
@@ -273,9 +337,10 @@ class _Probing:
         classes = balanced(self.config.model.classes)
         labels = None if classes is None else classes[torch.arange(len(fake)) % len(classes)]
         network = network.eval().requires_grad_(False)
-        return probe_discriminator(
+        probed = probe_discriminator(
             self.config, network, (real, real_labels), (fake, labels), self.counter
         )
+        return _OfD(probed.untouched.ranking, probed.blocks, probed.arms)
 
     def _real(self, count: int) -> tuple[Tensor, Tensor | None]:
         """Return the first real images that it is scored against, and their labels if any."""
