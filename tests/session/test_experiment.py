@@ -412,8 +412,8 @@ def test_blocks_are_looked_at_with_every_grid(finished: Path) -> None:
     assert [(one.network, one.name, one.step) for one in record.blocks] == [
         ("generator", "attention8", 6), ("discriminator", "attention8", 6),
     ]  # fmt: skip
-    kept = {"include": figures | on_twins, "exclude_none": True}
-    assert record.blocks[0].model_dump(**kept) == rows[-1]["generator.attention8"]
+    read = record.blocks[0].model_dump(include=figures | on_twins, exclude_none=True)
+    assert read == rows[-1]["generator.attention8"]
     metrics = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
     assert record.blocks[1].gamma == pytest.approx(metrics["gamma.discriminator.attention8"])
     with np.load(finished / "diagnostics" / "step-00000006.npz") as maps:
