@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageOps
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, first_trouble
 from sagan_bench.report.document import AnyDocument, Picture, PictureKind
+from sagan_bench.report.probed import CHANGES
 from sagan_bench.report.readings import Findings
 from sagan_bench.runs import probe as stored
 from sagan_bench.runs.rows import read_sealed
@@ -224,13 +225,7 @@ def _mark(tile: Image.Image, query: Sequence[int], cells: int) -> None:
 
 # --- Probes ------------------------------------------------------------------------------------
 
-ROWS = {
-    "untouched": "as it is",
-    "uniform": "a uniform map",
-    "sham": "the sham of that",
-    "another-image": "the map of another image",
-    "none": "without the block",
-}
+ROWS = {**CHANGES, "untouched": "as it is", "sham": "the sham of that", "none": "without the block"}
 
 
 def _probe_of(run: Run) -> dict[str, Any] | None:

@@ -74,6 +74,17 @@ SCAFFOLD = (
     "the block may have been a scaffold, of use in training alone: hold it to {arms}, with "
     "attention in one network"
 )
+CHANGES = {
+    "none": "nothing: the branch left out",
+    "uniform": "a uniform map",
+    "own-position": "its own position",
+    "another-image": "the map of another image",
+    "shuffled": "itself, keys shuffled",
+    "window": "itself within 3 x 3 keys",
+    "temperature-0.5": "itself at temperature 1/2",
+    "temperature-2": "itself at temperature 2",
+}
+"""Intervention -> what a block's map is replaced by."""
 WHY_LEFT_OUT = {
     LeftOut.LOST: "diverged or failed, and has no finished weights",
     LeftOut.NOT_PROBED: "was not probed",

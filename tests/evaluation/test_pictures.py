@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
-from example_scores import Tiny, figures, pictures, registered, tiny
+from example_scores import Tiny, adapted, figures, pictures, registered, tiny
 from PIL import Image
 from torch import Tensor
 from torch_fidelity import calculate_metrics
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import register_feature_extractor
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
@@ -46,36 +44,11 @@ def folders(tmp_path: Path) -> Folders:
     return Folders(fake, tmp_path / "real", extractor="tiny")
 
 
-class Adapted(FeatureExtractorBase):
-    """The same network as torch-fidelity has it."""
-
-    def __init__(self, name: str, features_list: list[str], **_: object) -> None:
-        super().__init__(name, features_list)
-        self.network = Tiny().network
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        layers = dict(zip(("pool", "logits"), self.network(images), strict=True))
-        return tuple(layers[layer] for layer in self.features_list)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return "pool", "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "pool"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-
 def test_the_fid_of_two_folders_is_torch_fidelitys_own(folders: Folders) -> None:
     """It reads the very files itself, by its own code."""
-    register_feature_extractor("tiny-of-folders", Adapted)
     theirs = calculate_metrics(
         input1=str(folders.fake), input2=str(folders.real), samples_find_deep=True, fid=True,
-        feature_extractor="tiny-of-folders", cuda=False, save_cpu_ram=True, verbose=False,
+        feature_extractor=adapted(Tiny()), cuda=False, save_cpu_ram=True, verbose=False,
         batch_size=4,
     )  # fmt: skip
     ours = score_folders(folders).metrics["fid"]

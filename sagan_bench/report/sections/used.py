@@ -11,6 +11,7 @@ from sagan_bench.report.document import Document, Series
 from sagan_bench.report.formats import MISSING, decimals, number, span
 from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
 from sagan_bench.report.pictures import shown
+from sagan_bench.report.probed import CHANGES
 from sagan_bench.report.readings import Probed
 from sagan_bench.report.sections import _curves
 from sagan_bench.report.sections._base import (
@@ -43,16 +44,6 @@ MASS = (
     "by the map of another image: above 0 the block looks there because of this image. Solid: G; "
     "dashed: D. One thin line a seed; thick: the median."
 )
-CHANGES = {
-    "none": "nothing: the branch left out",
-    "uniform": "a uniform map",
-    "own-position": "its own position",
-    "another-image": "the map of another image",
-    "shuffled": "itself, keys shuffled",
-    "window": "itself within 3 x 3 keys",
-    "temperature-0.5": "itself at temperature 1/2",
-    "temperature-2": "itself at temperature 2",
-}
 EXCESS = "the figure less that of the sham"
 SHORT = {"generator": "G", "discriminator": "D"}
 FROZEN = "likewise, with BatchNorm's statistics of the untouched network"
