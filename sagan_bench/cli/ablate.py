@@ -23,6 +23,7 @@ from sagan_bench.cli.options import (
     load_presets,
     program,
     refuse_wrong,
+    several_seeds,
 )
 from sagan_bench.cli.placing import Wanted, with_place
 from sagan_bench.cli.plan import print_plan
@@ -44,6 +45,9 @@ StudyName = Annotated[
         help="A study's name or TOML file; see: list studies \\[default: twins32]",
         autocompletion=completing.study,
     ),
+]
+Seeds = Annotated[
+    Any | None, several_seeds("--seeds", "Training seeds to run, e.g. 0-4 or 0,2,7-9")
 ]
 Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time a step here, data or not")
@@ -76,7 +80,7 @@ CommandLine = Annotated[
 def ablate(
     study: StudyName = None,
     data: Annotated[str | None, typer.Option(help="Put the question to other images")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Training seeds to run, e.g. 0-4")] = None,
+    seeds: Seeds = None,
     only: Annotated[str | None, typer.Option(help="Variants to run, e.g. sagan,wider")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Generator updates of each cell")] = None,
     preset: Annotated[str | None, typer.Option(help="Begin with this preset instead")] = None,
@@ -102,7 +106,6 @@ def ablate(
     The same command again runs only what is missing.
     """
     from sagan_bench.experiments import ablation
-    from sagan_bench.experiments.written import parse_seeds
 
     if (measure or spread is not None) and not dry_run:
         raise UserError("--measure and --spread say what to expect of a study; add --dry-run")
@@ -117,7 +120,7 @@ def ablate(
         return
     planned = ablation.plan(
         requested, folder, partial(where.host, folder=folder, dry_run=dry_run),
-        seeds=() if seeds is None else parse_seeds(seeds), retry=retry_failed,
+        seeds=seeds or (), retry=retry_failed,
         only=tuple(only.split(",")) if only else (), without_data=dry_run and measure,
     )  # fmt: skip
     if planned.missing and requested.command is None:

@@ -25,6 +25,7 @@ PREFIXES = {
     "metric": "METRICS",
     "extractor": "EXTRACTORS",
     "source": "SOURCES",
+    "tracker": "TRACKERS",
 }
 """What stands before the name of a component that is known already -> its registry."""
 

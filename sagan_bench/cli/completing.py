@@ -73,7 +73,7 @@ run, place, tuning = map(_from, (_runs, _places, _tunings))
 def shown(incomplete: str) -> list[str]:
     """Complete what `show` takes."""
     words = [word for word in ("config", "model", "variant") if word.startswith(incomplete)]
-    return [*words, *run(incomplete)]
+    return [*words, *place(incomplete)]
 
 
 def combined(incomplete: str) -> list[str]:

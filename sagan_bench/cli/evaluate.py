@@ -10,7 +10,15 @@ import typer
 
 from sagan_bench.cli.compare import place
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Device, Json, RunOrStudy, Runs, pick, program
+from sagan_bench.cli.options import (
+    Device,
+    Json,
+    RunOrStudy,
+    Runs,
+    pick,
+    program,
+    several_seeds,
+)
 from sagan_bench.cli.signals import SOME_FAILED, stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import EXTRACTORS
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
     from sagan_bench.config.schema import RunConfig, Weights
     from sagan_bench.session.events import Watch
 
+Seeds = Annotated[Any | None, several_seeds("--seeds", "Sampling seeds, e.g. 0-2 or 0,5")]
 Wanted = Callable[["RunConfig"], "RunConfig"]
 """From a run's own configuration to that with the evaluation that is asked for."""
 
@@ -30,7 +39,7 @@ def evaluate(
     extractor: Annotated[str | None, typer.Option(help=", ".join(EXTRACTORS))] = None,
     inception_weights: Annotated[str | None, typer.Option(help="Inception's weights")] = None,
     split: Annotated[str | None, typer.Option(help="Real images: train, test")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Sampling seeds, e.g. 0-2 or 0,5")] = None,
+    seeds: Seeds = None,
     weights: Annotated[
         str | None, typer.Option(help="ema, raw or ema,raw \\[default: those scored before]")
     ] = None,
@@ -43,7 +52,6 @@ def evaluate(
 
     Of a study or a folder of runs, each that lacks them; verdicts rest on the scores of before.
     """
-    from sagan_bench.experiments.written import parse_seeds
     from sagan_bench.runs.records import RECORD
 
     path = place(what, runs)
@@ -53,7 +61,7 @@ def evaluate(
         "run.device": ("--device", device),
         "evaluation.extractor": ("--extractor", extractor),
         "evaluation.split": ("--split", split),
-        "evaluation.sampling_seeds": ("--seeds", None if seeds is None else parse_seeds(seeds)),
+        "evaluation.sampling_seeds": ("--seeds", seeds),
         "run.inception_weights": ("--inception-weights", inception_weights),
     }
     wanted = partial(_rescored, flags=flags, sets=sets or ())

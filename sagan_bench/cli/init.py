@@ -7,19 +7,19 @@ import typer
 
 from sagan_bench.cli.check import PREFIXES
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import program
+from sagan_bench.cli.options import either, program
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 
 FOLDER = Path(__file__).parent / "templates"
 TEMPLATES = {"block": "attention", "family": "family", "loss": "loss", "metric": "metric"}
-TEMPLATES |= {"extractor": "extractor", "source": "source"}
+TEMPLATES |= {"extractor": "extractor", "source": "source", "tracker": "tracker"}
 """What can be begun -> the kind of component that it is."""
 
 
 def init(
-    what: Annotated[str, typer.Argument(help="block, family, loss, metric, extractor or source")],
+    what: Annotated[str, typer.Argument(help=either(TEMPLATES))],
     file: Annotated[Path, typer.Argument(help="The file to write, e.g. my_block.py")],
 ) -> None:
     """Write a commented file with a component of your own, which passes check as it is."""

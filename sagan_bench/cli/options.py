@@ -16,9 +16,10 @@ from typer.core import TyperCommand
 
 from sagan_bench.cli import completing
 from sagan_bench.cli.console import say
+from sagan_bench.config import seeds
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
-from sagan_bench.core.registry import EXTRACTORS, LOSSES
+from sagan_bench.core.registry import EXTRACTORS, LOSSES, TRACKERS
 
 if TYPE_CHECKING:
     from sagan_bench.config.layers import Resolved
@@ -112,7 +113,8 @@ FLAGS = (
     Flag("--device", "run.device", str, "auto, cpu, cuda or cuda:N"),
     Flag("--threads", "run.threads", int, "CPU threads \\[default: one a core]"),
     Flag("--skip-bad", "run.skip_bad", bool, "Leave unreadable pictures out"),
-    Flag("--tensorboard", "run.tensorboard", bool, "Write TensorBoard logs too"),
+    Flag("--track", "run.track", str, f"Follow it with {either((*TRACKERS, 'NAME'))}, of --with"),
+    Flag("--tensorboard", "run.tensorboard", bool, "Short for --track tensorboard"),
     Flag("--extractor", "evaluation.extractor", str, either(("auto", *EXTRACTORS))),
     Flag("--inception-weights", "run.inception_weights", str, "Inception's weights file"),
 )
@@ -224,18 +226,38 @@ def _parameter(
     how: dict[str, Any] = {"autocompletion": completion} if completion else {}
     if kind is int:
         how |= {"parser": partial(whole, option), "metavar": "INTEGER"}
-    annotation = Annotated[kind | None, typer.Option(option, help=text, hidden=hidden, **how)]
+    declared = typer.Option(option, help=text, hidden=hidden, **how)
+    annotation = Annotated[kind | None, seed(option, text) if option == "--seed" else declared]
     return inspect.Parameter(
         name or _name(option), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
 
 
-def whole(option: str, text: str, several: str = "use: ablate --seeds 0-4") -> int:
+def whole(option: str, text: str) -> int:
     """Return a whole number; typer's own reading makes -4 of 0-4.  Raises `UserError`."""
     if not re.fullmatch(r"[-+]?[0-9]{1,30}", str(text).strip()):  # a default is a number
-        more = f"; for several seeds, {several}" if option == "--seed" else ""
-        raise UserError(f"{option} {text}: expected a whole number{more}")
+        raise UserError(f"{option} {text}: expected a whole number")
     return int(text)
+
+
+def seed(option: str, help_: str, **for_several: str) -> Any:
+    """Return the declaration of an option of one seed; ``for_several`` as `seeds.single` has it."""
+    parser = partial(_read_seeds, option, partial(seeds.single, **for_several))
+    return typer.Option(option, help=help_, metavar="INTEGER", parser=parser)
+
+
+def several_seeds(option: str, help_: str) -> Any:
+    """Return the declaration of an option of seeds."""
+    parser = partial(_read_seeds, option, seeds.several)
+    return typer.Option(option, help=help_, metavar="SEEDS", parser=parser)
+
+
+def _read_seeds(option: str, read: Callable[[str], Any], text: Any) -> Any:
+    """Return the seeds in a text.  Raises `UserError` with what is wrong, and what to do."""
+    try:
+        return read(str(text))  # a default is a number
+    except ValueError as error:
+        raise UserError(f"{option} {text}: {error}") from error
 
 
 def _name(option: str) -> str:

@@ -14,14 +14,17 @@ from sagan_bench.runs.log import LOG
 from sagan_bench.runs.program import PROGRAM, has_length
 from sagan_bench.runs.records import Record, Score
 from sagan_bench.runs.run import Run, by_protocol
-from sagan_bench.runs.table import latest
+from sagan_bench.runs.table import ended, ends, latest
 
 LAST_POINTS, MOST_DIFFERENCES = 4, 8
 """Of a curve and of settings, those that are shown."""
 
 
-def print_record(record: Record, path: Path) -> None:
-    """Print the scores of the run at a path beside the real-against-real floor, and warnings."""
+def print_record(record: Record, path: Path, *, every_end: bool = False) -> None:
+    """Print the scores of the run at a path beside the real-against-real floor, and warnings.
+
+    They are those of its last end, or of every one that it had: it may have gone on.
+    """
     state = f"{record.status}"
     if has_length(record):
         state += f", step {record.step} of {record.steps}"
@@ -32,7 +35,8 @@ def print_record(record: Record, path: Path) -> None:
         is_asked_for = dict(flatten(record.config)).get("run.score_weights") == []
         why = "none was asked for" if is_asked_for else "no final score is there"
         say(f"not scored: {why}; {program()} evaluate {path} makes up for it")
-    scored = latest(record)
+    scored = [s for end in ends(record) for s in end] if every_end else []
+    scored = scored or latest(record)
     for scores in by_protocol(scored):
         _print_scores(record, scores)
     for warning in dict.fromkeys(text for score in scored for text in score.warnings):
@@ -62,20 +66,70 @@ def _print_scores(record: Record, scores: Sequence[Score]) -> None:
 
 def print_run(run: Run) -> None:
     """Print a run's record, what it was, and where its samples are."""
-    print_record(run.record, run.path)
+    print_record(run.record, run.path, every_end=True)
     for text in _curves(run):
         say(f"on the way: {text}")
     try:
         _print_origin(run)
     except UserError as error:  # a damaged configuration hides nothing else
         say(f"note: {error}")
+    print_facts([run.record])
     _print_places(run.record)
     if run.program is None:
-        say(f"samples: {run.path / 'samples'}")
+        _print_pictures(run.path)
     else:
         say(f"left:    {run.path / folder_of(run.path).name}")
     if run.program or (run.path / LOG).exists():
         say(f"printed: {run.path / LOG}")
+
+
+def _print_pictures(path: Path) -> None:
+    """Print the newest grid of samples, and the folder of all."""
+    folder = path / "samples"
+    newest = max(folder.glob("step-*.png"), key=lambda file: file.stem, default=None)
+    if newest:
+        say(f"newest:  {newest}")
+    say(f"samples: {folder}")
+
+
+def print_facts(records: Sequence[Record]) -> None:
+    """Print of runs the data, the devices, and what they took together; what is known of it."""
+    data = dict.fromkeys(filter(None, map(_data_of, records)))
+    on = dict.fromkeys(_device_of(record) for record in records)
+    say(f"data:    {'; '.join(data) or 'not known'}")
+    say(f"device:  {'; '.join(on)}")
+    costs = [record.cost for record in records]
+    taken = {
+        "trained": sum(cost.train_sec or 0 for cost in costs),
+        "scored": sum(cost.score_sec or 0 for cost in costs),
+        "data prepared": sum(cost.data_sec or 0 for cost in costs),
+    }
+    times = ", ".join(f"{what} {duration(sec)}" for what, sec in taken.items() if round(sec))
+    over = [at for at in map(ended, records) if at]
+    last = f"; {max(over):%Y-%m-%d %H:%M} UTC" if over else ""
+    say(f"time:    {times or 'under a second'}{last}")
+
+
+def _data_of(record: Record) -> str:
+    """Return which images a run saw, in words; empty where that is not known."""
+    leaves = dict(flatten(record.config))
+    source, side = leaves.get("data.source"), leaves.get("data.image_size")
+    if not source:
+        return ""
+    manifest = dict(flatten(record.data.manifest)) if record.data else {}
+    count = manifest.get("train.images")
+    images = f", {count:,} images" if isinstance(count, int) else ""
+    return f"{source}, {side} px{images}"
+
+
+def _device_of(record: Record) -> str:
+    """Return on what a run was trained, and in what precision, in words."""
+    on, precision = record.environment, dict(flatten(record.config)).get("training.precision")
+    what = on.device_name or on.cpu
+    name = f"{on.device} ({what})" if what and what != on.device else on.device
+    threads = f"{on.threads} threads" if on.threads and on.device == "cpu" else ""
+    torch = f"torch {on.torch}" if on.torch else ""
+    return ", ".join(filter(None, (name, str(precision or ""), threads, torch)))
 
 
 def _print_places(record: Record) -> None:

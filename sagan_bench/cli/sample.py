@@ -1,15 +1,16 @@
 """The verb ``sample``: pictures from a finished run's generator."""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Device, RunName, Runs, Weights, whole
+from sagan_bench.cli.options import Device, RunName, Runs, Weights
+from sagan_bench.cli.options import seed as option_of_seed
 from sagan_bench.cli.places import find_run
 from sagan_bench.cli.signals import stopping
+from sagan_bench.config.seeds import AGAIN
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 
@@ -17,14 +18,7 @@ if TYPE_CHECKING:
     from sagan_bench.session.sample_sets import Asked
     from sagan_bench.session.sampling import TrainedGenerator
 
-Seed = Annotated[
-    int,
-    typer.Option(
-        parser=partial(whole, "--seed", several="call it again for each"),
-        metavar="INTEGER",
-        help="Of the noise",
-    ),
-]
+Seed = Annotated[Any, option_of_seed("--seed", "Of the noise", for_several=AGAIN)]
 
 
 def sample(
@@ -60,8 +54,6 @@ def sample(
 
     if form is None and out and (out.suffix != ".png" or out.parent.is_file()):
         raise UserError(f"--out {out}: expected a PNG file, such as FOLDER/drawn.png")
-    if seed < 0:
-        raise UserError(f"--seed {seed}: expected a number from 0")
     path = find_run(run, runs)
     exported = sampling.load(path, weights, device)
     chosen = () if classes is None else exported.classes_called(classes.split(","))

@@ -1,4 +1,4 @@
-"""The verb ``show``: a run, a variant, a configuration, or the layers of its networks."""
+"""The verb ``show``: a run, a study, a variant, a configuration, or the layers of its networks."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def show(
     what: Annotated[
         str,
         typer.Argument(
-            help="config, model, variant, or a run's folder or name",
+            help="config, model, variant, or the folder or name of a run, study or tuning",
             autocompletion=completing.shown,
         ),
     ],
@@ -31,7 +31,7 @@ def show(
     as_json: Json = False,
     log: Annotated[bool, typer.Option("--log", help="Of a run: what it printed")] = False,
 ) -> None:
-    """Show a run, a variant, the resolved configuration, or the layers of the networks."""
+    """Show a run, study, variant, the resolved configuration, or the layers of the networks."""
     if log:
         _show_log(_run_called(what, runs))
     elif what == "variant":
@@ -41,7 +41,27 @@ def show(
     elif what == "model":
         _show_model(choice, as_json)
     else:
-        _show_run(_run_called(what, runs), as_json)
+        _show_place(what, runs, as_json)
+
+
+def _show_place(name: str, runs: Path, as_json: bool) -> None:
+    """Show the study, tuning or run of that name or path."""
+    from sagan_bench.experiments import study
+    from sagan_bench.experiments.tuning import definition
+
+    for folder in (Path(name), runs / name):
+        if (folder / study.MEMORY).exists():
+            from sagan_bench.cli.experiment import show_study
+
+            show_study(folder, as_json)
+            return
+        if (folder / definition.MEMORY).exists():
+            from sagan_bench.cli.tuned import print_tuning
+            from sagan_bench.experiments.tuning.findings import of_tuning
+
+            print_tuning(of_tuning(folder), folder, as_json)
+            return
+    _show_run(_run_called(name, runs), as_json)
 
 
 def _run_called(name: str, runs: Path) -> Path:

@@ -25,6 +25,7 @@ from sagan_bench.cli.options import (
     pick,
     program,
     refuse_wrong,
+    seed,
 )
 from sagan_bench.cli.places import find_tuning
 from sagan_bench.cli.placing import Wanted, with_place
@@ -59,7 +60,12 @@ NoFutility = Annotated[
     bool, typer.Option("--no-futility", help="Search on where there is little hope of a verdict")
 ]
 FirstSeed = Annotated[
-    int, typer.Option(min=0, help="Of training, the others follow: none that a study is to use")
+    Any,
+    seed(
+        "--first-seed",
+        "Of training, the others follow: none that a study is to use",
+        for_several="give the first; the others follow it",
+    ),
 ]
 Space = Annotated[
     str | None,

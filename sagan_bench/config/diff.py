@@ -41,7 +41,7 @@ def in_results(here: RunConfig, there: RunConfig) -> list[Difference]:
 
 def results(config: RunConfig) -> dict[str, Any]:
     """Return by dotted key all but the seed that changes what a run computes."""
-    leaves = flatten(config.model_dump(mode="json"))
+    leaves = flatten({**config.model_dump(mode="json"), "own": config.needed})
     return {key: value for key, value in leaves if _changes_results(key)}
 
 

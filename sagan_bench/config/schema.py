@@ -9,14 +9,23 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from sagan_bench.config import seeds
 from sagan_bench.config.digest import digest
 from sagan_bench.config.options import Options, by_dotted_key, of_measuring, options_of
 from sagan_bench.config.section import LATER, Growing, Section, later
 from sagan_bench.core.names import device_called, kind_of
-from sagan_bench.core.registry import ATTENTION, EXTRACTORS, FAMILIES, LOSSES, METRICS, SOURCES
+from sagan_bench.core.registry import (
+    ATTENTION,
+    EXTRACTORS,
+    FAMILIES,
+    LOSSES,
+    METRICS,
+    SOURCES,
+    TRACKERS,
+)
 from sagan_bench.core.trees import flatten
 
 NAME = r"^\w[\w.+-]*$"
@@ -186,7 +195,9 @@ class EvaluationConfig(Growing):
     n_fake: int = Field(10_000, ge=4, description="generated images")
     n_floor: int = Field(10_000, ge=2, description="held-out real images, for the floor")
     split: Literal["train", "test"] = Field("train", description="split of the real images")
-    sampling_seeds: tuple[int, ...] = Field((0,), min_length=1, description="one score each")
+    sampling_seeds: Annotated[tuple[int, ...], BeforeValidator(seeds.several)] = Field(
+        (0,), min_length=1, description="one score each, e.g. 0-4"
+    )
     bn_batches: int = Field(
         64, ge=1, description="batches over which G's BatchNorm statistics are recomputed"
     )
@@ -207,10 +218,19 @@ def _in_order(weights: tuple[Weights, ...]) -> tuple[Weights, ...]:
     return tuple(kind for kind in WEIGHTS if kind in weights)
 
 
+FOLLOWS = ("run.track", "run.tensorboard")
+"""Settings that an experiment may take up, change or leave out while it goes on."""
+
+
+def _listed(given: Any) -> Any:
+    """Return a list of names that were given as ``one,another``."""
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+
 class RunSection(Growing):
     """How far, where and with what is written: nothing here changes the result of a step."""
 
-    young = ("score_weights", "probe")
+    young = ("score_weights", "probe", "track")
 
     steps: int = Field(100_000, ge=1, description="generator updates to reach")
     device: Annotated[str, AfterValidator(device_called)] = Field(
@@ -237,7 +257,15 @@ class RunSection(Growing):
     keep_training_state: bool = Field(False, description="keep optimizers when finished")
     skip_bad: bool = Field(False, description="leave unreadable pictures out, and say so")
     inception_weights: str | None = Field(None, description="file, used if its hash is right")
-    tensorboard: bool = Field(False, description="write TensorBoard logs too")
+    tensorboard: bool = Field(False, description='short for track = ["tensorboard"]')
+    track: Annotated[
+        tuple[Annotated[str, AfterValidator(TRACKERS.check)], ...], BeforeValidator(_listed)
+    ] = Field((), description=f"what the run is followed with: {', '.join(TRACKERS)}, ...")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """What the run is followed with, each once."""
+        return tuple(dict.fromkeys((*["tensorboard"] * self.tensorboard, *self.track)))
 
 
 class RunConfig(Growing):
@@ -248,7 +276,9 @@ class RunConfig(Growing):
     preset: str = Field("quick", description="where the values began (a label)")
     variant: str = Field("sagan", description="what was changed (a label)")
     name: str = Field("sagan", pattern=NAME, description="the run's name (a label)")
-    seed: int = Field(0, ge=0, description="of the weights, the noise and the data's order")
+    seed: Annotated[int, BeforeValidator(lambda given: seeds.single(given))] = Field(
+        0, ge=0, description="of the weights, the noise and the data's order"
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -274,7 +304,16 @@ class RunConfig(Growing):
         named += [("ATTENTION", text) for text in texts if text in ATTENTION]
         for metric in self.evaluation.metrics:
             named += [("METRICS", metric), ("EXTRACTORS", METRICS[metric].extractor)]
-        return named
+        return named + [("TRACKERS", name) for name in self.run.trackers]
+
+    @property
+    def needed(self) -> dict[str, Any]:
+        """Files of its own on which its results depend: those that it names more than trackers of.
+
+        Stem -> `Extension.described`.
+        """
+        named = {f"{kind}/{name}" for kind, name in self.components if kind != "TRACKERS"}
+        return {stem: of for stem, of in self.own.items() if named & of["components"].keys()}
 
     @model_validator(mode="after")
     def _loss_goes_with_the_rest(self) -> "RunConfig":
@@ -331,7 +370,7 @@ class RunConfig(Growing):
         Raises:
             ValueError: a value is still ``auto``.
         """
-        values = dict(flatten(self.model_dump()))
+        values = dict(flatten({**self.model_dump(), "own": self.needed}))
         also = {"run.steps": self.run.steps} if self.steps_matter else {}
         return digest(values, neutral_values(type(self)), data_fingerprint, also)
 

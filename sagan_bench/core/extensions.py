@@ -68,6 +68,11 @@ class Extension:
         own = {"module": self.module} if self.module else {}
         return {"sha256": self.sha256, "components": facts, **own}
 
+    @property
+    def only_follows(self) -> bool:
+        """Whether it has nothing but trackers."""
+        return all(kind == "TRACKERS" for kind, _ in self.components)
+
 
 def _name(file: Path, module: str) -> str:
     return module.replace(".", "_") or file.stem
@@ -93,6 +98,14 @@ def _is_json(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def only_follows(described: Mapping[str, Any]) -> bool:
+    """Return whether a file has nothing but trackers, by what a configuration keeps of it.
+
+    No result depends on it: it enters no digest, and runs go on with another, or without.
+    """
+    return all(key.startswith("TRACKERS/") for key in described["components"])
 
 
 _known: dict[str, Extension] = {}
@@ -175,11 +188,20 @@ def import_module(module: str) -> None:
 
 
 def load_again(extension: Extension) -> None:
-    """Have an extension known in another process than that in which it was loaded."""
+    """Have an extension known in another process than that in which it was loaded.
+
+    Raises:
+        UserError: it does not run there, and what does not `only_follow`.
+    """
     if extension.module and extension.name not in _known:
         with suppress(UserError):  # its content is here too
             import_module(extension.module)
-    load_content(extension.file, extension.content, extension.module)
+    try:
+        load_content(extension.file, extension.content, extension.module)
+    except UserError as error:
+        if not extension.only_follows:
+            raise
+        _log.warning("%s; runs go on without its trackers", error)
 
 
 @contextmanager
@@ -242,10 +264,13 @@ def require(own: Mapping[str, Any], folder: Path | None = None) -> list[Extensio
         folder: of a run, with copies in `FOLDER`.
 
     Raises:
-        UserError: a file is not here, or is another than then.
+        UserError: a file is not here, or is another than then; one of trackers may be.
     """
     needed = []
     for name, described in own.items():
+        if only_follows(described):
+            needed += _following(name, folder)
+            continue
         sha256 = described["sha256"]
         copy = folder / FOLDER / f"{name}.py" if folder else None
         module, how = described.get("module", ""), "add --with FILE"
@@ -280,12 +305,23 @@ def require(own: Mapping[str, Any], folder: Path | None = None) -> list[Extensio
     return needed
 
 
+def _following(name: str, folder: Path | None) -> list[Extension]:
+    """Return a file of trackers as it is here by now; none where it is not, which is logged."""
+    copy = folder / FOLDER / f"{name}.py" if folder else None
+    if name not in _known and copy and copy.is_file():
+        try:
+            return [load(copy)]
+        except UserError as error:
+            _log.warning("%s; runs go on without its trackers", error)
+    return [_known[name]] if name in _known else []
+
+
 def leave(needed: Iterable[Extension], folder: Path) -> None:
-    """Leave copies of files in a run's folder."""
+    """Leave copies of files in a run's folder, of trackers those of now."""
     for extension in needed:
         copy = folder / FOLDER / f"{extension.name}.py"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if not copy.exists():
+        if extension.only_follows or not copy.exists():
             atomic_write(copy, extension.content)
 
 

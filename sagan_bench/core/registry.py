@@ -185,4 +185,5 @@ EXTRACTORS: Registry[Any] = Registry("extractor", "evaluation.extractors", base=
 SOURCES: Registry[Any] = Registry("kind of data", "data.sources", base="Source")
 SAMPLERS: Registry[Any] = Registry("sampler", "experiments.tuning.samplers")
 ENGINES: Registry[Any] = Registry("engine", "execution.engines")
+TRACKERS: Registry[Any] = Registry("tracker", "session.trackers", base="Tracker")
 SECTIONS: Registry[Any] = Registry("report section", "report.sections")

@@ -76,7 +76,11 @@ class Experiment(Section):
     @property
     def of_ones_own(self) -> dict[str, Any]:
         """The hashes of its files and the settings of its preset, as its definition has them."""
-        hashes = {f"own.{name}": described["sha256"] for name, described in self.own.items()}
+        hashes = {
+            f"own.{name}": described["sha256"]
+            for name, described in self.own.items()
+            if not extensions.only_follows(described)
+        }
         sets = (
             (f"presets.{name}.{key}", value)
             for name, table in self.presets.items()

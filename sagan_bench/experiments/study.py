@@ -5,9 +5,10 @@ A study is a TOML file (``ablations/*.toml``).
 
 import re
 from collections.abc import Collection, Iterable
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     PrivateAttr,
     field_validator,
@@ -23,7 +24,8 @@ from sagan_bench.config.meanings import (
     source_of,
 )
 from sagan_bench.config.naming import refuse_misnamed
-from sagan_bench.config.schema import NAME, Host, RunConfig
+from sagan_bench.config.schema import FOLLOWS, NAME, Host, RunConfig
+from sagan_bench.config.seeds import several
 from sagan_bench.config.variants import (
     NOTHING,
     SIDES,
@@ -66,7 +68,7 @@ class Study(Experiment):
     baseline: str | None = None
     variants: tuple[str, ...] = ()
     against: dict[str, str] = Field(default={}, description="variant -> a baseline of its own")
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(several)] = Field(min_length=1)
     on: dict[str, Measure] = Field(description="kind of data, or 'other' -> what decides there")
     set: Settings = Field(default={}, description="settings of every cell")
     comparable: bool = Field(True, description="false: too small to conclude anything from")
@@ -308,7 +310,7 @@ class Study(Experiment):
         leaves |= self.of_ones_own
         for name, table in self.names.get(VARIANTS, {}).items():
             leaves[f"variant.{name}"] = sentence({**table, "says": ""})
-        return {key: value for key, value in leaves.items() if key != "data.source"}
+        return {key: value for key, value in leaves.items() if key not in ("data.source", *FOLLOWS)}
 
     def extended(self, requested: "Study", seeds: Iterable[int]) -> "Study":
         """Return this study with the seeds, and with the variants of what is asked for now."""

@@ -1,20 +1,17 @@
-"""What users write to ask for an experiment: files of studies and spaces, and lists of seeds."""
+"""What users write to ask for an experiment: files of studies and spaces."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sagan_bench.config.limits import MOST_WHOLE
 from sagan_bench.config.options import settings_in
 from sagan_bench.config.wording import in_words
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.stored import table_of
 
-MOST_SEEDS = 10_000
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -61,27 +58,3 @@ def validated(kind: type[M], file: Path, fields: Mapping[str, Any]) -> M:
             for problem in error.errors()
         ]
         raise UserError(f"{file}: " + "\n".join(lines)) from error
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds in ``0-4`` or ``0,2,7-9``, in the order given.
-
-    Raises:
-        UserError: anything else, one twice, or more than a study could run.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        span = re.fullmatch(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?", part)
-        if not span:
-            raise UserError(f"--seeds {text}: expected numbers and ranges, e.g. 0-4 or 0,2,5-7")
-        first, last = int(span[1]), int(span[2] or span[1])
-        if last < first:
-            raise UserError(f"--seeds {text}: {part.strip()} goes down; give {last}-{first}")
-        if last > MOST_WHOLE or len(seeds) + last - first >= MOST_SEEDS:
-            raise UserError(
-                f"--seeds {text}: at most {MOST_SEEDS:,} seeds, each up to {MOST_WHOLE} (63 bits)"
-            )
-        seeds += range(first, last + 1)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: expected different seeds, e.g. 0-4")
-    return tuple(seeds)

@@ -52,7 +52,7 @@ def of_run(record: Record, folder: Path) -> str | None:
     words = ["train", "--preset", config.preset, "--variant", variant]
     if config.name != config.variant and not is_anothers(config.name, config):
         words += ["--name", config.name]
-    of_files = [name for name, described in config.own.items() if "module" not in described]
+    of_files = [name for name, described in config.needed.items() if "module" not in described]
     copies = [str(folder / FOLDER / f"{name}.py") for name in of_files]
     files = [word for copy in copies for word in ("--with", copy)]
     return _line(words, "--seed", config.seed, *files, *_sets(_results(config), before))

@@ -102,6 +102,12 @@ def latest(record: Record) -> list[Score]:
     return [score for score in scores if score.final] or scores
 
 
+def ends(record: Record) -> list[list[Score]]:
+    """Return the final scores of each step at which the run has ended, the latest last."""
+    steps = sorted({score.step for score in record.scores if score.final})
+    return [[s for s in record.scores if s.final and s.step == step] for step in steps]
+
+
 def listed(record: Record) -> list[list[Score]]:
     """Return the latest scores by which a run is listed, of averaged weights: a list a protocol.
 

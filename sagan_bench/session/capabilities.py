@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,9 +13,6 @@ from sagan_bench.core.distributed import DistributedContext
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.extractors import best
 from sagan_bench.runs.records import Record
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 def capabilities(config: RunConfig) -> Host:
@@ -62,17 +58,6 @@ def refuse_compiling(config: RunConfig) -> None:
             f"training.compile: torch needs a compiler, and {' or '.join(wanted)} is not to be "
             "found; install one (Debian: apt-get install g++), or leave out --compile"
         )
-
-
-def tensorboard() -> type["SummaryWriter"]:
-    """Return what writes TensorBoard's logs.  Raises `UserError` if it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "--tensorboard: TensorBoard is missing; pip install 'sagan-bench[tensorboard]'"
-        ) from error
-    return SummaryWriter
 
 
 def on_this_rank(config: RunConfig, context: DistributedContext) -> RunConfig:

@@ -77,7 +77,7 @@ def program(exported: TrainedGenerator) -> ExportedProgram:
     try:
         return torch.export.export(generator, inputs, dynamic_shapes=shapes)
     except Exception as error:
-        if not (own := exported.config.own):
+        if not (own := exported.config.needed):
             raise
         said = str(error).strip().partition("\n")[0]
         raise UserError(

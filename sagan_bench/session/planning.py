@@ -11,6 +11,7 @@ from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
 from sagan_bench.core.distributed import launched
 from sagan_bench.core.errors import UserError
+from sagan_bench.core.registry import TRACKERS
 from sagan_bench.data.building import prepare
 from sagan_bench.data.checks import check
 from sagan_bench.data.foreseeing import foresee
@@ -22,7 +23,7 @@ from sagan_bench.models.build import Layout, layout
 from sagan_bench.runs import records
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run_directory import RunDirectory, read_now
-from sagan_bench.session.capabilities import refuse_compiling, tensorboard, threads_for
+from sagan_bench.session.capabilities import refuse_compiling, threads_for
 from sagan_bench.session.events import Stop, Watch, followed
 from sagan_bench.session.resuming import is_complete, newest_checkpoint
 
@@ -128,8 +129,8 @@ def _possible(config: RunConfig) -> Layout:
     networks = layout(config)
     system.device(config.run.device)
     refuse_compiling(config)
-    if config.run.tensorboard:
-        tensorboard()
+    for tracker in config.run.trackers:
+        TRACKERS[tracker].require()
     return networks
 
 

@@ -53,7 +53,7 @@ def evaluate(
         Stopped: ``stop`` asked for it; the scores made so far are kept.
     """
     record = records.read(path)
-    extensions.require(config.own, path)
+    extensions.require(config.needed, path)
     device = system.open_device(config.run.device)
     _refuse_other_statistics(config, path, record)
     store = prepared(config, path, record, followed("data", watch, stop, path))

@@ -130,7 +130,7 @@ def load(path: Path, weights: str, device: str = "auto") -> TrainedGenerator:
     config, file = Run(path, record).config, path / "weights.pt"
     if not file.exists():
         raise UserError(f"{path} has no exported weights; finish the run first")
-    extensions.require(config.own, path)
+    extensions.require(config.needed, path)
     state = checkpoint.load(file)
     chosen = system.open_device(device)
     with system.memory_for("loading the generator", chosen):

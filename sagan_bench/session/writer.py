@@ -23,11 +23,12 @@ from sagan_bench.runs.records import BlockReading, Record, Seal, Status
 from sagan_bench.runs.rows import ROWS
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session import probing
-from sagan_bench.session.capabilities import tensorboard
-from sagan_bench.session.events import Event, SampleGrid, Stopped, Watch
+from sagan_bench.session.events import Event, SampleGrid, Scored, Stopped, Watch
 from sagan_bench.session.failures import end_attempt, is_over, unstarted
 from sagan_bench.session.planning import Plan
 from sagan_bench.session.probes import Probes
+from sagan_bench.session.trackers import RunFacts
+from sagan_bench.session.trackers._telling import Trackers
 from sagan_bench.training import checkpoint
 from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.state import TrainState
@@ -122,11 +123,13 @@ class DirectoryWriter(Writer):
         self.earlier = records.read(self.path) if directory.record_file.exists() else None
         self.checkpoints = Checkpoints(directory.checkpoints)
         self.probes = Probes(planned.config, planned.store, directory)
-        self.tensorboard: _TensorBoard | None = None
+        self.trackers: Trackers | None = None
 
     def watch(self, event: Event) -> None:
-        """Pass the event on."""
+        """Pass the event on; tell trackers of scores on the way: final ones may be remade."""
         self._watch(event)
+        if self.trackers and isinstance(event, Scored) and not event.score.final:
+            self.trackers.scores([event.score])
 
     def write(self, record: Record) -> Record:
         """Store the record in one step, sealed."""
@@ -135,12 +138,11 @@ class DirectoryWriter(Writer):
         return sealed
 
     def go_on_from(self, step: int, seals: Mapping[str, Seal]) -> list[float]:
-        """Cut the rows, and open TensorBoard's log where it was asked for."""
+        """Cut the rows, and tell trackers that it begins or goes on."""
         super().go_on_from(step, seals)
         self.directory.cut(step, seals)
         self._warn_of_lost_rows(step)
-        if self.planned.config.run.tensorboard:
-            self.tensorboard = _TensorBoard(self.directory.path, step)
+        self.trackers = Trackers(self.planned.config.run.trackers, self._facts(step))
         rates = (row.get("images_per_sec") for row in self.directory.rows())
         return [rate for rate in rates if isinstance(rate, float)]
 
@@ -158,10 +160,10 @@ class DirectoryWriter(Writer):
             )
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
-        """Append to ``metrics.jsonl``, and to TensorBoard's log."""
+        """Append to ``metrics.jsonl``, and tell trackers."""
         self.directory.log({"step": step, **row})
-        if self.tensorboard:
-            self.tensorboard.log(step, row)
+        if self.trackers:
+            self.trackers.scalars(step, row)
 
     def save_checkpoint(self, record: Record, state: TrainState) -> None:
         """Put the rows on the disk, then the record, then the checkpoint."""
@@ -182,8 +184,10 @@ class DirectoryWriter(Writer):
 
     def probe(self, state: TrainState) -> tuple[BlockReading, ...]:
         """Write to ``samples/`` and ``diagnostics/``, and tell of the grid."""
-        readings = self.probes.look(state)
-        self.watch(SampleGrid(self.probes.grid(state.step)))
+        readings, grid = self.probes.look(state), self.probes.grid(state.step)
+        self.watch(SampleGrid(grid))
+        if self.trackers:
+            self.trackers.pictures(state.step, grid)
         return readings
 
     def probe_weights(self, record: Record, device: torch.device, progress: OnProgress) -> None:
@@ -224,6 +228,33 @@ class DirectoryWriter(Writer):
         """Return whether the record on the disk is of a run that is over."""
         return is_over(self.directory)
 
+    def _facts(self, step: int) -> RunFacts:
+        """Return what trackers know of the run, which has ``step`` steps behind it."""
+        config = self.planned.config
+        return RunFacts(
+            name=self.path.resolve().name,
+            folder=self.path,
+            variant=config.variant,
+            seed=config.seed,
+            digest=self.planned.digest,
+            step=step,
+            config=config.model_dump(mode="json"),
+        )
+
+    def close(self) -> None:
+        """Tell trackers the final scores, now that they are recorded, and how the attempt ended."""
+        if not self.trackers:
+            return
+        record, ended = None, Status.INTERRUPTED
+        with suppress(OSError, UserError):  # it cannot be read just now
+            record = records.read(self.path)
+        if record and record.status != Status.RUNNING:
+            ended = record.status
+        if record and ended == Status.FINISHED:
+            finals = [score for score in record.scores if score.final]
+            self.trackers.scores(score for score in finals if score.step == record.step)
+        self.trackers.end(ended)
+
 
 @contextmanager
 def opened(
@@ -239,15 +270,8 @@ def opened(
         return
     dumped = planned.config.model_dump(mode="json")
     with RunDirectory(planned.path, digest=planned.digest, config=dumped, fresh=fresh) as directory:
-        yield DirectoryWriter(planned, directory, watch)
-
-
-class _TensorBoard:
-    """The rows of metrics.jsonl once more, for TensorBoard."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.writer = tensorboard()(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def log(self, step: int, row: Mapping[str, float]) -> None:
-        for name, value in row.items():
-            self.writer.add_scalar(name, value, step)
+        writer = DirectoryWriter(planned, directory, watch)
+        try:
+            yield writer
+        finally:
+            writer.close()

@@ -36,6 +36,7 @@ from sagan_bench.experiments.conformance._maps import MAPS
 from sagan_bench.experiments.conformance._measuring import METRIC, SOURCE
 from sagan_bench.experiments.conformance._parts import CHANNELS, replaces
 from sagan_bench.experiments.conformance._places import PLACES
+from sagan_bench.experiments.conformance._tracking import TRACKER
 from sagan_bench.runs.environment import installed
 
 __all__ = [
@@ -63,6 +64,7 @@ CHECKS: dict[str, Sequence[Check]] = {
     "METRICS": METRIC,
     "EXTRACTORS": EXTRACTOR,
     "SOURCES": SOURCE,
+    "TRACKERS": TRACKER,
 }
 """The checks of a kind of component, by the name of its registry."""
 

@@ -14,7 +14,7 @@ from sagan_bench.config.belonging import refuse_untaken
 from sagan_bench.config.layers import Resolved, decide, of_experiment
 from sagan_bench.config.meanings import source_of
 from sagan_bench.config.naming import refuse_misnamed
-from sagan_bench.config.schema import Host, RunConfig
+from sagan_bench.config.schema import FOLLOWS, Host, RunConfig
 from sagan_bench.config.variants import SIDES, presets, variant_settings
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest, kind_of
@@ -239,7 +239,8 @@ class Tuning(Experiment):
         del fixed["space"]["says"], fixed["space"]["presets"]
         leaves = dict(flatten(fixed)) | self.of_ones_own
         leaves |= {"first_seed": self.first_seed} if self.first_seed else {}
-        return {key: value for key, value in leaves.items() if key != "settings.data.source"}
+        free = {f"settings.{key}" for key in ("data.source", *FOLLOWS)}
+        return {key: value for key, value in leaves.items() if key not in free}
 
     def extended(self, requested: "Tuning") -> "Tuning":
         """Return this tuning with the variants and searches of what is asked for now."""

@@ -95,7 +95,7 @@ def probe(
         Stopped: ``stop`` asked for it.
     """
     record = _finished(path)
-    extensions.require(config.own, path)
+    extensions.require(config.needed, path)
     if not has_block(config):
         raise UserError(f"{path} has no block of attention, and nothing to probe")
 
