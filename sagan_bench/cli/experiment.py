@@ -85,7 +85,7 @@ def _print_scores(study: "Study", folder: Path) -> None:
     try:
         runs = gather(find_runs(folder), planned=study.cells)
     except UserError as error:
-        say(f"decides: {measure.metric}; {matters}")
+        say(f"decides: the metric {measure.metric}; {matters}")
         say(f"scores:  none to show: {error}")
         return
     say(f"decides: {runs.label(measure.metric)}; {matters}")

@@ -35,11 +35,13 @@ class Shipped(NamedTuple):
         words: name -> what it is.
         data: as JSON has it.
         then: the command that makes use of it, and a word on it.
+        note: what else to know.
     """
 
     words: dict[str, str]
     data: Any
     then: str
+    note: str = ""
 
 
 def list_(
@@ -65,6 +67,8 @@ def list_(
         print(json.dumps(found.data, indent=2))
         return
     _print_words(found.words)
+    if found.note:
+        say(found.note)
     say(f"next: {program()} {found.then}")
 
 
@@ -101,7 +105,7 @@ def _spaces() -> Shipped:
         for each in known
     }
     data = {each.name: each.model_dump(mode="json") for each in known}
-    return Shipped(words, data, "tune --space NAME --dry-run")
+    return Shipped(words, data, "tune --space NAME --trials 12")
 
 
 def _metrics() -> Shipped:
@@ -120,7 +124,9 @@ def _metrics() -> Shipped:
         name: f"{of['better']} is better; {of['switch'] or 'in every score'}"
         for name, of in known.items()
     }
-    return Shipped(words, known, "train --set KEY=VALUE; a study declares one under [on.DATA]")
+    then = "train --set KEY=VALUE; a study declares one under [on.DATA]"
+    return Shipped(words, known, then, "figures say whose features: FID is Inception's alone; "
+                   "of others it is FID[effnet-lite0] and so on")  # fmt: skip
 
 
 def _kinds() -> Shipped:

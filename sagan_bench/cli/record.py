@@ -127,7 +127,8 @@ def _device_of(record: Record) -> str:
     on, precision = record.environment, dict(flatten(record.config)).get("training.precision")
     what = on.device_name or on.cpu
     name = f"{on.device} ({what})" if what and what != on.device else on.device
-    threads = f"{on.threads} threads" if on.threads and on.device == "cpu" else ""
+    number_of = f"{on.threads} thread{'s' * (on.threads != 1)}" if on.threads else ""
+    threads = number_of if on.device == "cpu" else ""
     torch = f"torch {on.torch}" if on.torch else ""
     return ", ".join(filter(None, (name, str(precision or ""), threads, torch)))
 

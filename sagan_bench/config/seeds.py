@@ -29,7 +29,12 @@ def single(given: Any, for_several: str = f"ablate --seeds 0-4, or {AGAIN}") -> 
     Raises:
         ValueError: the text says none; or there are several, and what is for that.
     """
-    seeds = _read(given) if isinstance(given, str) else given
+    seeds = given
+    if isinstance(given, str):
+        try:
+            seeds = _read(given)
+        except ValueError:
+            raise ValueError("expected a whole number from 0") from None
     if isinstance(seeds, Sequence):
         if len(seeds) != 1:
             raise ValueError(f"one seed is meant here; for several: {for_several}")

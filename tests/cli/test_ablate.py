@@ -146,7 +146,7 @@ def test_a_study_can_be_put_to_other_images_by_the_path_alone(tmp_path: Path, ca
     [
         (["nosuch"], "no study is called 'nosuch'"),
         (["quick", "--set", "run.stepz=1"], "did you mean 'run.steps'"),
-        (["quick", "--seeds", "x"], "--seeds x: expected numbers and ranges"),
+        (["quick", "--seeds", "x"], "--seeds x: expected seeds from 0 and ranges of them"),
         (["quick", "--only", "sagn"], "did you mean 'sagan'"),
         (["quick", "--data", "folder:/nowhere"], "/nowhere"),
         (["quick", "--preset", "celeba64"], "CelebA"),

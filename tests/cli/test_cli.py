@@ -240,7 +240,10 @@ def test_a_cache_that_cannot_be_written_is_told_in_the_same_words(
 
 @pytest.mark.parametrize(
     ("seed", "says"),
-    [("0-4", "whole number; for several seeds, call it again"), ("-1", "expected a number from 0")],
+    [
+        ("0-4", "one seed is meant here; for several: the command once for each"),
+        ("-1", "expected a whole number from 0"),
+    ],
 )
 def test_a_seed_of_samples_is_a_number(
     capsys: pytest.CaptureFixture[str], seed: str, says: str
@@ -598,11 +601,13 @@ def test_missing_numbers_are_dashes(missing: float | None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train", "--seed", "0-4"], "expected a whole number; for several seeds, use: ablate"),
-        (["train", "--seed", "-4"], "seed = -4 (--seed): expected 0 or more"),
+        (["train", "--seed", "0-4"], "one seed is meant here; for several: ablate --seeds 0-4, or"),
+        (["train", "--set", "seed=0-4"], "seed = '0-4' (--set): one seed is meant here"),
+        (["train", "--set", "seed=[0, 1]"], "seed = [0, 1] (--set): one seed is meant here"),
+        (["train", "--seed", "-4"], "--seed -4: expected a whole number from 0"),
         (["train", "--steps", "0-4"], "--steps 0-4: expected a whole number"),
         (["train", "--imsize", "x"], "--imsize x: expected a whole number"),
-        (["ablate", "--seeds", ""], "expected numbers and ranges"),
+        (["ablate", "--seeds", ""], "expected seeds from 0 and ranges of them"),
         (["ablate", "--seeds", "0,4-1"], "4-1 goes down; give 1-4"),
         (
             ["train", "--set", "lr_g=1"],
@@ -637,7 +642,8 @@ def test_a_slip_is_answered_with_what_would_do(
     [
         ("run.device=gpu", "expected auto, cpu, cuda or cuda:N"),
         ("model.attention.generator=8", "expected a list such as [8] or [0, 1]"),
-        ("evaluation.sampling_seeds=0,1", "expected a list such as [8] or [0, 1]"),
+        ("evaluation.sampling_seeds=0;1", "expected seeds from 0 and ranges of them"),
+        ("evaluation.sampling_seeds=4-1", "4-1 goes down; give 1-4"),
         ("evaluation.sampling_seeds=[0, -1]", "expected different numbers from 0"),
         ("evaluation.sampling_seeds=[0, 0]", "expected different numbers from 0, e.g. [0, 1]"),
         ("evaluation.sampling_seeds=[]", "expected 1 or more values, e.g. [0]"),

@@ -16,7 +16,6 @@ from sagan_bench.core.trees import flatten
 from sagan_bench.experiments import studies, study
 from sagan_bench.experiments.manifest import below
 from sagan_bench.experiments.study import Study, StudyManifest
-from sagan_bench.experiments.written import parse_seeds
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 SMALLEST = """
@@ -146,19 +145,6 @@ def test_an_unknown_study_is_refused_with_the_closest() -> None:
         studies.load("presense")
 
 
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("0-4", (0, 1, 2, 3, 4)), ("0,2,7-8", (0, 2, 7, 8)), ("3", (3,))]
-)
-def test_seeds_are_read(text: str, seeds: tuple[int, ...]) -> None:
-    assert parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "a", "4-0", "1,1", "0-", "-1", "1;2"])
-def test_other_seeds_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--seeds"):
-        parse_seeds(text)
-
-
 def test_the_smallest_effect_may_be_a_share_of_the_baseline() -> None:
     assert Measure(metric="fid", min_effect="5%").least == (0.05, True)
     assert Measure(metric="fid", min_effect=1.5).least == (1.5, False)
@@ -236,24 +222,6 @@ def test_a_file_of_the_wrong_shape_is_refused_with_file_and_field(
     file.write_text(text.replace(old, new, 1))
     with pytest.raises(UserError, match=re.escape(str(file)) + f": (.|\n)*{re.escape(says)}"):
         studies.load(str(file))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "0-99999999999",
-        "0-9999,10000",
-        "9223372036854775808",
-        "9" * 5000,
-        "\N{SUPERSCRIPT TWO}",
-        "1-",
-        "-1",
-        "3-1",
-    ],
-)
-def test_seeds_are_bounded_before_they_are_made(text: str) -> None:
-    with pytest.raises(UserError, match="--seeds"):
-        parse_seeds(text)
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".x", "", "x\n"])

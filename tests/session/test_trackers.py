@@ -1,16 +1,20 @@
 """Trackers: what they are told, that it changes nothing, and that their errors end no run."""
 
 import json
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import command_line
 import pytest
 from example_runs import SMALL
 from own_components import loaded
 
+from sagan_bench import cli
 from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import extensions
@@ -119,7 +123,7 @@ def test_what_is_no_tracker_is_refused_with_the_closest() -> None:
 def test_one_without_its_package_is_refused_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r"pip install 'sagan-bench\[tensorboard\]'"):
         experiment.run(config("run.tensorboard=true"), out=tmp_path)
     assert not (tmp_path / "record.json").exists()
@@ -156,7 +160,7 @@ def test_what_a_file_has_is_used_and_another_version_of_it_goes_on(
     assert "mine" not in extensions._known
 
     Path("mine.py").write_text(OWN.read_text() + "# another version\n")
-    more = ["--steps", "8", "--set", "run.keep_training_state=true"]
+    more = ["--set", "run.steps=8", "--set", "run.keep_training_state=true"]
     assert train("--with", "mine.py", *more) == 0
     assert [step for what, step, _ in told(Path("run")) if what == "begin"] == [0, 6]
     assert Path("run/own/mine.py").read_text().endswith("# another version\n")
@@ -173,3 +177,20 @@ def test_the_runs_of_a_study_are_followed_and_it_stays_that_study() -> None:
     (diary,) = Path("runs").glob("quick/*/diary.jsonl")
     assert diary.parent.name.startswith("sagan-s1-")
     assert told(diary.parent)[-1] == ["end", None, "finished"]
+
+
+@pytest.mark.usefixtures("_own_file")
+def test_the_example_of_the_manual_follows_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    manual = Path(cli.__file__).parents[2] / "docs" / "tracking.md"
+    (code,) = re.findall(r"```python\n(.*?)```", manual.read_text(), re.DOTALL)
+    Path("mine.py").write_text(code)
+    mlflow = MagicMock()
+    mlflow.start_run.return_value.info.run_id = "7"
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    assert train("--with", "mine.py") == 0
+    mlflow.start_run.assert_called_once_with(run_id=None, run_name="run")
+    assert Path("run/mlflow.id").read_text() == "7"
+    told = {name for call in mlflow.log_metrics.call_args_list for name in call.args[0]}
+    assert "loss_d" in told
+    mlflow.log_artifact.assert_called_with("run/samples/step-00000006.png", "samples")
+    mlflow.end_run.assert_called_once_with("FINISHED")

@@ -43,6 +43,8 @@ class Tracker:
 
     name: ClassVar[str]
     """Set by the registry."""
+    deliberate: ClassVar[tuple[str, ...]] = ()
+    """As of other components: nothing of a tracker is unusual."""
 
     @classmethod
     def require(cls) -> None:

@@ -88,5 +88,5 @@ class Trackers:
 def _name(metric: str, score: Score) -> str:
     """Return what a figure is called: raw weights are said, averaged ones are the usual."""
     when = "final" if score.final else "on the way"
-    weights = "" if score.weights == "ema" else f" ({score.weights} weights)"
+    weights = "" if score.weights == "ema" else f" {score.weights} weights"
     return f"{when}{weights}/{label_in(metric, score.protocol)}"

@@ -1,0 +1,43 @@
+"""One grammar of seeds, wherever they are asked for."""
+
+from pathlib import Path
+
+import pytest
+
+from sagan_bench.config import seeds
+from sagan_bench.config.layers import read
+from sagan_bench.experiments import studies
+
+READ = [("0-4", (0, 1, 2, 3, 4)), ("0,2,7-8", (0, 2, 7, 8)), (" 3 ", (3,)), ("4, 1", (4, 1))]
+OTHERS = [
+    "", "a", "4-0", "1,1", "0-", "-1", "1;2", "0-99999999999", "0-9999,10000", "1-", "3-1",
+    "9223372036854775808", "9" * 5000, "\N{SUPERSCRIPT TWO}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), READ)
+def test_they_are_read_alike(text: str, expected: tuple[int, ...], tmp_path: Path) -> None:
+    assert seeds.several(text) == expected
+    config = read(sets=[f"evaluation.sampling_seeds={text}"]).config
+    assert config.evaluation.sampling_seeds == expected
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        f'question = "?"\nbaseline = "no-attention"\nvariants = ["sagan"]\nseeds = "{text}"\n'
+        '[on.twins]\nmetric = "twin_rate"\nmin_effect = 1\n'
+    )
+    assert studies.load(str(file)).seeds == expected
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_others_are_refused_before_they_are_made(text: str) -> None:
+    with pytest.raises(ValueError, match="seeds|goes down"):
+        seeds.several(text)
+    with pytest.raises(ValueError, match="expected a whole number from 0"):
+        seeds.single(text)
+
+
+def test_where_one_is_meant_several_are_refused_with_what_would_do() -> None:
+    assert seeds.single("7") == seeds.single([7]) == 7
+    for given in ("0-4", "1,2", [0, 1], ()):
+        with pytest.raises(ValueError, match="ablate --seeds 0-4, or the command once for each"):
+            seeds.single(given)
