@@ -95,6 +95,9 @@ def _print_scores(study: "Study", folder: Path) -> None:
         known = [value for value in values if value is not None]
         lost = len(of_variant) - len(known)
         rows.append([variant, number(fmean(known)) if known else "—", str(len(known)), str(lost)])
+    if not rows:
+        say("scores:  none yet")
+        return
     print_table("", ("variant", f"mean {runs.label(measure.metric)}", "runs", "without"), rows)
 
 

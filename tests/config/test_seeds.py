@@ -30,7 +30,7 @@ def test_they_are_read_alike(text: str, expected: tuple[int, ...], tmp_path: Pat
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_others_are_refused_before_they_are_made(text: str) -> None:
-    with pytest.raises(ValueError, match="seeds|goes down"):
+    with pytest.raises(ValueError, match=r"seeds|goes down"):
         seeds.several(text)
     with pytest.raises(ValueError, match="expected a whole number from 0"):
         seeds.single(text)

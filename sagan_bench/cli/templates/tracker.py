@@ -5,9 +5,11 @@ python cli.py train --with FILE         a run that is followed with it
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from sagan_bench.core.registry import TRACKERS
+from sagan_bench.runs.records import Status
 from sagan_bench.session.trackers import RunFacts, Tracker
 
 
@@ -20,7 +22,7 @@ class MyTracker(Tracker):
         self.file = run.folder / "my-tracker.jsonl"
         self._write({"run": run.name, "seed": run.seed, "goes on from": run.step})
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Take values by name, e.g. loss_d, or final/FID[effnet-lite0]."""
         self._write({"step": step, **values})
 
@@ -28,7 +30,7 @@ class MyTracker(Tracker):
         """Take the file of a grid of samples."""
         self._write({"step": step, "samples": path.name})
 
-    def end(self, status: str) -> None:
+    def end(self, status: Status) -> None:
         """Take notice that it is finished, diverged, interrupted or failed."""
         self._write({"ended": status})
 
