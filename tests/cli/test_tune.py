@@ -14,6 +14,7 @@ from example_runs import SMALL
 from example_tunings import FILE, SMALLER, Scripted
 
 from sagan_bench import cli
+from sagan_bench.cli import tables
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core import system
 from sagan_bench.execution import engines
@@ -67,6 +68,19 @@ def test_a_tuning_runs_goes_on_and_says_what_its_winner_is_worth(space: str, cap
     assert "8 of 8 trials" in capsys.readouterr().out
     assert run("tune", "show", "tune-sgan") == cli.USAGE
     assert "did you mean 'tune-sagan'" in capsys.readouterr().err
+
+
+def test_a_narrow_table_breaks_no_word_of_its_header(
+    space: str, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("tune", *QUICK, "--space", space, *SETS, "--trials", "2", "--no-confirm") == 0
+    capsys.readouterr()
+    monkeypatch.setattr(tables, "_columns", lambda: 80)
+    assert run("tune", "show", "tune-sagan") == 0
+    out = capsys.readouterr().out
+    (header,) = [line for line in out.splitlines() if line.startswith("┃ trial")]
+    assert "┃ FID[effnet-lite0] ┃" in header
+    assert len(header) <= 80
 
 
 def test_the_winner_is_exported_and_trained(space: str, tmp_path: Path, capsys: Out) -> None:

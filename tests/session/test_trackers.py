@@ -1,16 +1,20 @@
 """Trackers: what they are told, that it changes nothing, and that their errors end no run."""
 
 import json
+import random
 import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import command_line
+import numpy as np
 import pytest
+import torch
 from example_runs import SMALL
 from own_components import loaded
 
@@ -19,8 +23,11 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
+from sagan_bench.runs.records import Status
 from sagan_bench.session import experiment
 from sagan_bench.session.events import Stopped
+from sagan_bench.session.trackers import RunFacts
+from sagan_bench.session.trackers._telling import Trackers
 
 SCORED = ["run.score_weights=['ema']", "run.eval_every=3", "run.eval_images=10"]
 OWN = Path(__file__).parents[1] / "own" / "diary.py"
@@ -62,6 +69,39 @@ def test_a_tracker_is_told_and_changes_nothing(tmp_path: Path) -> None:
     assert not [name for name in names if name.endswith("FID")]
     pictures = [(step, name) for what, step, name in known if what == "pictures"]
     assert pictures[-1] == (6, "step-00000006.png")
+
+
+@pytest.mark.usefixtures("_diary")
+def test_what_a_tracker_draws_and_sets_is_set_back(tmp_path: Path) -> None:
+    def chance() -> tuple[Any, ...]:
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before, threads = chance(), torch.get_num_threads()
+    run = RunFacts("run", tmp_path, "sagan", 0, "d", 0, {"run": {"track": []}})
+    trackers = Trackers(["diary"], run)
+    trackers.scalars(1, values := {"loss_d": 1.0})
+    trackers.end(Status.FINISHED)
+    assert len(told(tmp_path)) == 3
+    assert (chance(), torch.get_num_threads()) == (before, threads)
+    assert values == {"loss_d": 1.0}  # it emptied its copy
+
+
+@pytest.mark.usefixtures("_own_file")
+def test_a_file_of_trackers_that_is_gone_or_broken_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    extension = extensions.load(Path("mine.py"))
+    own = {"mine": extension.described}
+    extensions.forget("mine")
+    assert extensions.require(own, Path("run")) == []
+    Path("run/own").mkdir(parents=True)
+    Path("run/own/mine.py").write_text("import gone")
+    assert extensions.require(own, Path("run")) == []
+    extensions.load_again(replace(extension, content=b"import gone"))
+    warnings = [text for text in caplog.messages if "runs go on without its trackers" in text]
+    assert len(warnings) == 2
+    with pytest.raises(UserError, match="block"):  # what results depend on is needed
+        extensions.require({"block": {"sha256": "0", "components": {"ATTENTION/x": {}}}})
 
 
 @pytest.mark.usefixtures("_diary")
