@@ -23,6 +23,7 @@ from sagan_bench.config.layers import resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
+from sagan_bench.experiments import conformance
 from sagan_bench.runs.records import Status
 from sagan_bench.session import experiment
 from sagan_bench.session.events import Stopped
@@ -102,6 +103,19 @@ def test_a_file_of_trackers_that_is_gone_or_broken_ends_nothing(
     assert len(warnings) == 2
     with pytest.raises(UserError, match="block"):  # what results depend on is needed
         extensions.require({"block": {"sha256": "0", "components": {"ATTENTION/x": {}}}})
+
+
+@pytest.mark.usefixtures("_own_file")
+def test_one_that_cannot_take_what_it_is_told_is_refused_before_the_run() -> None:
+    assert {each.severity for each in conformance.check(extensions.load(Path("mine.py")))} == {"ok"}
+    whole = "def scalars(self, step: int, values: Mapping[str, float])"
+    text = OWN.read_text()
+    assert whole in text
+    Path("mine.py").write_text(text.replace(whole, "def scalars(self, step: int)"))
+    findings = conformance.check(extensions.load(Path("mine.py")))
+    (wrong,) = [each for each in findings if each.severity == "error"]
+    assert "too many positional arguments" in wrong.what
+    assert wrong.do.startswith("write def scalars(self, step: int, values")
 
 
 @pytest.mark.usefixtures("_diary")
