@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from command_line import run
-from example_reports import BEGAN, leave_run, leave_study, score, settings
+from example_reports import BEGAN, Values, leave_run, leave_study, score, settings
 
 Out = pytest.CaptureFixture[str]
-VALUES = {"sagan": [0.5, 0.52, None], "no-attention": [0.3, 0.31, 0.28]}
+VALUES: Values = {"sagan": [0.5, 0.52, None], "no-attention": [0.3, 0.31, 0.28]}
 BY_FID = {"on": {"twins": {"metric": "fid", "min_effect": "5%"}}}
 
 

@@ -32,7 +32,8 @@ class Diary(Tracker):
         self._keep("end", None, status)
 
     def _keep(self, *what: object) -> None:
-        random.seed(1), np.random.seed(1), torch.manual_seed(1), torch.set_num_threads(3)
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        torch.set_num_threads(3)
         with (self.folder / "diary.jsonl").open("a") as out:
             print(json.dumps(what), file=out)
         if (self.folder.parent / f"raise-in-{what[0]}").exists():

@@ -75,7 +75,8 @@ def test_a_tracker_is_told_and_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_diary")
 def test_what_a_tracker_draws_and_sets_is_set_back(tmp_path: Path) -> None:
     def chance() -> tuple[Any, ...]:
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        drawn = np.random.get_state(legacy=True)
+        return random.getstate(), str(drawn), torch.get_rng_state().tolist()
 
     before, threads = chance(), torch.get_num_threads()
     run = RunFacts("run", tmp_path, "sagan", 0, "d", 0, {"run": {"track": []}})
