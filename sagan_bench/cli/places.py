@@ -11,7 +11,7 @@ MOST_RUNS = 10
 """Runs that are named where none is called so."""
 
 
-def find_run(run: str, runs: Path, *, or_what: Sequence[str] | None = None) -> Path:
+def find_run(run: str, runs: Path, *, or_what: Sequence[str] = ()) -> Path:
     """Return the folder of a run given by path, name, or the beginning of only one name.
 
     Args:
@@ -32,9 +32,9 @@ def find_run(run: str, runs: Path, *, or_what: Sequence[str] | None = None) -> P
     begun = [path for path in paths if path.name.startswith(run)]
     if len(begun) == 1:
         return begun[0]
-    names = [*(or_what or ()), *(path.name for path in begun or paths)]
-    hint = closest(run, names, most=MOST_RUNS) if names else f"there are none in {runs}"
-    what = "run" if or_what is None else "study, tuning or run"
+    names = [*or_what, *(path.name for path in begun or paths)]
+    hint = closest(run, names, most=MOST_RUNS) if names else f"there are no runs in {runs}"
+    what = "study, tuning or run" if or_what else "run"
     raise UserError(f"no {what} is at {run}, nor in {runs}; {hint}")
 
 
