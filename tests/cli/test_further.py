@@ -35,7 +35,7 @@ def test_a_run_says_what_it_keeps_goes_on_and_is_begun_with(capsys: Out) -> None
     assert run("train", *SETS, "--out", "runs/first") == 0
     said = capsys.readouterr().out
     assert "to train it further (--steps); free: python cli.py prune runs/first\n" in said
-    assert run("train", *SETS, "--out", "runs/first", "--steps", "3") == 0
+    assert run("train", *SETS, "--out", "runs/first", "--set", "run.steps=3") == 0
     assert json.loads(Path("runs/first/record.json").read_text())["step"] == 3
     begun = ("train", *SETS, "--out", "runs/second", "--init-from", "first")
     assert run(*begun, "--dry-run", "--json") == 0
