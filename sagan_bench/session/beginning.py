@@ -36,7 +36,7 @@ class Beginning(NamedTuple):
         for part in NETWORKS:
             for name, value in sorted(self.weights[part].items()):
                 digest.update(f"{part}.{name} {value.dtype} {tuple(value.shape)}\n".encode())
-                digest.update(memoryview(bits(value).numpy()))
+                digest.update(bits(value).numpy().data)
         return digest.hexdigest()
 
 

@@ -9,14 +9,13 @@ from example_reports import leave_run, leave_study, score, settings
 from example_runs import SMALL
 
 from sagan_bench import cli
-from sagan_bench.config.schema import Host
+from sagan_bench.core.errors import UserError
 from sagan_bench.experiments import studies
 
 Out = pytest.CaptureFixture[str]
 SETS = [
     part for text in (*SMALL, "run.score_weights=[]", "run.steps=2") for part in ("--set", text)
 ]
-HOST = Host(bf16=False, extractor="efficientnet-lite0")
 
 
 def keep(path: Path, name: str = "step-00000400.ckpt") -> Path:
@@ -66,7 +65,7 @@ def test_what_an_experiment_keeps_and_begins_with(tmp_path: Path) -> None:
     assert asked.requested("sagan", 0).config.run.keep_training_state is True
     for key, value in (("run.init_from", "x"), ("training.init_sha256", "0" * 64)):
         begun = study.model_copy(update={"set": {**study.set, key: value}})
-        with pytest.raises(cli.UserError, match=f"{key} = .*begin from their seeds"):
+        with pytest.raises(UserError, match=f"{key} = .*begin from their seeds"):
             begun.requested("sagan", 0)
 
 
