@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from example_reports import leave_study
@@ -56,3 +57,10 @@ def test_a_shell_is_answered() -> None:
         cwd=root, check=False,
     )  # fmt: skip
     assert told.stdout.split() == ["no-attention"], told.stderr
+
+
+def test_what_is_pruned_or_begun_with_is_completed() -> None:
+    from sagan_bench.cli import prune, train  # the verbs
+
+    assert get_args(prune.__annotations__["places"])[1].autocompletion is completing.place
+    assert get_args(train.__annotations__["init_from"])[1].autocompletion is completing.run
