@@ -10,6 +10,8 @@ import pytest
 from example_reports import leave_study
 
 from sagan_bench.cli import completing
+from sagan_bench.cli.prune import prune
+from sagan_bench.cli.train import train
 
 
 def test_names_that_begin_so_are_completed() -> None:
@@ -60,7 +62,5 @@ def test_a_shell_is_answered() -> None:
 
 
 def test_what_is_pruned_or_begun_with_is_completed() -> None:
-    from sagan_bench.cli import prune, train  # the verbs
-
     assert get_args(prune.__annotations__["places"])[1].autocompletion is completing.place
     assert get_args(train.__annotations__["init_from"])[1].autocompletion is completing.run
