@@ -124,17 +124,19 @@ def test_a_run_lost_three_times_without_a_step_gained_has_failed(
 
 
 def test_a_finished_run_stays_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make("run.keep_training_state=false")
+
     def clear(self: Checkpoints) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.folder))
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "clear", clear)
         with pytest.raises(MachineError):
-            experiment.run(make(), out=tmp_path / "run")
+            experiment.run(config, out=tmp_path / "run")
     assert records.read(tmp_path / "run").status == "finished"
     left = tmp_path / "run" / "checkpoints"
     assert list(left.iterdir())
-    experiment.run(make(), out=tmp_path / "run")
+    experiment.run(config, out=tmp_path / "run")
     assert not list(left.iterdir())
 
 

@@ -22,6 +22,7 @@ from sagan_bench.cli.init import init
 from sagan_bench.cli.list import list_
 from sagan_bench.cli.options import Verb
 from sagan_bench.cli.probe import probe
+from sagan_bench.cli.prune import prune
 from sagan_bench.cli.report import report
 from sagan_bench.cli.sample import sample
 from sagan_bench.cli.score import score
@@ -44,8 +45,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    train, evaluate, score, ablate, compare, report, probe, sample, export, show, init, check,
-    verify, doctor,
+    train, evaluate, score, ablate, compare, report, probe, sample, export, prune, show, init,
+    check, verify, doctor,
 ):  # fmt: skip
     app.command(cls=Verb)(verb)
 app.command("list", cls=Verb)(list_)

@@ -250,7 +250,7 @@ GO_ON = {
 
 def _conclude(planned: "Plan", as_json: bool) -> None:
     """Print what can be claimed, and end with 3 if a run has failed, diverged or stopped."""
-    from sagan_bench.runs.run_directory import tidy
+    from sagan_bench.runs.keeping import tidy
 
     tidy(planned.folder)
     bad = _bad(planned)

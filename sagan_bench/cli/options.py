@@ -152,6 +152,10 @@ class Choice:
             raise UserError(f"--config {self.file}: settings come from {file}; leave one out")
         return replace(self, file=file)
 
+    def with_flag(self, option: str, key: str, value: Any) -> "Choice":
+        """Return the same choice with a key set by one more option."""
+        return replace(self, flags=self.flags | {key: (option, value)})
+
     def resolve(self) -> "Resolved":
         """Return the configuration for this machine, under its right name.  Raises `UserError`."""
         from sagan_bench.config.layers import decide, read

@@ -10,9 +10,10 @@ from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
 from sagan_bench.runs.command import folder_of
+from sagan_bench.runs.keeping import kept_bytes
 from sagan_bench.runs.log import LOG
 from sagan_bench.runs.program import PROGRAM, has_length
-from sagan_bench.runs.records import Record, Score
+from sagan_bench.runs.records import Record, Score, Status
 from sagan_bench.runs.run import Run, by_protocol
 from sagan_bench.runs.table import ended, ends, latest
 
@@ -80,7 +81,20 @@ def print_run(run: Run) -> None:
     else:
         say(f"left:    {run.path / folder_of(run.path).name}")
     if run.program or (run.path / LOG).exists():
-        say(f"printed: {run.path / LOG}")
+        say(f"log:     {run.path / LOG}")
+    print_kept(run.record, run.path)
+
+
+def print_kept(record: Record, path: Path) -> None:
+    """Print what a finished run keeps to be trained further, if it does, and how to free that."""
+    size = kept_bytes(path)
+    if size and record.status is Status.FINISHED:
+        say(f"kept:    {mib(size)} to train it further (--steps); free: {program()} prune {path}")
+
+
+def mib(size: int) -> str:
+    """Return a number of bytes as ``12.3 MiB``."""
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def _print_pictures(path: Path) -> None:
@@ -168,19 +182,31 @@ def _print_origin(run: Run) -> None:
 
 def _curves(run: Run) -> Iterator[str]:
     """Yield the last points of each metric that was measured on the way and is listed."""
+    scores = [score for score in run.record.scores if not score.final]
+    for name, title in _listed(scores, theirs=run.program is not None):
+        if points := run.curve(name)[-LAST_POINTS:]:
+            of = "" if run.program else f" of {scores[-1].n_fake:,} images"
+            texts = (f"{number(value)} at {step:,}" for step, value in points)
+            yield f"{title}{of} {', '.join(texts)}"
+
+
+def _listed(scores: Sequence[Score], *, theirs: bool) -> Iterator[tuple[str, str]]:
+    """Yield the metrics of scores that are listed: name, and title for readers."""
     from sagan_bench.core.registry import METRICS
     from sagan_bench.evaluation.metrics import ordered
     from sagan_bench.evaluation.protocol import label_in
 
-    scores = [score for score in run.record.scores if not score.final]
     known = dict.fromkeys(name for score in scores for name in score.metrics)
-    for name in ordered(known, theirs=run.program is not None):
-        is_listed = name not in METRICS or METRICS[name].column
-        if is_listed and (points := run.curve(name)[-LAST_POINTS:]):
-            title = label_in(name, scores[-1].protocol)
-            of = "" if run.program else f" of {scores[-1].n_fake:,} images"
-            texts = (f"{number(value)} at {step:,}" for step, value in points)
-            yield f"{title}{of} {', '.join(texts)}"
+    for name in ordered(known, theirs=theirs):
+        if name not in METRICS or METRICS[name].column:
+            yield name, label_in(name, scores[-1].protocol)
+
+
+def _values(scores: Sequence[Score], metric: str) -> list[float]:
+    """Return the values of a metric; none if one is missing."""
+    values = [score.metrics.get(metric) for score in scores]
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []
 
 
 def _score_rows(scores: Sequence[Score]) -> Iterator[Sequence[str]]:

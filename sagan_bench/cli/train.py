@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sagan_bench.cli import completing
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import (
     Choice,
@@ -17,7 +18,7 @@ from sagan_bench.cli.options import (
     program,
     refuse_wrong,
 )
-from sagan_bench.cli.places import best_file
+from sagan_bench.cli.places import best_file, find_run
 from sagan_bench.cli.signals import SOME_FAILED, stopping
 from sagan_bench.core.errors import UserError
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sagan_bench.config.schema import RunConfig
     from sagan_bench.runs.records import Record
 
+_KEEP = "--set run.keep_training_state"
 FAR_BELOW = 0.1
 """Of a preset's steps: a run of fewer is a trial."""
 
@@ -36,16 +38,28 @@ def train(
     from_study: Annotated[
         str | None, typer.Option(help="The confirmed winner of a tuning in runs/, or its folder")
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            help="A run whose weights this one begins with (fine-tuning); or a checkpoint",
+            autocompletion=completing.run,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on where this run was cut off")] = True,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train one variant, score it and record it.
 
-    The same command again goes on where it was interrupted, and does nothing once it is finished.
+    The same command again goes on where it was interrupted, and does nothing once it is finished;
+    with more --steps it trains a finished run further.
     """
     if from_study:
         choice = choice.from_file(best_file(from_study, choice.variant, Path("runs")))
+    if init_from:
+        place = Path(init_from)
+        place = place if place.is_file() else find_run(init_from, Path("runs"))
+        choice = choice.with_flag("--init-from", "run.init_from", str(place))
     from sagan_bench.core import extensions
 
     config = choice.resolve().config
@@ -63,9 +77,24 @@ def train(
             print_record(record, path)
             if _lacks_probe(config, path):
                 say(f"note: it was finished before it was to be probed: {program()} probe {path}")
-            print(f"run:     {path}\nsamples: {path / 'samples'}\nnext:    {program()} show {path}")
+            print(f"run:     {path}\nsamples: {path / 'samples'}")
+            _print_state(record, path)
+            print(f"next:    {program()} show {path}")
         if record.status != "finished":
             raise typer.Exit(SOME_FAILED)
+
+
+def _print_state(record: "Record", path: Path) -> None:
+    """Print what is kept to train a run further, or how to have it kept."""
+    from sagan_bench.cli.record import print_kept
+    from sagan_bench.core.trees import flatten
+    from sagan_bench.runs.keeping import keeps, state_bytes
+
+    print_kept(record, path)
+    size = state_bytes(record.cost.parameters_g or 0, record.cost.parameters_d or 0)
+    choice = dict(flatten(record.config)).get("run.keep_training_state")
+    if record.status == "finished" and choice == "auto" and not keeps(choice, size):
+        say(f"not kept: its training state of {size / 2**30:.1f} GiB; {_KEEP}=true would keep it")
 
 
 def _lacks_probe(config: "RunConfig", path: Path) -> bool:
@@ -98,6 +127,7 @@ def _trained(config: "RunConfig", out: Path | None, fresh: bool) -> "Record | No
 
 def _print_plan(config: "RunConfig", out: Path | None, fresh: bool, as_json: bool) -> None:
     from sagan_bench.cli.progress import ahead
+    from sagan_bench.cli.record import mib
     from sagan_bench.core import distributed
     from sagan_bench.evaluation.foreseeing import ScoringAhead
     from sagan_bench.session import experiment
@@ -112,6 +142,9 @@ def _print_plan(config: "RunConfig", out: Path | None, fresh: bool, as_json: boo
     if as_json:
         print(json.dumps(planned, indent=2))
         return
+    state = planned["training_state"]
+    stays = "kept at the end" if state["kept"] else "not kept at the end"
+    planned["training_state"] = f"about {mib(state['bytes'])}, {stays} ({_KEEP}=true|false)"
     if "scoring" in planned:
         planned["scoring"] = ahead(ScoringAhead(**planned["scoring"]))
     for key, value in planned.items():

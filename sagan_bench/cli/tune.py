@@ -263,7 +263,7 @@ def _get_ready(manifest: "TuningManifest", folder: Path, where: Where) -> None:
 def _conclude(manifest: "TuningManifest", folder: Path, storage: str | None, as_json: bool) -> None:
     from sagan_bench.experiments.tuning import planning, winners
     from sagan_bench.experiments.tuning.findings import of_tuning
-    from sagan_bench.runs.run_directory import tidy
+    from sagan_bench.runs.keeping import tidy
 
     findings = of_tuning(folder, storage)
     if planning.is_over(manifest, findings):

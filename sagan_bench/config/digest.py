@@ -29,7 +29,7 @@ def digest(
     """
     fields = {key: value for key, value in values.items() if _changes_results(key)}
     for key, value in neutral.items():
-        if fields.get(key) == value:
+        if key in fields and fields[key] == value:
             del fields[key]
     unresolved = [k for k, value in fields.items() if value == "auto" and ".options." not in k]
     if unresolved:

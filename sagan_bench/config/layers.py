@@ -171,7 +171,32 @@ def of_experiment(
     cell = ("the cell", {"seed": seed})
     resolved = assemble(preset, variant, *rest, decides, *own, decides, cell, names=names)
     _refuse_unjudged(resolved)
-    return resolved
+    _refuse_begun(resolved)
+    return _not_kept(resolved)
+
+
+def _not_kept(resolved: Resolved) -> Resolved:
+    """Have a run of an experiment, whose budget is fixed, keep no training state by default."""
+    key = "run.keep_training_state"
+    if resolved.config.run.keep_training_state != "auto":
+        return resolved
+    config = override(resolved.config, {key: ("auto, in an experiment", False)})
+    return replace(
+        resolved, config=config, origins=resolved.origins | {key: "auto, in an experiment"}
+    )
+
+
+def _refuse_begun(resolved: Resolved) -> None:
+    """Refuse a run of an experiment that would not begin from its own seed."""
+    for key, value in (
+        ("run.init_from", resolved.config.run.init_from),
+        ("training.init_sha256", resolved.config.training.init_sha256),
+    ):
+        if value is not None:
+            raise UserError(
+                f"{key} = {value} ({resolved.origins[key]}): the runs of an experiment begin from "
+                "their seeds; leave it out, or use train --init-from"
+            )
 
 
 def _refuse_unjudged(resolved: Resolved) -> None:

@@ -131,7 +131,7 @@ class ModelConfig(Growing):
 class TrainingConfig(Growing):
     """The recipe.  Defaults are the SAGAN paper's (section 4)."""
 
-    young = ("options", "fixed", "cuda_graph")
+    young = ("options", "fixed", "cuda_graph", "init_sha256")
 
     loss: Annotated[str, AfterValidator(LOSSES.check)] = Field(
         "hinge", description="adversarial loss"
@@ -158,6 +158,11 @@ class TrainingConfig(Growing):
     ] = later((), description="of weights, data, noise: drawn as of seed 0, whatever the seed")
     cuda_graph: bool = later(
         False, description="a card replays the step as one CUDA graph; unmeasured: no card ran it"
+    )
+    init_sha256: str | None = later(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="of the weights that it begins with; follows from run.init_from",
     )
     options: Annotated[Options, options_of(LOSSES, "loss")] = Options()
 
@@ -230,7 +235,7 @@ def _listed(given: Any) -> Any:
 class RunSection(Growing):
     """How far, where and with what is written: nothing here changes the result of a step."""
 
-    young = ("score_weights", "probe", "track")
+    young = ("score_weights", "probe", "track", "init_from")
 
     steps: int = Field(100_000, ge=1, description="generator updates to reach")
     device: Annotated[str, AfterValidator(device_called)] = Field(
@@ -254,13 +259,18 @@ class RunSection(Growing):
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps between rows of metrics.jsonl")
-    keep_training_state: bool = Field(False, description="keep optimizers when finished")
+    keep_training_state: bool | Literal["auto"] = Field(
+        "auto", description="of a finished run, to train it further; auto: if under 1 GiB"
+    )
     skip_bad: bool = Field(False, description="leave unreadable pictures out, and say so")
     inception_weights: str | None = Field(None, description="file, used if its hash is right")
     tensorboard: bool = Field(False, description='short for track = ["tensorboard"]')
     track: Annotated[
         tuple[Annotated[str, AfterValidator(TRACKERS.check)], ...], BeforeValidator(_listed)
     ] = Field((), description=f"what the run is followed with: {', '.join(TRACKERS)}, ...")
+    init_from: str | None = Field(
+        None, description="run, or file of a training state, whose weights it begins with"
+    )
 
     @property
     def trackers(self) -> tuple[str, ...]:

@@ -16,13 +16,13 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.execution.engine import Job
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.runs.command import Command
+from sagan_bench.runs.keeping import BYTES_A_WEIGHT, keeps, state_bytes
 from sagan_bench.runs.records import RECORD, Record, Status
 from sagan_bench.runs.run_directory import read_now
 
 if TYPE_CHECKING:
     from sagan_bench.analysis.sequential import Course
 
-BYTES_A_WEIGHT = 4
 CHECKPOINTS_KEPT = 2
 
 
@@ -171,13 +171,17 @@ class Plan:
     def disk_bytes(self) -> int:
         """Estimate what the missing runs will take: their weights, and checkpoints under way.
 
-        Kept are G and its average; a checkpoint has two moments of G more, and D with two.
+        Kept are G and its average, and the training state of those that keep it.
         """
         known = self.manifest.facts
-        of = [known[point.variant] for point in self.missing if point.variant in known]
-        kept = sum(2 * facts.parameters_g for facts in of)
-        largest = max((4 * facts.parameters_g + 3 * facts.parameters_d for facts in of), default=0)
-        return (kept + cores() * CHECKPOINTS_KEPT * largest) * BYTES_A_WEIGHT
+        of = [(known[p.variant], p.ours.run) for p in self.missing if p.variant in known]
+        states = [state_bytes(facts.parameters_g, facts.parameters_d) for facts, _ in of]
+        kept = sum(2 * facts.parameters_g * BYTES_A_WEIGHT for facts, _ in of)
+        kept += sum(
+            size for size, (_, run) in zip(states, of, strict=True)
+            if keeps(run.keep_training_state, size)
+        )  # fmt: skip
+        return kept + cores() * CHECKPOINTS_KEPT * max(states, default=0)
 
 
 def point_at(path: Path, name: str, config: RunConfig | Command, digest: str) -> GridPoint:

@@ -25,7 +25,7 @@ from sagan_bench.runs.records import Record
 
 RUN_SETTINGS = (
     "run.steps", "run.threads", "run.score_weights", "run.eval_every", "run.eval_images",
-    "run.eval_metrics",
+    "run.eval_metrics", "run.init_from",
 )  # fmt: skip
 """Of the section ``run``, those that a command which repeats a run has to name."""
 

@@ -32,6 +32,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
 RECORD, CONFIG = "record.json", "config.json"
+WEIGHTS, CHECKPOINTS = "weights.pt", "checkpoints"
 
 
 class Status(StrEnum):

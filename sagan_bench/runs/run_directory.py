@@ -16,12 +16,13 @@ from sagan_bench.core import garbage, locks
 from sagan_bench.core.errors import UserError, machine_error
 from sagan_bench.core.files import atomic_write, json_bytes, obstacle, sweep, sync
 from sagan_bench.core.stored import damaged, sealed
-from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.log import LOG
 from sagan_bench.runs.program import PROGRAM
 from sagan_bench.runs.records import (
+    CHECKPOINTS,
     CONFIG,
     RECORD,
+    WEIGHTS,
     Record,
     Seal,
     Status,
@@ -30,7 +31,7 @@ from sagan_bench.runs.records import (
 )
 from sagan_bench.runs.rows import DIAGNOSTICS, METRICS, append, content_of, lines_of
 
-_LOCK = ".lock"
+LOCK = ".lock"
 _LOCK_GRACE_SEC = 0.3  # a probe by is_locked holds the lock for an instant; outwait it
 
 T = TypeVar("T")
@@ -42,8 +43,7 @@ class RunDirectory:
     """The directory of one run, held by one process at a time: a context manager.
 
     ``record.json, config.json, metrics.jsonl, checkpoints/, samples/, weights.pt``, and where there
-    are attention blocks ``diagnostics.jsonl`` and ``diagnostics/``; ``log.txt`` of a process that
-    makes runs alone.
+    are attention blocks ``diagnostics.jsonl`` and ``diagnostics/``; ``log.txt``.
 
     Args:
         path: The directory; made if it does not exist.
@@ -67,9 +67,9 @@ class RunDirectory:
         self.metrics_file = path / METRICS
         self.diagnostics_file = path / DIAGNOSTICS
         self.diagnostics = path / "diagnostics"
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
         self.samples = path / "samples"
-        self.weights = path / "weights.pt"
+        self.weights = path / WEIGHTS
         self._digest = digest
         self._config: dict[str, Any] = json.loads(json_bytes(config))
         self._fresh = fresh
@@ -90,7 +90,7 @@ class RunDirectory:
             move_aside(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._refuse_other_run()  # before the lock, which leaves a file
-        self._lock = _acquired(self.path)
+        self._lock = acquired(self.path)
         try:
             self._refuse_other_run()  # again: one may have begun meanwhile
             self._claim()
@@ -221,9 +221,10 @@ def _difference(here: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
     return listed(results or differ) or same
 
 
-def _acquired(path: Path) -> locks.Held:
+def acquired(path: Path) -> locks.Held:
+    """Return the lock of a run directory.  Raises `UserError` if another process has it."""
     try:
-        return locks.acquired(path / _LOCK, _LOCK_GRACE_SEC)
+        return locks.acquired(path / LOCK, _LOCK_GRACE_SEC)
     except Timeout:
         raise _in_use(path) from None
 
@@ -237,41 +238,16 @@ def _in_use(path: Path) -> UserError:
 
 def move_aside(path: Path) -> None:
     """Rename a directory that nobody holds to ``<name>.old-N``, N the smallest free number."""
-    lock = _acquired(path)
+    lock = acquired(path)
     try:
         number = 1
         while (target := path.with_name(f"{path.name}.old-{number}")).exists():
             number += 1
         os.rename(path, target)
-        locks.forget(target / _LOCK)
+        locks.forget(target / LOCK)
     finally:
         lock.release()
     _log.warning("%s moved to %s", path, target.name)
-
-
-def tidy(root: Path) -> None:
-    """Remove what a kill at the very end of a run left, in every run at or below ``root``.
-
-    That is the note of who held it, and of a finished one the checkpoints that its settings do not
-    keep.  A run that another process holds is left alone.
-    """
-    for path in find_runs(root):
-        note, kept = locks.note_of(path / _LOCK), list((path / "checkpoints").glob("*.ckpt"))
-        if (note.exists() or kept) and not is_locked(path):
-            with suppress(UserError):  # its record is damaged, or somebody has just begun with it
-                _tidied(path, kept)
-
-
-def _tidied(path: Path, kept: list[Path]) -> None:
-    lock = _acquired(path)
-    try:
-        record = read(path)
-        run = record.config.get("run")
-        keeps = not isinstance(run, dict) or run.get("keep_training_state") is not False
-        for checkpoint in kept if record.status == Status.FINISHED and not keeps else []:
-            checkpoint.unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 # --- Seen from outside -------------------------------------------------------------------------
@@ -279,18 +255,18 @@ def _tidied(path: Path, kept: list[Path]) -> None:
 
 def is_locked(path: Path) -> bool:
     """Return whether a process, this one included, has the run directory open."""
-    return locks.is_held(path / _LOCK)
+    return locks.is_held(path / LOCK)
 
 
 def holder(path: Path) -> str:
     """Return in words who has the run directory open."""
-    return locks.described(path / _LOCK)
+    return locks.described(path / LOCK)
 
 
 def abandoned(path: Path) -> None:
     """Take notice that whoever had the run directory open on another machine is gone."""
     with suppress(OSError):  # then it is taken for dead a little later
-        locks.forget(path / _LOCK)
+        locks.forget(path / LOCK)
 
 
 def read_now(directory: Path) -> Record:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sagan_bench.config.schema import RunConfig
@@ -9,6 +10,7 @@ from sagan_bench.core import extensions
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext, is_lost_peer
 from sagan_bench.core.errors import MachineError, machine_error
 from sagan_bench.runs import records
+from sagan_bench.runs.log import LOG, heading, logged_to
 from sagan_bench.runs.records import Record, Status
 from sagan_bench.session.capabilities import emulated
 from sagan_bench.session.events import Stop, Stopped, Watch
@@ -66,7 +68,22 @@ def run(
         if context.is_main_process and (slow := emulated(config)):
             _log.warning("%s", slow)
         session = RunSession(planned, writer, data_sec=data_sec, stop=stop, context=context)
-        return _recorded(session, writer)
+        if writer.path is None:
+            return _recorded(session, writer)
+        with logged_to(writer.path / LOG) as add:
+            return _logged(session, writer, add)
+
+
+def _logged(session: RunSession, writer: Writer, add: Callable[[str], None]) -> Record:
+    """Return the record of a session, whose beginning and end are lines of its log."""
+    add(heading(session.keeper.attempt))
+    try:
+        record = _recorded(session, writer)
+    except Exception as error:
+        add(f"--- {type(error).__name__}: {error}")
+        raise
+    add(f"--- {record.status}{f': {record.reason}' if record.reason else ''}")
+    return record
 
 
 def _recorded(session: RunSession, writer: Writer) -> Record:

@@ -21,11 +21,14 @@ from sagan_bench.evaluation import conditions
 from sagan_bench.evaluation.foreseeing import ScoringAhead, Where, ahead
 from sagan_bench.models.build import Layout, layout
 from sagan_bench.runs import records
+from sagan_bench.runs.keeping import keeps, state_bytes
 from sagan_bench.runs.records import Record
 from sagan_bench.runs.run_directory import RunDirectory, read_now
+from sagan_bench.session import beginning
 from sagan_bench.session.capabilities import refuse_compiling, threads_for
 from sagan_bench.session.events import Stop, Watch, followed
 from sagan_bench.session.resuming import is_complete, newest_checkpoint
+from sagan_bench.training.draws import dtype_of
 
 _log = logging.getLogger(__name__)
 
@@ -60,11 +63,13 @@ def plan(
         Stopped: ``stop`` asked for it while data was prepared.
     """
     networks = _possible(config)  # refuses before any data is made
+    config = beginning.settled(config)
     progress = followed("data", watch, stop)
     store = prepare(DataSpec.of(config.data), progress=progress, skip_bad=config.run.skip_bad)
     _usable(config, store.manifest)
     digest = config.digest(store.manifest.fingerprint())
     path = run_path(config, digest, out)
+    beginning.refuse_unnamed(config, path)
     if config.steps_matter and not path.exists():
         _say_of_other_lengths(config, path)
     return Plan(config, networks, store, digest, path)
@@ -94,11 +99,14 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
         UserError: as `run` before its first step, where that is known by now.
     """
     networks = _possible(config)
+    config = beginning.settled(config)
     data = foresee(DataSpec.of(config.data), skip_bad=config.run.skip_bad)
     unchecked = [*data.unchecked, *_usable(config, data.manifest, look=True)]
     digest = config.digest(data.fingerprint) if data.fingerprint else None
     path = run_path(config, digest, out)
     earlier = _earlier(config, digest, path, fresh=fresh)
+    if earlier is None:
+        beginning.refuse_unnamed(config)
     planned: dict[str, Any] = {
         "run": str(path) if digest or out else None,
         "digest": digest,
@@ -110,10 +118,20 @@ def dry_run(config: RunConfig, out: Path | None = None, *, fresh: bool = False) 
         "precision": config.training.precision,
         "parameters": sum(layer.parameters for layer in networks.layers),
         "flops_per_step": networks.flops_per_step,
+        "training_state": _kept(config, networks),
     }
+    if config.training.init_sha256:
+        planned["init_from"] = config.run.init_from
     if not (earlier and is_complete(earlier, config.run.steps, path)):
         planned["scoring"] = _ahead(config, data.manifest, earlier)._asdict()
     return planned | ({"unchecked": unchecked} if unchecked else {})
+
+
+def _kept(config: RunConfig, networks: Layout) -> dict[str, Any]:
+    """Return about how large the training state will be, and whether it stays when it is over."""
+    g, d = networks.parameters("generator"), networks.parameters("discriminator")
+    size = state_bytes(g, d, dtype_of(config).itemsize)
+    return {"bytes": size, "kept": keeps(config.run.keep_training_state, size)}
 
 
 def _ahead(config: RunConfig, manifest: Manifest, earlier: Record | None) -> ScoringAhead:

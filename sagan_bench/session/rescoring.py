@@ -99,7 +99,8 @@ def lacking(run: Run, config: RunConfig, weights: Collection[Weights] = ()) -> t
     manifest = fitting(lambda: Manifest.model_validate(data.manifest), run.path / records.RECORD)
     groups = chosen(config, manifest.kind)
     by_pixels = groups.pop(None, [])
-    finals = (score for score in run.record.scores if score.final)
+    step = run.record.step
+    finals = (score for score in run.record.scores if score.final and score.step == step)
     metrics = {score.fingerprint: score.metrics.keys() for score in finals}
 
     def has(seed: int, kind: Weights, extractor: str | None) -> bool:

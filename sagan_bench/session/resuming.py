@@ -5,7 +5,8 @@ from typing import Any
 
 from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import UserError
-from sagan_bench.runs.records import Record, Status
+from sagan_bench.runs.keeping import saved_in
+from sagan_bench.runs.records import CHECKPOINTS, Record, Status
 from sagan_bench.training.checkpoint import Checkpoints
 
 
@@ -24,7 +25,7 @@ def is_complete(earlier: Record, steps: int, path: Path) -> bool:
             f"{path} is finished at step {earlier.step}, and {steps} were asked for; choose "
             "another --name or --out for a shorter run"
         )
-    if Checkpoints(path / "checkpoints").latest() is None:
+    if not saved_in(path):
         raise UserError(
             f"{path} is finished at step {earlier.step} and kept no optimizer state, so it cannot "
             f"go on to {steps}; start over with --no-resume, and add "
@@ -46,7 +47,7 @@ def newest_checkpoint(
         UserError: all are damaged, it is already beyond the steps asked for, or this process sees
             another one than the main process.
     """
-    folder = path / "checkpoints"
+    folder = path / CHECKPOINTS
     step, state = Checkpoints(folder).latest() or (0, None)
     main_step = context.broadcast(step)
     if main_step == 0:  # whatever lies in a folder of this machine is not of this run

@@ -127,7 +127,7 @@ def load(path: Path, weights: str, device: str = "auto") -> TrainedGenerator:
     record = records.read(path)
     if record.status.is_lost:
         raise UserError(f"{path} {record.status} ({record.reason}); it has no generator to use")
-    config, file = Run(path, record).config, path / "weights.pt"
+    config, file = Run(path, record).config, path / records.WEIGHTS
     if not file.exists():
         raise UserError(f"{path} has no exported weights; finish the run first")
     extensions.require(config.needed, path)

@@ -11,7 +11,7 @@ from sagan_bench.core.distributed import SINGLE_PROCESS, DistributedContext
 from sagan_bench.core.errors import MachineError
 from sagan_bench.evaluation.sampling import NonFiniteImages
 from sagan_bench.runs.records import Cost, Record, Seal, Status
-from sagan_bench.session import probes
+from sagan_bench.session import beginning, probes
 from sagan_bench.session.capabilities import threads_for
 from sagan_bench.session.events import Progress, Scored, Stop, Stopped
 from sagan_bench.session.planning import Plan
@@ -96,7 +96,7 @@ class RunSession:
         """Return the state of the newest checkpoint, with all that came after it taken back.
 
         Raises:
-            UserError: as `newest_checkpoint`.
+            UserError: as `newest_checkpoint` and `beginning.read`.
         """
         path, steps = self.planned.path, self.planned.config.run.steps
         state, seals = TrainState(self.planned.config, self.device, self.context), dict[str, Seal]()
@@ -104,6 +104,8 @@ class RunSession:
             rows = saved.pop("rows", {})  # not before they were stored
             seals = {name: Seal.model_validate(seal) for name, seal in rows.items()}
             state.load_state_dict(saved)
+        elif self.planned.config.training.init_sha256:
+            state.begin_with(beginning.read(self.planned.config).weights)
         rates = self.writer.go_on_from(state.step, seals)
         self.keeper.go_on_from(state.step, rates)
         return state

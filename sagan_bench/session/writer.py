@@ -19,6 +19,7 @@ from sagan_bench.core.errors import MachineError, UserError
 from sagan_bench.core.progress import OnProgress
 from sagan_bench.core.trees import flatten
 from sagan_bench.runs import records
+from sagan_bench.runs.keeping import keeps, saved_in
 from sagan_bench.runs.records import BlockReading, Record, Seal, Status
 from sagan_bench.runs.rows import ROWS
 from sagan_bench.runs.run_directory import RunDirectory
@@ -98,7 +99,7 @@ class Writer:
         """
 
     def end_finished(self, record: Record) -> None:
-        """Remove the checkpoints of a run whose record says that it is finished, unless kept."""
+        """Clear the checkpoints of a run whose record says that it is finished, or slim them."""
 
     def end_lost(self, reason: str) -> None:
         """Record that the attempt was lost to a failure of the machine."""
@@ -214,9 +215,17 @@ class DirectoryWriter(Writer):
             raise
 
     def end_finished(self, record: Record) -> None:
-        """Clear the checkpoints, unless the configuration keeps them."""
-        if record.status == Status.FINISHED and not self.planned.config.run.keep_training_state:
+        """Clear the checkpoints, or keep what the run may be trained further from."""
+        saved = saved_in(self.path)
+        if record.status != Status.FINISHED or not saved:
+            return
+        if not keeps(self.planned.config.run.keep_training_state, saved[-1].stat().st_size):
             self.checkpoints.clear()
+            return
+        try:
+            self.checkpoints.slim()
+        except (OSError, UserError) as error:  # the run is finished none the less
+            _log.warning("%s: its checkpoint stays as it is: %s", self.path, error)
 
     def end_lost(self, reason: str) -> None:
         """Record it as `end_attempt` does."""

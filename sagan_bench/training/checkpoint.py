@@ -19,6 +19,8 @@ from torch import Tensor
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.files import atomic_file
 from sagan_bench.core.stored import refuse_special
+from sagan_bench.runs.records import WEIGHTS
+from sagan_bench.training import kept
 
 MAGIC = b"sagan-bench checkpoint 2\n"
 """What the comment begins with; the SHA-256 of what torch wrote, without a comment, follows."""
@@ -79,6 +81,17 @@ def save(path: Path, state: dict[str, Any]) -> None:
         file.write(_end(payload.hash.digest()))
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 that a file says its content has; `load` looks whether it has.
+
+    Raises:
+        DamagedCheckpoint: If it is not a file of :func:`save`.
+    """
+    refuse_special(path)
+    with path.open("rb") as file:
+        return _digest_in(file, path)[0].hex()
+
+
 def _end(digest: bytes) -> bytes:
     """Return what a file ends with: the length of the comment, and the comment."""
     comment = MAGIC + digest
@@ -93,10 +106,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     refuse_special(path)
     with path.open("rb") as file:
-        is_older = file.read(len(OLDER)) == OLDER
-        digest = file.read(_DIGEST_BYTES) if is_older else _digest_at_the_end(file)
-        if digest is None:
-            raise DamagedCheckpoint(_damage(path, "it is not one, or it is cut short"))
+        digest, is_older = _digest_in(file, path)
         start = file.tell() if is_older else 0
         if _hashed(file, start, whole=is_older) != digest:
             raise DamagedCheckpoint(_damage(path, "its SHA-256 is not that of its content"))
@@ -105,6 +115,19 @@ def load(path: Path) -> dict[str, Any]:
             return torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, EOFError, ValueError) as error:
             raise DamagedCheckpoint(_damage(path, "it was not saved here")) from error
+
+
+def _digest_in(file: BinaryIO, path: Path) -> tuple[bytes, bool]:
+    """Return the digest in a file, and whether it is an older one, which has it at the beginning.
+
+    Raises:
+        DamagedCheckpoint: there is none.
+    """
+    is_older = file.read(len(OLDER)) == OLDER
+    digest = file.read(_DIGEST_BYTES) if is_older else _digest_at_the_end(file)
+    if digest is None:
+        raise DamagedCheckpoint(_damage(path, "it is not one, or it is cut short"))
+    return digest, is_older
 
 
 def _digest_at_the_end(file: BinaryIO) -> bytes | None:
@@ -153,11 +176,13 @@ def _check(value: Any, where: str) -> None:
 class Checkpoints:
     """The checkpoints of a run, ``step-00001000.ckpt``: the newest ``keep`` of them.
 
-    Only the holder of the run directory may save or clear.
+    That of its end may be lean: what the exported weights beside the folder hold is theirs alone.
+    Only the holder of the run directory may save, slim or clear.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
+        self.weights = folder.parent / WEIGHTS
         self.keep = keep
         self._whole: int | None = None
 
@@ -171,12 +196,33 @@ class Checkpoints:
         self._whole = step
         files = self._by_step()
         # Later ones belong to a past that was given up: they were damaged.
-        kept = [other for other in files if other <= step][: self.keep]
-        for other in files.keys() - kept:
+        stay = [other for other in files if other <= step][: self.keep]
+        for other in files.keys() - stay:
             files[other].unlink()
 
-    def latest(self) -> tuple[int, dict[str, Any]] | None:
+    def slim(self) -> None:
+        """Leave the newest checkpoint alone, without what the exported weights of its step hold.
+
+        It is replaced in one step, so that a kill leaves one that is whole, or lean.
+
+        Raises:
+            UserError: As `latest`, or if the exported weights are damaged.
+            OSError: As of writing a file.
+        """
+        step, state = self.latest(lean=True) or (0, dict[str, Any]())
+        if state and kept.ELSEWHERE not in state:
+            weights = load(self.weights)
+            if weights["step"] == step:
+                self.save(step, kept.lean(state, weights, sha256_of(self.weights)))
+        for other, path in self._by_step().items():
+            if other != step:
+                path.unlink()
+
+    def latest(self, *, lean: bool = False) -> tuple[int, dict[str, Any]] | None:
         """Return step and state of the newest whole checkpoint, null if there never was one.
+
+        Args:
+            lean: as it lies there: G and its average may lack what the exported weights hold.
 
         Raises:
             UserError: If there are checkpoints and all are damaged.
@@ -184,7 +230,7 @@ class Checkpoints:
         files = self._by_step()
         for step, path in files.items():
             try:
-                state = load(path)
+                state = load(path) if lean else self._filled(path)
             except DamagedCheckpoint as error:
                 _log.warning("%s: falling back to the checkpoint before", error)
             else:
@@ -196,6 +242,22 @@ class Checkpoints:
                 "--no-resume to start over, which moves the directory aside"
             )
         return None
+
+    def _filled(self, path: Path) -> dict[str, Any]:
+        """Return a state with what the exported weights hold of it.
+
+        Raises:
+            DamagedCheckpoint: As `load`, of either file; or those weights are others.
+        """
+        state = load(path)
+        if kept.ELSEWHERE not in state:
+            return state
+        if not self.weights.exists():
+            raise DamagedCheckpoint(_damage(path, f"{self.weights.name}, a part of it, is gone"))
+        weights = load(self.weights)
+        if sha256_of(self.weights) != state[kept.ELSEWHERE]["sha256"]:
+            raise DamagedCheckpoint(_damage(path, f"{self.weights.name}, a part of it, is another"))
+        return kept.whole(state, weights)
 
     def clear(self) -> None:
         """Remove every checkpoint."""

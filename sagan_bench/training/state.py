@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from sagan_bench.models.calls import begin_step
 from sagan_bench.models.synchronised import synchronise
 from sagan_bench.training.draws import dtype_of
 
-PARTS = ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d")
+NETWORKS = ("generator", "discriminator", "ema")
+PARTS = (*NETWORKS, "optimizer_g", "optimizer_d")
 """Of a `TrainState`, what a checkpoint holds beside the step."""
 
 
@@ -34,6 +36,8 @@ class TrainState:
         training = config.training
         networks = build(config)
         self.step = 0
+        self.has_average = False
+        """Whether G's average is one before the first update."""
         self.device, self.context = device, context
         self.generator, self.discriminator = (net.to(device, dtype_of(config)) for net in networks)
         if context.world_size > 1:
@@ -57,14 +61,15 @@ class TrainState:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the average: ema <- decay * ema + (1 - decay) * G; the first update copies G.
+        """Move the average: ema <- decay * ema + (1 - decay) * G.
 
-        Buffers (BatchNorm's statistics, spectral norms' vectors) are G's.  What torch's
-        AveragedModel computes, whose counter each step waits for a GPU.
+        The first update copies G, unless there is an average to begin with.  Buffers (BatchNorm's
+        statistics, spectral norms' vectors) are G's.  What torch's AveragedModel computes, whose
+        counter each step waits for a GPU.
         """
         averages: list[Tensor] = list(self.ema.parameters())
         weights: list[Tensor] = list(self.generator.parameters())
-        if self.step == 0:
+        if self.step == 0 and not self.has_average:
             torch._foreach_copy_(averages, weights)
         else:
             torch._foreach_lerp_(averages, weights, 1 - self.ema_decay)
@@ -76,6 +81,12 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and dictionaries only, for a checkpoint."""
         return {"step": self.step} | {part: getattr(self, part).state_dict() for part in PARTS}
+
+    def begin_with(self, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take over both networks and G's average, by `NETWORKS`; optimizers and step stay new."""
+        for part in NETWORKS:
+            getattr(self, part).load_state_dict(weights[part])
+        self.has_average = True
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""

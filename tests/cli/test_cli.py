@@ -781,10 +781,12 @@ def test_a_run_is_shown_with_where_it_was_made(capsys: pytest.CaptureFixture[str
 def test_what_a_run_printed_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     leave_runs()
     assert run("show", "again", "--log") == 2
-    assert "runs/again-s3 has no log.txt: what runs of studies" in capsys.readouterr().err
+    assert (
+        "runs/again-s3 has no log.txt: it was made before runs kept one" in capsys.readouterr().err
+    )
     Path("runs/again-s3/log.txt").write_bytes(b"--- attempt\n\x1b[2Jgone\xff \xc3\xa9\r\nlast")
     assert run("show", "again", "--log") == 0
     assert capsys.readouterr().out == "--- attempt\n\\x1b[2Jgone\ufffd é\\x0d\nlast\n"
     assert run("show", "again") == 0
-    assert "printed: runs/again-s3/log.txt" in capsys.readouterr().out
+    assert "log:     runs/again-s3/log.txt" in capsys.readouterr().out
     assert run("show", "config", "--log") == 2

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from example_reports import leave_study
 
 from sagan_bench.cli import completing
+from sagan_bench.cli.prune import prune
+from sagan_bench.cli.train import train
 
 
 def test_names_that_begin_so_are_completed() -> None:
@@ -56,3 +59,8 @@ def test_a_shell_is_answered() -> None:
         cwd=root, check=False,
     )  # fmt: skip
     assert told.stdout.split() == ["no-attention"], told.stderr
+
+
+def test_what_is_pruned_or_begun_with_is_completed() -> None:
+    assert get_args(prune.__annotations__["places"])[1].autocompletion is completing.place
+    assert get_args(train.__annotations__["init_from"])[1].autocompletion is completing.run

@@ -25,6 +25,7 @@ SETS = [
         "training.batch_size=8",
         "evaluation.bn_batches=1",
         "run.score_weights=[]",
+        "run.keep_training_state=false",
     )
     for part in ("--set", text)
 ]

@@ -32,6 +32,7 @@ from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session import experiment, failures, planning, writer
 from sagan_bench.session.events import Scored, Stopped
 from sagan_bench.training import checkpoint, loop
+from sagan_bench.training.checkpoint import Checkpoints
 from sagan_bench.training.loop import Diverged, Step
 
 SLOT = Slot("cpu", 1, 1)
@@ -203,12 +204,15 @@ def test_the_disk_that_is_needed_is_what_weights_and_checkpoints_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Scorer, "scores", lambda *given, **named: iter(()))
+    monkeypatch.setattr(Checkpoints, "slim", lambda self: None)  # what two under way take, too
     sets = ["model.width=16", "run.steps=3", "run.checkpoint_every=1"]
-    asked = small_study(tmp_path, *sets, "run.keep_training_state=true")
-    plan = planned(asked, tmp_path / "s", only=("sagan",), seeds=(0,))
-    (one,) = plan.missing
+    usual, asked = (
+        planned(small_study(tmp_path, *sets, *more), tmp_path / "s", only=("sagan",), seeds=(0,))
+        for more in ((), ("run.keep_training_state=true",))
+    )
+    (one,) = asked.missing
 
-    def estimate(cores: int) -> int:
+    def estimate(cores: int, plan: grid.Plan = usual) -> int:
         monkeypatch.setattr(grid, "cores", lambda: cores)
         return plan.disk_bytes()
 
@@ -218,6 +222,7 @@ def test_the_disk_that_is_needed_is_what_weights_and_checkpoints_take(
     assert estimate(0) == pytest.approx(kept, rel=0.1)
     assert estimate(1) - estimate(0) == pytest.approx(sum(saved), rel=0.1)
     assert estimate(3) - estimate(0) == 3 * (estimate(1) - estimate(0))
+    assert estimate(0, asked) - estimate(0) == pytest.approx(saved[0], rel=0.1)
 
 
 def test_a_crashed_cell_is_recorded_and_the_others_go_on(

@@ -2,15 +2,17 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.runs.environment import attempt_here
-from sagan_bench.runs.log import heading, last_lines, lines_of, printed_to
+from sagan_bench.runs.log import heading, last_lines, lines_of, logged_to, printed_to
 
 PROGRAM = """
 import faulthandler, os, sys
@@ -95,8 +97,62 @@ def test_the_end_of_a_log_is_its_last_lines_that_say_something(tmp_path: Path) -
 
 
 def test_a_run_without_a_log_is_told_why(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no log\.txt: .* a run by train"):
+    with pytest.raises(UserError, match=r"has no log\.txt: it was made before"):
         next(lines_of(tmp_path))
     os.mkfifo(tmp_path / "log.txt")
     with pytest.raises(UserError, match="cannot read"):
         next(lines_of(tmp_path))
+
+
+LOGGER = logging.getLogger("sagan_bench.anything")
+
+
+def test_what_is_logged_within_is_a_line_with_its_time_and_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "log.txt"
+    for attempt in range(2):
+        with logged_to(file) as add:
+            add(f"--- attempt {attempt}")
+            LOGGER.warning("odd \x1b[2J name at postgres://me:pw@host/db?key=1, %s", "twice")
+        LOGGER.warning("after")
+    first, second, third, fourth = file.read_text().splitlines()
+    assert (first, third) == ("--- attempt 0", "--- attempt 1")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC WARNING: odd \\x1b\[2J name at "
+        r"postgres://me:\*\*\*@host/db\?\*\*\* twice",
+        second,
+    )
+    assert fourth.partition(" UTC ")[2] == second.partition(" UTC ")[2]
+    utc = datetime.strptime(second[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    assert abs((datetime.now(UTC) - utc).total_seconds()) < 60
+
+
+@pytest.mark.parametrize("trouble", ["folder", "full"])
+def test_a_log_that_cannot_be_written_fails_nothing(
+    tmp_path: Path, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "log.txt"
+    if trouble == "folder":
+        file.mkdir()
+    else:
+        file = Path("/dev/full")
+    with logged_to(file) as add:
+        add("--- attempt")
+        LOGGER.warning("within")
+    assert "within" in caplog.text
+
+
+def test_where_all_that_is_printed_goes_nothing_is_said_twice(tmp_path: Path) -> None:
+    program = """
+import logging, sys
+from pathlib import Path
+from sagan_bench.runs.log import logged_to, printed_to
+file = Path(sys.argv[1])
+with printed_to(file) as printed:
+    logging.basicConfig()
+    with logged_to(file) as logged:
+        logged("twice")
+        logging.warning("once")
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "log.txt"], check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "log.txt").read_text() == "WARNING:root:once\n"

@@ -21,6 +21,7 @@ from sagan_bench.core import locks
 from sagan_bench.core.errors import UserError
 from sagan_bench.runs import finding, run_directory
 from sagan_bench.runs.finding import find_runs
+from sagan_bench.runs.keeping import tidy
 from sagan_bench.runs.records import Status, read
 from sagan_bench.runs.rows import METRICS, read_rows, read_sealed
 from sagan_bench.runs.run_directory import (
@@ -29,7 +30,6 @@ from sagan_bench.runs.run_directory import (
     is_locked,
     read_all,
     read_now,
-    tidy,
 )
 
 HOLD = """
@@ -241,13 +241,13 @@ def test_where_nothing_else_differs_it_is_told(tmp_path: Path) -> None:
 def test_a_run_begun_while_the_lock_was_awaited_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acquired = run_directory._acquired
+    acquired = run_directory.acquired
 
     def too_late(path: Path) -> Any:
         (path / "config.json").write_text('{"digest": "d2", "config": {}}')
         return acquired(path)
 
-    monkeypatch.setattr(run_directory, "_acquired", too_late)
+    monkeypatch.setattr(run_directory, "acquired", too_late)
     with pytest.raises(UserError, match="another run is here"), directory(tmp_path / "a"):
         pass
     assert not is_locked(tmp_path / "a")

@@ -22,6 +22,7 @@ from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.extractors.efficientnet_lite0 import EfficientNetLite0
 from sagan_bench.models import build
 from sagan_bench.runs import records
+from sagan_bench.runs.log import heading
 from sagan_bench.runs.records import Record
 from sagan_bench.session import experiment, probes, session
 from sagan_bench.session.events import Progress, SampleGrid, Scored, ScoringAhead, Stopped
@@ -91,7 +92,11 @@ def test_a_run_leaves_record_pictures_metrics_and_weights(finished: Path) -> Non
         assert grid.size == (8 * 34 + 2, 8 * 34 + 2)
         extrema = grid.convert("L").crop((2, 2, 34, 34)).getextrema()
         assert extrema[0] != extrema[1]
-    assert not list((finished / "checkpoints").iterdir())
+    kept = [file.name for file in (finished / "checkpoints").iterdir()]
+    assert kept == ["step-00000006.ckpt"]
+    first, last = (finished / "log.txt").read_text().splitlines()
+    assert first == heading(record.attempts[0])
+    assert last == "--- finished"
 
 
 def test_a_run_lays_its_networks_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,16 +281,12 @@ def test_no_resume_moves_the_old_run_aside(tmp_path: Path) -> None:
 def test_a_finished_run_is_extended_only_if_it_kept_its_training_state(
     finished: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="kept no optimizer state"):
-        experiment.run(make("run.steps=8"), out=finished)
     with pytest.raises(UserError, match="finished at step 6, and 4 were asked for"):
         experiment.run(make("run.steps=4"), out=finished)
-    keep = "run.keep_training_state=true"
-    experiment.run(make("run.steps=3", keep), out=tmp_path / "run")
-    extended = experiment.run(make("run.steps=6", keep), out=tmp_path / "run")
-    assert (extended.status, extended.step) == ("finished", 6)
-    assert bit_equal(finished, tmp_path / "run")
-    assert [score.step for score in extended.scores] == [3, 6]
+    experiment.run(make("run.steps=1", "run.keep_training_state=false"), out=tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    with pytest.raises(UserError, match="kept no optimizer state"):
+        experiment.run(make("run.steps=8"), out=tmp_path / "run")
 
 
 def test_a_diverged_run_is_a_recorded_result(tmp_path: Path) -> None:
@@ -492,8 +493,10 @@ def test_evaluate_refuses_other_statistics_than_the_weights_have(finished: Path)
 
 def test_exported_weights_are_the_average_and_the_raw_ones(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    experiment.run(make("run.keep_training_state=true"), out=path)
-    state = checkpoint.load(max((path / "checkpoints").iterdir()))
+    experiment.run(make(), out=path)
+    latest = checkpoint.Checkpoints(path / "checkpoints").latest()
+    assert latest is not None
+    state = latest[1]
     exported = weights(path)
     assert torch.equal(exported["ema.out.bias"], state["ema"]["out.bias"])
     assert torch.equal(exported["raw.out.bias"], state["generator"]["out.bias"])

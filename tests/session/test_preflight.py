@@ -18,6 +18,7 @@ from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.core.errors import UserError
 from sagan_bench.data.foreseeing import UNREAD
 from sagan_bench.evaluation.extractors.inception import Inception
+from sagan_bench.runs.keeping import prune
 from sagan_bench.runs.run_directory import RunDirectory
 from sagan_bench.session import experiment
 from sagan_bench.session.events import Stopped
@@ -235,6 +236,8 @@ def stopped_at(out: Path, step: int) -> None:
 def test_a_finished_run_of_other_lengths() -> None:
     experiment.run(make("run.steps=2"), out=Path("run"))
     refused_alike(make("run.steps=1"), Path("run"), "finished at step 2, and 1 were asked for")
+    assert experiment.dry_run(make("run.steps=3"), Path("run"))["step"] == 2  # it can go on
+    prune(Path("run"))
     refused_alike(make("run.steps=3"), Path("run"), "kept no optimizer state")
     refused_alike(make("run.steps=2", "seed=1"), Path("run"), "another run is here: seed: 0 here")
     told = experiment.dry_run(make("run.steps=2"), Path("run"))

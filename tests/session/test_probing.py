@@ -57,6 +57,7 @@ BRIEF = (
 )  # fmt: skip
 PLANTED = Path(__file__).parents[1] / "planted" / "odd"
 IMAGES = 8
+NOT_KEPT = "run.keep_training_state=false"
 
 
 def make(*sets: str, variant: str = "sagan") -> RunConfig:
@@ -348,7 +349,9 @@ def test_a_run_can_be_probed_as_it_ends_with_d_though_its_weights_are_not_kept(
     tmp_path: Path,
 ) -> None:
     seen: list[object] = []
-    record = experiment.run(make("run.probe=true"), out=tmp_path / "at-the-end", watch=seen.append)
+    record = experiment.run(
+        make("run.probe=true", NOT_KEPT), out=tmp_path / "at-the-end", watch=seen.append
+    )
     made = stored.read(tmp_path / "at-the-end")
     assert made is not None
     assert (made.step, made.images, made.discriminator) == (1, IMAGES, None)

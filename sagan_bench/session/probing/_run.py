@@ -253,8 +253,8 @@ class _Probing:
             )
 
     def _discriminator_saved(self) -> Mapping[str, Any] | None:
-        """Return the training state of the run's end; None if it was not kept."""
-        saved = Checkpoints(self.directory.checkpoints).latest()
+        """Return the training state of the run's end, with all of D; None if it was not kept."""
+        saved = Checkpoints(self.directory.checkpoints).latest(lean=True)
         return saved[1] if saved is not None and saved[0] == self.record.step else None
 
     def made(self, device: torch.device) -> Probe:
