@@ -122,7 +122,7 @@ def test_every_image_decodes_and_says_what_it_shows(browser: Browser, clear: Exa
         images = tab.eval_on_selector_all("img", "all => all.map(i => [i.alt, i.naturalWidth])")
         assert len(images) == len(clear.document.pictures)
         assert all(alt and width for alt, width in images)
-        titles = tab.eval_on_selector_all("svg[role=img]", """all => all.map(one =>
+        titles = tab.eval_on_selector_all("svg[aria-labelledby]", """all => all.map(one =>
             one.getAttribute('aria-labelledby').split(' ')
                .map(id => document.getElementById(id).textContent).join(' '))""")  # fmt: skip
         assert titles
