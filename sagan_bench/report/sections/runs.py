@@ -91,9 +91,9 @@ def _frame(document: Document) -> Frame:
     commands = () if theirs else (Column("command", "Repeat it", _command, numeric=False),)
     columns = (
         Column("id", "Run", numeric=False),
+        Column(primary.metric, primary.label, better=primary.better, places=level),
         compared.VARIANT,
         Column("seed", "Seed"),
-        Column(primary.metric, primary.label, better=primary.better, places=level),
         Column("status", "Status", _status, numeric=False),
         Column("step", "Steps", _steps),
         Column("train_sec", "Training", lambda row: duration(row["train_sec"])),
