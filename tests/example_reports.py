@@ -167,9 +167,18 @@ def _leave_pictures(
 ) -> None:
     (path / "samples").mkdir()
     (path / "samples" / "real.png").write_bytes(_grid(0))
-    (path / "samples" / f"step-{step:08d}.png").write_bytes(_grid(1 + seed))
-    if not blocks:
-        return
+    at = [step // 3, 2 * step // 3, step]
+    for share, when in enumerate(at, 1):
+        grid = _grid(1 + seed, share)
+        (path / "samples" / f"step-{when:08d}.png").write_bytes(grid)
+    if blocks:
+        (path / "diagnostics").mkdir()
+        for when in at:
+            maps = path / "diagnostics" / f"step-{when:08d}.npz"
+            np.savez_compressed(maps, **_maps(seed, blocks, random))
+
+
+def _maps(seed: int, blocks: Any, random: np.random.Generator) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     for net, name in blocks:
         side = int(name.removeprefix("attention"))
@@ -179,14 +188,14 @@ def _leave_pictures(
         arrays[f"queries.{net}.{name}"] = np.array([(int(side * y), int(side * x))
                                                     for y, x in points])  # fmt: skip
         arrays[net] = shapes.draw(np.arange(4), seed=seed, size=SIDE)[0]
-    (path / "diagnostics").mkdir()
-    np.savez_compressed(path / "diagnostics" / f"step-{step:08d}.npz", **arrays)
+    return arrays
 
 
 @cache
-def _grid(seed: int) -> bytes:
-    """Return the PNG of 64 twins, eight in a row, as a run leaves it."""
+def _grid(seed: int, thirds: int = 3) -> bytes:
+    """Return the PNG of 64 twins, eight in a row, as a run leaves it; pale while it trains."""
     images = shapes.draw(np.arange(64), seed=seed, size=SIDE)[0]
+    images = (255 - (255 - images.astype(int)) * thirds // 3).astype(np.uint8)
     step, sheet = SIDE + 2, np.full((3, 8 * (SIDE + 2) + 2, 8 * (SIDE + 2) + 2), 255, np.uint8)
     for i, image in enumerate(images):
         y, x = 2 + step * (i // 8), 2 + step * (i % 8)

@@ -29,8 +29,8 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 """``UPGRADES[n]`` turns the JSON object of schema n into that of schema n + 1."""
 
 
-PictureKind = Literal["real", "samples", "attention", "probe"]
-PictureName = Annotated[str, Field(pattern=r"^\w[\w.+-]*\.png$", max_length=200)]
+PictureKind = Literal["real", "samples", "attention", "probe", "film"]
+PictureName = Annotated[str, Field(pattern=r"^\w[\w.+-]*\.(png|webp)$", max_length=200)]
 """Of a file in the folder of the data, and nowhere else."""
 VariantName = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
 """From which names of files are made."""
@@ -85,12 +85,16 @@ class Series(_Part):
 
 
 class Picture(_Part):
-    """A lossless picture in the folder of the data."""
+    """A picture in the folder of the data: lossless, but for a film's frames.
+
+    A film is what a grid or a block's maps looked like on the way; each frame is a picture.
+    """
 
     kind: PictureKind
     variant: str | None = Field(description="null for real images")
     seed: int | None
     block: str | None = Field(None, description="network.block whose maps are shown")
+    step: int | None = Field(None, description="at which a run left it; null if not known")
     file: PictureName = Field(description="its name in the folder of the data")
     alt: str
     caption: str

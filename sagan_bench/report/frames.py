@@ -59,6 +59,7 @@ class Column:
         better: which values are.
         help: what it means.
         places: decimals, where no ``show`` says otherwise.
+        more: shown in a page only when all columns are asked for.
     """
 
     key: str
@@ -68,6 +69,7 @@ class Column:
     better: str | None = None
     help: str = ""
     places: int | None = None
+    more: bool = False
 
     def cell(self, values: Values, plain: Format | None = None) -> Cell:
         """Return what a reader has of a row; ``plain`` formats what has no ``show``."""
@@ -126,6 +128,11 @@ class Frame:
     filtered: bool = False
     file: str = ""
     filed: Sequence[str] = ()
+
+    @property
+    def folded(self) -> int:
+        """How many columns a page shows only when all are asked for."""
+        return sum(column.more for column in self.columns)
 
     def texts(self, plain: Format | None = None) -> tuple[list[str], list[list[str]]]:
         """Return header and rows as text; ``plain`` formats what no column does."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -18,6 +17,9 @@ from sagan_bench.report.sections._base import Block, Export
 from sagan_bench.report.svg import Theme
 from sagan_bench.runs.program import PROGRAM
 
+SCRIPTS = ("page.js", "figures.js", "pictures.js")
+"""Of a page, one after the other."""
+
 
 def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
     """Return the page.  The same document and pictures give the same bytes.
@@ -27,7 +29,7 @@ def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
         blocks: what its sections say of it.
         theme: what they were rendered with.
     """
-    script, (answer, *sections) = _asset("page.js"), blocks
+    (answer, *sections), script = blocks, "".join(map(_asset, SCRIPTS))
     kind = "program" if PROGRAM in document.config else document.kind
     if isinstance(document, TuningDocument):
         protocol, records = document.protocol, document.runs_over
@@ -51,7 +53,7 @@ def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
         style=_asset("page.css"),
         script=script,
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        ids=_Ids(),
+        ids=theme.ids,
     )  # fmt: skip
 
 
@@ -64,21 +66,6 @@ def render_list(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the page that lists reports: dicts of name, question, status, answer, tone, ..."""
     template = _templates().get_template("list.html")
     return template.render(rows=list(rows), style=_asset("page.css"))
-
-
-class _Ids:
-    """Ids for names of variants and runs: stable, unique, and safe in a link."""
-
-    def __init__(self) -> None:
-        self.by_name: dict[str, str] = {}
-
-    def __call__(self, name: str) -> str:
-        if name not in self.by_name:
-            slug = re.sub(r"[^A-Za-z0-9.+_-]+", "-", name)[:80].strip("-") or "x"
-            taken = set(self.by_name.values())
-            free = (slug if n == 1 else f"{slug}-{n}" for n in range(1, len(taken) + 2))
-            self.by_name[name] = next(each for each in free if each not in taken)
-        return self.by_name[name]
 
 
 @cache

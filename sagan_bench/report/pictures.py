@@ -6,18 +6,17 @@ import re
 import zipfile
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import UNFIT, first_trouble
+from sagan_bench.report import maps
 from sagan_bench.report.document import AnyDocument, Picture, PictureKind
 from sagan_bench.report.probed import CHANGES
 from sagan_bench.report.readings import Findings
@@ -32,12 +31,11 @@ _log = logging.getLogger(__name__)
 
 Files = Mapping[str, bytes]
 """Name in the folder of the data -> content."""
-Pixels = NDArray[np.uint8]
 
 MANY = 12
 """Variants from which on a page shows half of each grid and one image with its maps."""
-TILE_PX = 96
-"""Side of one map in a picture of maps."""
+GRIDS, LOOKS = "samples/step-*.png", "diagnostics/step-*.npz"
+"""What a run leaves on the way, within its folder."""
 QUALITY = 88
 """Of WebP in the page; the files beside it are lossless."""
 COLUMNS, GAP_PX = 8, 2
@@ -53,14 +51,17 @@ REAL: dict[str, Any] = {
 }
 
 
-def chosen(findings: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], Files]:
-    """Return the pictures of a report and their files.
+def chosen(
+    findings: Findings, runs: Sequence[Run]
+) -> tuple[tuple[Picture, ...], Files, Mapping[str, Run]]:
+    """Return the pictures of a report, their files, and of each file the run that it is of.
 
     All variants are shown at one training seed, so that they drew the same noise: the seed whose
     runs are nearest the medians of their variants.  A variant without that seed shows its own
     median run, and one without any finished run the last grid before it was lost.
     """
     shared, pictures, files = _shared_seed(findings), list[Picture](), dict[str, bytes]()
+    run_of = dict[str, Run]()
     by_key = {(run.variant, run.seed): run for run in runs}
 
     def add(file: str, content: bytes, **about: Any) -> None:
@@ -80,16 +81,26 @@ def chosen(findings: Findings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...]
             add("real.png", real, **REAL)
         alt = f"Samples of {variant.name}, seed {seed}, {figure}"
         caption = f"seed {seed}, {figure}; {why}"
-        add(f"samples-{stem}.png", grid, kind="samples", alt=alt, caption=caption, **own)
-        for block, picture in _maps(run, images=1 if len(findings.variants) > MANY else 3):
+        at = step_of(last_of(run, GRIDS))
+        file = f"samples-{stem}.png"
+        add(file, grid, kind="samples", alt=alt, caption=caption, step=at, **own)
+        run_of[file] = run
+        at = step_of(last_of(run, LOOKS))
+        for block, picture in maps_of(run, rows_of(len(findings.variants))).items():
             whose = "its own samples" if block.startswith("generator.") else "real images"
             looks = f"Where {block} of {variant.name} looks, from five query points, over {whose}"
             about = {"alt": looks, "caption": f"{block}, seed {seed}, over {whose}", **own}
             file = f"attention-{stem}-{slug(block)}.png"
-            add(file, _png(picture), kind="attention", block=block, **about)
+            add(file, _png(picture), kind="attention", block=block, step=at, **about)
+            run_of[file] = run
         if (content := _probe_of(run)) is not None:
             add(f"probe-{stem}.png", kind="probe", **content, **own)
-    return tuple(pictures), files
+    return tuple(pictures), files, run_of
+
+
+def rows_of(variants: int) -> int:
+    """Return how many images a picture of maps has in a page of so many variants."""
+    return 1 if variants > MANY else 3
 
 
 def _shared_seed(findings: Findings) -> int | None:
@@ -115,14 +126,20 @@ def _seed_of(values: Mapping[int, float | None], shared: int | None) -> tuple[in
     return own, "its median run: other noise than the rest"
 
 
-def _last(run: Run, pattern: str) -> str:
+def last_of(run: Run, pattern: str) -> str:
     """Return the path within the run of the last of its files of a kind; empty if it has none."""
     return str(max((p.relative_to(run.path) for p in run.path.glob(pattern)), default=""))
 
 
-def grid_of(run: Run, pattern: str = "samples/step-*.png") -> bytes:
+def step_of(name: str) -> int | None:
+    """Return the step in the name of what a run left on the way; None if there is none."""
+    found = re.search(r"step-(\d+)\.\w+$", name)
+    return int(found[1]) if found else None
+
+
+def grid_of(run: Run, pattern: str = GRIDS) -> bytes:
     """Return the last of a run's pictures; nothing if there is none, or, logged, a damaged one."""
-    name = _last(run, pattern)
+    name = last_of(run, pattern)
     content = _sealed(run, name)
     if content and (why := unshowable(content)):
         _log.warning("%s: left out of the report: %s", run.path / name, why)
@@ -148,79 +165,23 @@ def unshowable(content: bytes) -> str | None:
     return None
 
 
-# --- Maps --------------------------------------------------------------------------------------
-
-
-def _maps(run: Run, images: int) -> Iterator[tuple[str, Image.Image]]:
-    """Yield each block's maps at the last look, as a picture."""
-    name = _last(run, "diagnostics/step-*.npz")
-    if not (content := _sealed(run, name)):
-        return
-    try:
-        with np.load(io.BytesIO(content)) as arrays:
-            sheets = list(_sheets(arrays, images))
-    except (*UNREADABLE, zipfile.BadZipFile) as error:
-        _log.warning("%s: left out of the report: %s", run.path / name, first_trouble(error))
-        return
-    yield from sheets
-
-
-def _sheets(arrays: Mapping[str, NDArray[Any]], images: int) -> Iterator[tuple[str, Image.Image]]:
-    for key in arrays:
-        kind, _, block = key.partition(".")
-        if kind != "beta":
-            continue
-        shown, beta = arrays[block.partition(".")[0]], arrays[key]
-        if beta.shape[2] == beta.shape[3]:  # a discriminator of halves has maps of halves
-            queries = arrays[f"queries.{block}"]
-            yield block, _sheet(shown[:images], beta[:images], queries)
-
-
-def _sheet(images: Pixels, beta: NDArray[Any], queries: NDArray[Any]) -> Image.Image:
-    """Return one row an image: the image with its query points, then a map for each of them.
+def maps_of(run: Run, images: int, pattern: str = LOOKS) -> dict[str, Image.Image]:
+    """Return each block's maps at the last of a run's looks, as a picture; none if damaged.
 
     Args:
-        images: uint8 (N, 3, S, S).
-        beta: (N, queries, rows, columns).
-        queries: (queries, 2), row and column on the feature map.
+        run: whose.
+        images: rows of a picture at most.
+        pattern: of the files within the run.
     """
-    step = TILE_PX + GAP_PX
-    sheet = Image.new("RGB", (step * (len(queries) + 1), step * len(images)), "white")
-    for row, (image, maps) in enumerate(zip(images, beta, strict=True)):
-        plain = Image.fromarray(image.transpose(1, 2, 0)).resize((TILE_PX, TILE_PX), 0)
-        marked = plain.copy()
-        for query in queries:
-            _mark(marked, query, _cells(queries))
-        sheet.paste(marked, (0, row * step))
-        for column, (query, weights) in enumerate(zip(queries, maps, strict=True), start=1):
-            tile = _over(plain, weights.astype(float))
-            _mark(tile, query, _cells(queries))
-            sheet.paste(tile, (column * step, row * step))
-    return sheet
-
-
-def _cells(queries: NDArray[Any]) -> int:
-    """Return the side of the feature map: the centre, the first query, lies at half of it."""
-    return int(2 * queries[0][0])
-
-
-def _over(image: Image.Image, weights: NDArray[np.float64]) -> Image.Image:
-    """Return the image in grey under a map, bright where the query looks; scaled to its maximum."""
-    weight = weights / max(weights.max(), 1e-12)
-    size = image.size
-    mask = Image.fromarray((weight * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-    strength = np.asarray(mask, dtype=float)[..., None] / 255
-    grey = np.asarray(ImageOps.grayscale(image).convert("RGB"), dtype=float) * 0.55
-    heat = mpl.colormaps["inferno"](strength[..., 0])[..., :3] * 255
-    opacity = 0.1 + 0.7 * strength
-    return Image.fromarray((grey * (1 - opacity) + heat * opacity).astype(np.uint8))
-
-
-def _mark(tile: Image.Image, query: Sequence[int], cells: int) -> None:
-    y, x = ((int(part) + 0.5) / cells * TILE_PX for part in query)
-    draw = ImageDraw.Draw(tile)
-    draw.rectangle((x - 4, y - 4, x + 4, y + 4), outline="black", width=3)
-    draw.rectangle((x - 3, y - 3, x + 3, y + 3), outline="cyan", width=1)
+    name = last_of(run, pattern)
+    if not (content := _sealed(run, name)):
+        return {}
+    try:
+        with np.load(io.BytesIO(content)) as arrays:
+            return dict(maps.sheets(arrays, images))
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
+        _log.warning("%s: left out of the report: %s", run.path / name, first_trouble(error))
+        return {}
 
 
 # --- Probes ------------------------------------------------------------------------------------
@@ -255,12 +216,31 @@ def _probe_of(run: Run) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in the page."""
+    """A picture in the page.
+
+    Attributes:
+        picture: what it shows.
+        uri: of its pixels.
+        width: in pixels.
+        height: in pixels.
+    """
 
     picture: Picture
     uri: str
     width: int
     height: int
+
+    @property
+    def of(self) -> str:
+        """What it shows but for the step, which its frames over training share."""
+        return "|".join(filter(None, (self.picture.variant, self.picture.block))) or "real"
+
+    @property
+    def noise(self) -> str:
+        """What pictures share that may be laid over each other; empty if none may."""
+        if self.picture.variant is None:
+            return ""
+        return "|".join(filter(None, (str(self.picture.seed), self.picture.block)))
 
 
 def shown(
@@ -275,6 +255,18 @@ def shown(
     ]
 
 
+def frames(
+    document: AnyDocument, content: Callable[[str], bytes], kind: PictureKind
+) -> list[Shown]:
+    """Return the frames over training of a page's pictures of a kind, as they are stored."""
+    has_block = kind == "attention"
+    return [
+        Shown(picture, *embedded(content(picture.file)))
+        for picture in document.pictures
+        if picture.kind == "film" and (picture.block is not None) == has_block
+    ]
+
+
 def preview(content: bytes, kind: str, many: bool) -> tuple[str, int, int]:
     """Return a picture as the data URI of a WebP, with its width and height in pixels.
 
@@ -284,10 +276,21 @@ def preview(content: bytes, kind: str, many: bool) -> tuple[str, int, int]:
         image = opened.convert("RGB")
     if many and kind in ("real", "samples"):
         image = image.crop((0, 0, image.width, _half(image)))
+    return embedded(webp(image, QUALITY))
+
+
+def webp(image: Image.Image, quality: int) -> bytes:
+    """Return a picture as the content of a WebP file."""
     written = io.BytesIO()
-    image.save(written, format="WEBP", quality=QUALITY, method=4)
-    uri = "data:image/webp;base64," + b64encode(written.getvalue()).decode()
-    return uri, image.width, image.height
+    image.save(written, format="WEBP", quality=quality, method=4)
+    return written.getvalue()
+
+
+def embedded(content: bytes) -> tuple[str, int, int]:
+    """Return the content of a WebP file as a data URI, with its width and height in pixels."""
+    with Image.open(io.BytesIO(content)) as opened:
+        width, height = opened.size
+    return "data:image/webp;base64," + b64encode(content).decode(), width, height
 
 
 def _half(image: Image.Image) -> int:

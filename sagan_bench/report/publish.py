@@ -41,7 +41,7 @@ def publish(document: AnyDocument, pictures: Files, folder: Path) -> Path:
     contents = {**pictures, **figures, **{name: text.encode() for name, text in texts.items()}}
     html = page.render(document, shown, theme)  # all of it before anything is written
     data.mkdir(parents=True, exist_ok=True)
-    for old in (*data.glob("*.png"), *data.glob("fig-*")):
+    for old in (*data.glob("*.png"), *data.glob("film-*"), *data.glob("fig-*")):
         if old.name not in contents:
             old.unlink()
     for swept in (folder, data):

@@ -17,6 +17,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sagan_bench.report import live
+
 INK = "#010203"
 """Drawn where the page's own text colour is meant, and replaced by it."""
 COLOURS = (
@@ -53,6 +55,7 @@ STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
+    "path.simplify": False,
 }
 PRINTED: Any = {**STYLE, "pdf.fonttype": 42}
 """Of files: text stays text."""
@@ -81,12 +84,46 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
     }
 
 
+class Ids:
+    """Ids for names of variants and runs: stable, unique, and safe in a link."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        """Return the id of a name."""
+        if name not in self.by_name:
+            slug = re.sub(r"[^A-Za-z0-9.+_-]+", "-", name)[:80].strip("-") or "x"
+            taken = set(self.by_name.values())
+            free = (slug if n == 1 else f"{slug}-{n}" for n in range(1, len(taken) + 2))
+            self.by_name[name] = next(each for each in free if each not in taken)
+        return self.by_name[name]
+
+
 @dataclass(frozen=True)
 class Theme:
-    """How a page looks: each variant's look, and the content of a picture by its name."""
+    """How a page looks, and where in it what stands.
+
+    Attributes:
+        looks: of each variant.
+        content: returns a picture by its name.
+        runs: (variant, seed) -> name of the run.
+        ids: of the rows of runs and variants.
+    """
 
     looks: Mapping[str, Look]
     content: Callable[[str], bytes]
+    runs: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    ids: Ids = field(default_factory=Ids)
+
+    def run(self, variant: str, seed: int) -> str:
+        """Return the id of a run's row; empty if it has none."""
+        name = self.runs.get((variant, seed))
+        return self.ids(f"run-{name}") if name else ""
+
+    def variant(self, name: str) -> str:
+        """Return the id of a variant's row."""
+        return self.ids(f"v-{name}")
 
     @property
     def marks(self) -> dict[str, tuple[int, str]]:
@@ -118,7 +155,8 @@ class Drawn:
                     written, format=form, facecolor="white", metadata=dict.fromkeys(unsaid)
                 )
             made[f"fig-{self.name}.{form}"] = written.getvalue()
-        return made
+        name = f"fig-{self.name}.svg"
+        return made | {name: live.titled(made[name].decode()).encode()}
 
 
 def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
@@ -169,14 +207,16 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     text = written.getvalue()
     text = text[text.index("<svg") :]
     width, height = (float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])
+    inside, told = live.linked(_of_page(text[text.index(">") + 1 :], name), figure)
+    role = "group" if told else "img"  # whose parts would not be told
     head = (
-        f'<svg id="{name}" role="img" aria-labelledby="{name}-t {name}-d" '
+        f'<svg id="{name}" role="{role}"{told} aria-labelledby="{name}-t {name}-d" '
         f'viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg" '
         'xmlns:xlink="http://www.w3.org/1999/xlink">'
         f'<title id="{name}-t">{escape(title)}</title>'
         f'<desc id="{name}-d">{escape(description)}</desc>'
     )
-    return head + _of_page(text[text.index(">") + 1 :], name)
+    return head + inside
 
 
 def _of_page(text: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 from sagan_bench.core.registry import SECTIONS
@@ -72,6 +73,18 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Film:
+    """The frames over training of the pictures before it, shown on demand."""
+
+    frames: Sequence[Shown]
+    maps: bool = False
+
+    def by_picture(self) -> dict[str, list[Shown]]:
+        """Return the frames of each picture."""
+        return {of: [*group] for of, group in groupby(self.frames, lambda frame: frame.of)}
+
+
+@dataclass(frozen=True)
 class Fold:
     """Parts that are shown on demand; ``id`` as of a heading."""
 
@@ -89,7 +102,7 @@ class Verdict:
     warnings: Sequence[str]
 
 
-Part = Text | Heading | Code | Terms | Shares | Charts | Frame | Pictures | Fold | Verdict
+Part = Text | Heading | Code | Terms | Shares | Charts | Frame | Pictures | Film | Fold | Verdict
 
 
 @dataclass(frozen=True)
@@ -187,10 +200,10 @@ def theme_of(document: AnyDocument, content: Callable[[str], bytes]) -> Theme:
     """Return how the page of a document looks; ``content`` returns a picture by its name."""
     if isinstance(document, TuningDocument):
         variants = document.findings.variants
-        names = [*variants, *map(untuned, variants)]
-    else:
-        names = [variant.name for variant in document.findings.variants]
-    return Theme(looks(names), content)
+        return Theme(looks([*variants, *map(untuned, variants)]), content)
+    names = [variant.name for variant in document.findings.variants]
+    runs = {(run.variant, run.seed): run.id for run in document.runs}
+    return Theme(looks(names), content, runs)
 
 
 def blocks(document: AnyDocument, theme: Theme) -> list[Block]:

@@ -1,8 +1,9 @@
 """Curves over training: what is kept of them, and how they are drawn."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from statistics import median
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sagan_bench.core.errors import UserError
 from sagan_bench.evaluation.metrics import leading
+from sagan_bench.report import live
 from sagan_bench.report.document import Series
 from sagan_bench.report.formats import decimals, listed, number
 from sagan_bench.report.svg import (
@@ -26,8 +28,8 @@ from sagan_bench.report.svg import (
     WIDTH_IN,
     Drawn,
     Look,
+    Theme,
     drawn,
-    panel,
     shortened,
 )
 from sagan_bench.runs.rows import DIAGNOSTICS, METRICS, read_rows
@@ -40,6 +42,7 @@ POINTS = (25, 200)
 POINTS_IN_ALL = 12_000
 """Of one figure, over all runs."""
 LOSSES = ("loss_d", "loss_g")
+NETWORKS = {"generator": "G", "discriminator": "D"}
 
 
 # --- What is kept ------------------------------------------------------------------------------
@@ -126,13 +129,14 @@ class Line:
     label: str
     variant: str
     dashes: str
-    seeds: tuple[tuple[Sequence[int], Sequence[float | None]], ...]
+    seeds: tuple[Series, ...]
+    network: str = ""
 
     def middle(self) -> dict[int, float]:
         """Return the median over the seeds at the steps at which most have a value."""
         by_step: dict[int, list[float]] = {}
-        for steps, values in self.seeds:
-            for step, value in zip(steps, values, strict=True):
+        for run in self.seeds:
+            for step, value in zip(run.steps, run.values, strict=True):
                 if value is not None:
                     by_step.setdefault(step, []).append(value)
         return {
@@ -143,71 +147,92 @@ class Line:
 
 
 def charts(
-    series: Iterable[Series], name: str, label: str, looks: Mapping[str, Look], caption: str
+    series: Iterable[Series], name: str, label: str, theme: Theme, caption: str
 ) -> Iterator[Drawn]:
     """Yield a figure of the curves of a name, of all blocks if it is a reading of theirs."""
     own = [s for s in series if s.name == name or s.name.startswith(f"{name}.")]
-    lines = [line for variant in looks for line in _lines(own, variant, looks[variant])]
+    lines = [line for variant in theme.looks for line in _lines(own, variant, theme.looks[variant])]
     ends = {line.label: values[-1] for line in lines if (values := [*line.middle().values()])}
     if ends:
         level = decimals(ends.values())
         finding = listed(f"{of} {number(value, level)}" for of, value in ends.items())
         title = f"{label}, at the end: {finding}"
-        yield drawn(curves(lines, label, looks), name, title, caption)
+        if len({line.variant for line in lines}) > FEW and any(line.network for line in lines):
+            caption += " Solid: G; dashed: D."
+        yield drawn(curves(lines, label, theme), name, title, caption)
 
 
 def _lines(series: Sequence[Series], variant: str, look: Look) -> Iterator[Line]:
     own = [curve for curve in series if curve.variant == variant]
-    taken = {False: 0, True: 0}
+    taken = Counter[str]()
     for name in dict.fromkeys(curve.name for curve in own):
         reading, _, block = name.partition(".")
-        seeds = tuple(
-            (curve.steps, _unsigned(curve.values) if reading == "gamma" else curve.values)
-            for curve in own
-            if curve.name == name
-        )
-        of_d = block.startswith("discriminator")
-        dashes = DASHES[(of_d + 2 * taken[of_d]) % len(DASHES)] if block else look.dashes
-        taken[of_d] += 1
-        place = block.replace("generator.", "G ").replace("discriminator.", "D ")
-        yield Line(f"{variant}, {place}" if block else variant, variant, dashes, seeds)
+        seeds = [curve for curve in own if curve.name == name]
+        if reading == "gamma":
+            seeds = [_unsigned(curve) for curve in seeds]
+        network, _, place = block.partition(".")
+        dashes = DASHES[taken[network] % len(DASHES)] if block else look.dashes
+        taken[network] += 1
+        label = f"{variant}, {NETWORKS.get(network, network)} {place}" if block else variant
+        yield Line(label, variant, dashes, tuple(seeds), network)
 
 
-def _unsigned(values: Sequence[float | None]) -> list[float | None]:
+def _unsigned(curve: Series) -> Series:
     """Return gammas without their signs, which mean nothing: -gamma and -o are the same block."""
-    return [None if value is None else abs(value) for value in values]
+    values = tuple(None if value is None else abs(value) for value in curve.values)
+    return curve.model_copy(update={"values": values})
 
 
-def curves(lines: Sequence[Line], label: str, looks: Mapping[str, Look]) -> Figure:
-    """One thin line a seed and a thick one for their median; many variants have a panel each."""
+def curves(lines: Sequence[Line], label: str, theme: Theme) -> Figure:
+    """One thin line a seed and a thick one for their median; G above D.
+
+    Many variants have a panel each, in which D is dashed.
+    """
     variants = list(dict.fromkeys(line.variant for line in lines))
     if len(variants) > FEW:
-        return _panels(lines, variants, label, looks)
+        return _panels(lines, variants, label, theme)
     columns = 1 if any(len(line.label) > LINE_CHARS for line in lines) else 2
-    with panel(2.6 + 0.19 * -(-len(lines) // columns)) as (figure, axes):
-        for line in lines:
-            _line(axes, line, looks[line.variant])
+    networks = list(dict.fromkeys(line.network for line in lines))
+    height = 0.5 + 2.1 * len(networks) + 0.19 * -(-len(lines) // columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure((WIDTH_IN, height), layout="constrained")
+        rows = figure.subplots(len(networks), sharex=True, squeeze=False)[:, 0]
+        for axes, network in zip(rows, networks, strict=True):
+            for line in lines:
+                if line.network == network:
+                    _line(axes, line, theme)
+            whose = f", {NETWORKS.get(network, network)}" if network else ""
+            axes.set_title(f"{label}{whose}", loc="left", fontsize="medium")
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_title(label, loc="left", fontsize="medium")
         figure.legend(loc="outside lower center", ncols=columns, fontsize=9.5, handlelength=3)
     return figure
 
 
-def _line(axes: Axes, line: Line, look: Look) -> None:
-    steps, values = _together(line.seeds)
-    axes.plot(steps, values, color=look.colour, linewidth=0.6, alpha=0.4)
+def _line(axes: Axes, line: Line, theme: Theme) -> None:
+    look = theme.looks[line.variant]
+    for run in line.seeds:
+        _curve(axes, line, run, theme)
     middle = line.middle()
     axes.plot(
         list(middle), list(middle.values()), color=look.colour, linestyle=line.dashes,
-        linewidth=1.8, marker=look.marker, markevery=max(1, len(middle) // 5), ms=4.5,
-        label=shortened(line.label, NAME_CHARS), **EDGE,
+        linewidth=1.8, label=shortened(line.label, NAME_CHARS), marker=look.marker,
+        markevery=max(1, len(middle) // 5), ms=4.5, **EDGE,
     )  # fmt: skip
 
 
-def _panels(
-    lines: Sequence[Line], variants: Sequence[str], label: str, looks: Mapping[str, Look]
-) -> Figure:
+def _curve(axes: Axes, line: Line, run: Series, theme: Theme) -> None:
+    """Draw one run, with gaps where a value is missing, which says what it is."""
+    values = [nan if value is None else value for value in run.values]
+    colour = theme.looks[line.variant].colour
+    (drawn,) = axes.plot(
+        run.steps, values, color=colour, linestyle=line.dashes, linewidth=0.7, alpha=0.55
+    )
+    known = [step for step, value in zip(run.steps, run.values, strict=True) if value is not None]
+    live.tell(drawn, f"{line.label}, seed {run.seed}", theme.run(run.variant, run.seed), known)
+
+
+def _panels(lines: Sequence[Line], variants: Sequence[str], label: str, theme: Theme) -> Figure:
     columns, rows = 3, -(-len(variants) // 3)
     height = 0.95 + 1.05 * rows
     with mpl.rc_context({**STYLE, "font.size": 7}):
@@ -221,7 +246,9 @@ def _panels(
             axes.set_title(shortened(variant, 24), fontsize=7, loc="left", pad=2)
             for line in lines:
                 if line.variant == variant:
-                    _line(axes, line, looks[variant])
+                    _line(
+                        axes, replace(line, dashes=DASHES[line.network == "discriminator"]), theme
+                    )
             axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(3))
         for axes in grid.flat[len(variants) :]:
@@ -229,14 +256,3 @@ def _panels(
         figure.suptitle(label, fontsize=9, x=0.02, y=1 - 0.05 / height, ha="left", va="top")
         figure.supxlabel("step", fontsize=8, y=0.05 / height)
     return figure
-
-
-def _together(
-    seeds: Sequence[tuple[Sequence[int], Sequence[float | None]]],
-) -> tuple[list[float], list[float]]:
-    """Return all seeds' curves as one, with gaps between them and where a value is missing."""
-    x, y = list[float](), list[float]()
-    for steps, values in seeds:
-        x += [*steps, steps[-1]]
-        y += [*(nan if value is None else value for value in values), nan]
-    return x, y

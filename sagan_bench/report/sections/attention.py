@@ -7,9 +7,18 @@ from sagan_bench.report import compared
 from sagan_bench.report.document import Document
 from sagan_bench.report.formats import MISSING
 from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
-from sagan_bench.report.pictures import shown
+from sagan_bench.report.pictures import frames, shown
 from sagan_bench.report.sections import _curves
-from sagan_bench.report.sections._base import Block, Charts, Heading, Part, Pictures, Section, Text
+from sagan_bench.report.sections._base import (
+    Block,
+    Charts,
+    Film,
+    Heading,
+    Part,
+    Pictures,
+    Section,
+    Text,
+)
 from sagan_bench.report.svg import Drawn, Theme
 
 READINGS = {
@@ -72,7 +81,13 @@ class Attention(Section):
             return
         parts.append(Charts(charts))
         if maps := shown(document, theme.content, "attention"):
-            parts += [Heading("Where it looks", "maps"), Text(MAPS), Pictures(maps, maps=True)]
+            film = Film(frames(document, theme.content, "attention"), maps=True)
+            parts += [
+                Heading("Where it looks", "maps"),
+                Text(MAPS),
+                Pictures(maps, maps=True),
+                film,
+            ]
         yield self.block(*parts)
 
 
@@ -90,5 +105,5 @@ def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
         if reading == "entropy" and "entropy_share" in known:  # of older reports alone
             continue
         raw = " Of the raw weights: G's average lags behind." if reading == "gamma" else ""
-        caption = f"Solid: G; dashed: D. One thin line a seed; thick: the median.{raw}"
-        yield from _curves.charts(document.series, reading, label, theme.looks, caption)
+        caption = f"One thin line a seed; thick: the median.{raw}"
+        yield from _curves.charts(document.series, reading, label, theme, caption)

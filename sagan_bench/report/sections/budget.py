@@ -1,18 +1,20 @@
 """What each difference is at every budget, in steps, FLOPs and seconds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sagan_bench.analysis.budget import BudgetCurve, BudgetPoint, Unit
 from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report import live
 from sagan_bench.report.document import Document
 from sagan_bench.report.findings import UNITS, WITHHELD, of_curve, spent
 from sagan_bench.report.formats import decimals, listed, number, span
 from sagan_bench.report.frames import Cell, Column, Frame, Row, to_csv
 from sagan_bench.report.sections._base import Block, Charts, Export, Section
-from sagan_bench.report.svg import FEW, INK, LINE_CHARS, Look, Theme, drawn, panel, shortened
+from sagan_bench.report.svg import FEW, INK, LINE_CHARS, Theme, drawn, panel, shortened
 
 COLUMNS = (
     Column("pair", "Comparison", numeric=False),
@@ -40,7 +42,7 @@ class Budget(Section):
         for unit in Unit:
             known = [curve for curve in curves if curve.unit == unit and curve.points]
             if known:
-                figure = chart(known, f"difference in {label}", theme.looks)
+                figure = chart(known, f"difference in {label}", theme)
                 says = "Bands hold at all budgets and for all comparisons at once with 95 %"
                 alt = listed(map(of_curve, known))
                 charts.append(
@@ -63,15 +65,21 @@ def _row(curve: BudgetCurve) -> dict[str, Cell]:
     if curve.withheld:
         return {"pair": pair, "unit": by, "last": Cell(WITHHELD[curve.withheld])}
     last = curve.points[-1]
-    places = decimals([last.effect, curve.margin])
-    ends = f"{number(last.effect, places, signed=True)} {span(last.interval, places)}"
     return {
         "pair": pair,
         "unit": by,
         "crosses": _from(curve.crosses, curve),
         "excludes": _from(curve.excludes_margin, curve),
-        "last": Cell(ends, last.effect),
+        "last": Cell(_in_figures(last, _places(curve)), last.effect),
     }
+
+
+def _places(curve: BudgetCurve) -> int:
+    return decimals([curve.points[-1].effect, curve.margin])
+
+
+def _in_figures(point: BudgetPoint, places: int) -> str:
+    return f"{number(point.effect, places, signed=True)} {span(point.interval, places)}"
 
 
 def _from(budget: float | None, curve: BudgetCurve) -> Cell:
@@ -90,7 +98,7 @@ def _filed(curve: BudgetCurve, point: BudgetPoint) -> dict[str, object]:
     }
 
 
-def chart(curves: Sequence[BudgetCurve], label: str, looks: Mapping[str, Look]) -> Figure:
+def chart(curves: Sequence[BudgetCurve], label: str, theme: Theme) -> Figure:
     """Each difference against the budget with its band, over the band that does not matter."""
     unit = curves[0].unit
     with panel(2.6 if len(curves) <= FEW else 3.0) as (figure, axes):
@@ -99,12 +107,13 @@ def chart(curves: Sequence[BudgetCurve], label: str, looks: Mapping[str, Look]) 
             axes.axhspan(-min(margins), min(margins), color=INK, alpha=0.08, lw=0)
         axes.axhline(0, color=INK, linewidth=0.8)
         for curve in curves:
-            look, at = looks[curve.variant], [point.budget for point in curve.points]
+            look, at = theme.looks[curve.variant], [point.budget for point in curve.points]
             axes.plot(
                 at, [point.effect for point in curve.points], color=look.colour,
-                marker=look.marker, ms=5,
+                marker=look.marker, ms=5,  # of the legend
                 label=shortened(f"{curve.variant} v {curve.baseline}", LINE_CHARS),
             )  # fmt: skip
+            _tell(axes, curve, theme)
             banded = [point for point in curve.points if point.interval]
             if len(curves) <= FEW:
                 axes.fill_between(
@@ -121,3 +130,14 @@ def chart(curves: Sequence[BudgetCurve], label: str, looks: Mapping[str, Look]) 
         if 1 < len(curves) <= FEW:
             figure.legend(loc="outside lower center", ncols=2, fontsize=9.5)
     return figure
+
+
+def _tell(axes: Axes, curve: BudgetCurve, theme: Theme) -> None:
+    """Draw the points of a curve once more, each of which says what it is."""
+    look, places = theme.looks[curve.variant], _places(curve)
+    for point in curve.points:
+        (mark,) = axes.plot(
+            [point.budget], [point.effect], ls="none", color=look.colour, marker=look.marker, ms=5
+        )
+        says = f"{curve.variant} v {curve.baseline}, at {spent(point.budget, curve.unit)}: "
+        live.tell(mark, says + _in_figures(point, places), theme.variant(curve.variant))

@@ -51,8 +51,8 @@ def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
     primary = document.findings.primary.metric
     for metric in dict.fromkeys((primary, *leading(), *theirs.get("better", ()))):
         label = document.labels.get(metric, metric)
-        yield from _curves.charts(document.series, metric, label, theme.looks, way)
+        yield from _curves.charts(document.series, metric, label, theme, way)
     losses = {} if PROGRAM in document.config else LOSSES
     for name, label in losses.items():
         caption = "One thin line a seed; thick: the median."
-        yield from _curves.charts(document.series, name, label, theme.looks, caption)
+        yield from _curves.charts(document.series, name, label, theme, caption)

@@ -1,14 +1,15 @@
 """Each difference after every look of a study that grows until it is conclusive."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
 from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report import live
 from sagan_bench.report.courses import Course
 from sagan_bench.report.courses import Look as Taken
 from sagan_bench.report.document import AnyDocument, TuningDocument
-from sagan_bench.report.formats import decimals, many, number, span
+from sagan_bench.report.formats import MISSING, decimals, many, number, span
 from sagan_bench.report.frames import Cell, Column, Frame, Row, to_csv
 from sagan_bench.report.sections._base import Block, Charts, Export, Section, Text
 from sagan_bench.report.svg import (
@@ -16,7 +17,6 @@ from sagan_bench.report.svg import (
     INK,
     LINE_CHARS,
     Drawn,
-    Look,
     Theme,
     drawn,
     panel,
@@ -63,18 +63,14 @@ class Looks(Section):
 
 
 def _drawn(courses: Sequence[Course], label: str, units: str, theme: Theme) -> Drawn:
-    figure = chart(courses, f"difference in {label}", units, theme.looks)
+    figure = chart(courses, f"difference in {label}", units, theme)
     alt = "; ".join(course.sentence for course in courses)
     says = "Intervals of all looks and pairs hold at once with 95 %, whenever a study stops"
     return drawn(figure, "looks", alt, f"{says}; filled is where the pair stopped.")
 
 
 def _row(course: Course, look: Taken, place: int) -> dict[str, Cell]:
-    pair, effect = f"{course.variant} v {course.baseline}", "—"
-    if look.effect is not None:
-        places = decimals([look.effect, course.margin or None])
-        effect = number(look.effect, places, signed=True)
-        effect += f" {span(look.interval, places)}" if look.interval else ""
+    pair = f"{course.variant} v {course.baseline}"
     is_later = course.stopped is not None and place > course.stopped
     verdict = "after the stop" if is_later else look.verdict or "—"
     chance = Cell("—") if look.chance is None else Cell(f"{look.chance:.2g}", look.chance)
@@ -82,10 +78,18 @@ def _row(course: Course, look: Taken, place: int) -> dict[str, Cell]:
         "pair": Cell(pair),
         "n": Cell(f"{look.n}", look.n),
         "price": Cell(f"{look.price:.4f}", look.price),
-        "interval": Cell(effect, look.effect),
+        "interval": Cell(_in_figures(course, look), look.effect),
         "verdict": Cell(verdict),
         "chance": chance,
     }
+
+
+def _in_figures(course: Course, look: Taken) -> str:
+    if look.effect is None:
+        return MISSING
+    places = decimals([look.effect, course.margin or None])
+    interval = f" {span(look.interval, places)}" if look.interval else ""
+    return number(look.effect, places, signed=True) + interval
 
 
 def _filed(course: Course, look: Taken) -> dict[str, object]:
@@ -103,7 +107,7 @@ def _filed(course: Course, look: Taken) -> dict[str, object]:
     }
 
 
-def chart(courses: Sequence[Course], label: str, units: str, looks: Mapping[str, Look]) -> Figure:
+def chart(courses: Sequence[Course], label: str, units: str, theme: Theme) -> Figure:
     """Each difference with its interval by look, over the band that does not matter.
 
     A pair has the look of its variant, or, where another has that, of its baseline.
@@ -117,7 +121,7 @@ def chart(courses: Sequence[Course], label: str, units: str, looks: Mapping[str,
         shift = 0.3 if len(courses) > 1 else 0.0
         for place, course in enumerate(courses):
             first = drawn_as.setdefault(course.variant, course)
-            look = looks[course.variant if first is course else course.baseline]
+            look = theme.looks[course.variant if first is course else course.baseline]
             for i, taken in enumerate(course.looks):
                 if taken.interval is None or taken.effect is None:
                     continue
@@ -125,10 +129,13 @@ def chart(courses: Sequence[Course], label: str, units: str, looks: Mapping[str,
                 at = taken.n + shift * (place - (len(courses) - 1) / 2)
                 axes.plot([at, at], [low, high], color=look.colour, lw=1.6)
                 face = look.colour if i == course.stopped else "none"
-                axes.plot(
+                (point,) = axes.plot(
                     [at], [taken.effect], color=look.colour, marker=look.marker, ms=6, ls="",
                     markerfacecolor=face,
                 )  # fmt: skip
+                pair = f"{course.variant} v {course.baseline}"
+                says = f"{pair}, {taken.n} {units} a side: {_in_figures(course, taken)}"
+                live.tell(point, says)
             axes.plot(
                 [], [], color=look.colour, marker=look.marker, ms=6,
                 label=shortened(f"{course.variant} v {course.baseline}", LINE_CHARS),

@@ -1,6 +1,7 @@
 """Every variant: figures, verdict and interval, and every run as a point."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
@@ -10,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from sagan_bench.core.registry import METRICS, SECTIONS
 from sagan_bench.evaluation.metrics import ordered
-from sagan_bench.report import compared
+from sagan_bench.report import compared, live
 from sagan_bench.report.answers import answer
-from sagan_bench.report.claims import claim
+from sagan_bench.report.claims import claim, places_of
 from sagan_bench.report.document import Document
 from sagan_bench.report.formats import MISSING, compact, decimals, duration, listed, number, span
 from sagan_bench.report.frames import (
@@ -27,12 +28,14 @@ from sagan_bench.report.frames import (
     to_latex,
     to_markdown,
 )
+from sagan_bench.report.readings import Reading
 from sagan_bench.report.sections._base import Block, Charts, Export, Fold, Section, Text
-from sagan_bench.report.svg import EDGE, INK, Drawn, Look, Theme, drawn, panel, wrapped
+from sagan_bench.report.svg import EDGE, INK, Drawn, Theme, drawn, panel, wrapped
 from sagan_bench.report.text import ARROWS, Words
 from sagan_bench.runs.program import PROGRAM
 from sagan_bench.runs.records import Status
 
+BySeed = Mapping[int, float]
 NOTE = (
     "↑ higher is better, ↓ lower is better, — not measured. Only the first metric decides; "
     "docs/statistics.md has the rule."
@@ -71,7 +74,7 @@ class Results(Section):
         if any(variant.shared_device for variant in findings.variants):
             note += " * Several runs shared the device."
         yield self.block(
-            Charts(tuple(_charts(document, theme.looks))),
+            Charts(tuple(_charts(document, theme))),
             _frame(document, rows),
             Text(note, "note"),
             *_secondary(document),
@@ -115,16 +118,21 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     primary, labels = document.findings.primary, document.labels
     others = _others(document)
     places = {name: decimals(row[name] for row in rows) for name in others}
+    verdict = (
+        Column("says", "Verdict", numeric=False, help="against its baseline; docs/statistics.md"),
+        *compared.EFFECT,
+    )
+    compares = bool(primary.comparisons)
     columns = (
         compared.VARIANT,
-        Column("says", "Verdict", numeric=False, help="against its baseline; docs/statistics.md"),
+        Column("mean", f"{primary.label}, mean ± sd", _mean, better=primary.better),
+        *(verdict if compares else ()),
         Column("n_ok", "Runs", lambda row: f"{row['n_ok']} of {row['n']}",
                help="with a figure, of those attempted"),
-        Column("mean", f"{primary.label}, mean ± sd", _mean, better=primary.better),
-        *compared.EFFECT,
-        *(Column(name, labels.get(name, name), better=_better(document, name), places=places[name])
+        *(Column(name, labels.get(name, name), better=_better(document, name), places=places[name],
+                 more=compares)
           for name in others),
-        *compared.known(_costs(), rows),
+        *(replace(column, more=True) for column in compared.known(_costs(), rows)),
     )  # fmt: skip
     baselines = {comparison.baseline for comparison in primary.comparisons}
     lines = []
@@ -211,22 +219,22 @@ def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
 # --- Figures -----------------------------------------------------------------------------------
 
 
-def _charts(document: Document, looks: Mapping[str, Look]) -> Iterator[Drawn]:
+def _charts(document: Document, theme: Theme) -> Iterator[Drawn]:
     """Yield every run as a point, and each difference with its interval."""
     primary = document.findings.primary
     values = {
-        variant.name: [value for _, value in sorted(variant.values.items()) if value is not None]
+        variant.name: {seed: v for seed, v in sorted(variant.values.items()) if v is not None}
         for variant in document.findings.variants
     }
     if any(values.values()):
-        yield _runs(document, values, looks)
+        yield _runs(document, values, theme)
     effects = [c for c in primary.comparisons if c.effect is not None]
     if effects:
         margins = {c.min_effect for c in effects}
         matters = f"±{primary.min_effect:.3g}" if primary.min_effect else "not known"
         matters = matters if len(margins) == 1 else "of each baseline its own"
         yield drawn(
-            forest(effects, f"difference in {primary.label}", looks),
+            forest(effects, primary, theme),
             "forest",
             listed(claim(c, primary, document.status) for c in primary.comparisons),
             "Difference of means, variant minus baseline, with intervals that hold all at once "
@@ -234,65 +242,69 @@ def _charts(document: Document, looks: Mapping[str, Look]) -> Iterator[Drawn]:
         )
 
 
-def _runs(
-    document: Document, values: Mapping[str, Sequence[float]], looks: Mapping[str, Look]
-) -> Drawn:
+def _runs(document: Document, values: Mapping[str, BySeed], theme: Theme) -> Drawn:
     primary = document.findings.primary
     baselines = {comparison.baseline for comparison in primary.comparisons}
     baseline = next(iter(baselines)) if len(baselines) == 1 else None
-    level = decimals(value for own in values.values() for value in own)
+    level = decimals(value for own in values.values() for value in own.values())
     ranges = listed(
-        f"{name} {number(min(own), level)} to {number(max(own), level)} in {len(own)}"
+        f"{name} {number(min(known), level)} to {number(max(known), level)} in {len(known)}"
         for name, own in values.items()
-        if own
+        if (known := own.values())
     )
     band = f", the band is the range of {baseline}" if baseline else ""
     return drawn(
-        strip(values, primary.label, baseline, looks),
+        strip(values, primary.label, baseline, theme),
         "runs",
         f"{primary.label} of every run: {ranges}",
         f"Every run is a point ({primary.better} is better); the bar is the median{band}.",
     )
 
 
-def strip(
-    values: Mapping[str, Sequence[float]],
-    label: str,
-    baseline: str | None,
-    looks: Mapping[str, Look],
-) -> Figure:
+def strip(values: Mapping[str, BySeed], label: str, baseline: str | None, theme: Theme) -> Figure:
     """Every seed as a point, a bar at the median, and the baseline's range as a band."""
     with panel(_height(list(values))) as (figure, axes):
-        if baseline and values.get(baseline):
-            axes.axvspan(min(values[baseline]), max(values[baseline]), color=INK, alpha=0.08, lw=0)
+        if baseline and (known := values.get(baseline, {}).values()):
+            axes.axvspan(min(known), max(known), color=INK, alpha=0.08, lw=0)
         for row, (name, own) in enumerate(values.items()):
-            _points(axes, row, sorted(own), looks[name])
+            _points(axes, row, name, own, theme)
         _rows(axes, list(values))
         axes.set_xlabel(label)
     return figure
 
 
-def _points(axes: Axes, row: int, values: Sequence[float], look: Look) -> None:
-    rows = [row + 0.14 * ((i % 3) - 1) for i in range(len(values))]
-    axes.plot(values, rows, ls="none", marker=look.marker, color=look.colour, ms=6, **EDGE)
-    if values:
-        axes.plot([median(values)] * 2, [row - 0.34, row + 0.34], color=INK, linewidth=1.8)
+def _points(axes: Axes, row: int, name: str, own: BySeed, theme: Theme) -> None:
+    look, level = theme.looks[name], decimals(own.values())
+    for i, (seed, value) in enumerate(sorted(own.items(), key=lambda item: item[1])):
+        place = row + 0.14 * ((i % 3) - 1)
+        (point,) = axes.plot(
+            [value], [place], ls="none", marker=look.marker, color=look.colour, ms=6, **EDGE
+        )
+        live.tell(point, f"{name}, seed {seed}: {number(value, level)}", theme.run(name, seed))
+    if own:
+        axes.plot([median(own.values())] * 2, [row - 0.34, row + 0.34], color=INK, linewidth=1.8)
 
 
-def forest(rows: Sequence[Words], label: str, looks: Mapping[str, Look]) -> Figure:
+def forest(rows: Sequence[Words], reading: Reading, theme: Theme) -> Figure:
     """Each difference with its simultaneous interval, over the band that does not matter."""
-    names = [f"{c.variant} v {c.baseline}" for c in rows]
+    names, places = [f"{c.variant} v {c.baseline}" for c in rows], places_of(reading)
     with panel(_height(names)) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=0.8)
-        for row, c in enumerate(rows):
-            look = looks[c.variant]
+        for row, (c, name) in enumerate(zip(rows, names, strict=True)):
+            look, target = theme.looks[c.variant], theme.variant(c.variant)
             axes.barh(row, 2 * c.min_effect, 1, -c.min_effect, color=INK, alpha=0.08, lw=0)
             if c.interval:
-                axes.plot(c.interval, [row, row], color=look.colour, linewidth=2.4)
+                says = f"{name}: 95 % interval {span(c.interval, places)}"
+                (line,) = axes.plot(c.interval, [row, row], color=look.colour, linewidth=2.4)
+                live.tell(line, says, target)
                 axes.plot(c.interval, [row, row], ls="none", marker="|", color=look.colour, ms=9)
-            axes.plot([c.effect or 0.0], [row], marker=look.marker, color=look.colour, ms=8, **EDGE)
+            effect = c.effect or 0.0
+            (point,) = axes.plot(
+                [effect], [row], ls="none", marker=look.marker, color=look.colour, ms=8, **EDGE
+            )
+            live.tell(point, f"{name}: {number(effect, places, signed=True)}", target)
         _rows(axes, names)
-        axes.set_xlabel(label)
+        axes.set_xlabel(f"difference in {reading.label}")
     return figure
 
 

@@ -91,17 +91,17 @@ def _frame(document: Document) -> Frame:
     commands = () if theirs else (Column("command", "Repeat it", _command, numeric=False),)
     columns = (
         Column("id", "Run", numeric=False),
+        Column(primary.metric, primary.label, better=primary.better, places=level),
         compared.VARIANT,
         Column("seed", "Seed"),
         Column("status", "Status", _status, numeric=False),
-        Column(primary.metric, primary.label, better=primary.better, places=level),
         Column("step", "Steps", _steps),
         Column("train_sec", "Training", lambda row: duration(row["train_sec"])),
-        Column("images_per_sec", "Images/s", better="higher", places=0),
-        Column("peak_memory_gib", "Memory, GiB", places=2),
-        Column("attempts", "Attempts"),
+        Column("images_per_sec", "Images/s", better="higher", places=0, more=True),
+        Column("peak_memory_gib", "Memory, GiB", places=2, more=True),
+        Column("attempts", "Attempts", more=True),
         *commands,
-        Column("device", "Device", _device, numeric=False),
+        Column("device", "Device", _device, numeric=False, more=True),
     )  # fmt: skip
     if theirs:  # of which there may be a table alone
         known = {key for run in document.runs for key, value in run if value}

@@ -7,8 +7,9 @@ from markupsafe import Markup
 
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report.document import Document
-from sagan_bench.report.pictures import MANY, chosen, shown
-from sagan_bench.report.sections._base import Block, Pictures, Section, Text
+from sagan_bench.report.films import films
+from sagan_bench.report.pictures import MANY, chosen, frames, shown
+from sagan_bench.report.sections._base import Block, Film, Pictures, Section, Text
 from sagan_bench.report.svg import Theme
 
 RULE = (
@@ -29,9 +30,10 @@ class Samples(Section):
 
     def collect(self, source: Any) -> dict[str, Any]:
         """Return the pictures, and leave their files to the source."""
-        pictures, files = chosen(source.findings, source.runs)
-        source.files.update(files)
-        return {"pictures": pictures}
+        pictures, files, runs = chosen(source.findings, source.runs)
+        film, more = films(pictures, runs)
+        source.files.update({**files, **more})
+        return {"pictures": (*pictures, *film)}
 
     def render(self, document: Document, theme: Theme) -> Iterator[Block]:
         """Yield the grids of real images and of the variants."""
@@ -42,4 +44,5 @@ class Samples(Section):
         )
         if document.pictures:
             grids = shown(document, theme.content, "real", "samples")
-            yield self.block(Text(RULE), Pictures(grids), Text(note, "note"))
+            film = Film(frames(document, theme.content, "samples"))
+            yield self.block(Text(RULE), Pictures(grids), film, Text(note, "note"))

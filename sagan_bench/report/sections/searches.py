@@ -142,7 +142,10 @@ def _trials(place: int, search: SearchFindings, numbers: TuningFindings) -> Fram
         *_parameters(search),
         Column("seconds", "Time", lambda row: duration(row["seconds"])),
     )
-    rows = [Row(row, status=row["outcome"]) for row in _trial_rows(search, numbers)]
+    rows = [
+        Row(row, key=_searching.trial_row(place, row["trial"]), status=row["outcome"])
+        for row in _trial_rows(search, numbers)
+    ]
     caption = f"All {plural(len(search.trials), 'trial')} of {search.id}"
     return Frame(f"trials-{place}", caption, columns, rows)
 

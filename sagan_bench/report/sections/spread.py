@@ -7,12 +7,13 @@ from matplotlib.figure import Figure
 
 from sagan_bench.analysis.spread import Spread
 from sagan_bench.core.registry import SECTIONS
+from sagan_bench.report import live
 from sagan_bench.report.document import Document
-from sagan_bench.report.formats import MISSING, duration, listed, number, plural
+from sagan_bench.report.formats import MISSING, decimals, duration, listed, number, plural
 from sagan_bench.report.frames import Cell, Column, Frame, Row
 from sagan_bench.report.readings import Correlation
 from sagan_bench.report.sections._base import Block, Charts, Section, Text
-from sagan_bench.report.svg import FEW, LINE_CHARS, Look, Theme, drawn, panel, shortened
+from sagan_bench.report.svg import FEW, LINE_CHARS, Theme, drawn, panel, shortened
 from sagan_bench.runs.program import PROGRAM
 
 VERDICTS = "verdicts rest on the {} that the study declared"
@@ -51,7 +52,7 @@ class SpreadOfRuns(Section):
             *map(together, findings.correlations),
         )
         values = {
-            variant.name: sorted(v for v in variant.values.values() if v is not None)
+            variant.name: {seed: v for seed, v in variant.values.items() if v is not None}
             for variant in findings.variants
         }
         known = {name: own for name, own in values.items() if len(own) >= FROM_RUNS}
@@ -61,7 +62,7 @@ class SpreadOfRuns(Section):
             label = findings.primary.label
             lost = {v.name: v.summary.n_diverged or 0 for v in findings.variants}
             is_low = findings.primary.better == "higher"
-            figure = ecdf(known, lost, label, theme.looks, lost_are_low=is_low)
+            figure = ecdf(known, lost, label, theme, lost_are_low=is_low)
             without = ", ".join(f"{lost[name]} of {name}" for name in known if lost[name])
             where = "below" if is_low else "above"
             beyond = f" Diverged or collapsed, {where} all: {without}." if without else ""
@@ -168,24 +169,31 @@ BREAK_EVEN = 0.3
 
 
 def ecdf(
-    values: Mapping[str, Sequence[float]],
+    values: Mapping[str, Mapping[int, float]],
     lost: Mapping[str, int],
     label: str,
-    looks: Mapping[str, Look],
+    theme: Theme,
     *,
     lost_are_low: bool,
 ) -> Figure:
     """The empirical distribution of each variant's runs, of those that were lost too."""
     with panel(2.8) as (figure, axes):
-        for name, own in values.items():
-            look = looks[name]
+        for name, by_seed in values.items():
+            look, level = theme.looks[name], decimals(by_seed.values())
+            runs = sorted(by_seed.items(), key=lambda item: item[1])
+            own = [value for _, value in runs]
             below = lost[name] if lost_are_low else 0
             steps = (below + np.arange(len(own) + 1)) / (len(own) + lost[name])
             axes.step(
                 [own[0], *own], steps, where="post", color=look.colour,
                 label=shortened(name, LINE_CHARS),
             )  # fmt: skip
-            axes.plot(own, steps[1:], ls="none", marker=look.marker, color=look.colour, ms=4)
+            for (seed, value), share in zip(runs, steps[1:], strict=True):
+                (point,) = axes.plot(
+                    [value], [share], ls="none", marker=look.marker, color=look.colour, ms=4
+                )
+                says = f"{name}, seed {seed}: {number(value, level)}"
+                live.tell(point, says, theme.run(name, seed))
         axes.set_ylim(0, 1.02)
         axes.set_title("share of runs", loc="left", fontsize="medium")
         axes.set_xlabel(label)

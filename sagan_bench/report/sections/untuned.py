@@ -1,6 +1,6 @@
 """What a tuning brought: beside the preset's own values, in words and in pictures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sagan_bench.core.registry import SECTIONS
@@ -8,9 +8,20 @@ from sagan_bench.experiments.tuning.confirmation import Candidate
 from sagan_bench.experiments.tuning.definition import untuned
 from sagan_bench.experiments.tuning.searched import SearchFindings
 from sagan_bench.report.document import Picture, TuningDocument, TuningFindings
+from sagan_bench.report.films import films
 from sagan_bench.report.formats import number
-from sagan_bench.report.pictures import REAL, Files, grid_of, shown, slug
-from sagan_bench.report.sections._base import Block, Pictures, Section, Text
+from sagan_bench.report.pictures import (
+    GRIDS,
+    REAL,
+    Files,
+    frames,
+    grid_of,
+    last_of,
+    shown,
+    slug,
+    step_of,
+)
+from sagan_bench.report.sections._base import Block, Film, Pictures, Section, Text
 from sagan_bench.report.svg import Theme
 from sagan_bench.runs.run import Run
 
@@ -31,9 +42,10 @@ class Untuned(Section):
 
     def collect(self, source: Any) -> dict[str, Any]:
         """Return the pictures, and leave their files to the source."""
-        pictures, files = chosen(source.findings, source.runs)
-        source.files.update(files)
-        return {"pictures": pictures}
+        pictures, files, runs = chosen(source.findings, source.runs)
+        film, more = films(pictures, runs)
+        source.files.update({**files, **more})
+        return {"pictures": (*pictures, *film)}
 
     def render(self, document: TuningDocument, theme: Theme) -> Iterator[Block]:
         """Yield what each variant and its preset draw, and what the answer leaves out of them."""
@@ -43,13 +55,19 @@ class Untuned(Section):
         said = [Text(f"{s}.") for c, s in pairs if several and c.baseline == untuned(c.variant)]
         grids = shown(document, theme.content, "real", "samples") if document.pictures else []
         if said or grids:
-            drawn = (Text(RULE), Pictures(grids)) if grids else ()
+            film = Film(frames(document, theme.content, "samples"))
+            drawn = (Text(RULE), Pictures(grids), film) if grids else ()
             yield self.block(*said, *drawn)
 
 
-def chosen(numbers: TuningFindings, runs: Sequence[Run]) -> tuple[tuple[Picture, ...], Files]:
-    """Return what the winner and the preset's own values of each first search draw on set B."""
-    pictures, files = list[Picture](), dict[str, bytes]()
+def chosen(
+    numbers: TuningFindings, runs: Sequence[Run]
+) -> tuple[tuple[Picture, ...], Files, Mapping[str, Run]]:
+    """Return what the winner and the preset's own values of each first search draw on set B.
+
+    Beside the pictures and their files: of each file the run that it is of.
+    """
+    pictures, files, run_of = list[Picture](), dict[str, bytes](), dict[str, Run]()
     by_name = {(run.path.parent.name, run.path.name.rpartition("-")[0]): run for run in runs}
 
     def add(file: str, content: bytes, **about: Any) -> None:
@@ -69,8 +87,10 @@ def chosen(numbers: TuningFindings, runs: Sequence[Run]) -> tuple[tuple[Picture,
             about = {"variant": name, "seed": seed, "caption": f"seed {seed}, {says}"}
             file = f"samples-{slug(name)}-s{seed}.png"
             alt = f"Samples of {name}, seed {seed}, {says}"
-            add(file, grid, kind="samples", alt=alt, **about)
-    return tuple(pictures), files
+            at = step_of(last_of(run, GRIDS))
+            add(file, grid, kind="samples", alt=alt, step=at, **about)
+            run_of[file] = run
+    return tuple(pictures), files, run_of
 
 
 def _seed(values: Candidate) -> int | None:

@@ -41,8 +41,8 @@ ROW = (
 )
 MASS = (
     "Of what the queries of one shape take in, the share that comes from its twin, less the same "
-    "by the map of another image: above 0 the block looks there because of this image. Solid: G; "
-    "dashed: D. One thin line a seed; thick: the median."
+    "by the map of another image: above 0 the block looks there because of this image. "
+    "One thin line a seed; thick: the median."
 )
 EXCESS = "the figure less that of the sham"
 SHORT = {"generator": "G", "discriminator": "D"}
@@ -213,7 +213,7 @@ def _arm(arm: dict[str, Any]) -> dict[str, Any]:
 def _mass_charts(document: Document, theme: Theme) -> Iterator[Drawn]:
     beyond = list(beyond_chance(document.series))
     label = "attention on the twin, beyond chance"
-    yield from _curves.charts(beyond, "mass", label, theme.looks, MASS)
+    yield from _curves.charts(beyond, "mass", label, theme, MASS)
 
 
 def beyond_chance(series: tuple[Series, ...]) -> Iterator[Series]:

@@ -73,8 +73,29 @@ for (const table of document.querySelectorAll("table[data-filtered]")) {
     form.append(label);
   }
   form.append(told);
-  table.parentElement.before(form);
+  table.closest(".frame").prepend(form);
   apply();
+}
+
+// A table that is wider than its place says so, until its end is reached.
+for (const place of document.querySelectorAll(".frame .table")) {
+  const frame = place.parentElement, told = document.createElement("span");
+  told.className = "hint";
+  told.textContent = "more columns: scroll sideways →";
+  frame.querySelector(".caption").append(told);
+  const look = () => {
+    const rest = place.scrollWidth - place.clientWidth;
+    frame.classList.toggle("over", rest > 1);
+    frame.classList.toggle("end", rest - place.scrollLeft <= 1);
+  };
+  place.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(place);
+  const all = frame.querySelector(".all input");
+  if (all) {
+    all.checked = state.get(all.id) === "1";
+    all.addEventListener("change", () => { remember(all.id, all.checked ? "1" : ""); look(); });
+  }
+  look();
 }
 
 for (const command of document.querySelectorAll("pre.command")) {
