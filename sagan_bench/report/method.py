@@ -43,6 +43,8 @@ GLOSSARY = {
     "95 % interval": "Of the difference of means (Welch). All intervals of the study hold at once.",
     "smallest difference that matters": "Fixed before the runs; smaller ones are never a verdict.",
 }
+OF_VERDICTS = ("pairs ahead", "95 % interval", "smallest difference that matters")
+"""Terms of which a page without a comparison has no need."""
 THEIR_UNIT = "The unit is one training run. n is the number of training seeds."
 THEIR_ENDPOINT = (
     "The endpoint is the figure that the program or the table gives; of which weights and images "
@@ -80,6 +82,22 @@ METHODS = {
         (THEIR_UNIT, THEIR_ENDPOINT, *JUDGED[2:4], *JUDGED[5:]),
         NOT_CLAIMED[:-1],
         {term: GLOSSARY[term] for term in ("pairs ahead", "95 % interval")},
+    ),
+    "lengths": Method(
+        (
+            "The unit is one training run: figures over sampling seeds are averaged within it.",
+            "Runs of different length stand side by side: every final figure is of its run's last "
+            "step, by averaged weights.",
+            "At equal step stand scores on the way, of fewer images than the final ones. A column "
+            "is one metric by one protocol: figures of two protocols are never put together.",
+            "A diverged or failed run stays: it has no figure, and is counted.",
+        ),
+        (
+            "Nothing is said about which runs to prefer: a longer run had more steps, and what "
+            "else differs is listed.",
+            "Nothing is said about what a shorter run would have come to.",
+        ),
+        {term: GLOSSARY[term] for term in GLOSSARY if term not in OF_VERDICTS},
     ),
     "tuning": Method(TUNING_JUDGED, TUNING_NOT_CLAIMED, TUNING_GLOSSARY),
 }

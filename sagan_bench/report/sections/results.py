@@ -14,7 +14,7 @@ from sagan_bench.report import compared
 from sagan_bench.report.answers import answer
 from sagan_bench.report.claims import claim
 from sagan_bench.report.document import Document
-from sagan_bench.report.formats import MISSING, compact, decimals, duration, listed, number, span
+from sagan_bench.report.formats import MISSING, compact, decimals, duration, listed, number
 from sagan_bench.report.frames import (
     Cell,
     Column,
@@ -22,7 +22,6 @@ from sagan_bench.report.frames import (
     Row,
     Values,
     escaped,
-    table,
     to_csv,
     to_latex,
     to_markdown,
@@ -105,11 +104,6 @@ def _means(document: Document, variant: str) -> dict[str, float | None]:
     return means
 
 
-def _mean(row: Values) -> str:
-    spread = "" if row["sd"] is None else f" ± {number(row['sd'], row['level'])}"
-    return number(row["mean"], row["level"]) + spread
-
-
 def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     """Return one row a variant, each baseline pinned, and real images as the last."""
     primary, labels = document.findings.primary, document.labels
@@ -120,7 +114,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
         Column("says", "Verdict", numeric=False, help="against its baseline; docs/statistics.md"),
         Column("n_ok", "Runs", lambda row: f"{row['n_ok']} of {row['n']}",
                help="with a figure, of those attempted"),
-        Column("mean", f"{primary.label}, mean ± sd", _mean, better=primary.better),
+        Column("mean", f"{primary.label}, mean ± sd", compared.mean, better=primary.better),
         *compared.EFFECT,
         *(Column(name, labels.get(name, name), better=_better(document, name), places=places[name])
           for name in others),
@@ -181,19 +175,7 @@ def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
     """Yield the variants as files, one of them as a paper would print it, and all comparisons."""
     findings, labels = document.findings, document.labels
     primary = findings.primary
-    columns = (
-        Column("variant", numeric=False),
-        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
-        Column("mean", f"{primary.label} {ARROWS[primary.better]}", _mean),
-        Column("effect", "difference",
-               lambda row: number(row["effect"], row["level"], signed=True)),
-        Column("interval", "95 % interval",
-               lambda row: span(row["interval"], row["level"]) if row["interval"] else ""),
-        Column("says", "verdict"),
-        *(Column(name, labels.get(name, name)) for name in _others(document)),
-    )  # fmt: skip
-    bare = {"effect": Cell(""), "says": Cell("baseline")}
-    paper = table("summary", "", columns, [row if row["says"] else {**row, **bare} for row in rows])
+    paper = compared.summary(primary, rows, {n: labels.get(n, n) for n in _others(document)})
     budget = findings.budget and f" {escaped(findings.budget)}."
     headline = f"**{escaped(answer(document)[1])}**{budget}"
     files = {
