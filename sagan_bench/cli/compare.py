@@ -43,7 +43,7 @@ WithPage = Annotated[
 ]
 AtStep = Annotated[
     int | None,
-    typer.Option(min=1, help="Of runs of different length: the step at which they stand beside"),
+    typer.Option(min=1, help="Of runs of different length: at which step they stand"),
 ]
 NOT_SCORED = {"n_fake": 0, "n_real": 0}
 """Where no run has a score."""

@@ -138,9 +138,7 @@ def curves(numbers: lengths.SideBySide) -> Iterator[tuple[str, lengths.Figures]]
 
 def _seat(run: Run) -> Seat:
     record = run.record
-    return Seat(
-        record.run, run.variant, run.seed, record.steps, record.step, record.status.value
-    )
+    return Seat(record.run, run.variant, run.seed, record.steps, record.step, record.status.value)
 
 
 def _figures(known: Iterable[lengths.Figures], at: Mapping[int, int]) -> Iterator[Figures]:
@@ -203,8 +201,7 @@ def per_run(said: Beside) -> list[Values]:
     columns = [("", of) for of in said.final]
     columns += [(f" at step {said.at_step}", of) for of in said.on_the_way]
     return [
-        {**asdict(run)}
-        | {f"{of.label} [{of.fingerprint}]{at}": of.values[n] for at, of in columns}
+        {**asdict(run)} | {f"{of.label} [{of.fingerprint}]{at}": of.values[n] for at, of in columns}
         for n, run in enumerate(said.runs)
     ]
 
@@ -239,9 +236,7 @@ def _frame(
         Column("n", "Runs"),
         *more,
         *(
-            Column(
-                f"f{n}", of.label + f" ({of.how})" * (not alike), better=_better(of.metric)
-            )
+            Column(f"f{n}", of.label + f" ({of.how})" * (not alike), better=_better(of.metric))
             for n, of in enumerate(known)
         ),
     )

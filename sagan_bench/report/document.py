@@ -214,9 +214,7 @@ class TuningDocument(Report):
         return f"Is {' or '.join(others)} {than} once each is tuned equally well?"
 
 
-AnyDocument = Annotated[
-    Document | LengthsDocument | TuningDocument, Field(discriminator="kind")
-]
+AnyDocument = Annotated[Document | LengthsDocument | TuningDocument, Field(discriminator="kind")]
 
 
 _ANY: TypeAdapter[Document | LengthsDocument | TuningDocument] = TypeAdapter(AnyDocument)

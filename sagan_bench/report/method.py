@@ -43,8 +43,6 @@ GLOSSARY = {
     "95 % interval": "Of the difference of means (Welch). All intervals of the study hold at once.",
     "smallest difference that matters": "Fixed before the runs; smaller ones are never a verdict.",
 }
-OF_VERDICTS = ("pairs ahead", "95 % interval", "smallest difference that matters")
-"""Terms of which a page without a comparison has no need."""
 THEIR_UNIT = "The unit is one training run. n is the number of training seeds."
 THEIR_ENDPOINT = (
     "The endpoint is the figure that the program or the table gives; of which weights and images "
@@ -97,7 +95,12 @@ METHODS = {
             "else differs is listed.",
             "Nothing is said about what a shorter run would have come to.",
         ),
-        {term: GLOSSARY[term] for term in GLOSSARY if term not in OF_VERDICTS},
+        {
+            "score on the way": "A score made while a run trained, of averaged weights and of as "
+            "many images as run.eval_images says.",
+            "protocol": "All that makes two figures comparable: extractor, images, sampling, "
+            "settings. Its fingerprint stands beside each figure.",
+        },
     ),
     "tuning": Method(TUNING_JUDGED, TUNING_NOT_CLAIMED, TUNING_GLOSSARY),
 }

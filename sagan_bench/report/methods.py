@@ -51,7 +51,7 @@ def _data(document: AnyDocument) -> Iterator[str]:
     images = (data.get("train") or {}).get("images")
     count = f"{images:,} training images" if images else "images"
     classes = data.get("classes") or ()
-    among = f" in {plural(len(classes), 'class')}" if len(classes) > 1 else ""
+    among = f" in {len(classes)} classes" if len(classes) > 1 else ""
     yield f"Data: {of_kind}, {count} of {size} × {size} px{among}."
     if document.config["data"].get("flip"):
         yield "Images were flipped at random."
@@ -165,19 +165,17 @@ def _scoring(document: AnyDocument) -> Iterator[str]:
         for of in document.findings.on_the_way:
             yield f"{of.label} at step {document.findings.at_step or 0:,}: {of.how}."
         return
-    protocol = document.protocol if isinstance(document, TuningDocument) else (
-        document.findings.protocol
-    )  # fmt: skip
+    protocol = (
+        document.findings.protocol if isinstance(document, Document) else document.protocol
+    )
     if "n_fake" not in protocol:
         yield "No run was scored."
         return
     name = protocol["extractor"]
     seeds = protocol["sampling_seed"]
     drawn = len(seeds) if isinstance(seeds, list) else 1
-    published = "" if not suffix(name) else (
-        f"; these are not Inception's, so figures are called {_primary(document)} and lie on "
-        "another scale than published ones"
-    )  # fmt: skip
+    other = "; they are not Inception's, so figures bear that name and another scale"
+    published = other if suffix(name) else ""
     yield (
         f"Scores are of the averaged weights after the last step: {protocol['n_fake']:,} generated "
         f"images against {protocol['n_real']:,} real ones of the {protocol['split']} split, the "
@@ -190,19 +188,11 @@ def _scoring(document: AnyDocument) -> Iterator[str]:
         yield f"Reported: {reported}; protocol {', '.join(prints) or 'not known'}."
 
 
-def _primary(document: Document | TuningDocument) -> str:
-    """Return the names of figures that depend on the extractor, as they are labelled."""
-    if isinstance(document, TuningDocument):
-        return " and ".join(document.findings.labels)
-    depends = [label for key, label in document.labels.items() if "[" in label and key in METRICS]
-    return ", ".join(depends) or document.findings.primary.label
-
-
 def _statistics(document: AnyDocument) -> Iterator[str]:
     if isinstance(document, LengthsDocument):
         yield (
             "Runs of different length stand side by side, each figure with its step; they are not "
-            "compared, and no interval or test is given."
+            "compared, and nothing is tested."
         )
     elif isinstance(document, TuningDocument):
         yield from _of_searches(document)
@@ -224,10 +214,10 @@ def _of_comparisons(document: Document) -> Iterator[str]:
         f"{plural(pairs, 'comparison')}, whose 95 % intervals hold simultaneously (Bonferroni)."
     )
     when = "fixed before the runs" if findings.declared else "chosen after the runs"
-    where = f", as declared {findings.where}" if findings.where else ""
+    when = f"as declared {findings.where}" if findings.where else when
     yield (
-        f"The smallest difference that matters was {findings.matters or 'not stored'}, {when}"
-        f"{where}; a diverged run counts as attempted, never as missing."
+        f"The smallest difference that matters was {findings.matters or 'not stored'}, {when}; a "
+        "diverged run counts as attempted, never as missing."
     )
     if rule and (design := rule.design):
         looks = ", ".join(map(str, design.looks))
@@ -316,7 +306,9 @@ def _reported(document: AnyDocument) -> list[str]:
     if isinstance(document, LengthsDocument):
         of = document.findings
         return list(dict.fromkeys(figures.metric for figures in (*of.final, *of.on_the_way)))
-    known = (key for run in document.runs for key, value in run.metrics.items() if value is not None)
+    known = (
+        key for run in document.runs for key, value in run.metrics.items() if value is not None
+    )
     return [key for key in dict.fromkeys(known) if key in METRICS]
 
 

@@ -22,7 +22,7 @@ def pack(folder: Path) -> Path:
     Raises:
         UserError: the folder holds no report.
     """
-    folder = folder.absolute()
+    folder = folder if folder.name.strip(".") else folder.resolve()  # which has a name
     if not (folder / PAGE).exists() or not (folder / DATA / JSON).exists():
         raise UserError(f"no report is in {folder}; make one with `report`")
     written = io.BytesIO()

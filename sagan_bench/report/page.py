@@ -34,8 +34,8 @@ def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
         protocol, records = document.protocol, document.runs_over
         configuration = "Configuration of a trial with the preset's own values"
     else:
-        is_one = isinstance(document, Document)  # else each table names its own
-        protocol, records = document.findings.protocol if is_one else {}, len(document.runs)
+        records = len(document.runs)
+        protocol = document.findings.protocol if isinstance(document, Document) else {}
         protocol = {} if protocol.get("by") == PROGRAM else protocol
         configuration = f"Configuration of {document.runs[0].id}"
     return _templates().get_template("page.html").render(

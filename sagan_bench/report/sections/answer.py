@@ -6,10 +6,12 @@ from typing import Any
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report import answers, claims
 from sagan_bench.report.document import AnyDocument, Document, LengthsDocument, TuningDocument
+from sagan_bench.report.findings import settling
 from sagan_bench.report.formats import by_variant, plural
 from sagan_bench.report.readings import Reading
 from sagan_bench.report.sections._base import Block, Section, Terms, Verdict
 from sagan_bench.report.svg import Theme
+from sagan_bench.report.text import Words, lost
 from sagan_bench.runs.program import PROGRAM
 
 
@@ -44,8 +46,20 @@ def _said(
     reading: Reading, document: AnyDocument, unit: str
 ) -> tuple[Sequence[claims.Claim], str | None]:
     """Return what may be claimed, and how sure it is."""
+
+    def besides(c: Words) -> Iterator[str]:
+        yield from (text for text in lost(c, unit) if f"{text}." not in document.warnings)
+        if isinstance(document, Document) and _knows_curves(document):
+            yield settling(c, document.findings.variants)
+
     status = document.status
-    return claims.claims(reading, status, unit), claims.sureness(reading, status, unit)
+    return claims.claims(reading, status, unit, besides), claims.sureness(reading, status)
+
+
+def _knows_curves(document: Document) -> bool:
+    """Return whether it can be asked if runs had settled: of a program's, only where it says."""
+    is_ours = PROGRAM not in document.config
+    return is_ours or any(variant.curves for variant in document.findings.variants)
 
 
 def _of_lengths(document: LengthsDocument) -> list[tuple[str, str]]:

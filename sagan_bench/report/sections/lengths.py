@@ -16,6 +16,8 @@ from sagan_bench.report.svg import Drawn, Theme
 
 NO_STEP = "There is no step at which every run has a score on the way: only curves are overlaid."
 SAMPLES = "Each at the last step of its run, averaged weights, at the lowest seed of its label."
+
+
 @SECTIONS.register("lengths")
 class Lengths(Section):
     """Figures of runs of different length, each with its step, and what differed."""
