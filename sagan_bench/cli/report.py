@@ -40,9 +40,7 @@ def report(
     baseline: Annotated[str | None, typer.Option(help="Of runs that no study names")] = None,
     at_step: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Of runs of different length: at which step they stand"
-        ),
+        typer.Option(min=1, help="Of runs of different length: at which step they stand"),
     ] = None,
     storage: Annotated[
         str | None, typer.Option(help="URL of the database of a tuning's trials, if it has one")

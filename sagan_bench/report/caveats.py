@@ -41,6 +41,7 @@ def of_study(
     meant: Collection[str] = (),
     *,
     partial: bool = False,
+    bare: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yield what is to be known of a study, or of runs that no study names: contraries first.
 
@@ -50,8 +51,11 @@ def of_study(
         unread: runs that cannot be read.
         meant: settings that the study says its preset has on these data.
         partial: whether runs are still to come.
+        bare: variants of which no run is over.
     """
     yield from contraries(findings, runs, meant)
+    if bare:
+        yield f"Of {', '.join(bare)} no run is over: nothing here is of that."
     yield from declaration(findings)
     yield from other_questions(findings)
     yield from _left_out(unread)

@@ -128,6 +128,7 @@ def of_findings(
                 collection.unread,
                 numbers.question.measure.set,
                 partial=is_partial,
+                bare=[name for name in kept["to_come"] if name not in collection.variants],
             )
         ),
         config=first.config,

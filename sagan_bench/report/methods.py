@@ -165,9 +165,7 @@ def _scoring(document: AnyDocument) -> Iterator[str]:
         for of in document.findings.on_the_way:
             yield f"{of.label} at step {document.findings.at_step or 0:,}: {of.how}."
         return
-    protocol = (
-        document.findings.protocol if isinstance(document, Document) else document.protocol
-    )
+    protocol = document.findings.protocol if isinstance(document, Document) else document.protocol
     if "n_fake" not in protocol:
         yield "No run was scored."
         return

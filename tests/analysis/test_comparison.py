@@ -28,6 +28,7 @@ from sagan_bench.models.placed import Placed
 from sagan_bench.report import caveats, claims, readings
 from sagan_bench.report.findings import findings as worded
 from sagan_bench.report.findings import of_curve
+from sagan_bench.report.text import lost
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import BlockReading, Cost, Record, Score
 
@@ -744,9 +745,13 @@ def test_each_claim_has_its_own_margin(tmp_path: Path) -> None:
 
 def test_how_sure_counts_those_with_a_figure(tmp_path: Path) -> None:
     words = in_words(found(tmp_path, [0.5, 0.52, 0.49, None, None], BAD)).primary
+    (claim,) = claims.claims(words, "complete", besides=lost)
+    assert ("runs with a figure", "3 of 5 and 5 of 5") in claim.figures
+    assert claim.rest == "2 of 5 runs of sagan diverged"
     sure = claims.sureness(words, "complete")
     assert sure is not None
-    assert sure.startswith("3 runs against 5 with a figure (2 of 5 runs of sagan diverged) put the")
+    said = f"{claims.with_size(words.comparisons[0], words)} {sure}"
+    assert not [text for _, text in claim.figures if text in said]  # each figure is said once
 
 
 def test_what_differs_by_less_than_matters_is_not_called_alike(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_page_has_both_each_figure_with_its_step_and_no_verdict(pair: list[s
         "sagan, 600 steps": [100, 200, 300, 400, 500, 600],
         "sagan, 1,200 steps": [200, 400, 600, 800, 1000, 1200],
     }
-    assert "fig-twin_rate.svg" in {file.name for file in Path("mine/data").iterdir()}
+    assert "fig-twin-rate.svg" in {file.name for file in Path("mine/data").iterdir()}
 
 
 def test_the_page_again_from_its_data_has_the_same_bytes(pair: list[str]) -> None:
