@@ -68,7 +68,7 @@ def claims(
         unit: what was counted.
         besides: returns what else is known of a comparison.
     """
-    places, told = places_of(reading), sureness(reading, status) or ""
+    places, told = places_of(reading), sureness(reading, status, unit) or ""
     blind_to = METRICS[reading.metric].blind_to if reading.metric in METRICS else ""
     return [
         Claim(
@@ -172,7 +172,7 @@ def _says_size(c: Words) -> bool:
     return is_claim and c.effect is not None
 
 
-def sureness(reading: Reading, status: str) -> str | None:
+def sureness(reading: Reading, status: str, unit: str = "run") -> str | None:
     """Return how sure the answer to a single comparison is, in plain words; null for several."""
     if len(reading.comparisons) != 1 or status == "smoke":
         return None
@@ -185,8 +185,8 @@ def sureness(reading: Reading, status: str) -> str | None:
         return f"{why} to say how sure."
     places = places_of(reading)
     low, high = (number(bound, places, signed=True) for bound in c.interval)
-    lies = f"The difference lies between {low} and {high} ({INTERVAL})"
-    return f"{lies}; {_beside(c.interval, c.min_effect)}."
+    put = f"The {many(unit)} put the difference between {low} and {high} ({INTERVAL})"
+    return f"{put}; {_beside(c.interval, c.min_effect)}."
 
 
 def _beside(interval: tuple[float, float], least: float) -> str:

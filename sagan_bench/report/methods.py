@@ -225,6 +225,8 @@ def _of_comparisons(document: Document) -> Iterator[str]:
         )
     elif rule and rule.looks:
         yield f"Results were looked at {plural(rule.looks, 'time')} before more seeds were added."
+    if rule and not rule.comparable:
+        yield "The study says beforehand that its runs are too small to compare."
     if rule and rule.lost:
         yield f"A finished run with {rule.lost} counts as diverged."
 

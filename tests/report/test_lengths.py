@@ -9,6 +9,7 @@ from html import unescape
 from pathlib import Path
 
 import command_line
+import example_programs
 import pytest
 from example_reports import leave_run, score, settings
 
@@ -169,3 +170,20 @@ def test_from_python_the_same_figures_come_as_tables(pair: list[str]) -> None:
     assert not VERDICTS.findall(repr(found) + found._repr_html_())
     with pytest.raises(UserError, match="they have those at 200, 400, 600"):
         sb.compare(*pair, at_step=7)
+
+
+def test_runs_of_another_program_stand_side_by_side_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    example_programs.leave_programs(Path("runs/a"), {"plain": [30.0]}, curve=True)
+    monkeypatch.setattr(example_programs, "STEPS", 2000)
+    example_programs.leave_programs(Path("runs/b"), {"attn8": [25.0]}, curve=True)
+    assert report("runs/a", "runs/b", "--out", "mine") == 0
+    text = text_of(Path("mine/index.html"))
+    assert "2 runs of 1,000 and 2,000 steps, side by side" in text
+    assert not VERDICTS.findall(text)
+    capsys.readouterr()
+    assert compare("runs/a", "runs/b", "--json", "--metric", "fid") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [of["values"] for of in found["on_the_way"]] == [[30.0, 50.0]]
+    assert list(found["differing"]) == ["run.steps", "attn"]

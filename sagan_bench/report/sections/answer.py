@@ -53,7 +53,7 @@ def _said(
             yield settling(c, document.findings.variants)
 
     status = document.status
-    return claims.claims(reading, status, unit, besides), claims.sureness(reading, status)
+    return claims.claims(reading, status, unit, besides), claims.sureness(reading, status, unit)
 
 
 def _knows_curves(document: Document) -> bool:
