@@ -169,17 +169,18 @@ def _scoring(document: AnyDocument) -> Iterator[str]:
     if "n_fake" not in protocol:
         yield "No run was scored."
         return
-    name = protocol["extractor"]
-    seeds = protocol["sampling_seed"]
+    seeds = protocol.get("sampling_seed", [0])
     drawn = len(seeds) if isinstance(seeds, list) else 1
-    other = "; they are not Inception's, so figures bear that name and another scale"
-    published = other if suffix(name) else ""
+    split = f" of the {protocol['split']} split" if "split" in protocol else ""
+    by = f", by torch-fidelity {protocol['torch_fidelity']}" if "torch_fidelity" in protocol else ""
     yield (
         f"Scores are of the averaged weights after the last step: {protocol['n_fake']:,} generated "
-        f"images against {protocol['n_real']:,} real ones of the {protocol['split']} split, the "
-        f"mean of {plural(drawn, 'sampling seed')}, by torch-fidelity "
-        f"{protocol['torch_fidelity']}. Features are those of {name}{published}."
+        f"images against {protocol['n_real']:,} real ones{split}, the mean of "
+        f"{plural(drawn, 'sampling seed')}{by}."
     )
+    if name := protocol.get("extractor"):
+        other = "; they are not Inception's, so figures bear that name and another scale"
+        yield f"Features are those of {name}{other if suffix(name) else ''}."
     if isinstance(document, Document):
         prints = dict.fromkeys(filter(None, (run.fingerprint for run in document.runs)))
         reported = ", ".join(document.labels.get(name, name) for name in _reported(document))

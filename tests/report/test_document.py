@@ -42,8 +42,8 @@ def test_the_answer_says_who_is_better_by_how_much_and_how_sure(tmp_path: Path) 
         "its twin_rate is higher by 0.210.",
     )  # fmt: skip
     assert sureness(document.findings.primary, document.status) == (
-        "The runs put the difference between +0.168 and +0.252 (95 % interval); all of it is beyond "
-        "the 0.05 that would matter."
+        "The runs put the difference between +0.168 and +0.252 (95 % interval); all of it is "
+        "beyond the 0.05 that would matter."
     )
 
 
