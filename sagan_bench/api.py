@@ -11,12 +11,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from sagan_bench.analysis.comparison import Findings
 from sagan_bench.config.layers import decide, read
 from sagan_bench.config.schema import RunConfig, Weights
 from sagan_bench.core.errors import UserError
 from sagan_bench.experiments.findings import of_places
 from sagan_bench.report.findings import findings as in_words
-from sagan_bench.report.verdict import Verdict
+from sagan_bench.report.verdict import SideBySide, Verdict
 from sagan_bench.runs import records
 from sagan_bench.runs.finding import find_runs
 from sagan_bench.runs.records import RECORD, Record
@@ -179,18 +180,22 @@ def compare(
     baseline: str | None = None,
     metric: str | None = None,
     min_effect: float | str | None = None,
-) -> Verdict:
+    at_step: int | None = None,
+) -> Verdict | SideBySide:
     """Return what can be claimed of a study, by its own question, or of any runs.
+
+    Of runs of different length nothing is claimed: what comes back has their figures side by side.
 
     Args:
         places: folders of a study, or of runs.
         baseline: the variant that the others are held to; needed where there is no study alone.
         metric: by which; one's own choice, made after the runs, is post hoc.
         min_effect: smallest difference that matters, in units of the metric, or as in ``"5%"``.
+        at_step: of runs of different length: at which scores on the way stand side by side; the
+            last that all have if None.
 
     Raises:
         UserError: no baseline is known, or runs that may not be compared, with the difference.
     """
-    return Verdict(
-        in_words(of_places([Path(place) for place in places], baseline, metric, min_effect))
-    )
+    said = of_places([Path(place) for place in places], baseline, metric, min_effect, at_step)
+    return Verdict(in_words(said)) if isinstance(said, Findings) else SideBySide(said)

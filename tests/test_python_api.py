@@ -14,6 +14,7 @@ from example_runs import SMALL
 import sagan_bench as sb
 from sagan_bench.config.layers import parse_set
 from sagan_bench.core.errors import UserError
+from sagan_bench.report.verdict import Verdict
 
 ROOT = Path(__file__).parents[1]
 SETS = dict(map(parse_set, SMALL))
@@ -58,9 +59,11 @@ def test_a_run_is_trained_loaded_and_looked_at(tmp_path: Path) -> None:
 def test_a_study_is_compared_by_its_own_question_and_runs_by_a_baseline() -> None:
     records = ROOT / "reports/example-twins32/records"
     found = sb.compare(records)
+    assert isinstance(found, Verdict)
     assert "sagan is better than no-attention" in found.sentence
     assert found.findings.declared
     of_runs = sb.compare(*records.glob("*-s*"), baseline="no-attention", metric="twin_rate")
+    assert isinstance(of_runs, Verdict)
     assert not of_runs.findings.declared
     assert list(of_runs.comparisons.verdict) == [None]
     with pytest.raises(UserError, match="--baseline"):

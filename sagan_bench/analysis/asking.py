@@ -1,28 +1,48 @@
 """What is asked of runs that no study names: by whoever compares them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.comparison import Findings, findings
-from sagan_bench.analysis.gathering import gather
+from sagan_bench.analysis.gathering import gathered, read_whole
+from sagan_bench.analysis.lengths import SideBySide, are_of_one_length, side_by_side
 from sagan_bench.analysis.question import Measure, Question
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 from sagan_bench.core.registry import METRICS
 from sagan_bench.evaluation.metrics import leading, shown
+from sagan_bench.runs.run import Run
 
 
 def of_runs(
     paths: Iterable[Path],
     baseline: str | None,
-    metric: str | None,
-    min_effect: float | str | None,
-) -> Findings:
-    """Return what can be said of runs that no study names.  Raises `UserError` as `about`."""
-    return about(gather(paths, loose=True), baseline, metric, min_effect)
+    metric: str | None = None,
+    min_effect: float | str | None = None,
+    at_step: int | None = None,
+) -> Findings | SideBySide:
+    """Return what can be said of runs that no study names; side by side if lengths differ.
+
+    Raises:
+        UserError: as `about`, or as `side_by_side`.
+    """
+    read, unread = read_whole(paths)
+    if are_of_one_length(read):
+        if at_step is not None:
+            raise UserError("--at-step: it is for runs of different length; leave it out")
+        return about(gathered(read, unread, loose=True), baseline, metric, min_effect)
+    if min_effect is not None:
+        raise UserError(
+            "--min-effect: runs of different length stand side by side and are not compared; "
+            "leave it out"
+        )
+    beside = side_by_side(read, unread, metric=metric, at_step=at_step)
+    if baseline is None:
+        return beside
+    return beside.led_by(_named(baseline, beside.variants))
 
 
 def about(
@@ -52,7 +72,7 @@ def about(
         UserError: no finished run, or runs that may not be compared.
     """
     if baseline is not None:
-        baseline = _named(baseline, runs)
+        baseline = _named(baseline, runs.variants)
     measure = _measure(runs, metric, min_effect)
     others = [name for name in runs.variants if name != baseline]
     pairs = tuple((name, baseline) for name in others if baseline)
@@ -86,7 +106,7 @@ def _measure(runs: RunSet, metric: str | None, min_effect: float | str | None) -
         raise UserError(f"--min-effect {min_effect}: {wanted}") from error
 
 
-def _named(baseline: str, runs: RunSet) -> str:
+def _named(baseline: str, variants: Mapping[str, Sequence[Run]]) -> str:
     """Return the variant that is meant: by its name, by one of its runs, or by its folder."""
     folder = Path(baseline)
     for is_meant in (
@@ -94,10 +114,10 @@ def _named(baseline: str, runs: RunSet) -> str:
         lambda run: folder.resolve() == run.path.resolve(),
         lambda run: folder.name in (run.path.name, run.variant.partition("/")[0]),
     ):
-        named = {run.variant for run in runs.attempted if is_meant(run)}
+        named = {name for name, runs in variants.items() if any(map(is_meant, runs))}
         if len(named) == 1:
             return named.pop()
     which = f"it could be {' or '.join(sorted(named))}" if named else "there is no run of it"
     raise UserError(
-        f"--baseline {baseline}: {which}; the variants are {', '.join(runs.variants) or 'none'}"
+        f"--baseline {baseline}: {which}; the variants are {', '.join(variants) or 'none'}"
     )

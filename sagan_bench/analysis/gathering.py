@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,12 @@ from sagan_bench.runs.run_directory import read_now, readable
 _log = logging.getLogger(__name__)
 
 BOTH = "{}: {} and {}"
+NAMES: tuple[Callable[[Run], str], ...] = (
+    lambda run: run.record.variant,
+    lambda run: run.record.name,
+    lambda run: f"{run.path.resolve().parent.name}/{run.record.variant}",
+)
+"""What runs that no study names may go by; the first that tells them apart."""
 
 
 def whole(path: Path) -> Run:
@@ -68,10 +74,30 @@ def gather(
         UserError: no record can be read; a run twice, two configurations of one variant, different
             budgets, or figures of different protocols, with the difference.
     """
+    return gathered(*read_whole(paths), loose=loose, planned=planned)
+
+
+def read_whole(paths: Iterable[Path]) -> tuple[list[Run], int]:
+    """Return the runs that can be read, and how many cannot, which is logged.
+
+    Raises:
+        UserError: no record can be read.
+    """
     places = dict.fromkeys(paths)
     read = [run for _, run in readable(places, whole)]
+    return read, len(places) - len(read)
+
+
+def gathered(
+    read: Iterable[Run],
+    unread: int,
+    *,
+    loose: bool = False,
+    planned: Collection[tuple[str, int]] | None = None,
+) -> RunSet:
+    """Return runs that were read, and what was probed of them.  All else as of `gather`."""
     runs = together(read, loose=loose, planned=planned)
-    return replace(runs, unread=len(places) - len(read), probes=_probes(runs.attempted))
+    return replace(runs, unread=unread, probes=_probes(runs.attempted))
 
 
 def _probes(runs: Iterable[Run]) -> dict[Path, Probe | None]:
@@ -103,8 +129,8 @@ def together(
     over.sort(key=lambda run: run.seed)
     if loose:
         over = _disambiguated(over)
-    _refuse_other_makers(over)
-    _refuse_clashes(over)
+    refuse_other_makers(over)
+    refuse_clashes(over)
     _refuse_other_budgets(over)
     begun = tuple(run for run in runs if not run.record.status.is_over)
     main, others = _common_protocols(over, declared=planned is not None)
@@ -113,21 +139,18 @@ def together(
 
 def _disambiguated(runs: Sequence[Run]) -> list[Run]:
     """Return the runs under the first kind of label by which those of one label are alike."""
-    for label in (
-        lambda run: run.record.variant,
-        lambda run: run.record.name,
-        lambda run: f"{run.path.resolve().parent.name}/{run.record.variant}",
-    ):
+    for label in NAMES:
         labelled = [replace(run, label=label(run)) for run in runs]
         try:
-            _refuse_clashes(labelled)
+            refuse_clashes(labelled)
         except UserError:
             continue
         return labelled
     return list(runs)
 
 
-def _refuse_clashes(runs: Sequence[Run]) -> None:
+def refuse_clashes(runs: Sequence[Run]) -> None:
+    """Raise `UserError` if a run is there twice, or a variant in two configurations."""
     _refuse_twice(runs)
     _refuse_other_configs(runs)
 
@@ -157,7 +180,8 @@ def _refuse_other_configs(runs: Sequence[Run]) -> None:
             )
 
 
-def _refuse_other_makers(runs: Sequence[Run]) -> None:
+def refuse_other_makers(runs: Sequence[Run]) -> None:
+    """Raise `UserError` if some runs are ours, and some another program's."""
     ours = [run.path for run in runs if run.program is None]
     theirs = [run.path for run in runs if run.program]
     if ours and theirs:

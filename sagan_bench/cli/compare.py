@@ -41,6 +41,10 @@ Looks = Annotated[
 WithPage = Annotated[
     bool, typer.Option("--report", help="Of a table: write its page and exports to reports/")
 ]
+AtStep = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of runs of different length: at which step they stand"),
+]
 NOT_SCORED = {"n_fake": 0, "n_real": 0}
 """Where no run has a score."""
 
@@ -53,6 +57,7 @@ def compare(
     better: Better = None,
     looks: Looks = 0,
     with_page: WithPage = False,
+    at_step: AtStep = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV")] = False,
@@ -62,42 +67,50 @@ def compare(
     """Compare runs or studies: figures, intervals, and in words what can be claimed.
 
     A study alone brings its own question; anything else needs --baseline. Of a table, who gives
-    --metric and --min-effect declares them: a verdict; else it is post hoc.
+    --metric and --min-effect declares them: a verdict; else it is post hoc. Runs of different
+    length stand side by side, without a verdict.
     """
+    from sagan_bench.analysis.lengths import SideBySide
     from sagan_bench.analysis.scores import is_table
+    from sagan_bench.cli.side_by_side import print_side_by_side
+    from sagan_bench.experiments.findings import of_places
+
+    forms = {"json": as_json, "csv": as_csv, "latex": as_latex, "markdown": as_markdown}
+    form = next((name for name, asked in forms.items() if asked), "")
+    if any(map(is_table, what)):
+        if at_step is not None:
+            raise UserError("--at-step is for runs of different length, not for a table")
+        numbers = _of_table(what, baseline, metric, min_effect, better, looks)
+        if with_page:
+            _write_page(numbers)
+        return _print(numbers, form)
+    if better or looks or with_page:
+        raise UserError("--better, --looks and --report are for a table; of runs use `report`")
+    places = [place(name, runs) for name in what]
+    said = of_places(places, baseline, metric, _effect(min_effect), at_step)
+    if isinstance(said, SideBySide):
+        return print_side_by_side(said, form)
+    return _print(said, form)
+
+
+def _print(numbers: "Numbers", form: str) -> None:
+    """Print what can be said in a form; in words if it is empty."""
     from sagan_bench.report.compared import titled
     from sagan_bench.report.findings import findings as in_words
     from sagan_bench.report.frames import to_latex, to_markdown
 
-    numbers = (
-        _of_table(what, baseline, metric, min_effect, better, looks)
-        if any(map(is_table, what))
-        else _of_runs(what, baseline, metric, min_effect, runs)
-    )
-    if not is_table(what[0]) and (better or looks or with_page):
-        raise UserError("--better, --looks and --report are for a table; of runs use `report`")
     findings = in_words(numbers)
-    if with_page:
-        _write_page(numbers)
-    if as_json:
+    if form == "json":
         print(json.dumps(findings.plain(), indent=2))
-    elif as_csv:
+    elif form == "csv":
         print(shown(frame(findings).to_csv(), lines=True), end="")
-    elif as_latex:
-        text = to_latex(frame(findings), titled(findings, findings.name), number)
+    elif form == "latex":
+        text = to_latex(summary(findings, numbers), titled(findings, findings.name))
         print(shown(text, lines=True))
-    elif as_markdown:
-        print(shown(to_markdown(frame(findings), number), lines=True))
+    elif form == "markdown":
+        print(shown(to_markdown(summary(findings, numbers)), lines=True))
     else:
         print_findings(findings, numbers)
-
-
-def _of_runs(
-    what: list[str], baseline: str | None, metric: str | None, min_effect: str | None, runs: Path
-) -> "Numbers":
-    from sagan_bench.experiments.findings import of_places
-
-    return of_places([place(name, runs) for name in what], baseline, metric, _effect(min_effect))
 
 
 def _of_table(
@@ -320,6 +333,26 @@ def _interval(interval: tuple[float, float] | None) -> str:
 
 
 # --- To take away ------------------------------------------------------------------------------
+
+
+def summary(findings: "Findings", numbers: "Numbers") -> "Frame":
+    """Return the table that a paper would print, as a report's ``data/summary.tex`` has it."""
+    from statistics import fmean
+
+    from sagan_bench.evaluation.metrics import ordered
+    from sagan_bench.report import compared
+
+    runs, rows = numbers.runs, compared.variants(findings)
+    finished = {name: [r for r in of if not r.lost] for name, of in runs.variants.items()}
+    values = {name: [runs.values(run) for run in of] for name, of in finished.items()}
+    known = dict.fromkeys(name for of in values.values() for own in of for name in own)
+    known.pop(findings.primary.metric, None)
+    others = ordered(known, theirs=runs.program is not None)
+    for row in rows:
+        for name in others:
+            own = [x for of in values[row["variant"]] if (x := of.get(name)) is not None]
+            row[name] = fmean(own) if own else None
+    return compared.summary(findings.primary, rows, {name: runs.label(name) for name in others})
 
 
 def frame(findings: "Findings") -> "Frame":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagan_bench.cli import completing
-from sagan_bench.cli.console import say
+from sagan_bench.cli.console import say, shown
 from sagan_bench.core.errors import NothingFinished, UserError
 
 if TYPE_CHECKING:
@@ -38,9 +38,19 @@ def report(
         Path | None, typer.Option(help="Folder of the page \\[default: reports/STUDY]")
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Of runs that no study names")] = None,
+    at_step: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of runs of different length: at which step they stand"),
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="URL of the database of a tuning's trials, if it has one")
     ] = None,
+    zipped: Annotated[
+        bool, typer.Option("--zip", help="Pack the page and its data beside its folder, to mail")
+    ] = False,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="Print what a paper says of how it was done")
+    ] = False,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Render again and again while the study runs")
@@ -49,16 +59,27 @@ def report(
     """Render what the runs say as one HTML page, with its data beside it."""
     if watch and any(name.endswith(".json") for name in what or ()):
         raise UserError("--watch: a report.json does not change; name the study or tuning")
-    jobs = _jobs(what or [str(_latest(runs))], runs, out, baseline, storage)
+    jobs = _jobs(what or [str(_latest(runs))], runs, out, baseline, storage, at_step)
     for render in jobs:
         document, page = _watched(render) if watch else render()
-        _tell(document, page)
+        if methods:
+            _tell_methods(page)
+        else:
+            _tell(document)
+        say(f"report: {page}", error=methods)
+        if zipped:
+            _pack(page, error=methods)
         if open_:
             webbrowser.open(page.resolve().as_uri())
 
 
 def _jobs(
-    what: list[str], runs: Path, out: Path | None, baseline: str | None, storage: str | None
+    what: list[str],
+    runs: Path,
+    out: Path | None,
+    baseline: str | None,
+    storage: str | None,
+    at_step: int | None,
 ) -> list[Render]:
     """Return what renders each page: one a study or report.json, one of all the runs together."""
     from sagan_bench.cli.compare import place
@@ -73,11 +94,13 @@ def _jobs(
     loose = [folder for folder in places if folder not in (*studies, *tunings)]
     if baseline and not loose:
         _refuse_other(baseline, studies)
+    if at_step is not None and not loose:
+        raise UserError("--at-step: it is for runs that no study names; leave it out")
     if out and len(stored) + len(studies) + len(tunings) + bool(loose) > 1:
         raise UserError("--out names the folder of one page; leave it out for several")
     collected: list[Collect] = [partial(collect.of_study, folder) for folder in studies]
     collected += [partial(collect.of_tuning, folder, storage) for folder in tunings]
-    collected += [partial(_loose, loose, baseline)] if loose else []
+    collected += [partial(_loose, loose, baseline, at_step)] if loose else []
     again = [partial(publish.again, file, out) for file in stored]
     return [*again, *(partial(rendered, documents, out) for documents in collected)]
 
@@ -102,13 +125,15 @@ def rendered(collect: Collect, out: Path | None) -> tuple["AnyDocument", Path]:
     return document, page
 
 
-def _loose(places: list[Path], baseline: str | None) -> tuple["AnyDocument", "Files"]:
+def _loose(
+    places: list[Path], baseline: str | None, at_step: int | None
+) -> tuple["AnyDocument", "Files"]:
     from sagan_bench.report import collect
     from sagan_bench.runs.finding import find_runs
 
     paths = list(dict.fromkeys(run for place in places for run in find_runs(place)))
     name = places[0].resolve().name if len(places) == 1 else "runs"
-    return collect.of_runs(paths, name, baseline)
+    return collect.of_runs(paths, name, baseline, at_step)
 
 
 def _watched(render: Render) -> tuple["AnyDocument", Path]:
@@ -154,7 +179,20 @@ def _changed(file: Path) -> float:
         return 0.0
 
 
-def _tell(document: "AnyDocument", page: Path) -> None:
+def _tell_methods(page: Path) -> None:
+    from sagan_bench.report.publish import DATA
+    from sagan_bench.report.sections.methods import FILE
+
+    print(shown((page.parent / DATA / FILE).read_text(encoding="utf-8"), lines=True), end="")
+
+
+def _pack(page: Path, *, error: bool) -> None:
+    from sagan_bench.report.packing import pack
+
+    say(f"packed: {pack(page.parent)}", error=error)
+
+
+def _tell(document: "AnyDocument") -> None:
     from sagan_bench.report.answers import answer, sentences
     from sagan_bench.report.formats import by_variant
 
@@ -166,4 +204,3 @@ def _tell(document: "AnyDocument", page: Path) -> None:
         say(f"  still to come: {by_variant(to_come)}")
     for warning in document.warnings:
         say(f"  note: {warning}")
-    say(f"report: {page}")

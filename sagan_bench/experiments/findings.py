@@ -7,6 +7,7 @@ from sagan_bench.analysis import asking
 from sagan_bench.analysis.collection import RunSet
 from sagan_bench.analysis.comparison import Findings, findings
 from sagan_bench.analysis.gathering import gather
+from sagan_bench.analysis.lengths import SideBySide
 from sagan_bench.analysis.question import Question
 from sagan_bench.core import garbage
 from sagan_bench.core.errors import UserError
@@ -30,14 +31,18 @@ def of_places(
     baseline: str | None = None,
     metric: str | None = None,
     min_effect: float | str | None = None,
-) -> Findings:
+    at_step: int | None = None,
+) -> Findings | SideBySide:
     """Return what can be said of runs in folders: by the question of the one study there, or so.
+
+    Runs of different length that no study names stand side by side, without a baseline too.
 
     Args:
         places: of studies, and of runs.
         baseline: the variant that the others are held to; needed where there is no study alone.
         metric: by which; one's own choice after the runs is post hoc.
         min_effect: smallest difference that matters, in its units, or as in ``"5%"``.
+        at_step: of runs of different length: at which scores on the way stand side by side.
 
     Raises:
         UserError: no baseline is known, or runs that may not be compared.
@@ -46,12 +51,15 @@ def of_places(
     if len(places) == len(studies) == 1:
         memory = StudyManifest.of(studies[0])
         if memory and is_own_question(memory.study, baseline, metric, min_effect):
+            if at_step is not None:
+                raise UserError("--at-step: it is for runs that no study names; leave it out")
             return of_study(studies[0])
         baseline = baseline or (memory.study.baseline if memory else None)
-    if baseline is None:
-        raise UserError("compare: say with --baseline NAME which variant the others are held to")
     runs = [run for place in places for run in find_runs(place)]
-    return asking.of_runs(runs, baseline, metric, min_effect)
+    said = asking.of_runs(runs, baseline, metric, min_effect, at_step)
+    if baseline is None and isinstance(said, Findings):
+        raise UserError("compare: say with --baseline NAME which variant the others are held to")
+    return said
 
 
 def is_own_question(

@@ -13,7 +13,7 @@ from sagan_bench.experiments.tuning.searched import IMPORTANCE_TRIALS, SearchFin
 from sagan_bench.experiments.tuning.trials import Outcome
 from sagan_bench.report import courses
 from sagan_bench.report.claims import several, with_size
-from sagan_bench.report.document import AnyDocument, Document, TuningDocument
+from sagan_bench.report.document import AnyDocument, Document, LengthsDocument, TuningDocument
 from sagan_bench.report.document import TuningFindings as Worded
 from sagan_bench.report.findings import still_to_come
 from sagan_bench.report.formats import decimals, number, plural
@@ -25,6 +25,8 @@ def answer(document: AnyDocument) -> tuple[Tone, str]:
     """Return what the whole page says, in one sentence, and its colour."""
     if isinstance(document, TuningDocument):
         return _of_tuning(document)
+    if isinstance(document, LengthsDocument):
+        return "told", document.findings.headline[0]
     if document.status == "smoke":
         return "open", "Nothing can be claimed: these runs are too small to compare."
     primary = document.findings.primary
@@ -58,6 +60,8 @@ def sentences(document: AnyDocument) -> tuple[str, ...]:
     """Return what can be said in full, a sentence a comparison."""
     if isinstance(document, TuningDocument):
         return document.findings.sentences
+    if isinstance(document, LengthsDocument):
+        return ()
     return document.findings.primary.sentences
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagan_bench.analysis.comparison import Kind
 from sagan_bench.analysis.costs import is_of
+from sagan_bench.analysis.lengths import Figures, SideBySide
 from sagan_bench.analysis.limits import Doubt, Irregularity
 from sagan_bench.analysis.question import Ledger
 from sagan_bench.analysis.statistics import CONFIRMATORY_N
@@ -40,6 +41,7 @@ def of_study(
     meant: Collection[str] = (),
     *,
     partial: bool = False,
+    bare: Sequence[str] = (),
 ) -> Iterator[str]:
     """Yield what is to be known of a study, or of runs that no study names: contraries first.
 
@@ -49,8 +51,11 @@ def of_study(
         unread: runs that cannot be read.
         meant: settings that the study says its preset has on these data.
         partial: whether runs are still to come.
+        bare: variants of which no run is over.
     """
     yield from contraries(findings, runs, meant)
+    if bare:
+        yield f"Of {', '.join(bare)} no run is over: nothing here is of that."
     yield from declaration(findings)
     yield from other_questions(findings)
     yield from _left_out(unread)
@@ -79,6 +84,44 @@ def of_study(
         yield "Post hoc: metric and smallest difference that matters were chosen after the runs."
     scores = (score for run in runs for score in run.final("ema"))
     yield from dict.fromkeys(f"{text}." for score in scores for text in score.warnings)
+
+
+def of_lengths(numbers: SideBySide) -> Iterator[str]:
+    """Yield what is to be known of runs of different length."""
+    runs = numbers.runs
+    yield from _left_out(numbers.unread)
+    for name, own in numbers.variants.items():
+        for status in (Status.DIVERGED, Status.FAILED):
+            if count := sum(run.record.status == status for run in own):
+                yield f"{count} of {plural(len(own), 'run')} of {name} {status}."
+    if not numbers.common_steps:
+        yield (
+            "There is no step at which every run has a score on the way (run.eval_every): curves "
+            "and final figures stand side by side, each at its own steps."
+        )
+    several = {name for figures in (numbers.final, numbers.on_the_way) for name in _twice(figures)}
+    if several:
+        yield (
+            f"{', '.join(sorted(several))} of these runs are of several protocols: figures of two "
+            "never stand in one column."
+        )
+    yield from of_program(runs)
+    finals = [score.protocol for run in runs for score in run.final("ema")]
+    places = {protocol.get("extractor", "inception"): protocol for protocol in finals}
+    yield from dict.fromkeys(
+        text for how in places.values() for text in _of_place(how, [run.record for run in runs])
+    )
+    if count := len(numbers.begun):
+        yield f"{plural(count, 'unfinished run')} {'is' if count == 1 else 'are'} not shown."
+
+
+def _twice(figures: Iterable[Figures]) -> Iterator[str]:
+    """Yield the metrics of which there is more than one column."""
+    seen: set[str] = set()
+    for of in figures:
+        if of.metric in seen:
+            yield of.label
+        seen.add(of.metric)
 
 
 def of_program(runs: Sequence[Run]) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """Comparisons for a reader of a page: what can be said, the figures behind it, and how sure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sagan_bench.analysis.statistics import EXPLORATORY_N
 from sagan_bench.analysis.verdicts import Interval, Verdict
-from sagan_bench.report.formats import decimals, many, number, plural, span
+from sagan_bench.core.registry import METRICS
+from sagan_bench.report.formats import decimals, many, number, span
 from sagan_bench.report.readings import Reading
 from sagan_bench.report.text import (
     Tone,
@@ -14,8 +15,8 @@ from sagan_bench.report.text import (
     claimed,
     corrected,
     excludes_0,
-    lost,
     p_value,
+    remarks,
     seeds_range,
     tone,
 )
@@ -26,6 +27,7 @@ COUNTED: dict[Tone, str] = {
     "same": "without a difference that matters",
     "open": "open",
 }
+INTERVAL, CHANCE = "95 % interval", "divergence"
 MOST_PLACES = 6
 NAMED = 3
 """Variants at most that an answer names."""
@@ -33,27 +35,51 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Claim:
-    """A comparison for a reader: what can be said, the figures behind it, and all in short."""
+    """A comparison for a reader.
+
+    Attributes:
+        tone: of its verdict.
+        text: what can be said.
+        figures: behind it: name -> value, those that neither the answer nor `sureness` says.
+        rest: what none of these says; may be empty.
+        sentence: all of it at once.
+        short: difference and interval.
+    """
 
     tone: Tone
     text: str
     figures: tuple[tuple[str, str], ...]
+    rest: str
     sentence: str
     short: str
 
 
-def claims(reading: Reading, status: str, unit: str = "run") -> list[Claim]:
-    """Return a claim for each comparison of a reading; ``unit`` is what was counted."""
-    places = places_of(reading)
+def claims(
+    reading: Reading,
+    status: str,
+    unit: str = "run",
+    besides: Callable[[Words], Iterable[str]] = lambda c: (),
+) -> list[Claim]:
+    """Return a claim for each comparison of a reading.
+
+    Args:
+        reading: whose comparisons.
+        status: of the report.
+        unit: what was counted.
+        besides: returns what else is known of a comparison.
+    """
+    places, told = places_of(reading), sureness(reading, status, unit) or ""
+    blind_to = METRICS[reading.metric].blind_to if reading.metric in METRICS else ""
     return [
         Claim(
-            tone(comparison),
-            claim(comparison, reading, status),
-            _figures(comparison, reading, places, unit),
+            tone(c),
+            claim(c, reading, status),
+            tuple(_figures(c, reading, unit, told)),
+            "; ".join(filter(None, (*besides(c), *remarks(c, reading.label, blind_to)))),
             sentence,
-            _short(comparison, places),
+            _short(c, places),
         )
-        for comparison, sentence in zip(reading.comparisons, reading.sentences, strict=True)
+        for c, sentence in zip(reading.comparisons, reading.sentences, strict=True)
     ]
 
 
@@ -81,7 +107,7 @@ def with_size(c: Words, reading: Reading) -> str:
     text = claim(c, reading)
     if c.verdict and c.verdict.is_by_divergence:
         return f"{text}: {_diverged(c)}."
-    if c.effect is None or not (c.verdict and c.verdict.is_claim):
+    if c.effect is None or not _says_size(c):
         return f"{text}."
     way = "higher" if c.effect > 0 else "lower"
     size = number(abs(c.effect), places_of(reading))
@@ -117,24 +143,33 @@ def _short(comparison: Words, places: int) -> str:
     return number(comparison.effect, places, signed=True) + interval
 
 
-def _figures(c: Words, reading: Reading, places: int, unit: str) -> tuple[tuple[str, str], ...]:
-    runs = f"{c.n_ok} of {c.n} v {c.n_baseline_ok} of {c.n_baseline}"
-    figures = [
-        (f"difference in {reading.label}", number(c.effect, places, signed=True)),
-        ("95 % interval", span(c.interval, places)),
-        (f"{many(unit)} with a figure", runs),
-    ]
-    for name, p in ((corrected(c), c.p_bonferroni), ("divergence", c.p_divergence)):
-        if p is not None:
-            figures.append((f"p ({name})", p_value(p).removeprefix("p ").removeprefix("= ")))
+def _figures(c: Words, reading: Reading, unit: str, told: str) -> Iterator[tuple[str, str]]:
+    """Yield the figures of a comparison that the answer, and ``told`` after it, do not say."""
+    places = places_of(reading)
+    if c.effect is not None and not _says_size(c):
+        yield f"difference in {reading.label}", number(c.effect, places, signed=True)
+    if c.interval and INTERVAL not in told:
+        yield INTERVAL, span(c.interval, places)
+    both, all_ok = f"{c.n_ok} and {c.n_baseline_ok}", (c.n, c.n_baseline)
+    if (c.n_ok, c.n_baseline_ok) != all_ok:
+        both = f"{c.n_ok} of {c.n} and {c.n_baseline_ok} of {c.n_baseline}"
+    yield f"{many(unit)} with a figure", both
+    for name, p in ((corrected(c), c.p_bonferroni), (CHANCE, c.p_divergence)):
+        if p is not None and not (name == CHANCE and told):
+            yield f"p ({name})", p_value(p).removeprefix("p ").removeprefix("= ")
     if c.pairs is not None:
-        figures.append((f"pairs of {many(unit)}", ahead(c)))
+        yield f"pairs of {many(unit)}", ahead(c)
     elif c.p_better is not None:
-        figures.append(("P(better)", f"{c.p_better:.2f}"))
+        yield "P(better)", f"{c.p_better:.2f}"
     if c.seeds_needed:
         about = f"about {c.seeds_needed:,}{seeds_range(c)}"
-        figures.append((f"{many(unit)} each to decide", about))
-    return tuple(figures)
+        yield f"{many(unit)} each to decide", about
+
+
+def _says_size(c: Words) -> bool:
+    """Return whether the answer to a single comparison says by how much the sides differ."""
+    is_claim = c.verdict is not None and c.verdict.is_claim and not c.verdict.is_by_divergence
+    return is_claim and c.effect is not None
 
 
 def sureness(reading: Reading, status: str, unit: str = "run") -> str | None:
@@ -142,19 +177,16 @@ def sureness(reading: Reading, status: str, unit: str = "run") -> str | None:
     if len(reading.comparisons) != 1 or status == "smoke":
         return None
     (c,) = reading.comparisons
-    without = "; ".join(lost(c, unit))
     if c.p_divergence is not None:
-        return f"{without}. That this is chance: {p_value(c.p_divergence)}."
-    runs = f"{plural(c.n_ok, unit)} against {c.n_baseline_ok}"
-    counted = f"{runs} with a figure ({without})" if without else runs
+        return f"That as many diverge by chance: {p_value(c.p_divergence)}."
     if c.interval is None:
         few = min(c.n_ok, c.n_baseline_ok) < EXPLORATORY_N
-        why = "too few" if few else "without a spread there is nothing"
-        return f"{counted}: {why} to say how sure."
+        why = "Too few figures" if few else "Without a spread there is nothing"
+        return f"{why} to say how sure."
     places = places_of(reading)
     low, high = (number(bound, places, signed=True) for bound in c.interval)
-    lies = f"{counted} put the difference between {low} and {high} (95 % interval)"
-    return f"{lies}; {_beside(c.interval, c.min_effect)}."
+    put = f"The {many(unit)} put the difference between {low} and {high} ({INTERVAL})"
+    return f"{put}; {_beside(c.interval, c.min_effect)}."
 
 
 def _beside(interval: tuple[float, float], least: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sagan_bench.analysis import asking, comparison
 from sagan_bench.analysis.collection import RunSet
-from sagan_bench.analysis.gathering import gather
+from sagan_bench.analysis.lengths import SideBySide
 from sagan_bench.experiments import findings as studies
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import findings as tunings
@@ -19,7 +19,13 @@ from sagan_bench.experiments.tuning.trials import TrialRun
 from sagan_bench.experiments.tuning.winners import best
 from sagan_bench.report import answers, caveats, repeating
 from sagan_bench.report import findings as words
-from sagan_bench.report.document import Document, TuningDocument, TuningFindings
+from sagan_bench.report.beside import Beside, beside
+from sagan_bench.report.document import (
+    Document,
+    LengthsDocument,
+    TuningDocument,
+    TuningFindings,
+)
 from sagan_bench.report.pictures import Files
 from sagan_bench.report.readings import Findings
 from sagan_bench.report.sections._base import Kind, sections
@@ -36,15 +42,17 @@ class Source:
     Attributes:
         findings: what can be said, in words beside the figures.
         runs: in the order of the page.
-        collection: the runs as they may be compared; None of a tuning.
+        collection: the runs as they may be compared; None where they may not, or of a tuning.
         memory: what the folder of a study or tuning keeps; None of runs that neither names.
+        lengths: runs of different length; None of others.
         files: name -> content: where sections leave the files that the document names.
     """
 
-    findings: Findings | TuningFindings
+    findings: Findings | Beside | TuningFindings
     runs: Sequence[Run]
     collection: RunSet | None = None
     memory: StudyManifest | TuningManifest | None = None
+    lengths: SideBySide | None = None
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -64,9 +72,37 @@ def of_study(folder: Path) -> tuple[Document, Files]:
     return of_findings(folder.resolve().name, numbers, memory)
 
 
-def of_runs(paths: Sequence[Path], name: str, baseline: str | None) -> tuple[Document, Files]:
-    """Return the document of runs that no study names.  Raises `UserError` as `of_study`."""
-    return of_findings(name, asking.about(gather(paths, loose=True), baseline))
+def of_runs(
+    paths: Sequence[Path], name: str, baseline: str | None, at_step: int | None = None
+) -> tuple[Document | LengthsDocument, Files]:
+    """Return the document of runs that no study names; of different length, side by side.
+
+    Raises:
+        UserError: as `sagan_bench.analysis.asking.of_runs`.
+    """
+    said = asking.of_runs(paths, baseline, at_step=at_step)
+    if isinstance(said, SideBySide):
+        return of_lengths(name, said)
+    return of_findings(name, said)
+
+
+def of_lengths(name: str, numbers: SideBySide) -> tuple[LengthsDocument, Files]:
+    """Return the document of runs of different length, and its pictures."""
+    said = beside(numbers, name)
+    source = Source(said, numbers.runs, lengths=numbers)
+    first = source.records[0]
+    document = LengthsDocument(
+        **_shared(name, source),
+        status="partial" if numbers.begun else "complete",
+        findings=said,
+        warnings=tuple(caveats.of_lengths(numbers)),
+        config=first.config,
+        data=first.data.manifest if first.data else {},
+        made_with=first.environment.sagan_bench or "unknown",
+        repeat=None,
+        **_collected("lengths", source),
+    )
+    return document, source.files
 
 
 def of_findings(
@@ -92,6 +128,7 @@ def of_findings(
                 collection.unread,
                 numbers.question.measure.set,
                 partial=is_partial,
+                bare=[name for name in kept["to_come"] if name not in collection.variants],
             )
         ),
         config=first.config,

@@ -6,9 +6,9 @@ from typing import Any
 
 from sagan_bench.report.claims import places_of
 from sagan_bench.report.formats import MISSING, decimals, number, span
-from sagan_bench.report.frames import Cell, Column
+from sagan_bench.report.frames import Cell, Column, Frame, table
 from sagan_bench.report.readings import Findings, Reading
-from sagan_bench.report.text import Words, ahead, label, tone
+from sagan_bench.report.text import ARROWS, Words, ahead, label, tone
 
 VARIANT = Column(
     "variant", "Variant", lambda row: Cell(row["variant"], row["variant"], look=row["variant"]),
@@ -91,6 +91,37 @@ def variants(findings: Findings) -> list[dict[str, Any]]:
             "shared_device": variant.shared_device,
         })  # fmt: skip
     return rows
+
+
+def mean(row: Mapping[str, Any]) -> str:
+    """Return the mean ± sd of a variant's row."""
+    spread = "" if row["sd"] is None else f" ± {number(row['sd'], row['level'])}"
+    return number(row["mean"], row["level"]) + spread
+
+
+def summary(
+    primary: Reading, rows: Sequence[Mapping[str, Any]], others: Mapping[str, str]
+) -> Frame:
+    """Return what a paper would print: a row a variant, with the means of other metrics.
+
+    Args:
+        primary: the reading that decides.
+        rows: of `variants`, each with its mean of every other metric.
+        others: metric -> its name for readers.
+    """
+    columns = (
+        Column("variant", numeric=False),
+        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
+        Column("mean", f"{primary.label} {ARROWS[primary.better]}", mean),
+        Column("effect", "difference",
+               lambda row: number(row["effect"], row["level"], signed=True)),
+        Column("interval", "95 % interval",
+               lambda row: span(row["interval"], row["level"]) if row["interval"] else ""),
+        Column("says", "verdict"),
+        *(Column(name, label) for name, label in others.items()),
+    )  # fmt: skip
+    bare = {"effect": Cell(""), "says": Cell("baseline")}
+    return table("summary", "", columns, [row if row["says"] else {**row, **bare} for row in rows])
 
 
 def known(columns: Iterable[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:

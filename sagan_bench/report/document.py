@@ -15,6 +15,7 @@ from sagan_bench.analysis.verdicts import Basis
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.stored import SEAL, UNFIT, first_trouble, json_value, seal, shortened
 from sagan_bench.experiments.tuning import findings as tuning
+from sagan_bench.report.beside import Beside
 from sagan_bench.report.courses import Course
 from sagan_bench.report.readings import YOUNG, Findings
 from sagan_bench.runs.records import Status
@@ -173,6 +174,26 @@ class Document(Report):
         return len(self.findings.runs)
 
 
+class LengthsDocument(Report):
+    """What the page of runs of different length says: figures side by side, and no verdict."""
+
+    kind: Literal["lengths"] = "lengths"
+    findings: Beside
+    runs: tuple[RunRow, ...] = Field(description="their figures stand in the findings")
+    series: tuple[Series, ...]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def question(self) -> str:
+        """What it shows."""
+        return self.findings.question
+
+    @property
+    def runs_over(self) -> int:
+        """Finished or lost."""
+        return len(self.findings.runs)
+
+
 class TuningDocument(Report):
     """What the report of a tuning says."""
 
@@ -197,10 +218,10 @@ class TuningDocument(Report):
         return f"Is {' or '.join(others)} {than} once each is tuned equally well?"
 
 
-AnyDocument = Annotated[Document | TuningDocument, Field(discriminator="kind")]
+AnyDocument = Annotated[Document | LengthsDocument | TuningDocument, Field(discriminator="kind")]
 
 
-_ANY: TypeAdapter[Document | TuningDocument] = TypeAdapter(AnyDocument)
+_ANY: TypeAdapter[Document | LengthsDocument | TuningDocument] = TypeAdapter(AnyDocument)
 
 
 def read(file: Path) -> AnyDocument:

@@ -1,5 +1,6 @@
 """What was found, in words: readings with their sentences, and the headline of them all."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sagan_bench.analysis.budget import BudgetCurve, Unit, Withheld
@@ -13,7 +14,7 @@ from sagan_bench.report import courses, readings
 from sagan_bench.report.formats import compact, duration
 from sagan_bench.report.probed import probed
 from sagan_bench.report.readings import Reading
-from sagan_bench.report.text import in_words, sentence
+from sagan_bench.report.text import Words, in_words, sentence
 from sagan_bench.runs.program import has_length
 
 TITLES = {
@@ -53,12 +54,9 @@ def findings(numbers: Findings) -> readings.Findings:
     runs, question = numbers.runs, numbers.question
     theirs = runs.program is not None
     primary = reading(numbers.primary, theirs=theirs)
-    variants = {variant.name: variant for variant in numbers.variants}
     if not theirs or any(variant.curves for variant in numbers.variants):
         texts = zip(primary.comparisons, primary.sentences, strict=True)
-        settled = (
-            f"{text}; {_settling(variants[c.variant], variants[c.baseline])}" for c, text in texts
-        )
+        settled = (f"{text}; {settling(c, numbers.variants)}" for c, text in texts)
         primary = replace(primary, sentences=tuple(settled))
     budget = _budget(runs)
     return readings.Findings(
@@ -190,7 +188,10 @@ def still_to_come(over: int, missing: int) -> str:
     return f"{over} runs are over and {missing} are still to come"
 
 
-def _settling(*sides: Variant) -> str:
+def settling(c: Words, variants: Iterable[Variant]) -> str:
+    """Return how many runs of both sides of a comparison had settled."""
+    by_name = {variant.name: variant for variant in variants}
+    sides = [by_name[name] for name in (c.variant, c.baseline)]
     if not all(side.curves for side in sides):
         return "whether the runs had settled was not recorded"
     return "; ".join(f"{side.name}: {_endings(side)}" for side in sides)

@@ -81,6 +81,27 @@ METHODS = {
         NOT_CLAIMED[:-1],
         {term: GLOSSARY[term] for term in ("pairs ahead", "95 % interval")},
     ),
+    "lengths": Method(
+        (
+            "The unit is one training run: figures over sampling seeds are averaged within it.",
+            "Runs of different length stand side by side: every final figure is of its run's last "
+            "step, by averaged weights.",
+            "At equal step stand scores on the way, of fewer images than the final ones. A column "
+            "is one metric by one protocol: figures of two protocols are never put together.",
+            "A diverged or failed run stays: it has no figure, and is counted.",
+        ),
+        (
+            "Nothing is said about which runs to prefer: a longer run had more steps, and what "
+            "else differs is listed.",
+            "Nothing is said about what a shorter run would have come to.",
+        ),
+        {
+            "score on the way": "A score made while a run trained, of averaged weights and of as "
+            "many images as run.eval_images says.",
+            "protocol": "All that makes two figures comparable: extractor, images, sampling, "
+            "settings. Its fingerprint stands beside each figure.",
+        },
+    ),
     "tuning": Method(TUNING_JUDGED, TUNING_NOT_CLAIMED, TUNING_GLOSSARY),
 }
 """By the kind of report; ``program``: of runs that another program made."""

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sagan_bench.core.trees import flatten
 from sagan_bench.report import formats, text
-from sagan_bench.report.document import AnyDocument, TuningDocument
+from sagan_bench.report.document import AnyDocument, Document, TuningDocument
 from sagan_bench.report.method import METHODS
 from sagan_bench.report.sections._base import Block, Export
 from sagan_bench.report.svg import Theme
@@ -30,12 +30,14 @@ def render(document: AnyDocument, blocks: Sequence[Block], theme: Theme) -> str:
         theme: what they were rendered with.
     """
     (answer, *sections), script = blocks, "".join(map(_asset, SCRIPTS))
-    kind = "program" if PROGRAM in document.config else document.kind
+    is_theirs = PROGRAM in document.config and document.kind == "study"
+    kind = "program" if is_theirs else document.kind
     if isinstance(document, TuningDocument):
         protocol, records = document.protocol, document.runs_over
         configuration = "Configuration of a trial with the preset's own values"
     else:
-        protocol, records = document.findings.protocol, len(document.runs)
+        records = len(document.runs)
+        protocol = document.findings.protocol if isinstance(document, Document) else {}
         protocol = {} if protocol.get("by") == PROGRAM else protocol
         configuration = f"Configuration of {document.runs[0].id}"
     return _templates().get_template("page.html").render(

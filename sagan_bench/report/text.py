@@ -64,9 +64,8 @@ def tone(comparison: Words) -> Tone:
 
 def sentence(c: Words, metric: Metric, unit: str = "run") -> str:
     """Return a comparison in words and figures; a null result is never called "no help"."""
-    parts = [f"{_headline(c)}: {_in_figures(c, metric)}", *lost(c, unit)]
-    if c.verdict and c.p is None:
-        parts.append("no t test: too few values, or no spread in either group")
+    untested, blind = remarks(c, metric.label, metric.blind_to)
+    parts = [f"{_headline(c)}: {_in_figures(c, metric)}", *lost(c, unit), untested]
     if c.seeds_needed and c.effect is not None:
         larger = "a difference as large as this"
         smaller = "that a difference as small as this does not matter"
@@ -74,9 +73,24 @@ def sentence(c: Words, metric: Metric, unit: str = "run") -> str:
         each = f"about {c.seeds_needed:,} finished {many(unit)} each{seeds_range(c)}"
         what = "study" if unit == "run" else "tuning"
         parts.append(f"a new {what} of {each} would show {shown}")
-    if metric.blind_to and not (c.verdict and c.verdict.is_claim):
-        parts.append(f"{metric.label} hardly sees {metric.blind_to}: of that this says nothing")
-    return "; ".join(parts)
+    return "; ".join(filter(None, [*parts, blind]))
+
+
+def remarks(c: Words, label: str, blind_to: str) -> tuple[str, str]:
+    """Return what no figure of a comparison says: that there is no test, and what is not seen.
+
+    Args:
+        c: a comparison.
+        label: of the metric.
+        blind_to: what the metric hardly sees.
+    """
+    untested = "no t test: too few values, or no spread in either group"
+    blind = f"{label} hardly sees {blind_to}: of that this says nothing"
+    is_claim = c.verdict is not None and c.verdict.is_claim
+    return (
+        untested if c.verdict and c.p is None else "",
+        blind if blind_to and not is_claim else "",
+    )
 
 
 def _headline(c: Words) -> str:

@@ -5,8 +5,9 @@ from html import escape
 
 import pandas as pd
 
-from sagan_bench.analysis import scores
+from sagan_bench.analysis import lengths, scores
 from sagan_bench.report import answers, caveats, compared
+from sagan_bench.report.beside import beside, per_run
 from sagan_bench.report.findings import findings as in_words
 from sagan_bench.report.readings import Findings
 from sagan_bench.runs.program import Better
@@ -53,6 +54,49 @@ class Verdict:
         said = "".join(f"<p>{escape(text)}</p>" for text in self.findings.headline)
         cautions = "".join(f"<li>{escape(text)}</li>" for text in self.cautions)
         return f"<p><strong>{escape(self.headline)}</strong></p>{said}<ul>{cautions}</ul>"
+
+
+class SideBySide:
+    """Runs of different length: their figures, of which nothing is claimed.
+
+    Args:
+        numbers: of the runs.
+    """
+
+    def __init__(self, numbers: lengths.SideBySide) -> None:
+        self.findings = beside(numbers, "runs")
+        """Everything that is said, figures and words."""
+        self.cautions = tuple(caveats.of_lengths(numbers))
+        """What is to be known of the figures."""
+
+    @property
+    def headline(self) -> str:
+        """What the runs are, in one sentence."""
+        return self.findings.headline[0]
+
+    @property
+    def at_step(self) -> int | None:
+        """The step at which scores on the way stand side by side; None if all have none."""
+        return self.findings.at_step
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """One row a run: its steps, and a column a metric and protocol, as in ``figures.csv``."""
+        return pd.DataFrame(per_run(self.findings))
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """Every setting that differs, a column a label of runs."""
+        rows = [{"setting": key, **of} for key, of in self.findings.differing.items()]
+        return pd.DataFrame(rows, columns=["setting", *self.findings.variants])
+
+    def __repr__(self) -> str:
+        return "\n".join([self.headline, *(f"  note: {text}" for text in self.cautions)])
+
+    def _repr_html_(self) -> str:
+        cautions = "".join(f"<li>{escape(text)}</li>" for text in self.cautions)
+        said = f"<p><strong>{escape(self.headline)}</strong></p><ul>{cautions}</ul>"
+        return f"{said}{self.figures.to_html(index=False)}"
 
 
 def of_frame(

@@ -28,6 +28,7 @@ from sagan_bench.models.placed import Placed
 from sagan_bench.report import caveats, claims, readings
 from sagan_bench.report.findings import findings as worded
 from sagan_bench.report.findings import of_curve
+from sagan_bench.report.text import lost
 from sagan_bench.runs.environment import environment
 from sagan_bench.runs.records import BlockReading, Cost, Record, Score
 
@@ -457,18 +458,18 @@ def test_loose_runs_are_compared_by_twin_rate_and_say_that_it_was_chosen_now(
     tmp_path: Path,
 ) -> None:
     paths = group(tmp_path, "sagan", GOOD) + group(tmp_path, "no-attention", BAD)
-    known = asking.of_runs(paths, "no-attention", None, None)
+    known = asking.about(gather(paths, loose=True), "no-attention", None, None)
     assert not known.question.declared
     assert known.primary.metric == "twin_rate"
     assert known.primary.min_effect == pytest.approx(0.05 * np.mean(BAD))
     with pytest.raises(UserError, match=r"--baseline wider: .* sagan, no-attention"):
-        asking.of_runs(paths, "wider", None, None)
+        asking.about(gather(paths, loose=True), "wider", None, None)
 
 
 def test_what_else_differs_is_told(tmp_path: Path) -> None:
     paths = group(tmp_path, "no-attention", BAD, sets=["training.batch_size=8"])
     paths += group(tmp_path, "sagan", GOOD)
-    known = asking.of_runs(paths, "no-attention", None, None)
+    known = asking.about(gather(paths, loose=True), "no-attention", None, None)
     assert ("training.batch_size", 8, 64) in known.differences["sagan"]
 
 
@@ -476,7 +477,7 @@ def test_runs_of_one_variant_go_by_the_names_they_were_given(tmp_path: Path) -> 
     paths = group(tmp_path / "a", "sagan", BAD, sets=["name=small", "model.width=16"])
     paths += group(tmp_path / "b", "sagan", GOOD, sets=["name=large"])
     for baseline in ("small", str(paths[0])):
-        known = asking.of_runs(paths, baseline, None, None)
+        known = asking.about(gather(paths, loose=True), baseline, None, None)
         (one,) = known.primary.comparisons
         assert (one.variant, one.baseline, one.verdict) == ("large", "small", None)
         assert one.standing == Standing(Basis.POST_HOC)
@@ -488,11 +489,11 @@ def test_two_studies_go_by_their_folders(tmp_path: Path) -> None:
     paths = group(tmp_path / "one", "sagan", BAD) + group(
         tmp_path / "two", "sagan", GOOD, sets=sets
     )
-    known = asking.of_runs(paths, "one", None, None)
+    known = asking.about(gather(paths, loose=True), "one", None, None)
     (one,) = known.primary.comparisons
     assert (one.variant, one.baseline) == ("two/sagan", "one/sagan")
     with pytest.raises(UserError, match="the variants are one/sagan, two/sagan"):
-        asking.of_runs(paths, "sagan", None, None)
+        asking.about(gather(paths, loose=True), "sagan", None, None)
 
 
 def test_a_study_brings_its_own_question(tmp_path: Path) -> None:
@@ -744,9 +745,13 @@ def test_each_claim_has_its_own_margin(tmp_path: Path) -> None:
 
 def test_how_sure_counts_those_with_a_figure(tmp_path: Path) -> None:
     words = in_words(found(tmp_path, [0.5, 0.52, 0.49, None, None], BAD)).primary
+    (claim,) = claims.claims(words, "complete", besides=lost)
+    assert ("runs with a figure", "3 of 5 and 5 of 5") in claim.figures
+    assert claim.rest == "2 of 5 runs of sagan diverged"
     sure = claims.sureness(words, "complete")
     assert sure is not None
-    assert sure.startswith("3 runs against 5 with a figure (2 of 5 runs of sagan diverged) put the")
+    said = f"{claims.with_size(words.comparisons[0], words)} {sure}"
+    assert not [text for _, text in claim.figures if text in said]  # each figure is said once
 
 
 def test_what_differs_by_less_than_matters_is_not_called_alike(tmp_path: Path) -> None:
@@ -761,7 +766,7 @@ def test_what_differs_by_less_than_matters_is_not_called_alike(tmp_path: Path) -
 
 def test_no_verdict_of_runs_that_no_study_names(tmp_path: Path) -> None:
     paths = group(tmp_path, "sagan", GOOD) + group(tmp_path, "no-attention", BAD)
-    known = asking.of_runs(paths, "no-attention", "twin_rate", 0.05)
+    known = asking.about(gather(paths, loose=True), "no-attention", "twin_rate", 0.05)
     assert known.primary.comparisons
     for reading in (known.primary, *known.secondary):
         assert {c.verdict for c in reading.comparisons} <= {None}

@@ -81,8 +81,12 @@ def test_a_variant_without_a_run_yet_is_named(
     leave_study(Path("runs/quick"), values, changed={"comparable": comparable}, pictures=False)
     assert run("quick") == 0
     told = "2 runs of sagan, 1 run of wider"
-    assert f"still to come: {told}" in capsys.readouterr().out
-    assert f"Still to come: {told}." in Path("reports/quick/index.html").read_text()
+    bare = "Of sagan no run is over: nothing here is of that."
+    out, html = capsys.readouterr().out, Path("reports/quick/index.html").read_text()
+    assert f"still to come: {told}" in out
+    assert f"note: {bare}" in out
+    assert f"Still to come: {told}." in html
+    assert f"<li>{bare}</li>" in html
     stored = json.loads(Path("reports/quick/data/report.json").read_text())
     assert stored["to_come"] == {"sagan": 2, "wider": 1}
 

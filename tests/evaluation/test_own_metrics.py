@@ -13,7 +13,8 @@ from example_scores import registered
 from example_tunings import small_tuning
 from torch import Tensor, nn
 
-from sagan_bench.analysis.asking import of_runs
+from sagan_bench.analysis.asking import about
+from sagan_bench.analysis.gathering import gather
 from sagan_bench.config.layers import override, resolve
 from sagan_bench.config.schema import Host, RunConfig
 from sagan_bench.config.section import Section
@@ -108,7 +109,7 @@ def test_its_figures_stand_beside_fid_under_a_protocol_of_their_own(runs: list[P
 
 def test_runs_are_compared_and_tuned_by_it_by_name(runs: list[Path], tmp_path: Path) -> None:
     names = ("colour_distance", "fid")
-    found, by_fid = (of_runs(runs, "no-attention", name, None) for name in names)
+    found, by_fid = (about(gather(runs, loose=True), "no-attention", name, None) for name in names)
     assert (found.primary.how.label, found.primary.how.better) == ("FCD[colours]", "lower")
     assert by_fid.primary.how.label == "FID[effnet-lite0]"
     means = [[variant.summary.mean for variant in each.variants] for each in (found, by_fid)]
@@ -252,7 +253,7 @@ def test_a_run_whose_component_is_not_here_is_not_called_damaged(runs: list[Path
     name = METRICS._known.pop("colour_distance")
     try:
         with pytest.raises(UserError, match=r"no metric is called 'colour_distance'.*put its file"):
-            of_runs([path], None, None, None)
+            about(gather([path], loose=True), None, None, None)
     finally:
         METRICS._known["colour_distance"] = name
 

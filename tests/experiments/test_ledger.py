@@ -19,7 +19,7 @@ from sagan_bench.core.registry import ATTENTION
 from sagan_bench.experiments.ledger import ledger
 from sagan_bench.experiments.study import Study, StudyManifest
 from sagan_bench.report import caveats, collect, publish
-from sagan_bench.report.document import read
+from sagan_bench.report.document import Document, read
 from sagan_bench.report.verification import verified
 
 Out = pytest.CaptureFixture[str]
@@ -121,6 +121,7 @@ def test_a_study_alone_says_nothing_and_neither_do_links_to_it(runs: Path, tmp_p
     assert of(copy) is None
     paths = sorted((runs / "quick").glob("*-s*"))
     document, _ = collect.of_runs(paths, "runs", "no-attention")
+    assert isinstance(document, Document)
     assert document.findings.ledger is None
 
 

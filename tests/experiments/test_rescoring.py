@@ -13,6 +13,7 @@ from example_studies import FILE
 
 from sagan_bench import cli
 from sagan_bench.analysis import asking
+from sagan_bench.analysis.gathering import gather
 from sagan_bench.config.layers import override
 from sagan_bench.config.schema import RunConfig
 from sagan_bench.core.locks import holding
@@ -181,5 +182,5 @@ def test_a_study_is_scored_where_it_lacks_scores(tmp_path: Path, capsys: Out) ->
     (runs / "small" / "study.json").unlink()  # a folder of runs, which are compared by all
     assert run(*again, "--seeds", "0-2") == 0
     assert "0 of 4 finished runs" in capsys.readouterr().out
-    loose = asking.of_runs(find_runs(runs / "small"), "no-attention", None, None)
+    loose = asking.about(gather(find_runs(runs / "small"), loose=True), "no-attention", None, None)
     assert loose.protocol["sampling_seed"] == [0, 1, 2]

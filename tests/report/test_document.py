@@ -41,10 +41,10 @@ def test_the_answer_says_who_is_better_by_how_much_and_how_sure(tmp_path: Path) 
         "sagan is better than no-attention by as much as matters: "
         "its twin_rate is higher by 0.210.",
     )  # fmt: skip
-    sure = sureness(document.findings.primary, document.status)
-    assert sure is not None
-    assert sure.startswith("5 runs against 5 put the difference between +0.168 and +0.252")
-    assert "beyond the 0.05 that would matter" in sure
+    assert sureness(document.findings.primary, document.status) == (
+        "The runs put the difference between +0.168 and +0.252 (95 % interval); all of it is "
+        "beyond the 0.05 that would matter."
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,9 @@ def test_no_run_is_described_by_a_sentence_that_its_settings_contradict(tmp_path
         )
         for variant in ("no-attention", "sagan", "mine") for seed in (0, 1)
     ]  # fmt: skip
-    says = collect.of_runs(paths, "runs", "sagan")[0].says
-    assert says == {
+    document = collect.of_runs(paths, "runs", "sagan")[0]
+    assert isinstance(document, Document)
+    assert document.says == {
         "sagan": "The network as the preset has it, with self-attention",
         "no-attention": "Unlike no-attention on the preset brief: model.attention.generator is "
         "[8], not [], model.attention.discriminator is [8], not []",

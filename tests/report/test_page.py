@@ -249,7 +249,9 @@ def bare(document: Document) -> str:
 
 def one_run(root: Path) -> Document:
     path = leave_run(root / "run", settings("sagan", 0), 0.5)
-    return collect.of_runs([path], "run", None)[0]
+    document = collect.of_runs([path], "run", None)[0]
+    assert isinstance(document, Document)
+    return document
 
 
 def only_lost(root: Path) -> Document:

@@ -54,6 +54,8 @@ class Source(ABC):
     """The parts in which it is published."""
     elsewhere: ClassVar[str | None] = "it is not published: put it into a folder, and use --data"
     """What to do instead of fetching it; None if it can be fetched."""
+    cites: ClassVar[tuple[str, ...]] = ()
+    """What a paper cites that uses it: keys of ``report/references.bib``, or BibTeX entries."""
 
     key: str
     definition: dict[str, int] | None = None

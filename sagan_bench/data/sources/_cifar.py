@@ -26,6 +26,7 @@ class Cifar(Source):
     """One of the two: its folder within the path, or be it; its own two splits."""
 
     elsewhere = None
+    cites = ("krizhevsky2009learning",)
     folder_name: ClassVar[str]
     md5: ClassVar[str]
     train_batches: ClassVar[tuple[str, ...]]

@@ -62,6 +62,7 @@ class CelebA(PictureFiles):
 
     usage = "celeba:PATH"
     elsewhere = None
+    cites = ("liu2015deep",)
     auto_crop_px = 160
     """Of pictures of 178 x 218, as heykeetae/Self-Attention-GAN has it."""
 

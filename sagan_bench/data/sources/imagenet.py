@@ -25,6 +25,7 @@ class ImageNet(PictureFiles):
     """
 
     usage = "imagenet:PATH"
+    cites = ("russakovsky2015imagenet",)
     elsewhere = (
         "ImageNet needs an account: fetch ILSVRC2012 from https://image-net.org, unpack it to "
         "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, and use --data imagenet:PATH"

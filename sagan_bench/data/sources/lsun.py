@@ -43,6 +43,7 @@ class Lsun(Source):
 
     usage = "lsun:PATH#CATEGORY"
     elsewhere = None
+    cites = ("yu2015lsun",)
     fragile = True
     categories = (
         "bedroom", "bridge", "church_outdoor", "classroom", "conference_room", "dining_room",

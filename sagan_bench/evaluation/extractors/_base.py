@@ -50,6 +50,8 @@ class Extractor(ABC):
     """``auto`` is the highest of those at hand; 0 is never chosen."""
     packaged: ClassVar[bool] = False
     """Its weights come with what this program needs."""
+    cites: ClassVar[tuple[str, ...]] = ()
+    """What a paper cites that uses it: keys of ``report/references.bib``, or BibTeX entries."""
     batch_images: ClassVar[dict[str, int]] = {"cpu": 4, "cuda": 128}
     """Images a forward, by type of device.
 

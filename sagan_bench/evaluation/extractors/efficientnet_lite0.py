@@ -22,6 +22,7 @@ class EfficientNetLite0(Extractor):
     suffix = "[effnet-lite0]"
     preference = 1
     packaged = True
+    cites = ("tan2019efficientnet",)
 
     @classmethod
     def weights(cls, file: Path | None = None) -> Path:

@@ -30,6 +30,7 @@ class Inception(Extractor):
     url = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
     suffix = ""
     preference = 2
+    cites = ("szegedy2016rethinking",)
 
     @classmethod
     def file_of(cls, run: RunSection) -> Path | None:

@@ -82,6 +82,8 @@ class Metric(ABC):
     """Its rank beside the primary metric; the first that is there is primary by default."""
     column: ClassVar[str | None] = None
     """Header of its column in the list of runs, if it has one."""
+    cites: ClassVar[tuple[str, ...]] = ()
+    """What a paper cites that uses it: keys of ``report/references.bib``, or BibTeX entries."""
     Settings: ClassVar[type[Section]] = Section
     """Of its own, under ``evaluation.options.<name>``."""
 

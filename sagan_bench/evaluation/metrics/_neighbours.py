@@ -9,6 +9,7 @@ class NeighbourMetric(Metric):
     better = "higher"
     default = True
     blind_to = "whether distant parts of an image agree"
+    cites = ("kynkaanniemi2019improved",)
 
     def measure(self, evidence: Evidence) -> Figures:
         """Return ``precision`` and ``recall``."""

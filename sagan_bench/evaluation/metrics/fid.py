@@ -26,6 +26,7 @@ class FID(Metric):
         "protocol compare.",
     )
     order = 10
+    cites = ("heusel2017gans",)
     leads = 2
     column = "fid"
 

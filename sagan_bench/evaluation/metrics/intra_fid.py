@@ -18,6 +18,7 @@ class IntraFID(Metric):
     has_floor = False
     beyond = 1_000.0
     order = 20
+    cites = ("heusel2017gans", "miyato2018cgans")
 
     @classmethod
     def switch(cls) -> str:

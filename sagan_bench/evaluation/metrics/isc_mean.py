@@ -15,6 +15,7 @@ class InceptionScore(Metric):
     blind_to = "whether distant parts of an image agree"
     glossary = ("IS", "Inception score: how certain and how varied the classes of the images are.")
     order = 40
+    cites = ("salimans2016improved",)
     column = "is"
 
     def measure(self, evidence: Evidence) -> Figures:

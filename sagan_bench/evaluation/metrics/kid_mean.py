@@ -25,6 +25,7 @@ class KID(Metric):
         "Kernel inception distance: likewise, without bias by the number of images.",
     )
     order = 30
+    cites = ("binkowski2018demystifying",)
 
     @classmethod
     def doubts(cls, protocol: "Protocol") -> Iterator[str]:

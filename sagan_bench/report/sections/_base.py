@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.experiments.tuning.definition import untuned
 from sagan_bench.report.claims import Claim
-from sagan_bench.report.document import AnyDocument, TuningDocument
+from sagan_bench.report.document import AnyDocument, LengthsDocument, TuningDocument
 from sagan_bench.report.frames import Frame
 from sagan_bench.report.pictures import Shown
 from sagan_bench.report.svg import Drawn, Theme, looks
 from sagan_bench.report.text import Tone
 
-Kind = Literal["study", "tuning"]
+Kind = Literal["study", "lengths", "tuning"]
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,10 @@ def theme_of(document: AnyDocument, content: Callable[[str], bytes]) -> Theme:
     if isinstance(document, TuningDocument):
         variants = document.findings.variants
         return Theme(looks([*variants, *map(untuned, variants)]), content)
-    names = [variant.name for variant in document.findings.variants]
+    if isinstance(document, LengthsDocument):
+        names = [*document.findings.variants]
+    else:
+        names = [variant.name for variant in document.findings.variants]
     runs = {(run.variant, run.seed): run.id for run in document.runs}
     return Theme(looks(names), content, runs)
 

@@ -1,14 +1,17 @@
 """What the whole page says, how sure that is, and what the figures rest on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report import answers, claims
-from sagan_bench.report.document import AnyDocument, Document, TuningDocument
+from sagan_bench.report.document import AnyDocument, Document, LengthsDocument, TuningDocument
+from sagan_bench.report.findings import settling
 from sagan_bench.report.formats import by_variant, plural
+from sagan_bench.report.readings import Reading
 from sagan_bench.report.sections._base import Block, Section, Terms, Verdict
 from sagan_bench.report.svg import Theme
+from sagan_bench.report.text import Words, lost
 from sagan_bench.runs.program import PROGRAM
 
 
@@ -18,25 +21,57 @@ class Answer(Section):
 
     order = 0
     title = "Answer"
+    of = ("study", "lengths", "tuning")
 
     def render(self, document: AnyDocument, theme: Theme) -> Iterator[Block]:
         """Yield the answer, and the facts that stand below it."""
         tone, answer = answers.answer(document)
         if isinstance(document, TuningDocument):
-            reading, unit = answers.foremost(document.findings), "search"
+            said = _said(answers.foremost(document.findings), document, "search")
             facts = _of_tuning(document)
+        elif isinstance(document, LengthsDocument):
+            said = (), None
+            facts = _of_lengths(document)
         else:
-            reading, unit = document.findings.primary, "run"
+            said = _said(document.findings.primary, document, "run")
             facts = _of_study(document)
         if document.finished_at:
             ended = document.finished_at[:16].replace("T", " ")
             facts.append(("Last run ended", f"{ended} UTC"))
-        verdict = Verdict(
-            claims.claims(reading, document.status, unit),
-            claims.sureness(reading, document.status, unit),
-            document.warnings,
-        )
+        verdict = Verdict(*said, document.warnings)
         yield Block("verdict", answer, (verdict, Terms(facts, "facts")), tone=tone)
+
+
+def _said(
+    reading: Reading, document: AnyDocument, unit: str
+) -> tuple[Sequence[claims.Claim], str | None]:
+    """Return what may be claimed, and how sure it is."""
+
+    def besides(c: Words) -> Iterator[str]:
+        yield from (text for text in lost(c, unit) if f"{text}." not in document.warnings)
+        if isinstance(document, Document) and _knows_curves(document):
+            yield settling(c, document.findings.variants)
+
+    status = document.status
+    return claims.claims(reading, status, unit, besides), claims.sureness(reading, status, unit)
+
+
+def _knows_curves(document: Document) -> bool:
+    """Return whether it can be asked if runs had settled: of a program's, only where it says."""
+    is_ours = PROGRAM not in document.config
+    return is_ours or any(variant.curves for variant in document.findings.variants)
+
+
+def _of_lengths(document: LengthsDocument) -> list[tuple[str, str]]:
+    said = document.findings
+    lengths = ", ".join(f"{n:,}" for n in sorted({run.steps for run in said.runs}))
+    at = "none that all runs have" if said.at_step is None else f"{said.at_step:,}"
+    return [
+        ("Runs", f"{plural(len(said.runs), 'run')} under {plural(len(said.variants), 'label')}"),
+        ("Lengths", f"{lengths} updates of G"),
+        ("Step of scores side by side", at),
+        *([("Still to be finished", ", ".join(said.unfinished))] if said.unfinished else []),
+    ]
 
 
 def _of_study(document: Document) -> list[tuple[str, str]]:

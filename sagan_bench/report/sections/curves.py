@@ -1,11 +1,11 @@
 """Scores on the way, and the losses, over training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.evaluation.metrics import leading
-from sagan_bench.report.document import Document
+from sagan_bench.report.document import Document, Series
 from sagan_bench.report.frames import to_csv
 from sagan_bench.report.sections import _curves
 from sagan_bench.report.sections._base import Block, Charts, Export, Section
@@ -32,13 +32,13 @@ class Curves(Section):
     def render(self, document: Document, theme: Theme) -> Iterator[Block]:
         """Yield the scores on the way, and the losses."""
         if charts := list(_charts(document, theme)):
-            exports = [Export({"curves.csv": to_csv(list(_rows(document)))}, ABOUT)]
+            exports = [Export({"curves.csv": to_csv(list(rows(document.series)))}, ABOUT)]
             yield self.block(Charts(charts), exports=exports)
 
 
-def _rows(document: Document) -> Iterator[dict[str, Any]]:
+def rows(series: Iterable[Series]) -> Iterator[dict[str, Any]]:
     """Yield a row for each point of each curve, those of blocks too."""
-    for of in document.series:
+    for of in series:
         about = {"variant": of.variant, "seed": of.seed, "curve": of.name}
         for step, value in zip(of.steps, of.values, strict=True):
             yield {**about, "step": step, "value": value}

@@ -8,7 +8,7 @@ from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report import live
 from sagan_bench.report.courses import Course
 from sagan_bench.report.courses import Look as Taken
-from sagan_bench.report.document import AnyDocument, TuningDocument
+from sagan_bench.report.document import Document, TuningDocument
 from sagan_bench.report.formats import MISSING, decimals, many, number, span
 from sagan_bench.report.frames import Cell, Column, Frame, Row, to_csv
 from sagan_bench.report.sections._base import Block, Charts, Export, Section, Text
@@ -42,7 +42,7 @@ class Looks(Section):
     order = 12
     title = "Look by look"
 
-    def render(self, document: AnyDocument, theme: Theme) -> Iterator[Block]:
+    def render(self, document: Document | TuningDocument, theme: Theme) -> Iterator[Block]:
         """Yield where each pair stopped and why, and its intervals on the way."""
         courses = document.findings.courses
         if isinstance(document, TuningDocument):

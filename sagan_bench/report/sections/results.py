@@ -23,7 +23,6 @@ from sagan_bench.report.frames import (
     Row,
     Values,
     escaped,
-    table,
     to_csv,
     to_latex,
     to_markdown,
@@ -108,11 +107,6 @@ def _means(document: Document, variant: str) -> dict[str, float | None]:
     return means
 
 
-def _mean(row: Values) -> str:
-    spread = "" if row["sd"] is None else f" ± {number(row['sd'], row['level'])}"
-    return number(row["mean"], row["level"]) + spread
-
-
 def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     """Return one row a variant, each baseline pinned, and real images as the last."""
     primary, labels = document.findings.primary, document.labels
@@ -125,7 +119,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     compares = bool(primary.comparisons)
     columns = (
         compared.VARIANT,
-        Column("mean", f"{primary.label}, mean ± sd", _mean, better=primary.better),
+        Column("mean", f"{primary.label}, mean ± sd", compared.mean, better=primary.better),
         *(verdict if compares else ()),
         Column("n_ok", "Runs", lambda row: f"{row['n_ok']} of {row['n']}",
                help="with a figure, of those attempted"),
@@ -189,19 +183,7 @@ def _exports(document: Document, rows: Sequence[Values]) -> Iterator[Export]:
     """Yield the variants as files, one of them as a paper would print it, and all comparisons."""
     findings, labels = document.findings, document.labels
     primary = findings.primary
-    columns = (
-        Column("variant", numeric=False),
-        Column("runs", show=lambda row: f"{row['n_ok']}/{row['n']}"),
-        Column("mean", f"{primary.label} {ARROWS[primary.better]}", _mean),
-        Column("effect", "difference",
-               lambda row: number(row["effect"], row["level"], signed=True)),
-        Column("interval", "95 % interval",
-               lambda row: span(row["interval"], row["level"]) if row["interval"] else ""),
-        Column("says", "verdict"),
-        *(Column(name, labels.get(name, name)) for name in _others(document)),
-    )  # fmt: skip
-    bare = {"effect": Cell(""), "says": Cell("baseline")}
-    paper = table("summary", "", columns, [row if row["says"] else {**row, **bare} for row in rows])
+    paper = compared.summary(primary, rows, {n: labels.get(n, n) for n in _others(document)})
     budget = findings.budget and f" {escaped(findings.budget)}."
     headline = f"**{escaped(answer(document)[1])}**{budget}"
     files = {

@@ -10,7 +10,7 @@ from sagan_bench.evaluation.protocol import stored
 from sagan_bench.experiments.findings import question
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.report import compared
-from sagan_bench.report.document import Document, RunRow
+from sagan_bench.report.document import Document, LengthsDocument, RunRow
 from sagan_bench.report.formats import by_variant, decimals, duration, plural
 from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
 from sagan_bench.report.repeating import of_run
@@ -26,20 +26,23 @@ class Runs(Section):
 
     order = 80
     title = "Every run"
-    of = ("study",)
+    of = ("study", "lengths")
     fields = True
 
     def collect(self, source: Any) -> dict[str, Any]:
         """Return a row for each run, finished or not, and how many are still to come."""
         rows = tuple(_row(run, source.collection) for run in source.runs)
+        if source.collection is None:
+            return {"runs": rows}
         return {"runs": rows, "to_come": dict(_to_come(source))}
 
-    def render(self, document: Document, theme: Theme) -> Iterator[Block]:
+    def render(self, document: Document | LengthsDocument, theme: Theme) -> Iterator[Block]:
         """Yield every run."""
         frame = _frame(document)
         about = (Export({"runs.csv": frame.to_csv()}, "one row a run"),)
-        still = (Text(f"Still to come: {by_variant(document.to_come)}."),)
-        parts = (*(still if document.to_come else ()), frame)
+        to_come = document.to_come if isinstance(document, Document) else {}
+        still = (Text(f"Still to come: {by_variant(to_come)}."),)
+        parts = (*(still if to_come else ()), frame)
         yield self.block(*parts, id="all-runs", nav="Runs", exports=about)
 
 
@@ -57,14 +60,15 @@ def _to_come(source: Any) -> Iterator[tuple[str, int]]:
             yield variant, count
 
 
-def _row(run: Run, collection: RunSet) -> RunRow:
+def _row(run: Run, collection: RunSet | None) -> RunRow:
+    """Return a run; without its figures where runs share no protocol by which all have some."""
     record = run.record
     costs = ("train_sec", "score_sec", "images_per_sec", "peak_memory_gib")
     return RunRow(
         id=record.run,
         variant=run.variant,
-        metrics=collection.values(run),
-        fingerprint=_fingerprints(run, collection),
+        metrics=collection.values(run) if collection else {},
+        fingerprint=_fingerprints(run, collection) if collection else None,
         attempts=len(record.attempts),
         device=record.environment.device_name or record.environment.device,
         threads=record.attempts[-1].threads if record.attempts else None,
@@ -84,14 +88,22 @@ def _fingerprints(run: Run, collection: RunSet) -> str | None:
     return ";".join(dict.fromkeys(kept)) or None
 
 
-def _frame(document: Document) -> Frame:
+def _primary(document: Document | LengthsDocument) -> tuple[Column, ...]:
+    """Return the column of what decides, if anything does."""
+    if isinstance(document, LengthsDocument):
+        return ()
     primary = document.findings.primary
     level = decimals(run.metrics.get(primary.metric) for run in document.runs)
+    return (Column(primary.metric, primary.label, better=primary.better, places=level),)
+
+
+def _frame(document: Document | LengthsDocument) -> Frame:
+    primary = _primary(document)
     theirs = PROGRAM in document.config
     commands = () if theirs else (Column("command", "Repeat it", _command, numeric=False),)
     columns = (
         Column("id", "Run", numeric=False),
-        Column(primary.metric, primary.label, better=primary.better, places=level),
+        *primary,
         compared.VARIANT,
         Column("seed", "Seed"),
         Column("status", "Status", _status, numeric=False),
@@ -106,7 +118,7 @@ def _frame(document: Document) -> Frame:
     if theirs:  # of which there may be a table alone
         known = {key for run in document.runs for key, value in run if value}
         known -= set() if any(run.steps > 1 for run in document.runs) else {"step"}
-        columns = tuple(c for c in columns if c.key in {*known, primary.metric})
+        columns = tuple(c for c in columns if c in primary or c.key in known)
     rows, keys = [], dict[str, None]()
     for run in document.runs:
         values = run.model_dump(exclude={"metrics", "command"})

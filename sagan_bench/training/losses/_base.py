@@ -24,6 +24,8 @@ class Loss(Component, ABC):
     """Whether its penalty is taken between real and generated images, at a ``share`` drawn."""
     relative: ClassVar[bool] = False
     """Whether G's loss is that of logits beside those of real images: `g_beside`."""
+    cites: ClassVar[tuple[str, ...]] = ()
+    """What a paper cites that uses it: keys of ``report/references.bib``, or BibTeX entries."""
 
     @abstractmethod
     def d(self, real: "Tensor", fake: "Tensor") -> "Tensor":

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Hinge(Loss):
     """The hinge loss of SAGAN, equation 4."""
 
+    cites = ("lim2017geometric",)
+
     def d(self, real: "Tensor", fake: "Tensor") -> "Tensor":
         """Return E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]."""
         return (1 - real).relu().mean() + (1 + fake).relu().mean()

@@ -19,6 +19,7 @@ class WganGp(Loss):
     """
 
     needs_double_backward = True
+    cites = ("gulrajani2017improved",)
     mixes = True
 
     def d(self, real: "Tensor", fake: "Tensor") -> "Tensor":

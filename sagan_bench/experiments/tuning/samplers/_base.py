@@ -13,6 +13,8 @@ class Sampler(ABC):
     """Makes what proposes the values of trials."""
 
     name: ClassVar[str]
+    cites: ClassVar[tuple[str, ...]] = ()
+    """What a paper cites that uses it: keys of ``report/references.bib``, or BibTeX entries."""
 
     @abstractmethod
     def make(self, seed: int, sequence: int) -> BaseSampler:

@@ -10,6 +10,8 @@ from sagan_bench.experiments.tuning.samplers._base import Sampler
 class Random(Sampler):
     """Bergstra and Bengio 2012: every value independently, whatever came before."""
 
+    cites = ("bergstra2012random",)
+
     def make(self, seed: int, sequence: int) -> BaseSampler:
         """Return it."""
         return RandomSampler(seed=seed)

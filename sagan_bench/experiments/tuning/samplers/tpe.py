@@ -10,6 +10,8 @@ from sagan_bench.experiments.tuning.samplers._base import STARTUP_TRIALS, Sample
 class TPE(Sampler):
     """Bergstra et al. 2011: densities of good and of bad values, each parameter by itself."""
 
+    cites = ("bergstra2011algorithms",)
+
     def make(self, seed: int, sequence: int) -> BaseSampler:
         """Return it; random for its first trials."""
         return TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
