@@ -1,18 +1,29 @@
 """Runs of different length side by side: figures, what differed, samples and curves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sagan_bench.analysis.lengths import SideBySide
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report import beside
 from sagan_bench.report.document import LengthsDocument, Picture, Series
+from sagan_bench.report.films import films
 from sagan_bench.report.frames import to_csv, to_latex, to_markdown
-from sagan_bench.report.pictures import REAL, grid_of, shown, slug
+from sagan_bench.report.pictures import (
+    GRIDS,
+    REAL,
+    frames,
+    grid_of,
+    last_of,
+    shown,
+    slug,
+    step_of,
+)
 from sagan_bench.report.sections import _curves
-from sagan_bench.report.sections._base import Block, Charts, Export, Pictures, Section, Text
+from sagan_bench.report.sections._base import Block, Charts, Export, Film, Pictures, Section, Text
 from sagan_bench.report.sections.curves import LOSSES, rows
 from sagan_bench.report.svg import Drawn, Theme
+from sagan_bench.runs.run import Run
 
 NO_STEP = "There is no step at which every run has a score on the way: only curves are overlaid."
 SAMPLES = "Each at the last step of its run, averaged weights, at the lowest seed of its label."
@@ -30,8 +41,11 @@ class Lengths(Section):
     def collect(self, source: Any) -> dict[str, Any]:
         """Return curves and pictures, and leave their files to the source."""
         numbers: SideBySide = source.lengths
-        pictures = tuple(_pictures(numbers, source.files))
-        return {"series": tuple(_series(numbers)), "pictures": pictures}
+        pictures = list(_pictures(numbers, source.files))
+        runs = {_file(i, name, of[0]): of[0] for i, (name, of) in enumerate(_shown(numbers))}
+        film, files = films(pictures, runs)
+        source.files.update(files)
+        return {"series": tuple(_series(numbers)), "pictures": (*pictures, *film)}
 
     def render(self, document: LengthsDocument, theme: Theme) -> Iterator[Block]:
         """Yield the figures, what differed, the samples and the curves."""
@@ -48,7 +62,8 @@ class Lengths(Section):
             yield Block("changes", "What differed", (frame,))
         if document.pictures:
             grids = shown(document, theme.content, "real", "samples")
-            yield Block("samples", "Samples", (Text(SAMPLES), Pictures(grids)))
+            film = Film(frames(document, theme.content, "samples"))
+            yield Block("samples", "Samples", (Text(SAMPLES), Pictures(grids), film))
         if charts := list(_charts(document, theme)):
             files = {"curves.csv": to_csv(list(rows(document.series)))}
             exports = (Export(files, "Every curve, thinned as in the page"),)
@@ -95,7 +110,7 @@ def _charts(document: LengthsDocument, theme: Theme) -> Iterator[Drawn]:
 def _pictures(numbers: SideBySide, files: dict[str, bytes]) -> Iterator[Picture]:
     """Yield the last grid of a run of each label, and leave its file."""
     real = ""
-    for number, (name, runs) in enumerate(numbers.variants.items()):
+    for number, (name, runs) in enumerate(_shown(numbers)):
         run = runs[0]
         if not (grid := grid_of(run)):
             continue
@@ -103,9 +118,18 @@ def _pictures(numbers: SideBySide, files: dict[str, bytes]) -> Iterator[Picture]
             real = "real.png"
             files[real] = content
             yield Picture(file=real, **REAL)
-        file = f"samples-{number:02d}-{slug(name)}-s{run.seed}.png"
+        file = _file(number, name, run)
         files[file] = grid
         caption = f"seed {run.seed}, after {run.record.step:,} steps"
         alt = f"Samples of {name}, {caption}"
         about = {"variant": name, "seed": run.seed, "alt": alt, "caption": caption}
-        yield Picture(file=file, kind="samples", **about)
+        yield Picture(file=file, kind="samples", step=step_of(last_of(run, GRIDS)), **about)
+
+
+def _shown(numbers: SideBySide) -> Sequence[tuple[str, Sequence[Run]]]:
+    """Return each label and its runs, the one that is shown first."""
+    return tuple(numbers.variants.items())
+
+
+def _file(number: int, name: str, run: Run) -> str:
+    return f"samples-{number:02d}-{slug(name)}-s{run.seed}.png"
