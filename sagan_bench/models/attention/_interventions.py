@@ -73,8 +73,6 @@ class Intervention(NamedTuple):
     """What is done to a block."""
 
     name: str
-    says: str
-    """What its map is replaced by, in words."""
     change: Change | None
     """None leaves the branch out: y = x, as at gamma = 0."""
     of_another: bool = False
@@ -96,6 +94,7 @@ def _own_position(beta: Tensor, grid: Grid) -> Tensor:
 
 
 def _shuffled(beta: Tensor, grid: Grid) -> Tensor:
+    """Put the keys of all queries into one order of chance."""
     return beta[..., permutation(grid.keys).to(beta.device)]
 
 
@@ -118,32 +117,21 @@ def _at_temperature(temperature: float) -> Change:
     return change
 
 
-IDENTITY = Intervention("identity", "itself", _as_it_is)
+IDENTITY = Intervention("identity", _as_it_is)
 """Changes nothing: what a block does by its maps must be what it does."""
-NONE = Intervention(WITHOUT, "nothing: the block adds nothing (gamma 0)", None)
-UNIFORM = Intervention("uniform", "1 / K for every key", _uniform)
-ANOTHER_IMAGE = Intervention(
-    "another-image", "the map of another image", _as_it_is, of_another=True
-)
+NONE = Intervention(WITHOUT, None)
+UNIFORM = Intervention("uniform", _uniform)
+ANOTHER_IMAGE = Intervention("another-image", _as_it_is, of_another=True)
 TABLE = (
     NONE,
     UNIFORM,
-    Intervention(
-        "own-position", "its own position alone", _own_position, needs="a key a position"
-    ),
+    Intervention("own-position", _own_position, needs="a key a position"),
     ANOTHER_IMAGE,
-    Intervention("shuffled", "itself, its keys in one order of chance for all queries", _shuffled),
-    Intervention(
-        "window", "itself within 3 x 3 keys of the query", _window, needs="no negative entries"
-    ),
-    Intervention(
-        "temperature-0.5", "itself at temperature 1/2", _at_temperature(0.5),
-        needs="no negative entries",
-    ),
-    Intervention(
-        "temperature-2", "itself at temperature 2", _at_temperature(2), needs="no negative entries"
-    ),
-)  # fmt: skip
+    Intervention("shuffled", _shuffled),
+    Intervention("window", _window, needs="no negative entries"),
+    Intervention("temperature-0.5", _at_temperature(0.5), needs="no negative entries"),
+    Intervention("temperature-2", _at_temperature(2), needs="no negative entries"),
+)
 """Those that finished weights are probed by."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -35,9 +36,9 @@ from sagan_bench.runs.program import PROGRAM
 from sagan_bench.runs.records import Status
 
 BySeed = Mapping[int, float]
-NOTE = (
+NOTE = Markup(
     "↑ higher is better, ↓ lower is better, — not measured. Only the first metric decides; "
-    "docs/statistics.md has the rule."
+    '<a href="#method">Method</a> has the rule.'
 )
 SECONDARY = (
     Column("reading", "Reading", numeric=False),
@@ -71,7 +72,7 @@ class Results(Section):
         rows = [row | _means(document, row["variant"]) for row in compared.variants(findings)]
         note = NOTE
         if any(variant.shared_device for variant in findings.variants):
-            note += " * Several runs shared the device."
+            note += Markup(" * Several runs shared the device.")
         yield self.block(
             Charts(tuple(_charts(document, theme))),
             _frame(document, rows),
@@ -113,7 +114,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     others = _others(document)
     places = {name: decimals(row[name] for row in rows) for name in others}
     verdict = (
-        Column("says", "Verdict", numeric=False, help="against its baseline; docs/statistics.md"),
+        Column("says", "Verdict", numeric=False, help="against its baseline; see Method"),
         *compared.EFFECT,
     )
     compares = bool(primary.comparisons)
@@ -252,6 +253,8 @@ def strip(values: Mapping[str, BySeed], label: str, baseline: str | None, theme:
             _points(axes, row, name, own, theme)
         _rows(axes, list(values))
         axes.set_xlabel(label)
+        if not any(value for own in values.values() for value in own.values()):
+            axes.set_xlim(-0.02, 1)  # where all are 0, and not from -0.05
     return figure
 
 
