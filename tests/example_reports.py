@@ -273,7 +273,8 @@ def many(variants: int, seeds: int) -> dict[str, list[float | None]]:
     parts += ["g-only", "d-only", "feat4", "feat8", "residual", "wider", "uniform-attention"]
     parts += ["feat4+residual", "feat8+residual", "attention-icml", "gamma-init-1", "wider-x2"]
     rates = ["", "+learning-rate-half", "+learning-rate-double"]
-    names = [part + rate for rate in rates for part in parts][:variants]
+    names = [part + rate for rate in rates for part in parts if part != "sagan" or not rate]
+    names = names[:variants]  # the preset as it is adds nothing to another
     random = np.random.default_rng(0)
     return {
         name: [float(v) for v in np.clip(random.normal(0.3 + 0.01 * i, 0.03, seeds), 0, 1)]

@@ -59,8 +59,13 @@ STYLE: Any = {
 }
 PRINTED: Any = {**STYLE, "pdf.fonttype": 42}
 """Of files: text stays text."""
-UNSAID = {"svg": ("Date", "Creator"), "pdf": ("CreationDate", "Creator", "Producer")}
+UNSAID: dict[str, dict[str, None]] = {
+    "svg": dict.fromkeys(("Date", "Creator")),
+    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
+}
 """What a file does not say of itself, so that the same figure gives the same bytes."""
+WHITE = '<rect width="100%" height="100%" fill="white"/>'
+"""Below a figure that stands alone."""
 EDGE: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5}
 
 
@@ -136,27 +141,31 @@ class Theme:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure in the page, and to take away."""
+    """A figure in the page, and to take away.
+
+    Attributes:
+        name: unique in the page.
+        svg: as the page has it.
+        title: the finding.
+        caption: how it is read.
+        alone: as an SVG file.
+        figure: drawn once, so that its parts have their places.
+    """
 
     name: str
     svg: str
     title: str
     caption: str
+    alone: str = field(repr=False, compare=False)
     figure: Figure = field(repr=False, compare=False)
 
     def files(self) -> dict[str, bytes]:
         """Return the figure as files of its own, black on white: ``fig-NAME.svg`` and ``.pdf``."""
-        made = {}
-        for form, unsaid in UNSAID.items():
-            written = io.BytesIO()
-            with mpl.rc_context(PRINTED), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph .* missing")
-                self.figure.savefig(
-                    written, format=form, facecolor="white", metadata=dict.fromkeys(unsaid)
-                )
-            made[f"fig-{self.name}.{form}"] = written.getvalue()
-        name = f"fig-{self.name}.svg"
-        return made | {name: live.titled(made[name].decode()).encode()}
+        written = io.BytesIO()
+        with _drawing(PRINTED):
+            self.figure.savefig(written, format="pdf", facecolor="white", metadata=UNSAID["pdf"])
+        stem = f"fig-{self.name}"
+        return {f"{stem}.svg": self.alone.encode(), f"{stem}.pdf": written.getvalue()}
 
 
 def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
@@ -169,7 +178,21 @@ def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
         caption: how it is read.
     """
     name = re.sub(r"[^A-Za-z0-9-]+", "-", name)
-    return Drawn(name, svg(figure, f"fig-{name}", title, caption), title, caption, figure)
+    written = io.StringIO()
+    with _drawing(STYLE):
+        figure.savefig(written, format="svg", metadata=UNSAID["svg"])
+    figure.set_layout_engine("none")  # its parts have their places: no second search for them
+    text = written.getvalue()
+    alone = live.titled(re.sub(r"(<svg[^>]*>)", rf"\1{WHITE}", text, count=1))
+    within = svg(text, figure, f"fig-{name}", title, caption)
+    return Drawn(name, within, title, caption, alone, figure)
+
+
+@contextmanager
+def _drawing(style: Any) -> Iterator[None]:
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
+        yield
 
 
 def wrapped(name: str, chars: int = LINE_CHARS) -> str:
@@ -191,20 +214,16 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def svg(figure: Figure, name: str, title: str, description: str) -> str:
-    """Return the figure as SVG to be put into a page, with ids of its own.
+def svg(text: str, figure: Figure, name: str, title: str, description: str) -> str:
+    """Return a figure as SVG to be put into a page, with ids of its own.
 
     Args:
-        figure: drawn within `STYLE`.
+        text: the SVG that was drawn.
+        figure: of which it is.
         name: unique in the page.
         title: the finding.
         description: what is drawn.
     """
-    written = io.StringIO()
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    text = written.getvalue()
     text = text[text.index("<svg") :]
     width, height = (float(size) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])
     inside, told = live.linked(_of_page(text[text.index(">") + 1 :], name), figure)
