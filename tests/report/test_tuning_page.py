@@ -75,6 +75,9 @@ def test_nothing_is_wrong_by_axe_and_nothing_leaves_the_page(
         found = Axe().run(tab, options={"resultTypes": ["violations"]})
         assert [one["id"] for one in found.response["violations"]] == []
         assert tab.locator("svg[data-live]").count() == 8
+        ticks = tab.locator("#fig-slices-1 text").all_text_contents()
+        assert {"lr_g", "lr_d"} <= set(ticks)
+        assert not [tick for tick in ticks if "$" in tick]  # a power of ten as markup
 
 
 @pytest.mark.parametrize("width", [360, 1280])

@@ -204,7 +204,11 @@ def _slice(axes: Axes, axis: Axis, own: Sequence[Trial], place: int) -> None:
         axes.set_xticks(range(len(axis.choices)), [*map(shown, axis.choices)])
         axes.set_xlim(-0.5, len(axis.choices) - 0.5)
     elif axis.scale == "log":
+        low, high = float(axis.low or 0), float(axis.high or 0)
         axes.set_xscale("log")
+        axes.minorticks_off()
+        ticks = [low, math.sqrt(low * high), high]
+        axes.set_xticks(ticks, [f"{value:.2g}" for value in ticks])
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_title(short(axis.key), fontsize="medium", loc="left")

@@ -103,9 +103,9 @@ def _candidates(place: int, search: SearchFindings, numbers: TuningFindings) -> 
     columns = (
         Column("trial", "Trial", numeric=False),
         Column("searched", f"{label} in the search", better=better, places=level),
-        Column("on_a", "Set A, by seed", numeric=False),
+        Column("on_a", "Set A, by seed", numeric=False, more=True),
         Column("mean_a", "Mean on A", better=better, places=level),
-        Column("on_b", "Set B, by seed", numeric=False),
+        Column("on_b", "Set B, by seed", numeric=False, more=True),
         Column("mean_b", "Mean on B", better=better, places=level),
         *_parameters(search),
     )
