@@ -76,7 +76,7 @@ def test_nothing_is_wrong_by_axe_and_nothing_leaves_the_page(
         assert [one["id"] for one in found.response["violations"]] == []
         assert tab.locator("svg[data-live]").count() == 8
         ticks = tab.locator("#fig-slices-1 text").all_text_contents()
-        assert {"lr_g", "lr_d"} <= set(ticks)
+        assert "lr_g" in ticks
         assert not [tick for tick in ticks if "$" in tick]  # a power of ten as markup
 
 
@@ -156,7 +156,7 @@ def test_five_searches_a_side_give_a_verdict_about_searches(tmp_path: Path) -> N
     tone, answer = answers.answer(many.document)
     assert (tone, answer[:32]) == ("better", "sagan is better than no-attentio")
     html = many.page.read_text()
-    assert "5 searches against 5 put the difference between" in html
+    assert "The searches put the difference between" in html
     assert "searches with a figure" in html
     assert html.count("<summary>Figures and trials</summary>") == 10
 
