@@ -57,8 +57,9 @@ def refuse_unnamed(config: RunConfig, path: Path | None = None) -> None:
     Raises:
         UserError: there is no ``run.init_from``.
     """
-    is_begun = path is not None and bool(saved_in(path))
-    if config.training.init_sha256 and config.run.init_from is None and not is_begun:
+    if not config.training.init_sha256 or config.run.init_from is not None:
+        return
+    if path is None or not saved_in(path):
         raise UserError(f"{_KEY} says which weights, and not where they are; add {OPTION} RUN")
 
 

@@ -55,11 +55,11 @@ LIMITS: dict[str, Draw] = {
         lambda rng, size: beta(rng, size, 0.06, 0.015),
         lambda rng, size: beta(rng, size, 0.06, 0.06),
     ),
-    "1 baseline run in 5 collapses (FID 25 to 200)": beside(
+    "1 baseline run in 5 collapses (a simulated FID, 25 to 200)": beside(
         collapsing,
         lambda rng, size: normal(rng, size, 25 + 0.2 * 175),
     ),
-    "1 baseline run in 10 collapses (FID 25 to 40)": beside(
+    "1 baseline run in 10 collapses (likewise, 25 to 40)": beside(
         lambda rng, size: collapsing(rng, size, 0.1, 40),
         lambda rng, size: normal(rng, size, 25 + 0.1 * 15),
     ),

@@ -227,10 +227,10 @@ def test_runs_can_be_compared_by_name_in_every_format(finished: Path, capsys: Ou
     assert float(rows[1].split(",")[4]) == mean
     assert run(*loose, "--markdown") == 0
     shown = capsys.readouterr().out
-    assert "| sagan | no-attention | 2 | 2 |" in shown
-    assert "| --- | --- | ---: |" in shown
+    assert "| sagan | 2/2 |" in shown
+    assert "| --- | ---: | ---: |" in shown
     assert run(*loose, "--latex") == 0
-    assert r"\begin{tabular}{llrrrrrrrrrrrlr}" in capsys.readouterr().out
+    assert r"\begin{tabular}{lrrrrrrrrrrrr}" in capsys.readouterr().out
     for effect in ("x%", "%", "nan", "-5", "inf%"):
         assert run(*loose, f"--min-effect={effect}") == cli.USAGE
         assert f"--min-effect {effect}: expected a number" in capsys.readouterr().err

@@ -144,7 +144,8 @@ def _changed(base: RunConfig, key: str) -> RunConfig:
         "model.layout": "flat", "model.initialisation": "glorot", "training.micro_batch": 16,
         "evaluation.sampling_seeds": (5,), "training.fixed": ("noise",),
         "preset": "p", "variant": "v", "name": "n",
-        "run.track": ("tensorboard",),
+        "run.track": ("tensorboard",), "run.keep_training_state": True, "run.init_from": "a-run",
+        "training.init_sha256": "0" * 64,
         "run.probe": True, "training.cuda_graph": True, "model.spectral_norm.batched": True,
         "training.beta1": 0.1, "training.beta2": 0.1, "training.ema_decay": 0.1,
     }  # fmt: skip

@@ -135,14 +135,14 @@ def test_where_gamma_is_0_no_intervention_changes_a_bit(
         return outcome(self, made)
 
     monkeypatch.setattr(Measuring, "outcome", seeing)
-    made = probed(trained(tmp_path, make(variant="gamma-fixed-0"), gamma=None))
+    made = probed(trained(tmp_path, make(NOT_KEPT, variant="gamma-fixed-0"), gamma=None))
     assert len(seen) == 1 + 4 * 15
     assert all(torch.equal(images, seen[0]) for images in seen)
     assert {each.changed for arm in made.arms for each in outcomes(arm)} == {0.0}
 
 
 def test_what_stands_in_attentions_place_is_left_out(tmp_path: Path) -> None:
-    made = probed(trained(tmp_path, make(variant="residual")))
+    made = probed(trained(tmp_path, make(NOT_KEPT, variant="residual")))
     assert [arm.intervention for arm in made.arms] == ["none"]
     assert [(block.by, block.reason) for block in made.blocks] == [
         ("branch", "Residual has no through(maps, x)")
@@ -390,7 +390,7 @@ def test_a_run_that_is_stopped_while_it_is_probed_goes_on_from_there(tmp_path: P
 @pytest.mark.usefixtures("few")
 def test_what_was_measured_of_d_is_not_lost_with_its_weights(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    experiment.run(make("run.probe=true"), out=path)
+    experiment.run(make("run.probe=true", NOT_KEPT), out=path)
     first = stored.read(path)
     assert first is not None
     of_d = [arm for arm in first.arms if arm.network == "discriminator"]
