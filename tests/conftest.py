@@ -47,12 +47,9 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _nothing_recalled() -> Iterator[None]:
     """Components that a test's files or records tell of are unknown to the next."""
     yield
-    from sagan_bench.core import extensions
+    from command_line import forget
 
-    for name in list(extensions._known):
-        extensions.forget(name)
-    for kind in extensions.KINDS.values():
-        kind._recalled.clear()
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def batchnorm_case() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 def trained(
     config: RunConfig, context: distributed.DistributedContext = distributed.SINGLE_PROCESS
 ) -> dict[str, object]:
-    """Return the state after all steps, and the first step's measurements."""
+    """Return the state after all steps, and each step's measurements."""
     torch.set_num_threads(1)
     store = prepare(DataSpec.of(config.data))
     state = TrainState(config, torch.device("cpu"), context)
@@ -49,7 +49,7 @@ def trained(
     return {"state": state.state_dict(), "rows": [event.row for event in events]}  # type: ignore[union-attr]
 
 
-def main(config: str, out: Path) -> None:
+def main(configs: str, out: Path) -> None:
     """Normalise, say things to the others and train; the main process writes what came of it."""
     with distributed.joined("cpu") as context:
         norm, x, dy = batchnorm_case()
@@ -66,9 +66,12 @@ def main(config: str, out: Path) -> None:
             "nobody": context.any_rank(None),
             "gather": context.gather(uneven, 7).tolist(),
         }
-        result = trained(RunConfig.model_validate(json.loads(config)), context)
+        runs = {
+            name: trained(RunConfig.model_validate(config), context)
+            for name, config in json.loads(configs).items()
+        }
         if context.is_main_process:
-            torch.save({"norm": found, "said": said, **result}, out)
+            torch.save({"norm": found, "said": said, "runs": runs}, out)
 
 
 if __name__ == "__main__":

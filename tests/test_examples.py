@@ -1,6 +1,5 @@
 """Families in `examples`: short, what they say they are, and good for every verb."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import forget, run
 from example_runs import SMALL
 from own_code import lines_of_code
 from torch import Tensor, nn
@@ -275,23 +275,17 @@ def test_examples_pass_the_checks(stem: str) -> None:
     [("stylegan_like",), ("r3gan_like", "relativistic"), ("vit_like",)],
     ids=lambda files: files[0],
 )
-def test_families_go_all_the_way(files: tuple[str, ...], tmp_path: Path) -> None:
-    """A study to its verdict, in processes; scored again, drawn from, exported, shown, reported."""
+def test_families_go_all_the_way(
+    files: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study to its verdict, in worker processes; scored again, drawn from, exported, reported."""
     sets = [*SMALL, *(PLAIN if len(files) > 1 else ())]
     more = [part for text in sets for part in ("--set", text)]
     more += [part for stem in files for part in ("--with", str(EXAMPLES / f"{stem}.py"))]
 
-    def call(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "cli.py"), *arguments], capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
     study = [] if files == ("vit_like",) else ["smoke"]
-    said = call("ablate", *study, *more, "--seeds", "0", "--name", "mine")
-    assert "study:   runs/mine" in said
+    assert run("ablate", *study, *more, "--seeds", "0", "--jobs", "2", "--name", "mine") == 0
+    assert "study:   runs/mine" in capsys.readouterr().out
     paths = sorted(path.parent for path in Path("runs/mine").glob("*/record.json"))
     assert len(paths) == 2
     for verb in (
@@ -299,7 +293,8 @@ def test_families_go_all_the_way(files: tuple[str, ...], tmp_path: Path) -> None
         ("sample", str(paths[0]), "--n", "2"), ("export", str(paths[0]), "--out", "g.zip"),
         ("show", "model", *more), ("compare", "runs/mine"), ("report", "runs/mine", "--out", "p"),
     ):  # fmt: skip
-        call(*verb)
+        forget()  # as another process: the run's copies tell of it
+        assert run(*verb) == 0, capsys.readouterr().err
 
 
 def test_families_share_no_state_with_their_configuration() -> None:

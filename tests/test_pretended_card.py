@@ -331,7 +331,7 @@ atexit.register(lambda: told.write_text(json.dumps(sorted(seen.opened))))
     "command",
     [
         ["ablate", "smoke", "--jobs", "3"],
-        ["tune", "--space", "small.toml", "--trials", "2", "--jobs", "2"],
+        ["tune", "--space", "small.toml", "--trials", "2", "--jobs", "2", "--no-confirm"],
     ],
     ids=["ablate", "tune"],
 )

@@ -219,7 +219,7 @@ def _score_rows(scores: Sequence[Score]) -> Iterator[Sequence[str]]:
 
 def _standard_error(scores: Sequence[Score], metric: str) -> float | None:
     """Return what drawing the images does to a score of averaged weights; null if not known."""
-    from sagan_bench.analysis.spread import standard_error
+    from sagan_bench.analysis.drawing import standard_error
     from sagan_bench.core.registry import METRICS
 
     drawn = [score.metrics.get(metric) for score in scores if score.weights == "ema"]

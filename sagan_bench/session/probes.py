@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from sagan_bench.config.schema import RunConfig, RunSection
 from sagan_bench.core import system
@@ -178,6 +177,8 @@ class Probes:
 
 def save_grid(path: Path, images: Images, row: int = GRID_ROW) -> None:
     """Write uint8 images (N, 3, S, S) as one PNG, so many in a row."""
+    from torchvision.utils import make_grid  # seconds to import, and few commands draw
+
     grid = make_grid(torch.as_tensor(np.asarray(images).copy()), nrow=row, padding=2, pad_value=255)
     with atomic_file(path) as file:
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, "PNG")

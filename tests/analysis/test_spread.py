@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sagan_bench.analysis.spread import Spread, correlation, spread, standard_error
+from sagan_bench.analysis.drawing import standard_error
+from sagan_bench.analysis.spread import Spread, correlation, spread
 
 
 def drawn(training: float, sampling: float, runs: int, samples: int) -> list[list[float]]:

@@ -463,6 +463,18 @@ def test_help_imports_no_torch() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
+def test_a_session_and_its_figures_need_no_library_that_takes_seconds_to_import() -> None:
+    code = (
+        "import sys, sagan_bench.session.experiment\n"
+        "from sagan_bench.cli import record; record._standard_error([], 'fid')\n"
+        "slow = ('torch._dynamo', 'torchvision', 'timm', 'scipy.stats', 'statsmodels', 'pandas')\n"
+        "print([name for name in slow if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [

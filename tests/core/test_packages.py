@@ -1,6 +1,7 @@
 """Installed packages with components: known without an option, and imported by who needs them."""
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import forget
+from command_line import run as main
 from example_runs import SMALL
 
 from sagan_bench import cli
@@ -65,22 +68,25 @@ def record(path: Path | str = "run") -> dict[str, Any]:
     return stored
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The package is installed for this process."""
-    monkeypatch.syspath_prepend(str(Path("site").resolve()))
-    packages.modules.cache_clear()
-    yield
+def unread() -> None:
+    """Know nothing of installed packages, as another process."""
+    forget()
     packages.modules.cache_clear()
     registry.UNREAD.clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "tiny_blocks"]:
         del sys.modules[name]
+    importlib.invalidate_caches()
 
 
-def main(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package is installed for this process, and for those that it starts."""
+    site = str(Path("site").resolve())
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([site, os.environ.get("PYTHONPATH", "")]))
+    unread()
+    yield
+    unread()
 
 
 TRAIN = ("train", "--variant", "mean-context", *SETS, "--out", "run")
@@ -116,49 +122,60 @@ def test_two_modules_of_a_package_are_each_known_by_its_own_file(here: None) -> 
 
 
 @pytest.mark.slow
-def test_runs_of_it_keep_what_they_need() -> None:
-    run("check", "attention:mean-context", "--json")
-    assert "mean context8" in run("show", "model", "--variant", "mean-context").stdout
+def test_runs_of_it_keep_what_they_need(here: None, capsys: Out) -> None:
+    """Each command knows nothing of the one before; two are in processes of their own."""
+
+    def said(*arguments: str, code: int = 0) -> str:
+        unread()
+        ended = main(*arguments)
+        captured = capsys.readouterr()
+        assert ended == code, captured
+        return captured.err if code else captured.out
+
+    said("check", "attention:mean-context", "--json")
+    assert "mean context8" in said("show", "model", "--variant", "mean-context")
     run(*TRAIN)
     own = record()["config"]["own"]
     assert own["tiny_blocks_mean"]["module"] == "tiny_blocks.mean"
     assert Path("run/own/tiny_blocks_mean.py").read_bytes() == (
         Path("site/tiny_blocks/mean.py").read_bytes()
     )
-    again = " ".join(run("show", "run").stdout.split())
+    again = " ".join(said("show", "run").split())
     assert "--variant mean-context" in again
     assert "--with" not in again
     steps = [text.replace("run.steps=6", "run.steps=8") for text in TRAIN]
-    run(*steps)  # the same run, trained further
+    said(*steps)  # the same run, trained further
     assert record()["step"] == 8
-    run("sample", "run", "--n", "2")
+    said("sample", "run", "--n", "2")
 
     changed = Path("site/tiny_blocks/mean.py")
     changed.write_text(changed.read_text() + "# changed\n")
-    assert "own.tiny_blocks_mean.sha256" in run(*TRAIN, code=cli.USAGE).stderr
-    run("sample", "run", "--n", "2")  # by the copy, with the package's other modules
+    assert "own.tiny_blocks_mean.sha256" in said(*TRAIN, code=cli.USAGE)
+    said("sample", "run", "--n", "2")  # by the copy, with the package's other modules
     changed.unlink()
     Path("site/tiny_blocks/__init__.py").write_text("")
     run("sample", "run", "--n", "2")
     Path("run/own/tiny_blocks_mean.py").unlink()
-    refused = run("sample", "run", "--n", "2", code=cli.USAGE).stderr
+    refused = said("sample", "run", "--n", "2", code=cli.USAGE)
     assert "what tiny_blocks.mean registers is needed" in refused
     assert "install its package" in refused
     assert run("list", "--runs", ".").stderr == ""
 
 
 @pytest.mark.slow
-def test_workers_know_it() -> None:
+def test_workers_know_it(here: None, capsys: Out) -> None:
     Path("study.toml").write_text(STUDY)
     command = ["ablate", "study.toml", *SETS, "--jobs", "2"]
-    run(*command)
+    assert main(*command) == 0, capsys.readouterr().err
     (path,) = Path("runs/study").glob("mean-context-s0-*")
     assert record(path)["config"]["model"]["attention"]["options"] == {"groups": 4}
     stored = json.loads(Path("runs/study/study.json").read_text())["study"]
     assert set(stored["own"]) == {"tiny_blocks_mean"}
     changed = Path("site/tiny_blocks/mean.py")
     changed.write_text(changed.read_text() + "# changed\n")
-    assert "another study is in" in run(*command, code=cli.USAGE).stderr
+    unread()
+    assert main(*command) == cli.USAGE
+    assert "another study is in" in capsys.readouterr().err
     changed.unlink()
     Path("site/tiny_blocks/__init__.py").write_text("")
     assert run("compare", "runs/study").stderr == ""  # it is read without it

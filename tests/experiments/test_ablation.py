@@ -432,7 +432,7 @@ def test_stopped_workers_leave_checkpoints_and_go_on_to_the_same_bits(
     again = planned(asked, plan.folder, seeds=(0,))
     in_processes(again)
     undisturbed = planned(asked, tmp_path / "u", seeds=(0,))
-    in_processes(undisturbed)
+    run(undisturbed)  # in this process
     for ours, theirs in zip(again.points, undisturbed.points, strict=True):
         first, second = weights(ours.path), weights(theirs.path)
         assert all(torch.equal(first[name], second[name]) for name in first)
@@ -480,7 +480,7 @@ def test_a_killed_driver_loses_little_and_the_study_ends_the_same(tmp_path: Path
     in_processes(again)
     assert states(again) == ["finished"] * 4
     undisturbed = planned(asked, tmp_path / "u")
-    in_processes(undisturbed)
+    run(undisturbed)  # in this process
     for ours, theirs in zip(again.points, undisturbed.points, strict=True):
         first, second = weights(ours.path), weights(theirs.path)
         assert all(torch.equal(first[name], second[name]) for name in first)

@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
 import torch
 import torch.distributed as dist
@@ -34,6 +36,7 @@ from sagan_bench.training.checkpoint import Checkpoints
 
 HOST = Host(bf16=False, extractor="efficientnet-lite0")
 RESNET = ["model.architecture=resnet", "model.classes=10"]
+NETWORKS = ("generator", "discriminator")
 TRAINED = [
     *SMALL, "training.batch_size=8", "training.precision=fp64", "data.flip=true", "run.log_every=1",
     "run.steps=20",
@@ -44,21 +47,43 @@ def make(*sets: str) -> RunConfig:
     return resolve(HOST, sets=[*TRAINED, *sets]).config
 
 
-def by_processes(count: int, config: RunConfig, out: Path) -> Any:
-    """Return what the main one of ``count`` processes wrote."""
+def plain(*sets: str) -> list[str]:
+    return [*sets, *(f"model.spectral_norm.{network}=none" for network in NETWORKS)]
+
+
+SHARED = {"resnet": RESNET, "dcgan": [], "gp": plain("training.loss=wgan-gp")}
+CASES = {
+    2: {
+        **SHARED, "all at once": [*RESNET, "training.micro_batch=4", "training.n_critic=2"],
+        "fp32": [*RESNET, "training.precision=fp32", "run.steps=1"],
+    },
+    4: SHARED,
+}  # fmt: skip
+"""Number of processes -> what they train, one after the other, in one start."""
+
+
+@pytest.fixture(scope="module")
+def by_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Any]:
+    """Return what the main one of so many processes wrote of its cases."""
+    folder = tmp_path_factory.mktemp("processes")
+    return cache(lambda count: written(count, folder / f"{count}.pt"))
+
+
+def written(count: int, out: Path) -> Any:
+    configs = {name: make(*sets).model_dump(mode="json") for name, sets in CASES[count].items()}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     world = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
     command = [sys.executable, str(Path(__file__).parents[1] / "parallel_worker.py")]
-    command += [config.model_dump_json(), str(out)]
+    command += [json.dumps(configs), str(out)]
     started = [
         subprocess.Popen(command, env=os.environ | world | {"RANK": rank, "LOCAL_RANK": rank})
         for rank in map(str, range(count))
     ]
     try:
-        assert [process.wait(300) for process in started] == [0] * count
+        assert [process.wait(600) for process in started] == [0] * count
     finally:
         for process in started:
             process.kill()
@@ -80,22 +105,20 @@ def assert_alike(one: Any, many: Any, within: float) -> None:
         assert torch.allclose(value, second[name], rtol=0, atol=within), name
 
 
-def compare(count: int, out: Path, *sets: str) -> Any:
-    """Return what ``count`` processes said, after comparing their training with one process's."""
-    config = make(*sets)
-    many, one = by_processes(count, config, out), trained(config)
+def compare(many: Any, *sets: str) -> None:
+    """Compare the training of several processes with one process's."""
+    one = trained(make(*sets))
     assert_alike(one["state"], many["state"], 1e-8)
     for mine, theirs in zip(one["rows"], many["rows"], strict=True):  # type: ignore[call-overload]
         for key in mine.keys() - {"images_per_sec"}:
             assert theirs[key] == pytest.approx(mine[key], abs=1e-8), key
-    return many
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(tmp_path: Path) -> None:
+def test_two_processes_are_one(by_processes: Callable[[int], Any]) -> None:
     """In 20 steps of two updates of D each, with classes, mirrored images and micro-batches."""
-    sets = [*RESNET, "training.micro_batch=4", "training.n_critic=2"]
-    many = compare(2, tmp_path / "out", *sets)
+    many = by_processes(2)
+    compare(many["runs"]["all at once"], *CASES[2]["all at once"])
 
     expected = normalised(*batchnorm_case())
     for name, value in expected.items():
@@ -109,18 +132,17 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sets", [RESNET, [], ["training.loss=wgan-gp"]], ids=["resnet", "", "gp"])
+@pytest.mark.parametrize("name", SHARED)
 @pytest.mark.parametrize("count", [2, 4])
-def test_many_processes_are_one(count: int, sets: list[str], tmp_path: Path) -> None:
-    networks = ("generator", "discriminator") if "training.loss=wgan-gp" in sets else ()
-    plain = [f"model.spectral_norm.{network}=none" for network in networks]
-    compare(count, tmp_path / "out", *sets, *plain)
+def test_many_processes_are_one(count: int, name: str, by_processes: Callable[[int], Any]) -> None:
+    compare(by_processes(count)["runs"][name], *SHARED[name])
 
 
 @pytest.mark.slow
-def test_the_first_losses_are_those_of_one_process_in_fp32(tmp_path: Path) -> None:
-    config = make(*RESNET, "training.precision=fp32", "run.steps=1")
-    many, one = by_processes(2, config, tmp_path / "out"), trained(config)
+def test_the_first_losses_are_those_of_one_process_in_fp32(
+    by_processes: Callable[[int], Any],
+) -> None:
+    many, one = by_processes(2)["runs"]["fp32"], trained(make(*CASES[2]["fp32"]))
     for name in ("loss_d", "loss_g"):
         assert many["rows"][0][name] == pytest.approx(one["rows"][0][name], abs=1e-6)  # type: ignore[index]
 
@@ -258,17 +280,20 @@ def test_a_checkpoint_that_the_others_do_not_see_is_refused(
     assert newest_checkpoint(tmp_path, 6, context) is None
 
 
-def command(count: int, out: Path, steps: int) -> list[str]:
+def arguments(out: Path, steps: int) -> list[str]:
     sets = [*TRAINED, *RESNET, "run.keep_training_state=true", f"run.steps={steps}"]
     sets += ["evaluation.extractor=efficientnet-lite0", "run.eval_every=10", "run.eval_images=10"]
-    train = ["-c", "from sagan_bench.cli import main; main()", "train", "--out", str(out)]
-    train += [part for text in sets for part in ("--set", text)]
+    return ["train", "--out", str(out), *(part for text in sets for part in ("--set", text))]
+
+
+def command(count: int, out: Path, steps: int) -> list[str]:
+    train = arguments(out, steps)
     if count == 1:
-        return [sys.executable, *train]
+        return [sys.executable, "-c", "from sagan_bench.cli import main; main()", *train]
     shim = out.with_suffix(".py")
     shim.write_text("from sagan_bench.cli import main\nmain()\n")
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), str(shim)]
-    return [sys.executable, *launch, *train[2:]]
+    return [sys.executable, *launch, *train]
 
 
 def environment() -> dict[str, str]:
@@ -355,7 +380,7 @@ def test_a_step_waits_shortly_and_the_group_of_the_cpu_patiently() -> None:
 @pytest.mark.slow
 def test_a_dead_process_takes_the_run_down_and_other_numbers_go_on(tmp_path: Path) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
-    subprocess.run(command(1, alone, 40), env=environment(), check=True)
+    assert command_line.run(*arguments(alone, 40)) == 0
 
     # One of two dies.
     launcher = subprocess.Popen(command(2, run, 40), env=environment(), start_new_session=True)
@@ -370,7 +395,7 @@ def test_a_dead_process_takes_the_run_down_and_other_numbers_go_on(tmp_path: Pat
     assert read_now(run).status == "interrupted"
 
     # Alone up to a part, then by four to the end.
-    subprocess.run(command(1, run, 25), env=environment(), check=True)
+    assert command_line.run(*arguments(run, 25)) == 0
     subprocess.run(command(4, run, 40), env=environment(), check=True)
     record = records.read(run)
     assert [attempt.processes for attempt in record.attempts] == [2, 1, 4]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import forget, run
 from example_runs import SMALL
 
 from sagan_bench import cli
@@ -40,25 +41,11 @@ def _unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "require", lambda extension: None)
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    return int(exit_.value.code or 0)
-
-
 def begun(*kinds: str) -> list[str]:
     """Write files as `init` does, and return the options that name them."""
     for kind in kinds:
         shutil.copy(FOLDER / f"{kind}.py", f"my_{kind}.py")
     return [part for kind in kinds for part in ("--with", f"my_{kind}.py")]
-
-
-def forget() -> None:
-    """Know nobody's code any more, as another process."""
-    for name in list(extensions._known):
-        extensions.forget(name)
-    for kind in extensions.KINDS.values():
-        kind._recalled.clear()
 
 
 def config_of(path: Path) -> dict[str, Any]:
@@ -192,17 +179,16 @@ def test_figures_of_a_metric_by_files_that_differ_are_not_put_together(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["extractor", "family"])
-def test_a_kind_goes_all_the_way_in_processes_of_its_own(kind: str, tmp_path: Path) -> None:
+def test_a_kind_goes_all_the_way_in_processes_of_its_own(kind: str, capsys: Out) -> None:
     """Trained, gone on with, scored, shown, compared in a study, reported; refused when changed."""
     section, key, value = USED[kind]
 
     def call(*arguments: str, expect: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "cli.py"), *arguments], capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        forget()
+        code = run(*arguments)
+        said = "".join(capsys.readouterr())
+        assert code == expect, said
+        return said
 
     call("init", kind, f"my_{kind}.py")
     file = Path(f"my_{kind}.py")
@@ -212,8 +198,8 @@ def test_a_kind_goes_all_the_way_in_processes_of_its_own(kind: str, tmp_path: Pa
     call("train", *with_it, *SETS, *kept, "--out", "run")
     call("train", *with_it, *SETS, *more, "--out", "run")
     assert json.loads(Path("run/record.json").read_text())["step"] == 8
-    study = ["ablate", "smoke", *with_it, *SETS, "--seeds", "0", "--name", "mine"]
-    call(*study)
+    study = ["ablate", "smoke", *with_it, *SETS, "--seeds", "0", "--jobs", "2", "--name", "mine"]
+    call(*study)  # in worker processes
     (record, *others) = Path("runs/mine").glob("*/record.json")
     assert len(others) == 1
     assert config_of(record.parent)[section][key] == value
@@ -224,7 +210,8 @@ def test_a_kind_goes_all_the_way_in_processes_of_its_own(kind: str, tmp_path: Pa
     assert "another study is in" in call(*study, expect=2)
 
     file.unlink()
-    call("evaluate", "run", "--n-fake", "9")
+    evaluate = [sys.executable, str(ROOT / "cli.py"), "evaluate", "run", "--n-fake", "9"]
+    subprocess.run(evaluate, check=True)  # a process that never knew the file
     if kind == "family":  # the other kinds have no part in it
         call("sample", "run", "--n", "2")
         call("export", "run", "--out", "model.zip")
