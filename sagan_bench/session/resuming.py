@@ -27,9 +27,9 @@ def is_complete(earlier: Record, steps: int, path: Path) -> bool:
         )
     if not saved_in(path):
         raise UserError(
-            f"{path} is finished at step {earlier.step} and kept no optimizer state, so it cannot "
-            f"go on to {steps}; start over with --no-resume, and add "
-            "--set run.keep_training_state=true to a run that may be extended"
+            f"{path} is finished at step {earlier.step} and has no training state (not kept, or "
+            f"pruned), so it cannot go on to {steps}; start over with --no-resume, and add "
+            "--set run.keep_training_state=true if it is 1 GiB or more"
         )
     return False
 

@@ -199,6 +199,28 @@ def test_a_grid_enlarges_and_flips_with_another_of_the_same_noise(
         assert tab.evaluate("document.activeElement.className") == "large"
 
 
+def test_what_is_enlarged_says_its_own_step_and_follows_the_slider(
+    browser: Browser, clear: Example
+) -> None:
+    with opened(browser, clear.page) as tab:
+        tab.get_by_role("link", name="Samples of g-only").click()
+        said = tab.get_by_role("dialog").locator("p")
+        assert said.inner_text().endswith(", at step 300")  # where its runs were lost
+        tab.keyboard.press("f")
+        assert said.inner_text().startswith("● no-attention")
+        assert said.inner_text().endswith(", at step 600")
+        tab.keyboard.press("Escape")
+        tab.locator("#samples .slider input").focus()
+        tab.keyboard.press("Home")
+        tab.get_by_role("link", name="Real images of the training").click()
+        tab.keyboard.press("ArrowRight")
+        assert said.inner_text().endswith(", at step 200")  # the first of its own
+        tab.get_by_role("dialog").locator("input[type=range]").focus()
+        tab.keyboard.press("End")
+        assert said.inner_text().endswith(", at step 600")
+        assert tab.locator("#samples .slider output").first.inner_text() == "step 600"
+
+
 def test_maps_slide_too_and_flip_only_with_the_same_block(browser: Browser, clear: Example) -> None:
     with opened(browser, clear.page) as tab:
         tab.locator("#attention a.large").first.click()
@@ -243,7 +265,7 @@ def test_what_decides_is_seen_at_once_and_the_rest_behind_one_switch(
         place = tab.locator(".frame:has(#t-results)")
         fits = "place => place.scrollWidth <= place.clientWidth"
         assert place.locator(".table").evaluate(fits)
-        assert place.locator("thead th:visible").count() == 7
+        assert place.locator("thead th:visible").count() == 6
         assert not place.locator(".hint").is_visible()
         place.get_by_label(re.compile("all 16 columns")).check()
         assert place.locator("thead th:visible").count() == 16
@@ -255,7 +277,7 @@ def test_what_decides_is_seen_at_once_and_the_rest_behind_one_switch(
 
 def test_the_switch_needs_no_javascript(browser: Browser, clear: Example) -> None:
     with opened(browser, clear.page, java_script_enabled=False) as tab:
-        assert tab.locator("#t-results thead th:visible").count() == 7
+        assert tab.locator("#t-results thead th:visible").count() == 6
         tab.get_by_label("all 16 columns").check()
         assert tab.locator("#t-results thead th:visible").count() == 16
 

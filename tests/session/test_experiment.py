@@ -285,7 +285,7 @@ def test_a_finished_run_is_extended_only_if_it_kept_its_training_state(
         experiment.run(make("run.steps=4"), out=finished)
     experiment.run(make("run.steps=1", "run.keep_training_state=false"), out=tmp_path / "run")
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
-    with pytest.raises(UserError, match="kept no optimizer state"):
+    with pytest.raises(UserError, match="has no training state"):
         experiment.run(make("run.steps=8"), out=tmp_path / "run")
 
 

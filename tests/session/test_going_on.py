@@ -265,7 +265,7 @@ def test_pruning_frees_the_state_alone_and_twice_is_once(run: Path) -> None:
     assert others() == before
     assert prune(run) == 0
     assert experiment.run(make("run.steps=4"), out=run) == records.read(run)
-    with pytest.raises(UserError, match="kept no optimizer state"):
+    with pytest.raises(UserError, match="has no training state"):
         experiment.run(make(), out=run)
     assert experiment.evaluate(run, make("evaluation.n_fake=11")).scores[-1].n_fake == 11
 

@@ -238,7 +238,7 @@ def test_a_finished_run_of_other_lengths() -> None:
     refused_alike(make("run.steps=1"), Path("run"), "finished at step 2, and 1 were asked for")
     assert experiment.dry_run(make("run.steps=3"), Path("run"))["step"] == 2  # it can go on
     prune(Path("run"))
-    refused_alike(make("run.steps=3"), Path("run"), "kept no optimizer state")
+    refused_alike(make("run.steps=3"), Path("run"), "has no training state")
     refused_alike(make("run.steps=2", "seed=1"), Path("run"), "another run is here: seed: 0 here")
     told = experiment.dry_run(make("run.steps=2"), Path("run"))
     assert (told["state"], told["step"]) == ("finished", 2)

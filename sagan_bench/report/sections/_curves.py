@@ -171,7 +171,8 @@ def _lines(series: Sequence[Series], variant: str, look: Look) -> Iterator[Line]
         if reading == "gamma":
             seeds = [_unsigned(curve) for curve in seeds]
         network, _, place = block.partition(".")
-        dashes = DASHES[taken[network] % len(DASHES)] if block else look.dashes
+        nth = taken[network] + (network == "discriminator")
+        dashes = DASHES[nth % len(DASHES)] if block else look.dashes
         taken[network] += 1
         label = f"{variant}, {NETWORKS.get(network, network)} {place}" if block else variant
         yield Line(label, variant, dashes, tuple(seeds), network)

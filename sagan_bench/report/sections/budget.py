@@ -79,7 +79,8 @@ def _places(curve: BudgetCurve) -> int:
 
 
 def _in_figures(point: BudgetPoint, places: int) -> str:
-    return f"{number(point.effect, places, signed=True)} {span(point.interval, places)}"
+    interval = f" {span(point.interval, places)}" if point.interval else ""
+    return number(point.effect, places, signed=True) + interval
 
 
 def _from(budget: float | None, curve: BudgetCurve) -> Cell:

@@ -115,7 +115,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
     places = {name: decimals(row[name] for row in rows) for name in others}
     verdict = (
         Column("says", "Verdict", numeric=False, help="against its baseline; see Method"),
-        *compared.EFFECT,
+        *compared.EFFECT[:2],
     )
     compares = bool(primary.comparisons)
     columns = (
@@ -124,6 +124,7 @@ def _frame(document: Document, rows: Sequence[Values]) -> Frame:
         *(verdict if compares else ()),
         Column("n_ok", "Runs", lambda row: f"{row['n_ok']} of {row['n']}",
                help="with a figure, of those attempted"),
+        *((replace(compared.EFFECT[2], more=True),) if compares else ()),
         *(Column(name, labels.get(name, name), better=_better(document, name), places=places[name],
                  more=compares)
           for name in others),

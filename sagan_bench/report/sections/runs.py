@@ -108,7 +108,7 @@ def _frame(document: Document | LengthsDocument) -> Frame:
         Column("seed", "Seed"),
         Column("status", "Status", _status, numeric=False),
         Column("step", "Steps", _steps),
-        Column("train_sec", "Training", lambda row: duration(row["train_sec"])),
+        Column("train_sec", "Training", lambda row: duration(row["train_sec"]), more=True),
         Column("images_per_sec", "Images/s", better="higher", places=0, more=True),
         Column("peak_memory_gib", "Memory, GiB", places=2, more=True),
         Column("attempts", "Attempts", more=True),

@@ -49,6 +49,7 @@ function live(svg) {
       leads.addEventListener("click", hide);
       tip.append(" · ", leads);
     }
+    tip.style.left = 0;  // measured where it has room
     tip.hidden = false;
     const box = tip.getBoundingClientRect(), wide = document.documentElement.clientWidth;
     const left = Math.max(4, Math.min(place.x - box.width / 2, wide - box.width - 4));

@@ -9,50 +9,61 @@ function button(text, act) {
 
 // A row of pictures and, folded below it, the same over training: one slider for all of the row.
 const films = new Map();  // what a picture is of -> [step, address], the last being the picture itself
-function slider(steps, chosen) {
-  const label = document.createElement("label"), range = document.createElement("input"), told = document.createElement("output");
+const rows = new Map();  // row of pictures -> its steps, the chosen one, and what moves it there
+function frame(picture, step = Infinity) {
+  const film = films.get(picture.dataset.of);
+  if (!film) return { uri: picture.src, alt: picture.alt, step: null };
+  const [shown, uri] = film.findLast(([of]) => of <= step) ?? film[0];
+  const last = shown === film.at(-1)[0];
+  return { uri, alt: picture.dataset.alt + (last ? "" : ", at step " + shown.toLocaleString("en")), step: shown };
+}
+function slider(row) {
+  const { steps } = rows.get(row), label = document.createElement("label");
+  const range = document.createElement("input"), told = document.createElement("output");
   label.className = "slider";
   range.type = "range";
   range.max = steps.length - 1;
-  range.value = steps.length - 1;
   const say = () => {
-    told.textContent = "step " + steps[range.value].toLocaleString("en");
+    range.value = steps.indexOf(rows.get(row).step);
+    told.textContent = "step " + rows.get(row).step.toLocaleString("en");
     range.setAttribute("aria-valuetext", told.textContent);
   };
-  range.addEventListener("input", () => { say(); chosen(steps[range.value]); });
+  range.addEventListener("input", () => rows.get(row).move(steps[range.value]));
   label.append("Over training ", range, told);
+  rows.get(row).told.push(say);
   say();
-  return { label, range, say };
-}
-function at(picture, step) {
-  const film = films.get(picture.dataset.of) ?? [];
-  const [shown, uri] = film.findLast(([of]) => of <= step) ?? film[0] ?? [null, picture.src];
-  const last = shown === null || shown === film.at(-1)[0];
-  return { uri, alt: picture.dataset.alt + (last ? "" : ", at step " + shown.toLocaleString("en")) };
+  return label;
 }
 for (const folded of document.querySelectorAll("details.film")) {
-  const row = folded.previousElementSibling, pictures = [...row.querySelectorAll("img")], steps = new Set();
-  for (const frame of folded.querySelectorAll("img")) {
-    const of = frame.dataset.of, step = +frame.dataset.step;
-    films.set(of, [...(films.get(of) ?? []), [step, frame.src]]);
+  const row = folded.previousElementSibling, steps = new Set();
+  for (const shown of folded.querySelectorAll("img")) {
+    const of = shown.dataset.of, step = +shown.dataset.step;
+    films.set(of, [...(films.get(of) ?? []), [step, shown.src]]);
     steps.add(step);
   }
-  const ends = pictures.filter((picture) => films.has(picture.dataset.of));
-  for (const picture of ends) {
+  const moved = [...row.querySelectorAll("img")].filter((picture) => films.has(picture.dataset.of));
+  for (const picture of moved) {
     picture.dataset.alt = picture.alt;
     films.get(picture.dataset.of).push([+picture.dataset.step, picture.src]);
     steps.add(+picture.dataset.step);
   }
   const all = [...steps].sort((a, b) => a - b);
-  row.before(slider(all, (step) => {
-    for (const picture of ends) Object.assign(picture, { src: at(picture, step).uri, alt: at(picture, step).alt });
-  }).label);
+  const state = { steps: all, step: all.at(-1), told: [], move(step) {
+    state.step = step;
+    for (const picture of moved) {
+      const { uri, alt } = frame(picture, step);
+      Object.assign(picture, { src: uri, alt });
+    }
+    for (const say of state.told) say();
+  } };
+  rows.set(row, state);
+  row.before(slider(row));
 }
 
 // One picture as large as the window; the others of its row take its place at a key or a touch.
 let view = null;
 function enlarge(picture) {
-  const row = [...picture.closest(".pictures").querySelectorAll("img")].filter((one) => one.closest(".pictures").dataset.film === undefined);
+  const place = picture.closest(".pictures"), row = [...place.querySelectorAll("img")], state = rows.get(place);
   view?.remove();
   view = document.createElement("dialog");
   view.className = "view";
@@ -60,30 +71,32 @@ function enlarge(picture) {
   const large = document.createElement("img"), told = document.createElement("p"), tools = document.createElement("div");
   told.setAttribute("role", "status");
   tools.className = "tools";
-  let here = row.indexOf(picture), step = Infinity, flipped = null;
+  large.classList.toggle("smooth", place.classList.contains("maps"));
+  let here = row.indexOf(picture), flipped = null;
   const name = (one) => one.closest("figure").querySelector("figcaption").innerText.split("·")[0].replaceAll("\n", ", ").trim();
   const show = () => {
-    const shown = row[flipped ?? here], now = films.has(shown.dataset.of) ? at(shown, step) : { uri: shown.src, alt: shown.alt };
-    Object.assign(large, { src: now.uri, alt: now.alt });
-    large.classList.toggle("smooth", shown.closest(".pictures").classList.contains("maps"));
-    told.textContent = name(shown);
+    const shown = row[flipped ?? here], { uri, alt, step } = frame(shown, state?.step);
+    Object.assign(large, { src: uri, alt });
+    told.textContent = name(shown) + (step === null ? "" : ", at step " + step.toLocaleString("en"));
   };
   const turn = (by) => { here = (here + by + row.length) % row.length; flipped = null; offer(); show(); };
-  const flip = () => { if (with_.value !== "") flipped = flipped === null ? +with_.value : null; show(); };
+  const flip = () => { if (other.value !== "") flipped = flipped === null ? +other.value : null; show(); };
   // To be flipped with: what is of the same noise, or of the same block; real images are of none.
-  const with_ = document.createElement("select"), label = document.createElement("label");
+  const other = document.createElement("select"), label = document.createElement("label"), flipping = button("Flip (F)", flip);
   const offer = () => {
     const group = row[here].dataset.noise;
     const others = row.map((one, index) => [one, index]).filter(([one, index]) => group && one.dataset.noise === group && index !== here);
-    with_.replaceChildren(...others.map(([one, index]) => new Option(name(one).split(",")[0], index)));
+    other.replaceChildren(...others.map(([one, index]) => new Option(name(one).split(",")[0], index)));
     label.hidden = flipping.hidden = !others.length;
   };
-  with_.addEventListener("change", () => { flipped = +with_.value; show(); });
-  label.append("Flip with ", with_);
-  const flipping = button("Flip (F)", flip);
+  other.addEventListener("change", () => { flipped = +other.value; show(); });
+  label.append("Flip with ", other);
   tools.append(button("← Before", () => turn(-1)), button("Next →", () => turn(1)), label, flipping, button("Close", () => view.close()));
-  const film = films.get(picture.dataset.of);
-  if (film) tools.append(slider(film.map(([of]) => of), (of) => { step = of; show(); }).label);
+  if (state) {
+    state.told.length = 1;  // that of the page
+    state.told.push(show);
+    tools.append(slider(place));
+  }
   view.append(large, told, tools);
   view.addEventListener("keydown", (event) => {
     if (event.target.matches("select, input")) return;
