@@ -49,7 +49,7 @@ def sets(*settings: str) -> tuple[str, ...]:
 
 
 ATTACK = os.environ.get("ATTACK")
-THIN = 1 if ATTACK else 5
+THIN = 1 if ATTACK else 8
 """One trial of so many is made, unless ``ATTACK`` names one of them, or ``all``."""
 RUN = "the-runs/run"
 TRAIN = ("train", "--out", RUN, *sets(*TINY))

@@ -1,7 +1,7 @@
 """On a disk that fails at its k-th change, a command says so, and goes on to the same bits.
 
 One trial again: ``ATTACK='EIO at 17' pytest -m slow -n 0 tests/attacks -k 'bad_disk and train'``;
-of all trials one in five is made, and with ``ATTACK=all`` each.
+of all trials one in eight is made, and with ``ATTACK=all`` each.
 """
 
 import errno

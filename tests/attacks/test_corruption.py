@@ -1,7 +1,7 @@
 """Whatever a file of a run, study, tuning, report or store becomes, no figure changes unseen.
 
 One trial again: ``ATTACK=217 pytest -m slow -n 0 tests/attacks -k damage``; of all trials one in
-five is made, and with ``ATTACK=all`` each.
+eight is made, and with ``ATTACK=all`` each.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Whatever is typed or written into a TOML file ends with 0, 2 or 3, soon, and in little memory.
 
 One trial again: ``ATTACK=set:217 pytest -m slow -n 0 tests/attacks -k fuzz``; of all trials one in
-five is made, and with ``ATTACK=all`` each.
+eight is made, and with ``ATTACK=all`` each.
 """
 
 import json

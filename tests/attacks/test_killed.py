@@ -1,7 +1,7 @@
 """Killed at its k-th change of the disk, a command goes on to the same bits.
 
 One trial again: ``ATTACK='SIGKILL at 17' pytest -m slow -n 0 tests/attacks -k 'killed and train'``;
-of all trials one in five is made, and with ``ATTACK=all`` each.
+of all trials one in eight is made, and with ``ATTACK=all`` each.
 """
 
 import re
