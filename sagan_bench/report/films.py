@@ -1,7 +1,8 @@
 """The pictures of a report over training: what its grids and maps looked like on the way."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from PIL import Image
 
@@ -25,6 +26,7 @@ BYTES = {"samples": 250_000, "attention": 120_000}
 QUALITY = 60
 PATTERNS = {"samples": GRIDS, "attention": LOOKS}
 
+Maps = Callable[[Run, str], Mapping[str, Image.Image]]
 Frames = Mapping[int, bytes]
 """Step -> the picture as WebP."""
 
@@ -56,10 +58,17 @@ def _fitting(
 ) -> list[Frames]:
     """Return as many frames of each picture as there is room for in ``most`` bytes."""
     made: dict[tuple[str, int], bytes | None] = {}
+    looked = dict[tuple[Path, str], Mapping[str, Image.Image]]()
+
+    def maps(run: Run, pattern: str) -> Mapping[str, Image.Image]:
+        """Return the maps of a look, drawn once for all its blocks."""
+        if (run.path, pattern) not in looked:
+            looked[run.path, pattern] = maps_of(run, rows, pattern)
+        return looked[run.path, pattern]
 
     def frame(picture: Picture, step: int) -> bytes | None:
         if (picture.file, step) not in made:
-            made[picture.file, step] = _frame(picture, runs[picture.file], step, rows)
+            made[picture.file, step] = _frame(picture, runs[picture.file], step, maps)
         return made[picture.file, step]
 
     for count in range(FRAMES, 0, -1):
@@ -87,10 +96,10 @@ def _steps(picture: Picture, run: Run) -> list[int]:
     return sorted(step for step in steps if step is not None and step < last)
 
 
-def _frame(picture: Picture, run: Run, step: int, rows: int) -> bytes | None:
+def _frame(picture: Picture, run: Run, step: int, maps: Maps) -> bytes | None:
     pattern = PATTERNS[picture.kind].replace("*", f"{step:08d}")
     if picture.block is None:
         grid = grid_of(run, pattern)
         return webp(Image.open(io.BytesIO(grid)).convert("RGB"), QUALITY) if grid else None
-    image = maps_of(run, rows, pattern).get(picture.block)
+    image = maps(run, pattern).get(picture.block)
     return webp(image, QUALITY) if image else None
