@@ -139,7 +139,7 @@ def test_a_tuning_says_its_searches_and_cites_what_proposed() -> None:
     document = stored("example-tune")
     assert isinstance(document, TuningDocument)
     text = methods(document)
-    assert "1 search of 12 trials by TPE (Optuna), pruner median, over the space quick" in text
+    assert "1 search of 12 trials by TPE (Optuna), pruner median, over the space twins32" in text
     assert "(set B: 3, 4)" in text
     assert cited(text) >= {"akiba2019optuna", "bergstra2011algorithms"}
     assert "3,000 updates" in methods(changed(document, "findings.steps", 3000))
