@@ -1,6 +1,7 @@
 """Maps of attention as pictures: where each of a few points of an image looks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
@@ -64,10 +65,15 @@ def _over(image: Image.Image, weights: NDArray[np.float64]) -> Image.Image:
     size = image.size
     mask = Image.fromarray((weight * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     strength = np.asarray(mask, dtype=float)[..., None] / 255
-    grey = np.asarray(ImageOps.grayscale(image).convert("RGB"), dtype=float) * 0.55
-    heat = mpl.colormaps["inferno"](strength[..., 0])[..., :3] * 255
+    grey = np.asarray(ImageOps.grayscale(image), dtype=float)[..., None] * 0.55
     opacity = 0.1 + 0.7 * strength
-    return Image.fromarray((grey * (1 - opacity) + heat * opacity).astype(np.uint8))
+    return Image.fromarray((grey * (1 - opacity) + _heat()[np.asarray(mask)] * opacity).astype(np.uint8))
+
+
+@cache
+def _heat() -> NDArray[np.float64]:
+    """Return the colour (256, 3) of each weight that a picture can hold."""
+    return mpl.colormaps["inferno"](np.arange(256) / 255)[:, :3] * 255
 
 
 def _mark(tile: Image.Image, query: Sequence[int], cells: int) -> None:

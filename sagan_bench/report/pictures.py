@@ -301,7 +301,7 @@ def _half(image: Image.Image) -> int:
 
 def _png(image: Image.Image) -> bytes:
     written = io.BytesIO()
-    image.save(written, format="PNG", optimize=True)
+    image.save(written, format="PNG")
     return written.getvalue()
 
 
