@@ -20,12 +20,18 @@ from sagan_bench.runs.run_directory import read_now, readable
 _log = logging.getLogger(__name__)
 
 BOTH = "{}: {} and {}"
+INIT = "training.init_sha256"
 NAMES: tuple[Callable[[Run], str], ...] = (
-    lambda run: run.record.variant,
-    lambda run: run.record.name,
-    lambda run: f"{run.path.resolve().parent.name}/{run.record.variant}",
+    lambda run: run.record.variant + _tuned(run),
+    lambda run: run.record.name + _tuned(run),
+    lambda run: f"{run.path.resolve().parent.name}/{run.record.variant}{_tuned(run)}",
 )
 """What runs that no study names may go by; the first that tells them apart."""
+
+
+def _tuned(run: Run) -> str:
+    """Return what a name says of a run that began with another's weights."""
+    return ", fine-tuned" if run.settings.get(INIT) else ""
 
 
 def whole(path: Path) -> Run:

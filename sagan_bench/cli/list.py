@@ -124,7 +124,8 @@ def _metrics() -> Shipped:
         name: f"{of['better']} is better; {of['switch'] or 'in every score'}"
         for name, of in known.items()
     }
-    then = "train --set KEY=VALUE; a study declares one under [on.DATA]"
+    switch = next(of["switch"] for of in known.values() if of["switch"])
+    then = f"train --set {switch}; a study declares one under [on.DATA]"
     return Shipped(words, known, then, "figures say whose features: FID is Inception's alone; "
                    "of others it is FID[effnet-lite0] and so on")  # fmt: skip
 

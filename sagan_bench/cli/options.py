@@ -71,7 +71,7 @@ class Flag(NamedTuple):
     kind: type
     help: str
     aliases: tuple[str, ...] = ()
-    """The same under the names of the seed project; hidden."""
+    """The same under the names of the seed project, and of other verbs; hidden."""
     yes: Any = True
     """What the key is set to by an option without a value."""
     no: Any = False
@@ -95,7 +95,7 @@ FLAGS = (
     Flag("--micro-batch", "training.micro_batch", int, "Of these, so many at a time"),
     Flag("--loss", "training.loss", str, either(LOSSES), ("--adv_loss",)),
     Flag("--steps", "run.steps", int, "Generator updates to reach", ("--total_step",)),
-    Flag("--seed", "seed", int, "Of weights, noise and data order"),
+    Flag("--seed", "seed", int, "Of weights, noise and data order", ("--seeds",)),
     Flag("--sample-every", "run.sample_every", int, "Steps between grids", ("--sample_step",)),
     Flag("--eval-every", "run.eval_every", int, "Steps between scores on the way"),
     Flag("--score-images", "evaluation.n_fake", int, "Generated images that are scored"),
@@ -209,9 +209,10 @@ def _parameters() -> Iterator[inspect.Parameter]:
     for flag in FLAGS:
         kind = flag.kind
         declared = (f"{flag.option}/--no-{flag.option[2:]}",) if kind is bool else (flag.option,)
-        yield _parameter(*declared, kind=kind, text=flag.help, name=_name(flag.option))
+        how: dict[str, Any] = {"name": _name(flag.option), "of_seed": flag.key == "seed"}
+        yield _parameter(*declared, kind=kind, text=flag.help, **how)
         for alias in flag.aliases:
-            yield _parameter(alias, kind, "", hidden=True)
+            yield _parameter(alias, kind, "", hidden=True, of_seed=flag.key == "seed")
     for flag in HIDDEN:
         yield _parameter(flag.option, flag.kind, "", hidden=True)
     yield _parameter("--dataset", str, "", hidden=True)
@@ -225,13 +226,17 @@ def _parameter(
     *,
     name: str | None = None,
     hidden: bool = False,
+    of_seed: bool = False,
     completion: completing.Completion | None = None,
 ) -> inspect.Parameter:
     how: dict[str, Any] = {"autocompletion": completion} if completion else {}
     if kind is int:
         how |= {"parser": partial(whole, option), "metavar": "INTEGER"}
-    declared = typer.Option(option, help=text, hidden=hidden, **how)
-    annotation = Annotated[kind | None, seed(option, text) if option == "--seed" else declared]
+    if of_seed:
+        declared = seed(option, text, hidden=hidden)
+    else:
+        declared = typer.Option(option, help=text, hidden=hidden, **how)
+    annotation = Annotated[kind | None, declared]
     return inspect.Parameter(
         name or _name(option), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
@@ -244,10 +249,10 @@ def whole(option: str, text: str) -> int:
     return int(text)
 
 
-def seed(option: str, help_: str, **for_several: str) -> Any:
+def seed(option: str, help_: str, *, hidden: bool = False, **for_several: str) -> Any:
     """Return the declaration of an option of one seed; ``for_several`` as `seeds.single` has it."""
     parser = partial(_read_seeds, option, partial(seeds.single, **for_several))
-    return typer.Option(option, help=help_, metavar="INTEGER", parser=parser)
+    return typer.Option(option, help=help_, hidden=hidden, metavar="INTEGER", parser=parser)
 
 
 def several_seeds(option: str, help_: str) -> Any:

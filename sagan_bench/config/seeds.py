@@ -7,8 +7,10 @@ from typing import Any
 from sagan_bench.config.limits import MOST_WHOLE
 
 MOST_SEEDS = 10_000
-AGAIN = "the command once for each: for s in 0 1 2; do ... --seed $s; done"
-"""What to do for several seeds where a command takes one."""
+AGAIN = "the command once for each: for s in {each}; do ... --seed $s; done"
+"""What to do for several seeds where a command takes one; ``each`` are those that were given."""
+MOST_NAMED = 5
+"""Of the seeds in a message."""
 _PART = re.compile(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?")
 
 
@@ -23,8 +25,12 @@ def several(given: Any) -> Any:
     return _read(given) if isinstance(given, str) else given
 
 
-def single(given: Any, for_several: str = f"ablate --seeds 0-4, or {AGAIN}") -> Any:
+def single(given: Any, for_several: str = f"ablate --seeds {{given}}, or {AGAIN}") -> Any:
     """Return the seed in a text; what is no text and no list stays.
+
+    Args:
+        given: as the user wrote it.
+        for_several: what is for several seeds, with places for those ``given`` and for ``each``.
 
     Raises:
         ValueError: the text says none; or there are several, and what is for that.
@@ -37,9 +43,20 @@ def single(given: Any, for_several: str = f"ablate --seeds 0-4, or {AGAIN}") -> 
             raise ValueError("expected a whole number from 0") from None
     if isinstance(seeds, Sequence):
         if len(seeds) != 1:
-            raise ValueError(f"one seed is meant here; for several: {for_several}")
+            raise ValueError(f"one seed is meant here; for several: {_filled(for_several, seeds)}")
         return seeds[0]
     return seeds
+
+
+def _filled(advice: str, seeds: Sequence[Any]) -> str:
+    """Return an advice about these seeds; about some where there are none, or many."""
+    seeds = seeds or (0, 1, 2)
+    few = [*map(str, seeds[:MOST_NAMED]), *["..."][: len(seeds) > MOST_NAMED]]
+    given = ",".join(map(str, seeds))
+    first, n = seeds[0], len(seeds)
+    if n > 2 and isinstance(first, int) and list(seeds) == list(range(first, first + n)):
+        given = f"{first}-{first + n - 1}"
+    return advice.format(given=given, each=" ".join(few))
 
 
 def _read(text: str) -> tuple[int, ...]:

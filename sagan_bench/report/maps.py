@@ -67,7 +67,9 @@ def _over(image: Image.Image, weights: NDArray[np.float64]) -> Image.Image:
     strength = np.asarray(mask, dtype=float)[..., None] / 255
     grey = np.asarray(ImageOps.grayscale(image), dtype=float)[..., None] * 0.55
     opacity = 0.1 + 0.7 * strength
-    return Image.fromarray((grey * (1 - opacity) + _heat()[np.asarray(mask)] * opacity).astype(np.uint8))
+    return Image.fromarray(
+        (grey * (1 - opacity) + _heat()[np.asarray(mask)] * opacity).astype(np.uint8)
+    )
 
 
 @cache

@@ -25,7 +25,7 @@ from sagan_bench.runs.records import Record
 
 RUN_SETTINGS = (
     "run.steps", "run.threads", "run.score_weights", "run.eval_every", "run.eval_images",
-    "run.eval_metrics", "run.init_from",
+    "run.eval_metrics",
 )  # fmt: skip
 """Of the section ``run``, those that a command which repeats a run has to name."""
 
@@ -55,7 +55,8 @@ def of_run(record: Record, folder: Path) -> str | None:
     of_files = [name for name, described in config.needed.items() if "module" not in described]
     copies = [str(folder / FOLDER / f"{name}.py") for name in of_files]
     files = [word for copy in copies for word in ("--with", copy)]
-    return _line(words, "--seed", config.seed, *files, *_sets(_results(config), before))
+    begins = ["--init-from", config.run.init_from] if config.run.init_from else []
+    return _line(words, "--seed", config.seed, *begins, *files, *_sets(_results(config), before))
 
 
 def _rightly(config: RunConfig) -> str:

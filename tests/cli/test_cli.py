@@ -85,11 +85,22 @@ def test_the_seed_projects_image_path(asked: list[dict[str, Any]]) -> None:
     assert (config.data.crop, config.data.fit) == (None, "squash")
 
 
+def test_one_run_has_one_seed_under_either_name(
+    asked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("train", "--seeds", "3")
+    assert asked[0]["config"].seed == 3
+    assert run("train", "--seeds", "0-2") == cli.USAGE
+    assert "--seeds 0-2: one seed is meant here; for several: ablate --seeds 0-2, or" in (
+        capsys.readouterr().err
+    )
+
+
 def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "--help") == 0
     text = capsys.readouterr().out
     assert "--image-size" in text
-    for alias in ("--imsize", "--adv_loss", "--sample_step", "--dataset", "--batch_size"):
+    for alias in ("--imsize", "--adv_loss", "--sample_step", "--dataset", "--batch_size", "--seeds"):
         assert alias not in text
 
 

@@ -46,7 +46,8 @@ def test_a_run_says_what_it_keeps_goes_on_and_is_begun_with(capsys: Out) -> None
     assert run("show", "second") == 0
     again = "".join(capsys.readouterr().out.split())
     assert f"--settraining.init_sha256={config['training']['init_sha256']}" in again
-    assert "--setrun.init_from=runs/first" in again
+    assert "--init-fromruns/first" in again
+    assert "run.init_from" not in again
     assert run("prune", "first") == 0
     assert run(*begun[:-3], "runs/third", *begun[-2:], "--dry-run") == cli.USAGE
     assert "runs/first keeps no training state" in capsys.readouterr().err

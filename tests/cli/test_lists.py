@@ -19,7 +19,7 @@ Out = pytest.CaptureFixture[str]
     [
         ("presets", "twins32", "train --preset NAME"),
         ("spaces", "twins32", "tune --space NAME"),
-        ("metrics", "twin_rate", "[on.DATA]"),
+        ("metrics", "twin_rate", "train --set evaluation.intra_class=true"),
         ("kinds", "attention kind", "init block"),
         ("variants", "no-attention", "show variant NAME"),
         ("studies", "presence", "ablate NAME"),

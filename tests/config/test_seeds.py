@@ -1,5 +1,6 @@
 """One grammar of seeds, wherever they are asked for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_others_are_refused_before_they_are_made(text: str) -> None:
 
 def test_where_one_is_meant_several_are_refused_with_what_would_do() -> None:
     assert seeds.single("7") == seeds.single([7]) == 7
-    for given in ("0-4", "1,2", [0, 1], ()):
-        with pytest.raises(ValueError, match="ablate --seeds 0-4, or the command once for each"):
-            seeds.single(given)
+    said = {
+        "0-4": ("0-4", "0 1 2 3 4"), "1,2": ("1,2", "1 2"), "0-99": ("0-99", "0 1 2 3 4 ..."),
+        "7,3,9": ("7,3,9", "7 3 9"),
+    }  # fmt: skip
+    for text, (given, each) in said.items():
+        advice = f"ablate --seeds {given}, or the command once for each: for s in {each}; do "
+        with pytest.raises(ValueError, match=re.escape(advice)):
+            seeds.single(text)
+    for other in ([0, 1], (), ["a", "b", "c"], [None] * 3):
+        with pytest.raises(ValueError, match="one seed is meant here"):
+            seeds.single(other)

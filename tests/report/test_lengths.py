@@ -155,6 +155,17 @@ def test_a_baseline_comes_first_and_an_unknown_one_is_refused(pair: list[str], c
     assert "are not compared" in capsys.readouterr().err
 
 
+def test_runs_that_began_with_others_weights_are_called_so(capsys: Out) -> None:
+    begun = "training.init_sha256=" + "ab" * 32
+    plain = str(leave("plain", 600))
+    for steps, ending in ((600, "nothing can be claimed"), (1200, "side by side")):
+        fine = str(leave(f"fine{steps}", steps, 0.5, 0, begun))
+        assert compare(plain, fine, "--baseline", "sagan") == 0
+        said = capsys.readouterr().out
+        assert "sagan, fine-tuned" in said
+        assert ending in said
+
+
 def test_runs_of_one_length_and_studies_have_no_step_of_their_own(capsys: Out) -> None:
     paths = [str(leave("a", 600)), str(leave("b", 600, 0.5, 1))]
     assert compare(*paths, "--baseline", "sagan", "--at-step", "600") == cli.USAGE
