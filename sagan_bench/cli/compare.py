@@ -307,7 +307,7 @@ def _variants(findings: "Findings") -> "Frame":
 
 
 def _print_notes(findings: "Findings", numbers: "Numbers") -> None:
-    from sagan_bench.report.caveats import of_program
+    from sagan_bench.report.caveats import of_beginning, of_program
 
     images = "Scored with {n_fake:,} generated and {n_real:,} real images"
     parts = [text.rstrip(".") for text in of_program(numbers.runs.attempted)]
@@ -316,6 +316,8 @@ def _print_notes(findings: "Findings", numbers: "Numbers") -> None:
     said = "; ".join([*parts, f"smallest difference that matters: {findings.matters}."])
     budget = findings.budget and f"Budget: {findings.budget}. "
     say(f"{budget}{said[0].upper()}{said[1:]}")
+    for sentence in of_beginning(numbers.runs.attempted):
+        say(sentence)
     if not findings.declared:
         say("Post hoc: metric and smallest difference were chosen now, not before the runs.")
         if numbers.runs.program and not numbers.runs.has_settings:

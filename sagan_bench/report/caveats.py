@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagan_bench.analysis.comparison import Kind
 from sagan_bench.analysis.costs import is_of
+from sagan_bench.analysis.gathering import INIT
 from sagan_bench.analysis.lengths import Figures, SideBySide
 from sagan_bench.analysis.limits import Doubt, Irregularity
 from sagan_bench.analysis.question import Ledger
@@ -76,6 +77,7 @@ def of_study(
             "nothing is said."
         )
     yield from of_program(runs)
+    yield from of_beginning(runs)
     yield from _of_place(findings.protocol, [run.record for run in runs])
     devices = {run.record.environment.device_name or run.record.environment.cpu for run in runs}
     if len(devices) > 1:
@@ -106,6 +108,7 @@ def of_lengths(numbers: SideBySide) -> Iterator[str]:
             "never stand in one column."
         )
     yield from of_program(runs)
+    yield from of_beginning(runs)
     finals = [score.protocol for run in runs for score in run.final("ema")]
     places = {protocol.get("extractor", "inception"): protocol for protocol in finals}
     yield from dict.fromkeys(
@@ -137,6 +140,15 @@ def of_program(runs: Sequence[Run]) -> Iterator[str]:
     for source, names in given.items():
         which = "Figures" if is_all else f"Figures of {', '.join(names)}"
         yield f"{which} are as {source} gives them: how they were measured is not known here."
+
+
+def of_beginning(runs: Iterable[Run]) -> Iterator[str]:
+    """Yield which runs began with weights of another run."""
+    if names := dict.fromkeys(run.variant for run in runs if run.settings.get(INIT)):
+        yield (
+            f"Runs of {'; of '.join(names)} began with the weights of another run: its steps, and "
+            "the images that it saw, are not counted here."
+        )
 
 
 def of_tuning(

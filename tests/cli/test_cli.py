@@ -100,7 +100,14 @@ def test_aliases_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "--help") == 0
     text = capsys.readouterr().out
     assert "--image-size" in text
-    for alias in ("--imsize", "--adv_loss", "--sample_step", "--dataset", "--batch_size", "--seeds"):
+    for alias in (
+        "--imsize",
+        "--adv_loss",
+        "--sample_step",
+        "--dataset",
+        "--batch_size",
+        "--seeds",
+    ):
         assert alias not in text
 
 
