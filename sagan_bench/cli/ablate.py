@@ -19,9 +19,9 @@ from sagan_bench.cli.options import (
     Runs,
     Sets,
     With,
+    command,
     load_own,
     load_presets,
-    program,
     refuse_wrong,
     several_seeds,
 )
@@ -263,7 +263,7 @@ def _conclude(planned: "Plan", as_json: bool) -> None:
     _advise(bad)
     if not as_json:
         say(f"study:   {planned.folder}")
-        say(f"next:    {program()} compare {planned.folder}")
+        say(f"next:    {command('compare', planned.folder)}")
     if bad:
         raise typer.Exit(SOME_FAILED)
 
@@ -302,7 +302,7 @@ def _advise(bad: "list[GridPoint]") -> None:
     if printed := next(
         (p.path for p in bad if p.status == "failed" and (p.path / LOG).exists()), None
     ):
-        say(f"what it printed: {program()} show {printed} --log", error=True)
+        say(f"what it printed: {command('show', printed, '--log')}", error=True)
     states = {point.status or NOT_BEGUN for point in bad}
     for advice in (go_on for status, go_on in GO_ON.items() if status in states):
         say(advice, error=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sagan_bench.cli.options import Json, program
+from sagan_bench.cli.options import Json, command, program
 from sagan_bench.cli.signals import stopping
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.registry import SOURCES
@@ -38,7 +38,7 @@ def download(
 
     with stopping() as stop, View() as view:
         source = fetch(name, root, category=category, progress=view.counter("MiB", stop, 2**20))
-    print(f"{root} holds it; next: {program()} data show {source}")
+    print(f"{root} holds it; next: {command('data', 'show', source)}")
 
 
 @app.command()

@@ -15,8 +15,8 @@ from sagan_bench.cli.options import (
     Json,
     RunOrStudy,
     Runs,
+    command,
     pick,
-    program,
     several_seeds,
 )
 from sagan_bench.cli.signals import SOME_FAILED, stopping
@@ -113,7 +113,7 @@ def _runs(folder: Path, wanted: Wanted, weights: "Sequence[Weights]", as_json: b
     else:
         rest = "" if failed else "; the others had these scores"
         say(f"scored:  {len(result.scored)} of {result.finished} finished runs{rest}")
-        say(f"next:    {program()} report {folder}")
+        say(f"next:    {command('report', folder)}")
     for path, why in failed.items():
         say(f"failed: {path}: {why}", error=True)
     if failed:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import program
+from sagan_bench.cli.options import command, program
 from sagan_bench.cli.tables import number, print_table
 from sagan_bench.core.errors import UserError
 
@@ -50,9 +50,9 @@ def show_study(folder: Path, as_json: bool) -> None:
         print_facts(records)
     if not study.command:
         say(f"samples: {folder / '*' / 'samples'}")
-    if command := of_study(memory):
-        say(f"again:   {command}")
-    say(f"next:    {program()} compare {folder}; {program()} report {folder}")
+    if again := of_study(memory):
+        say(f"again:   {again}")
+    say(f"next:    {command('compare', folder)}; {command('report', folder)}")
 
 
 def _data(memory: "StudyManifest", runs: "Sequence[tuple[Path, Record]]") -> dict[str, Any]:

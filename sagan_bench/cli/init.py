@@ -7,7 +7,7 @@ import typer
 
 from sagan_bench.cli.check import PREFIXES
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import either, program
+from sagan_bench.cli.options import command, either
 from sagan_bench.core import extensions
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
@@ -40,4 +40,4 @@ def init(
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}; choose another place") from error
     say(f"{file}")
-    say(f"next: {program()} check {file}")
+    say(f"next: {command('check', file)}")

@@ -1,7 +1,7 @@
 """The verb ``list``: the runs that are there, and all that can be named."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -161,20 +161,37 @@ class Filters(NamedTuple):
     @property
     def said(self) -> str:
         """What is asked of runs, in words."""
-        return " and ".join(f"{key} {value}" for key, value in self._asdict().items() if value)
+        return " and ".join(
+            f"{key} {value}" for key, value in self._asdict().items() if value is not None
+        )
 
     def passes(self, record: "Record", study: str | None) -> bool:
         """Return whether a run of this record and study is listed."""
+        has = self.of(record, study)
+        return all(value is None or value in has[key] for key, value in self._asdict().items())
+
+    @staticmethod
+    def of(record: "Record", study: str | None) -> dict[str, tuple[str, ...]]:
+        """Return what a run of this record and study may be listed by."""
         from sagan_bench.core.trees import flatten
 
         source = str(dict(flatten(record.config)).get("data.source") or "")
-        has = {
-            "study": (study,),
+        return {
+            "study": (study,) if study else (),
             "variant": (record.variant,),
-            "status": (record.status,),
-            "data": (source, kind_of(source)),
+            "status": (str(record.status),),
+            "data": (kind_of(source), source),
         }
-        return all(value is None or value in has[key] for key, value in self._asdict().items())
+
+    def unknown(self, has: Iterable[Mapping[str, Sequence[str]]]) -> str:
+        """Return of the first that no run has those that there are; empty if each is some run's."""
+        known = list(has)
+        for key, value in self._asdict().items():
+            there = list(dict.fromkeys(each for of in known for each in of[key] if each))
+            if value is not None and value not in there:
+                none = f"no run here is of a {key}"
+                return f"; --{key} {value}: {closest(value, there) if there else none}"
+        return ""
 
 
 def _list_runs(runs: Path, filters: Filters, as_json: bool) -> None:
@@ -182,15 +199,15 @@ def _list_runs(runs: Path, filters: Filters, as_json: bool) -> None:
     from sagan_bench.runs.run_directory import read_all
     from sagan_bench.runs.table import frame
 
+    if runs != Path("runs") and not runs.is_dir():
+        raise UserError(f"--runs {runs}: there is no such folder")
     paths = everything = find_runs(runs)
-    if any(filters):
-        paths = [
-            path
-            for path, record in read_all(everything)
-            if filters.passes(record, _experiment(path.parent, runs))
-        ]
+    if any(value is not None for value in filters):
+        of = [(path, r, _experiment(path.parent, runs)) for path, r in read_all(everything)]
+        paths = [path for path, record, study in of if filters.passes(record, study)]
         if everything and not paths:
-            raise UserError(f"no run of {len(everything)} in {runs} is of {filters.said}")
+            known = filters.unknown(Filters.of(record, study) for _, record, study in of)
+            raise UserError(f"no run of {len(everything)} in {runs} is of {filters.said}{known}")
     if as_json:
         table = frame(paths)
         table["study"] = [_experiment(Path(path).parent, runs) for path in table.path]

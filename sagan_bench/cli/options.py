@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -374,6 +375,11 @@ def refuse_wrong(files: "Iterable[Extension]") -> None:
 def program() -> str:
     """Return how this program was called, for hints on what to call next."""
     return "sagan-bench" if Path(sys.argv[0]).name == "sagan-bench" else "python cli.py"
+
+
+def command(*words: object) -> str:
+    """Return a command line of this program, for the user to copy: odd names are quoted."""
+    return f"{program()} {shlex.join(map(str, words))}"
 
 
 def pick(option: str, value: str, known: Sequence[S]) -> S:

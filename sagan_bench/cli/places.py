@@ -11,6 +11,18 @@ MOST_RUNS = 10
 """Runs that are named where none is called so."""
 
 
+def refuse_nameless(name: str) -> None:
+    """Refuse an empty name, as a shell makes of a variable that is not set.  Raises `UserError`."""
+    if not name.strip():
+        raise UserError("an empty name is no run, study or tuning; was a variable not set?")
+
+
+def refuse_file(out: Path | None) -> None:
+    """Refuse a file where a folder is to be made.  Raises `UserError`."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder")
+
+
 def find_run(run: str, runs: Path, *, or_what: Sequence[str] = ()) -> Path:
     """Return the folder of a run given by path, name, or the beginning of only one name.
 
@@ -25,6 +37,7 @@ def find_run(run: str, runs: Path, *, or_what: Sequence[str] = ()) -> Path:
     from sagan_bench.runs.finding import find_runs
     from sagan_bench.runs.records import RECORD
 
+    refuse_nameless(run)
     for path in (Path(run), runs / run):
         if (path / RECORD).exists():
             return path
@@ -51,6 +64,7 @@ def find_tuning(name: str, runs: Path) -> Path:
     """Return the folder of a tuning given by path or name.  Raises `UserError` with the closest."""
     from sagan_bench.experiments.tuning.definition import MEMORY
 
+    refuse_nameless(name)
     for path in (Path(name), runs / name):
         if (path / MEMORY).exists():
             return path

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import program
+from sagan_bench.cli.options import command
 from sagan_bench.cli.tables import duration, number, print_table
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.trees import flatten
@@ -35,7 +35,7 @@ def print_record(record: Record, path: Path, *, every_end: bool = False) -> None
     if record.is_unscored:
         is_asked_for = dict(flatten(record.config)).get("run.score_weights") == []
         why = "none was asked for" if is_asked_for else "no final score is there"
-        say(f"not scored: {why}; {program()} evaluate {path} makes up for it")
+        say(f"not scored: {why}; {command('evaluate', path)} makes up for it")
     scored = [s for end in ends(record) for s in end] if every_end else []
     scored = scored or latest(record)
     for scores in by_protocol(scored):
@@ -89,7 +89,8 @@ def print_kept(record: Record, path: Path) -> None:
     """Print what a finished run keeps to be trained further, if it does, and how to free that."""
     size = kept_bytes(path)
     if size and record.status is Status.FINISHED:
-        say(f"kept:    {mib(size)} to train it further (--steps); free: {program()} prune {path}")
+        free = command("prune", path)
+        say(f"kept:    {mib(size)} to train it further (--steps); free: {free}")
 
 
 def mib(size: int) -> str:

@@ -83,10 +83,12 @@ def _jobs(
 ) -> list[Render]:
     """Return what renders each page: one a study or report.json, one of all the runs together."""
     from sagan_bench.cli.compare import place
+    from sagan_bench.cli.places import refuse_file
     from sagan_bench.experiments import study
     from sagan_bench.experiments.tuning import definition
     from sagan_bench.report import collect, publish
 
+    refuse_file(out)
     stored = [Path(name) for name in what if name.endswith(".json")]
     places = [place(name, runs) for name in what if not name.endswith(".json")]
     studies = [folder for folder in places if (folder / study.MEMORY).exists()]

@@ -8,7 +8,7 @@ import typer
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import Device, RunName, Runs, Weights
 from sagan_bench.cli.options import seed as option_of_seed
-from sagan_bench.cli.places import find_run
+from sagan_bench.cli.places import find_run, refuse_file
 from sagan_bench.cli.signals import stopping
 from sagan_bench.config.seeds import AGAIN
 from sagan_bench.core.errors import UserError
@@ -54,6 +54,8 @@ def sample(
 
     if form is None and out and (out.suffix != ".png" or out.parent.is_file()):
         raise UserError(f"--out {out}: expected a PNG file, such as FOLDER/drawn.png")
+    if form is not None:
+        refuse_file(out)
     path = find_run(run, runs)
     exported = sampling.load(path, weights, device)
     chosen = () if classes is None else exported.classes_called(classes.split(","))

@@ -13,9 +13,9 @@ from sagan_bench.cli.options import (
     Choice,
     DryRun,
     Json,
+    command,
     configured,
     load_own,
-    program,
     refuse_wrong,
 )
 from sagan_bench.cli.places import best_file, find_run
@@ -54,9 +54,9 @@ def train(
     The same command again goes on where it was interrupted, and does nothing once it is finished;
     with more --steps it trains a finished run further.
     """
-    if from_study:
+    if from_study is not None:
         choice = choice.from_file(best_file(from_study, choice.variant, Path("runs")))
-    if init_from:
+    if init_from is not None:
         place = Path(init_from)
         place = place if place.is_file() else find_run(init_from, Path("runs"))
         choice = choice.with_flag("--init-from", "run.init_from", str(place))
@@ -76,10 +76,10 @@ def train(
 
             print_record(record, path)
             if _lacks_probe(config, path):
-                say(f"note: it was finished before it was to be probed: {program()} probe {path}")
+                say(f"note: it was finished before it was to be probed: {command('probe', path)}")
             print(f"run:     {path}\nsamples: {path / 'samples'}")
             _print_state(record, path)
-            print(f"next:    {program()} show {path}")
+            print(f"next:    {command('show', path)}")
         if record.status != "finished":
             raise typer.Exit(SOME_FAILED)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from sagan_bench.config.limits import MOST_WHOLE
@@ -20,9 +21,13 @@ def several(given: Any) -> Any:
     Raises:
         ValueError: the text says no seeds, one twice, or more than a study could run.
     """
-    if isinstance(given, int) and not isinstance(given, bool):
-        return (given,)
-    return _read(given) if isinstance(given, str) else given
+    if isinstance(given, str):
+        return _read(given)
+    if isinstance(given, Sequence):
+        if not all(map(_is_whole, given)):
+            raise ValueError('expected whole numbers in a list of seeds; ranges are a text: "0-4"')
+        return given
+    return (given,) if _is_whole(given) else given
 
 
 def single(given: Any, for_several: str = f"ablate --seeds {{given}}, or {AGAIN}") -> Any:
@@ -45,7 +50,13 @@ def single(given: Any, for_several: str = f"ablate --seeds {{given}}, or {AGAIN}
         if len(seeds) != 1:
             raise ValueError(f"one seed is meant here; for several: {_filled(for_several, seeds)}")
         return seeds[0]
+    if isinstance(seeds, bool | float):
+        raise ValueError("expected a whole number from 0")
     return seeds
+
+
+def _is_whole(given: Any) -> bool:
+    return isinstance(given, Integral) and not isinstance(given, bool)
 
 
 def _filled(advice: str, seeds: Sequence[Any]) -> str:

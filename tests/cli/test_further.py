@@ -57,6 +57,39 @@ def test_a_run_says_what_it_keeps_goes_on_and_is_begun_with(capsys: Out) -> None
     assert log.count("--- attempt of ") == log.count("--- finished\n") == 2
 
 
+def test_commands_to_copy_quote_odd_names(capsys: Out) -> None:
+    path = leave_run(Path("runs/my <&> run"), settings("sagan", 7), 0.5, pictures=False)
+    keep(path)
+    assert run("show", path) == 0
+    assert "free: python cli.py prune 'runs/my <&> run'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--init-from", ""), ("train", "--from-study", ""), ("show", ""),
+        ("prune", "only", ""), ("report", ""), ("compare", " "), ("sample", ""),
+        ("evaluate", ""), ("probe", ""),
+    ],
+)  # fmt: skip
+def test_an_empty_name_is_refused_even_beside_one_run_alone(
+    words: tuple[str, ...], capsys: Out
+) -> None:
+    kept = keep(leave_run(Path("runs/only"), settings("sagan", 7), 0.5, pictures=False))
+    assert run(*words) == cli.USAGE
+    assert kept.exists()
+    assert "an empty name is no run" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("verb", [("sample", "only", "--as", "png", "--n", 2), ("report", "only")])
+def test_a_folder_that_is_a_file_is_refused_and_stays(verb: tuple[str, ...], capsys: Out) -> None:
+    leave_run(Path("runs/only"), settings("sagan", 7), 0.5, pictures=False)
+    Path("thesis.tex").write_text("mine")
+    assert run(*verb, "--out", "thesis.tex") == cli.USAGE
+    assert "--out thesis.tex is a file; name a folder" in capsys.readouterr().err
+    assert Path("thesis.tex").read_text() == "mine"
+
+
 def test_what_an_experiment_keeps_and_begins_with(tmp_path: Path) -> None:
     """No training state by default, since its budget is fixed; and its own seeds."""
     study = studies.load("smoke")

@@ -70,3 +70,21 @@ def test_where_no_run_is_like_that_it_is_said(capsys: Out) -> None:
     leave_study(Path("runs/mine"), pictures=False)
     assert run("list", "--variant", "feat8", "--study", "mine") == cli.USAGE
     assert "no run of 10 in runs is of study mine and variant feat8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--status", "finishd"), "--status finishd: did you mean 'finished'?"),
+        (("--variant", "saga"), "--variant saga: did you mean 'sagan'?"),
+        (("--study", "mien"), "--study mien: did you mean 'mine'?"),
+        (("--data", "twin"), "--data twin: did you mean 'twins'?"),
+        (("--runs", "nowhere"), "--runs nowhere: there is no such folder"),
+    ],
+)
+def test_what_no_run_is_of_is_told_with_what_is_near(
+    asked: tuple[str, ...], said: str, capsys: Out
+) -> None:
+    leave_study(Path("runs/mine"), pictures=False)
+    assert run("list", *asked) == cli.USAGE
+    assert said in " ".join(capsys.readouterr().err.split())

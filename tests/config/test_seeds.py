@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from sagan_bench.config import seeds
@@ -37,6 +39,14 @@ def test_others_are_refused_before_they_are_made(text: str) -> None:
         seeds.single(text)
 
 
+@pytest.mark.parametrize("given", [[True, 2], [1.0, 2], ["0-2"], [None], [[1]]])
+def test_a_list_has_whole_numbers_and_says_how_ranges_are_written(given: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r'whole numbers in a list of seeds; ranges .* "0-4"'):
+        seeds.several(given)
+    assert seeds.several(np.array([1, 4]).tolist()) == [1, 4]
+    assert seeds.several([np.int64(3)]) == [3]
+
+
 def test_where_one_is_meant_several_are_refused_with_what_would_do() -> None:
     assert seeds.single("7") == seeds.single([7]) == 7
     said = {
@@ -47,6 +57,9 @@ def test_where_one_is_meant_several_are_refused_with_what_would_do() -> None:
         advice = f"ablate --seeds {given}, or the command once for each: for s in {each}; do "
         with pytest.raises(ValueError, match=re.escape(advice)):
             seeds.single(text)
+    for none in (True, 3.0, "3.5"):
+        with pytest.raises(ValueError, match="expected a whole number from 0"):
+            seeds.single(none)
     for other in ([0, 1], (), ["a", "b", "c"], [None] * 3):
         with pytest.raises(ValueError, match="one seed is meant here"):
             seeds.single(other)
