@@ -31,7 +31,7 @@ NAMES: tuple[Callable[[Run], str], ...] = (
 
 def _tuned(run: Run) -> str:
     """Return what a name says of a run that began with another's weights."""
-    return ", fine-tuned" if run.settings.get(INIT) else ""
+    return " (fine-tuned)" if run.settings.get(INIT) else ""
 
 
 def whole(path: Path) -> Run:

@@ -25,6 +25,7 @@ from sagan_bench.cli.options import (
     refuse_wrong,
     several_seeds,
 )
+from sagan_bench.cli.places import refuse_nameless
 from sagan_bench.cli.placing import Wanted, with_place
 from sagan_bench.cli.plan import print_plan
 from sagan_bench.cli.running import Where, carry_out, stop_runs
@@ -113,6 +114,9 @@ def ablate(
     load_own(with_)  # which a preset may name
     fields = {"preset": preset, "command": command, "names": load_presets(preset_file) or None}
     fields |= _grows(until_conclusive, max_seeds, no_futility)
+    for given in (study, only):
+        if given is not None:
+            refuse_nameless(given)
     requested = _requested(study, data, steps, sets or [], with_, **fields)
     folder = ablation.folder_of(requested, runs, name)
     if wanted.stop:
@@ -121,7 +125,7 @@ def ablate(
     planned = ablation.plan(
         requested, folder, partial(where.host, folder=folder, dry_run=dry_run),
         seeds=seeds or (), retry=retry_failed,
-        only=tuple(only.split(",")) if only else (), without_data=dry_run and measure,
+        only=tuple(only.split(",")) if only is not None else (), without_data=dry_run and measure,
     )  # fmt: skip
     if planned.missing and requested.command is None:
         where.refuse_slow(point.record for point in planned.points)

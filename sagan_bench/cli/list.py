@@ -185,9 +185,13 @@ class Filters(NamedTuple):
 
     def unknown(self, has: Iterable[Mapping[str, Sequence[str]]]) -> str:
         """Return of the first that no run has those that there are; empty if each is some run's."""
+        from sagan_bench.runs.records import Status
+
         known = list(has)
         for key, value in self._asdict().items():
             there = list(dict.fromkeys(each for of in known for each in of[key] if each))
+            if key == "status" and value in {*Status}:
+                continue  # that no run failed is an answer
             if value is not None and value not in there:
                 none = f"no run here is of a {key}"
                 return f"; --{key} {value}: {closest(value, there) if there else none}"

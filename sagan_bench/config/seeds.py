@@ -11,7 +11,7 @@ MOST_SEEDS = 10_000
 AGAIN = "the command once for each: for s in {each}; do ... --seed $s; done"
 """What to do for several seeds where a command takes one; ``each`` are those that were given."""
 MOST_NAMED = 5
-"""Of the seeds in a message."""
+"""Of the seeds of a range in a message."""
 _PART = re.compile(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?")
 
 
@@ -49,7 +49,7 @@ def single(given: Any, for_several: str = f"ablate --seeds {{given}}, or {AGAIN}
     if isinstance(seeds, Sequence):
         if len(seeds) != 1:
             raise ValueError(f"one seed is meant here; for several: {_filled(for_several, seeds)}")
-        return seeds[0]
+        seeds = seeds[0]
     if isinstance(seeds, bool | float):
         raise ValueError("expected a whole number from 0")
     return seeds
@@ -62,12 +62,12 @@ def _is_whole(given: Any) -> bool:
 def _filled(advice: str, seeds: Sequence[Any]) -> str:
     """Return an advice about these seeds; about some where there are none, or many."""
     seeds = seeds or (0, 1, 2)
-    few = [*map(str, seeds[:MOST_NAMED]), *["..."][: len(seeds) > MOST_NAMED]]
-    given = ",".join(map(str, seeds))
+    given, each = (mark.join(map(str, seeds)) for mark in (",", " "))
     first, n = seeds[0], len(seeds)
     if n > 2 and isinstance(first, int) and list(seeds) == list(range(first, first + n)):
         given = f"{first}-{first + n - 1}"
-    return advice.format(given=given, each=" ".join(few))
+        each = each if n <= MOST_NAMED else f"$(seq {first} {first + n - 1})"
+    return advice.format(given=given, each=each)
 
 
 def _read(text: str) -> tuple[int, ...]:

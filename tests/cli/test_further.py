@@ -69,7 +69,7 @@ def test_commands_to_copy_quote_odd_names(capsys: Out) -> None:
     [
         ("train", "--init-from", ""), ("train", "--from-study", ""), ("show", ""),
         ("prune", "only", ""), ("report", ""), ("compare", " "), ("sample", ""),
-        ("evaluate", ""), ("probe", ""),
+        ("evaluate", ""), ("probe", ""), ("ablate", ""), ("ablate", "smoke", "--only", ""),
     ],
 )  # fmt: skip
 def test_an_empty_name_is_refused_even_beside_one_run_alone(

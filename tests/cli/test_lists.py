@@ -88,3 +88,9 @@ def test_what_no_run_is_of_is_told_with_what_is_near(
     leave_study(Path("runs/mine"), pictures=False)
     assert run("list", *asked) == cli.USAGE
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_that_no_run_failed_is_an_answer_and_no_typo(capsys: Out) -> None:
+    leave_study(Path("runs/mine"), pictures=False)
+    assert run("list", "--status", "failed") == cli.USAGE
+    assert capsys.readouterr().err.strip().endswith("is of status failed")

@@ -162,10 +162,10 @@ def test_runs_that_began_with_others_weights_are_called_so(capsys: Out) -> None:
         fine = str(leave(f"fine{steps}", steps, 0.5, 0, begun))
         assert compare(plain, fine, "--baseline", "sagan") == 0
         said = capsys.readouterr().out
-        assert "Runs of sagan, fine-tuned began with" in " ".join(said.split())
+        assert "Runs of sagan (fine-tuned) began with" in " ".join(said.split())
         assert ending in said
         assert report(plain, fine, "--baseline", "sagan", "--out", f"page{steps}") == 0
-        assert "Runs of sagan, fine-tuned began with the weights of another run" in text_of(
+        assert "Runs of sagan (fine-tuned) began with the weights of another run" in text_of(
             Path(f"page{steps}/index.html")
         )
 
