@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, NoReturn
 
 import typer
@@ -59,12 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     0 ok, 1 internal, 2 usage or machine, 3 failed runs, 130 and 143 by signals.
     """
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else [*arguments]
+    debug = "--debug" in words
     _open_streams()
     cpu.wait_briefly()
     try:
+        _refuse_empty(words)
         try:
-            app(arguments)
+            app(words)
         finally:
             sys.stdout.flush()
     except OSError as error:
@@ -88,6 +91,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("add --debug directly after cli.py for the traceback", file=sys.stderr)
         sys.exit(INTERNAL)
     sys.exit(0)
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse what a shell makes of a variable that is not set.  Raises `UserError`."""
+    for before, word in pairwise(["the program's name", *words]):
+        option, equals, value = word.partition("=")
+        if not word.strip() or (word.startswith("--") and equals and not value.strip()):
+            raise UserError(
+                f"nothing but an empty word stands after {option.strip() or before}; "
+                "was a variable not set?"
+            )
 
 
 def _say_error(text: str) -> None:

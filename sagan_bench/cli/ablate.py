@@ -25,7 +25,6 @@ from sagan_bench.cli.options import (
     refuse_wrong,
     several_seeds,
 )
-from sagan_bench.cli.places import refuse_nameless
 from sagan_bench.cli.placing import Wanted, with_place
 from sagan_bench.cli.plan import print_plan
 from sagan_bench.cli.running import Where, carry_out, stop_runs
@@ -114,9 +113,6 @@ def ablate(
     load_own(with_)  # which a preset may name
     fields = {"preset": preset, "command": command, "names": load_presets(preset_file) or None}
     fields |= _grows(until_conclusive, max_seeds, no_futility)
-    for given in (study, only):
-        if given is not None:
-            refuse_nameless(given)
     requested = _requested(study, data, steps, sets or [], with_, **fields)
     folder = ablation.folder_of(requested, runs, name)
     if wanted.stop:

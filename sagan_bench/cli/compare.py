@@ -142,11 +142,10 @@ def _write_page(numbers: "Numbers") -> None:
 
 def place(name: str, runs: Path) -> Path:
     """Return the folder of a study, tuning or run.  Raises `UserError` with the closest name."""
-    from sagan_bench.cli.places import experiments, find_run, refuse_nameless
+    from sagan_bench.cli.places import experiments, find_run
     from sagan_bench.experiments import study
     from sagan_bench.experiments.tuning import definition
 
-    refuse_nameless(name)
     if Path(name).is_file():
         table = "of a table of scores: compare FILE.csv --baseline NAME --report"
         raise UserError(f"{name} is a file, and no study, tuning or run is; {table}")

@@ -204,7 +204,8 @@ def _list_runs(runs: Path, filters: Filters, as_json: bool) -> None:
     from sagan_bench.runs.table import frame
 
     if runs != Path("runs") and not runs.is_dir():
-        raise UserError(f"--runs {runs}: there is no such folder")
+        why = "that is a file" if runs.exists() else "there is no such folder"
+        raise UserError(f"--runs {runs}: {why}")
     paths = everything = find_runs(runs)
     if any(value is not None for value in filters):
         of = [(path, r, _experiment(path.parent, runs)) for path, r in read_all(everything)]

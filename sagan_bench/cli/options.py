@@ -282,8 +282,11 @@ def _choice(values: dict[str, Any]) -> Choice:
         preset, flags["data.source"] = _seed_dataset(dataset, preset, values[_name("--image_path")])
     for flag in (*FLAGS, *HIDDEN):
         for option in (*flag.aliases, flag.option):
-            if (value := values[_name(option)]) is not None:
-                flags[flag.key] = (option, flag.value(value))
+            if (value := values[_name(option)]) is None:
+                continue
+            of, before = flags.setdefault(flag.key, (option, flag.value(value)))
+            if before != flag.value(value):
+                raise UserError(f"{of} and {option} both set {flag.key}; give one of them")
     return Choice(
         preset=preset,
         preset_file=values[_name("--preset-file")],

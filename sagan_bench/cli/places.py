@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sagan_bench.cli.options import pick, program
+from sagan_bench.cli.options import command, pick
 from sagan_bench.core.errors import UserError
 from sagan_bench.core.names import closest
 
@@ -11,16 +11,12 @@ MOST_RUNS = 10
 """Runs that are named where none is called so."""
 
 
-def refuse_nameless(name: str) -> None:
-    """Refuse an empty name, as a shell makes of a variable that is not set.  Raises `UserError`."""
-    if not name.strip():
-        raise UserError("an empty name is no run, study or tuning; was a variable not set?")
-
-
 def refuse_file(out: Path | None) -> None:
-    """Refuse a file where a folder is to be made.  Raises `UserError`."""
-    if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a folder")
+    """Refuse a file where a folder is to be made, or one above it.  Raises `UserError`."""
+    above = (out, *out.parents) if out is not None else ()
+    if (there := next((place for place in above if place.exists()), None)) and not there.is_dir():
+        where = f"--out {out}" if there == out else f"--out {out}: {there}"
+        raise UserError(f"{where} is a file; name a folder")
 
 
 def find_run(run: str, runs: Path, *, or_what: Sequence[str] = ()) -> Path:
@@ -37,7 +33,6 @@ def find_run(run: str, runs: Path, *, or_what: Sequence[str] = ()) -> Path:
     from sagan_bench.runs.finding import find_runs
     from sagan_bench.runs.records import RECORD
 
-    refuse_nameless(run)
     for path in (Path(run), runs / run):
         if (path / RECORD).exists():
             return path
@@ -64,7 +59,6 @@ def find_tuning(name: str, runs: Path) -> Path:
     """Return the folder of a tuning given by path or name.  Raises `UserError` with the closest."""
     from sagan_bench.experiments.tuning.definition import MEMORY
 
-    refuse_nameless(name)
     for path in (Path(name), runs / name):
         if (path / MEMORY).exists():
             return path
@@ -72,7 +66,7 @@ def find_tuning(name: str, runs: Path) -> Path:
     hint = (
         closest(name, names, most=MOST_RUNS)
         if names
-        else f"there are none; begin with: {program()} tune"
+        else f"there are none; begin with: {command('tune')}"
     )
     raise UserError(f"no tuning is at {name}, nor in {runs}; {hint}")
 

@@ -8,7 +8,7 @@ import typer
 from sagan_bench.cli import completing
 from sagan_bench.cli.console import say
 from sagan_bench.cli.options import Runs
-from sagan_bench.cli.places import find_run, refuse_nameless
+from sagan_bench.cli.places import find_run
 from sagan_bench.core.errors import UserError
 
 
@@ -49,7 +49,6 @@ def _runs_at(place: str, runs: Path) -> list[tuple[Path, bool]]:
     from sagan_bench.runs.finding import find_runs
     from sagan_bench.runs.records import RECORD
 
-    refuse_nameless(place)
     for folder in (Path(place), runs / place):
         if folder.is_dir() and not (folder / RECORD).exists() and (below := find_runs(folder)):
             return [(path, False) for path in below]

@@ -8,7 +8,7 @@ import typer
 
 from sagan_bench.cli import completing
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import Choice, Json, Runs, configured, program
+from sagan_bench.cli.options import Choice, Json, Runs, command, configured
 from sagan_bench.cli.places import find_run
 from sagan_bench.core.errors import UserError
 
@@ -75,16 +75,16 @@ def _run_called(name: str, runs: Path) -> Path:
     except UserError as error:
         place = next((place for place in (Path(name), runs / name) if place.is_dir()), Path(name))
         others = {
-            f"compare {place}": (place / study.MEMORY).exists(),
-            f"tune show {place}": (place / definition.MEMORY).exists(),
-            f"show variant {name}": all(part in variants() for part in name.split("+")),
-            f"show config --preset {name}": name in presets(),
-            f"ablate {name} --dry-run": name in studies.shipped(),
+            ("compare", place): (place / study.MEMORY).exists(),
+            ("tune", "show", place): (place / definition.MEMORY).exists(),
+            ("show", "variant", name): all(part in variants() for part in name.split("+")),
+            ("show", "config", "--preset", name): name in presets(),
+            ("ablate", name, "--dry-run"): name in studies.shipped(),
         }
-        verb = next((verb for verb, is_called_so in others.items() if is_called_so), None)
-        if verb is None:
+        words = next((words for words, is_called_so in others.items() if is_called_so), None)
+        if words is None:
             raise
-        raise UserError(f"no run is called {name}; use: {program()} {verb}") from error
+        raise UserError(f"no run is called {name}; use: {command(*words)}") from error
 
 
 def _show_run(path: Path, as_json: bool) -> None:

@@ -19,11 +19,11 @@ from sagan_bench.cli.options import (
     Sets,
     Storage,
     With,
+    command,
     either,
     load_own,
     load_presets,
     pick,
-    program,
     refuse_wrong,
     seed,
 )
@@ -320,4 +320,4 @@ def best(
         print(json.dumps(asdict(search.winner) | worth, indent=2))
     else:
         say(verdict(findings, search))
-        say(f"next: {program()} train --from-study {folder.name}")
+        say(f"next: {command('train', '--from-study', folder.name)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sagan_bench.cli.console import say
-from sagan_bench.cli.options import program
+from sagan_bench.cli.options import command
 from sagan_bench.cli.signals import SOME_FAILED
 from sagan_bench.cli.tables import fits, number, print_table
 
@@ -51,8 +51,8 @@ def print_tuning(numbers: "Findings", folder: Path, as_json: bool) -> None:
     say(f"dashboard: optuna-dashboard {findings.storage}")
     for search in findings.searches:
         if search.reported is not None and search.index == 0:
-            extra = f" --variant {search.variant}" if len(findings.variants) > 1 else ""
-            say(f"next:      {program()} train --from-study {folder.name}{extra}")
+            extra = ["--variant", search.variant] if len(findings.variants) > 1 else []
+            say(f"next:      {command('train', '--from-study', folder.name, *extra)}")
 
 
 def exit_if_failed(findings: "Findings", confirm: bool) -> None:

@@ -90,8 +90,8 @@ def read(
     for key in LABELS[:2]:
         if not isinstance(written.get(key, ""), str):
             raise UserError(f"{file}: {key} = {shortened(written[key])}: expected a name")
-    preset = chosen_preset(names, preset or written.get("preset"))
-    variant = variant or written.get("variant") or "sagan"
+    preset = chosen_preset(names, written.get("preset") if preset is None else preset)
+    variant = written.get("variant", "sagan") if variant is None else variant
     written = {key: value for key, value in written.items() if key not in LABELS[:2]}
     resolved = assemble(
         preset,

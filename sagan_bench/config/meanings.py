@@ -82,7 +82,7 @@ def chosen_preset(names: Meant, name: str | None) -> str:
     own = [*names.get(PRESETS, {})]
     if name is None and len(own) > 1:
         raise UserError(f"there are presets {', '.join(own)}: choose one with --preset")
-    return name or next(iter(own), DEFAULT_PRESET)
+    return next(iter(own), DEFAULT_PRESET) if name is None else name
 
 
 def only_preset(names: Meant, name: str) -> dict[str, dict[str, Any]]:

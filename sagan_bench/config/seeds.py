@@ -61,7 +61,7 @@ def _is_whole(given: Any) -> bool:
 
 def _filled(advice: str, seeds: Sequence[Any]) -> str:
     """Return an advice about these seeds; about some where there are none, or many."""
-    seeds = seeds or (0, 1, 2)
+    seeds = [seed for at, seed in enumerate(seeds) if seed not in seeds[:at]] or (0, 1, 2)
     given, each = (mark.join(map(str, seeds)) for mark in (",", " "))
     first, n = seeds[0], len(seeds)
     if n > 2 and isinstance(first, int) and list(seeds) == list(range(first, first + n)):

@@ -164,6 +164,11 @@ class Document(Report):
     to_come: dict[str, int] = Field({}, description="variant -> its runs that are still to come")
 
     @property
+    def called(self) -> str:
+        """What a command calls it: the study, or the word for a folder where it is of none."""
+        return self.name if self.findings.declared else "FOLDER"
+
+    @property
     def question(self) -> str:
         """The study's own."""
         return self.findings.question

@@ -1,6 +1,7 @@
 """Numbers, counts and settings as a reader of a page has them."""
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,6 +33,11 @@ def span(interval: tuple[float, float] | None, places: int) -> str:
         return MISSING
     low, high = (number(bound, places, signed=True) for bound in interval)
     return f"[{low}, {high}]"
+
+
+def command(*words: object) -> str:
+    """Return a command line of this program for a reader to copy: odd names are quoted."""
+    return shlex.join(["python", "cli.py", *map(str, words)])
 
 
 def compact(value: float | None) -> str:

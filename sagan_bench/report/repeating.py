@@ -1,7 +1,6 @@
 """The command lines that repeat a run, a study and a tuning."""
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from sagan_bench.experiments import studies
 from sagan_bench.experiments.study import StudyManifest
 from sagan_bench.experiments.tuning import space
 from sagan_bench.experiments.tuning.definition import TuningManifest
+from sagan_bench.report.formats import command
 from sagan_bench.runs.program import program_of
 from sagan_bench.runs.records import Record
 
@@ -56,7 +56,7 @@ def of_run(record: Record, folder: Path) -> str | None:
     copies = [str(folder / FOLDER / f"{name}.py") for name in of_files]
     files = [word for copy in copies for word in ("--with", copy)]
     begins = ["--init-from", config.run.init_from] if config.run.init_from else []
-    return _line(words, "--seed", config.seed, *begins, *files, *_sets(_results(config), before))
+    return command(*words, "--seed", config.seed, *begins, *files, *_sets(_results(config), before))
 
 
 def _rightly(config: RunConfig) -> str:
@@ -114,7 +114,7 @@ def of_study(memory: StudyManifest) -> str | None:
     if until := own.until_conclusive:
         words += ["--until-conclusive", "--max-seeds", str(until.max_seeds)]
         words += [] if until.futility else ["--no-futility"]
-    return _line(words, *_sets(own.set.items(), shipped.set))
+    return command(*words, *_sets(own.set.items(), shipped.set))
 
 
 def of_tuning(memory: TuningManifest) -> str | None:
@@ -136,7 +136,7 @@ def of_tuning(memory: TuningManifest) -> str | None:
         words += ["--no-futility"]
     if own.first_seed:
         words += ["--first-seed", own.first_seed]
-    return _line(words, *_sets(own.settings.items(), {}))
+    return command(*words, *_sets(own.settings.items(), {}))
 
 
 def _sets(settings: Iterable[tuple[str, Any]], before: dict[str, Any]) -> Iterator[str]:
@@ -151,7 +151,3 @@ def _toml(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _line(words: list[Any], *more: Any) -> str:
-    return shlex.join(["python", "cli.py", *map(str, (*words, *more))])

@@ -5,6 +5,7 @@ Figures are null where they are missing, and a reason says why.
 """
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -161,7 +162,7 @@ def read(run: Path) -> Probe | None:
     except UserError as error:
         what = str(error).partition(";")[0]
         raise UserError(
-            f"{what}; {file}; delete it, or make it anew: probe {run} --again"
+            f"{what}; {file}; delete it, or make it anew: probe {shlex.quote(str(run))} --again"
         ) from error
 
 

@@ -636,8 +636,9 @@ def test_missing_numbers_are_dashes(missing: float | None) -> None:
         (["train", "--set", "seed=[0, 1]"], "seed = [0, 1] (--set): one seed is meant here"),
         (["train", "--seed", "-4"], "--seed -4: expected a whole number from 0"),
         (["train", "--steps", "0-4"], "--steps 0-4: expected a whole number"),
+        (["train", "--seed", "1", "--seeds", "2"], "--seeds and --seed both set seed; give one"),
         (["train", "--imsize", "x"], "--imsize x: expected a whole number"),
-        (["ablate", "--seeds", ""], "expected seeds from 0 and ranges of them"),
+        (["ablate", "--seeds", "x"], "expected seeds from 0 and ranges of them"),
         (["ablate", "--seeds", "0,4-1"], "4-1 goes down; give 1-4"),
         (
             ["train", "--set", "lr_g=1"],

@@ -62,6 +62,9 @@ def test_commands_to_copy_quote_odd_names(capsys: Out) -> None:
     keep(path)
     assert run("show", path) == 0
     assert "free: python cli.py prune 'runs/my <&> run'" in capsys.readouterr().out
+    leave_study(Path("runs/a study"), pictures=False)
+    assert run("show", "a study", "--log") == cli.USAGE
+    assert "use: python cli.py compare 'runs/a study'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,8 @@ def test_commands_to_copy_quote_odd_names(capsys: Out) -> None:
         ("train", "--init-from", ""), ("train", "--from-study", ""), ("show", ""),
         ("prune", "only", ""), ("report", ""), ("compare", " "), ("sample", ""),
         ("evaluate", ""), ("probe", ""), ("ablate", ""), ("ablate", "smoke", "--only", ""),
+        ("train", "--variant", ""), ("train", "--preset="), ("show", "variant", ""), ("",),
+        ("list", "--study", ""), ("tune", "show", ""), ("ablate", "--seeds", " "),
     ],
 )  # fmt: skip
 def test_an_empty_name_is_refused_even_beside_one_run_alone(
@@ -78,7 +83,9 @@ def test_an_empty_name_is_refused_even_beside_one_run_alone(
     kept = keep(leave_run(Path("runs/only"), settings("sagan", 7), 0.5, pictures=False))
     assert run(*words) == cli.USAGE
     assert kept.exists()
-    assert "an empty name is no run" in " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nothing but an empty word stands after" in told
+    assert "was a variable not set?" in told
 
 
 @pytest.mark.parametrize("verb", [("sample", "only", "--as", "png", "--n", 2), ("report", "only")])
@@ -87,6 +94,9 @@ def test_a_folder_that_is_a_file_is_refused_and_stays(verb: tuple[str, ...], cap
     Path("thesis.tex").write_text("mine")
     assert run(*verb, "--out", "thesis.tex") == cli.USAGE
     assert "--out thesis.tex is a file; name a folder" in capsys.readouterr().err
+    assert run(*verb, "--out", "thesis.tex/sub/page") == cli.USAGE
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--out thesis.tex/sub/page: thesis.tex is a file; name a folder" in told
     assert Path("thesis.tex").read_text() == "mine"
 
 

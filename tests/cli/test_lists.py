@@ -80,6 +80,7 @@ def test_where_no_run_is_like_that_it_is_said(capsys: Out) -> None:
         (("--study", "mien"), "--study mien: did you mean 'mine'?"),
         (("--data", "twin"), "--data twin: did you mean 'twins'?"),
         (("--runs", "nowhere"), "--runs nowhere: there is no such folder"),
+        (("--runs", "runs/mine/study.json"), "--runs runs/mine/study.json: that is a file"),
     ],
 )
 def test_what_no_run_is_of_is_told_with_what_is_near(

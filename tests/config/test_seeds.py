@@ -57,6 +57,8 @@ def test_where_one_is_meant_several_are_refused_with_what_would_do() -> None:
         advice = f"ablate --seeds {given}, or the command once for each: for s in {each}; do "
         with pytest.raises(ValueError, match=re.escape(advice)):
             seeds.single(text)
+    with pytest.raises(ValueError, match=r"ablate --seeds 7, or .* in 7; do"):
+        seeds.single([7, 7])
     for none in (True, 3.0, "3.5", [True], [3.0]):
         with pytest.raises(ValueError, match="expected a whole number from 0"):
             seeds.single(none)

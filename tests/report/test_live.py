@@ -2,11 +2,13 @@
 
 import io
 import re
+from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from example_reports import CLEAR, Example
+from example_reports import CLEAR, Example, leave_run, settings
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from test_page import opened
@@ -197,6 +199,18 @@ def test_a_grid_enlarges_and_flips_with_another_of_the_same_noise(
         tab.keyboard.press("Escape")
         assert view.count() == 0
         assert tab.evaluate("document.activeElement.className") == "large"
+
+
+def test_what_to_flip_with_is_named_whole(browser: Browser) -> None:
+    for steps in (600, 1200):
+        config = settings("sagan", 0, [f"run.steps={steps}"])
+        leave_run(Path("runs") / f"of-{steps}", config, 0.4, pictures=True)
+    assert command_line.run("report", "runs/of-600", "runs/of-1200", "--out", "mine") == 0
+    with opened(browser, Path("mine/index.html").resolve()) as tab:
+        tab.get_by_role("link", name="Samples of sagan, 600 steps").click()
+        assert tab.get_by_role("dialog").locator("option").all_inner_texts() == [
+            "■ sagan, 1,200 steps"
+        ]
 
 
 def test_what_is_enlarged_says_its_own_step_and_follows_the_slider(

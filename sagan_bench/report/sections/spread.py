@@ -9,7 +9,7 @@ from sagan_bench.analysis.spread import Spread
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report import live
 from sagan_bench.report.document import Document
-from sagan_bench.report.formats import MISSING, decimals, duration, listed, number, plural
+from sagan_bench.report.formats import MISSING, command, decimals, duration, listed, number, plural
 from sagan_bench.report.frames import Cell, Column, Frame, Row
 from sagan_bench.report.readings import Correlation
 from sagan_bench.report.sections._base import Block, Charts, Section, Text
@@ -74,8 +74,9 @@ class SpreadOfRuns(Section):
 
 def _command(document: Document) -> str | None:
     """Return what scores the runs with more sampling seeds; None if another program made them."""
-    what = document.name if document.findings.declared else "FOLDER"
-    return None if PROGRAM in document.config else f"python cli.py evaluate {what} --seeds 0-4"
+    if PROGRAM in document.config:
+        return None
+    return command("evaluate", document.called, "--seeds", "0-4")
 
 
 def _row(of: Spread) -> dict[str, Cell]:

@@ -8,7 +8,7 @@ from sagan_bench.analysis import probed_arms
 from sagan_bench.core.registry import SECTIONS
 from sagan_bench.report.compared import VARIANT
 from sagan_bench.report.document import Document, Series
-from sagan_bench.report.formats import MISSING, decimals, number, span
+from sagan_bench.report.formats import MISSING, command, decimals, number, span
 from sagan_bench.report.frames import Cell, Column, Frame, Row, Values
 from sagan_bench.report.pictures import shown
 from sagan_bench.report.probed import CHANGES
@@ -147,7 +147,7 @@ class Used(Section):
         parts: list[Part] = [Text(WHAT)]
         exports = list[Export]()
         if probed is None:
-            parts += [Text(NOT_PROBED), Code(f"python cli.py probe {_name(document)}")]
+            parts += [Text(NOT_PROBED), Code(command("probe", document.called))]
         else:
             parts += _said(probed)
             if drawn := shown(document, theme.content, "probe"):
@@ -164,10 +164,6 @@ class Used(Section):
             parts.append(Fold("Every intervention", [table]))
             exports.append(Export({"arms.csv": table.to_csv()}, caption))
         yield self.block(*parts, exports=exports)
-
-
-def _name(document: Document) -> str:
-    return document.name if document.findings.declared else "FOLDER"
 
 
 def _said(probed: Probed) -> Iterator[Part]:

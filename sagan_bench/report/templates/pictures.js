@@ -73,7 +73,9 @@ function enlarge(picture) {
   tools.className = "tools";
   large.classList.toggle("smooth", place.classList.contains("maps"));
   let here = row.indexOf(picture), flipped = null;
-  const name = (one) => one.closest("figure").querySelector("figcaption").innerText.split("·")[0].replaceAll("\n", ", ").trim();
+  const caption = (one) => one.closest("figure").querySelector("figcaption");
+  const name = (one) => caption(one).innerText.split("·")[0].replaceAll("\n", ", ").trim();
+  const variant = (one) => [...caption(one).querySelectorAll(".mark, strong")].map((part) => part.innerText).join(" ");
   const show = () => {
     const shown = row[flipped ?? here], { uri, alt, step } = frame(shown, state?.step);
     Object.assign(large, { src: uri, alt });
@@ -86,7 +88,7 @@ function enlarge(picture) {
   const offer = () => {
     const group = row[here].dataset.noise;
     const others = row.map((one, index) => [one, index]).filter(([one, index]) => group && one.dataset.noise === group && index !== here);
-    other.replaceChildren(...others.map(([one, index]) => new Option(name(one).split(",")[0], index)));
+    other.replaceChildren(...others.map(([one, index]) => new Option(variant(one), index)));
     label.hidden = flipping.hidden = !others.length;
   };
   other.addEventListener("change", () => { flipped = +other.value; show(); });
