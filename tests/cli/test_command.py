@@ -283,7 +283,7 @@ GOOD = "true {seed} {lr} {out}"
         (f"{GOOD} {{", "write a brace that is no placeholder twice"),
         (f"{GOOD} 'a", "close the quotation"),
         (f"{GOOD} {{seed:%%}}", "the command true"),
-        ("", "the command is empty"),
+        ("", "nothing but an empty word stands after --command"),
         ("no-such-program {seed} {lr} {out}", "no program 'no-such-program' is here"),
         (f"{GOOD} https://me:secret@host/x", "the command has https://me:***@host/x"),
     ],

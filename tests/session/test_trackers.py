@@ -193,7 +193,8 @@ def _own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def train(*more: str) -> int:
-    sets = [part for text in [*SMALL, "run.score_weights=[]"] for part in ("--set", text)]
+    asked = [*SMALL, "run.score_weights=[]", "training.precision=fp32"]  # as `config` has it
+    sets = [part for text in asked for part in ("--set", text)]
     return command_line.run("train", *sets, "--out", "run", *more)
 
 
