@@ -17,7 +17,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sagan_bench.report import live
+from sagan_bench.report import fonts, live
 
 INK = "#010203"
 """Drawn where the page's own text colour is meant, and replaced by it."""
@@ -190,6 +190,7 @@ def drawn(figure: Figure, name: str, title: str, caption: str) -> Drawn:
 
 @contextmanager
 def _drawing(style: Any) -> Iterator[None]:
+    fonts.lighten()
     with mpl.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
         yield

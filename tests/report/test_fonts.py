@@ -1,0 +1,70 @@
+"""Lighter fonts draw what the whole ones draw."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from fontTools.ttLib import TTFont
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
+
+from sagan_bench.report import fonts, svg
+
+TEXTS = ("twin_rate of no-attention", "−0.044 [−0.089, 0.002]", "AVATAR Wo. Ty, ±×→ äöß ✚★")
+
+
+@pytest.mark.parametrize("weight", ["normal", "bold"])
+def test_glyphs_and_widths_are_those_of_the_whole_fonts(weight: str) -> None:
+    folder = fonts.lighten()
+    assert folder is not None
+    light = Path(findfont(FontProperties(family="DejaVu Sans", weight=weight)))
+    assert light.parent == Path(folder.name)
+    whole = Path(mpl.get_data_path()) / "fonts/ttf" / light.name
+    with TTFont(light) as ours, TTFont(whole) as theirs:
+        assert theirs.reader.keys() - ours.reader.keys() == set(fonts.RULES)
+        for table in ours.reader.keys() - {"head"}:  # which has the sum of all
+            assert ours.reader[table] == theirs.reader[table], table
+    for text in TEXTS:
+        widths = []
+        for file in (light, whole):
+            font = FT2Font(file)
+            font.set_size(10.5, 72)
+            font.set_text(text, 0.0)
+            widths.append(font.get_width_height())
+        assert widths[0] == widths[1], text
+
+
+def test_the_same_figure_is_drawn_with_either() -> None:
+    def of(family: Path | str) -> svg.Drawn:
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        axes.set_title("difference in twin_rate", font=family)
+        axes.set_ylabel("−0.044 [−0.089, 0.002]", font=family)
+        return svg.drawn(figure, "a", "a", "a")
+
+    whole = of(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")
+    light = of("DejaVu Sans")
+    assert light.svg.replace("'DejaVu Sans'", "sans-serif") == whole.svg
+    assert len(light.files()["fig-a.pdf"]) < len(whole.files()["fig-a.pdf"])
+
+
+def test_a_page_without_a_place_for_them_has_the_whole_ones_and_nothing_stays(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import tempfile; from sagan_bench.report import fonts; folder = fonts.lighten();"
+        "print(folder and folder.name)"
+    )
+    for temporary, made in ((tmp_path, True), (tmp_path / "none", False)):
+        told = subprocess.run(
+            [sys.executable, "-c", f"{code}" if made else "import tempfile;"
+             f"tempfile.tempdir = {str(temporary)!r};" + code],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert (told.stdout.strip() != "None") is made
+        assert not [*tmp_path.glob("sagan-bench-fonts-*")]
