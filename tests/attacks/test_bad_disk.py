@@ -22,7 +22,7 @@ FAULTS = (
     Trouble(0, errno.EIO, lasting=True),
 )
 EVERY = {
-    "train": (3, 1), "evaluate": (2, 1), "report": (2, 1), "prepare": (3, 1), "rebuild": (3, 1),
+    "train": (3, 1), "evaluate": (2, 1), "report": (4, 1), "prepare": (3, 1), "rebuild": (3, 1),
     "ablate": (21, 1), "tune": (105, 1),
 }  # fmt: skip
 """What is failed at every so many operations, and by how many of the `FAULTS` there, in turn."""

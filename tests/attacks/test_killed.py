@@ -16,7 +16,7 @@ from subjects import THIN, Subject, Trials, facts, renewed
 pytestmark = pytest.mark.slow
 
 EVERY = {
-    "train": 1, "evaluate": 1, "report": 1, "prepare": 1, "rebuild": 1, "ablate": 7, "tune": 7,
+    "train": 1, "evaluate": 1, "report": 2, "prepare": 1, "rebuild": 1, "ablate": 7, "tune": 7,
 }  # fmt: skip
 """What is killed at every so many operations."""
 

@@ -231,13 +231,13 @@ def test_a_killed_driver_loses_no_trial_and_makes_none_twice(tmp_path: Path, cap
     """Real runs in four worker processes; `kill -9` of the driver in the middle; two go on."""
     file = tmp_path / "small.toml"
     file.write_text(FILE.replace("run.steps = 60", "run.steps = 40"))
-    more = ["--set", "run.checkpoint_every=5", "--trials", "8", "--name", "k"]
+    more = ["--set", "run.checkpoint_every=5", "--trials", "6", "--name", "k"]
     command = ["tune", "--space", str(file), *QUICK, *SETS, *more]
     folder = tmp_path / "runs" / "k"
     program = [sys.executable, str(ROOT / "cli.py"), *command, "--jobs", "4"]
     driver = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert driver.stderr is not None
-    while "(3/8)" not in (line := driver.stderr.readline()):
+    while "(2/6)" not in (line := driver.stderr.readline()):
         assert line, "the driver ended"
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
@@ -251,14 +251,14 @@ def test_a_killed_driver_loses_no_trial_and_makes_none_twice(tmp_path: Path, cap
     assert run(*command, "--jobs", "2") == 0, capsys.readouterr().err
 
     (one,) = of_tuning(folder).searches
-    assert [trial.number for trial in one.trials] == list(range(8))
+    assert [trial.number for trial in one.trials] == list(range(6))
     assert {trial.outcome for trial in one.trials} <= {"complete", "pruned"}
     for number in told:
         assert one.trials[number] == left[number]
     runs = find_runs(folder)
     assert stopped <= {path.name for path in runs}
     of_trials = [path for path in runs if "-s0-" in path.name]
-    assert len(of_trials) == 8
+    assert len(of_trials) == 6
     assert Counter(path.name[:5] for path in of_trials).most_common(1)[0][1] == 1
     attempts = [records.read(path).attempts for path in of_trials]
     assert any(len(some) > 1 and some[-1].from_step > 0 for some in attempts)  # from a checkpoint
