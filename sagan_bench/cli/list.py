@@ -62,6 +62,8 @@ def list_(
         return
     if what not in SHIPPED:
         raise UserError(f"list {what}: {closest(what, ['runs', *SHIPPED])}")
+    if any(value is not None for value in (study, variant, status, data)):
+        raise UserError(f"list {what}: --study, --variant, --status and --data are of runs alone")
     found = SHIPPED[what]()
     if as_json:
         print(json.dumps(found.data, indent=2))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sagan_bench.session.sample_sets import Asked
     from sagan_bench.session.sampling import TrainedGenerator
 
+MOST_ON_A_PICTURE = 10_000
 Seed = Annotated[Any, option_of_seed("--seed", "Of the noise", for_several=AGAIN)]
 
 
@@ -56,6 +57,9 @@ def sample(
         raise UserError(f"--out {out}: expected a PNG file, such as FOLDER/drawn.png")
     if form is not None:
         refuse_file(out)
+    elif n > MOST_ON_A_PICTURE:
+        most = f"at most {MOST_ON_A_PICTURE:,} on one picture"
+        raise UserError(f"--n {n:,}: {most}; for more, --as png --out FOLDER")
     path = find_run(run, runs)
     exported = sampling.load(path, weights, device)
     chosen = () if classes is None else exported.classes_called(classes.split(","))

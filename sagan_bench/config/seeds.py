@@ -12,6 +12,7 @@ AGAIN = "the command once for each: for s in {each}; do ... --seed $s; done"
 """What to do for several seeds where a command takes one; ``each`` are those that were given."""
 MOST_NAMED = 5
 """Of the seeds of a range in a message."""
+ONE = f"expected a whole number from 0 to {MOST_WHOLE}"
 _PART = re.compile(r"\s*([0-9]{1,19})\s*(?:-\s*([0-9]{1,19})\s*)?")
 
 
@@ -45,13 +46,13 @@ def single(given: Any, for_several: str = f"ablate --seeds {{given}}, or {AGAIN}
         try:
             seeds = _read(given)
         except ValueError:
-            raise ValueError("expected a whole number from 0") from None
+            raise ValueError(ONE) from None
     if isinstance(seeds, Sequence):
         if len(seeds) != 1:
             raise ValueError(f"one seed is meant here; for several: {_filled(for_several, seeds)}")
         seeds = seeds[0]
     if isinstance(seeds, bool | float):
-        raise ValueError("expected a whole number from 0")
+        raise ValueError(ONE)
     return seeds
 
 

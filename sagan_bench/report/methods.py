@@ -103,7 +103,8 @@ def _training(document: AnyDocument) -> Iterator[str]:
     steps = document.config["run"]["steps"]
     length = f"{steps:,}"
     if isinstance(document, LengthsDocument):
-        length = ", ".join(f"{n:,}" for n in sorted({run.steps for run in document.runs}))
+        *shorter, longest = (f"{n:,}" for n in sorted({run.steps for run in document.runs}))
+        length = " and ".join(filter(None, (", ".join(shorter), longest)))
     elif isinstance(document, TuningDocument):
         length = f"{document.findings.steps:,}"
     critic = training["n_critic"]

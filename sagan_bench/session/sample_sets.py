@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from sagan_bench.training.generation import balanced, sampler
 FACTS, LABELS = "samples.json", "labels.csv"
 PART_IMAGES = 1_000
 """Of a part, or as many more as make it whole batches."""
+MOST_IMAGES = 100_000_000
+"""In a folder: their names have eight digits."""
 
 Pixels = NDArray[np.uint8]
 
@@ -57,6 +60,11 @@ class Form(ABC):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def most_bytes(cls, n: int, side: int) -> int | None:
+        """Return what n images of that side take while they are made; None where none can say."""
+        return None
 
     @abstractmethod
     def has(self, start: int, stop: int) -> bool:
@@ -115,6 +123,11 @@ class Tar(Form):
 class Npz(Form):
     """``images.npz``: ``arr_0`` (N, S, S, 3) uint8, as many programs read it; ``arr_1`` classes."""
 
+    @classmethod
+    def most_bytes(cls, n: int, side: int) -> int | None:
+        """Return it: the parts, and the whole that is made of them."""
+        return 2 * n * 3 * side**2
+
     def has(self, start: int, stop: int) -> bool:
         """Return whether the part is there, or all of it is."""
         return self.whole.exists() or self._part(start).exists()
@@ -148,7 +161,7 @@ class Npz(Form):
         return self.folder / f"part-{start:08d}.npz"
 
 
-FORMS: dict[str, Callable[[Path], Form]] = {"png": Png, "npz": Npz, "tar": Tar}
+FORMS: dict[str, type[Form]] = {"png": Png, "npz": Npz, "tar": Tar}
 
 
 def leave(
@@ -173,11 +186,13 @@ def leave(
         progress: called with the images that are there, and how many there will be; may raise.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or there are too many for it or its disk.
         NonFiniteImages: G made NaN or infinity.
     """
     names = [drawn.names[label] if drawn.names else str(label) for label in _order(drawn, asked)]
     facts = {"form": form, **vars(asked), **about, "names": names}
+    if not (folder / FACTS).exists():
+        _refuse_too_many(folder, form, asked, drawn.config.data.image_size)
     _begin(folder, json.loads(json.dumps(facts)))
     kept, order = FORMS[form](folder), _order(drawn, asked)
     batch = drawn.config.training.batch_size
@@ -232,6 +247,18 @@ def _from(
     sample: Callable[[int, int, int], torch.Tensor], first: int
 ) -> Callable[[int, int, int], torch.Tensor]:
     return lambda seed, start, stop: sample(seed, first + start, first + stop)
+
+
+def _refuse_too_many(folder: Path, form: str, asked: Asked, side: int) -> None:
+    if asked.n > MOST_IMAGES:
+        raise UserError(f"--n {asked.n:,}: at most {MOST_IMAGES:,} in a folder")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    needed, free = FORMS[form].most_bytes(asked.n, side * asked.scale), disk_usage(there).free
+    if needed is not None and needed > free:
+        raise UserError(
+            f"--n {asked.n:,}: needs {needed / 2**30:,.1f} GiB, and {there} has "
+            f"{free / 2**30:,.1f} GiB free; make room, or fewer images"
+        )
 
 
 def _begin(folder: Path, facts: dict[str, Any]) -> None:

@@ -22,6 +22,12 @@ PHONE: dict[str, Any] = {
 }
 
 
+IN_SIGHT = """row => {
+  const box = row.getBoundingClientRect();
+  return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight;
+}"""
+
+
 def middle(tab: Page, selector: str) -> tuple[float, float]:
     """Return where the first of these is, in the window."""
     tab.locator(selector).first.scroll_into_view_if_needed()
@@ -49,6 +55,39 @@ def test_a_point_says_its_run_under_the_mouse_and_leads_to_its_row(
         assert tab.locator(":target").get_attribute("id") == "run-sagan-s2-000000000000"
         tab.mouse.move(2, 2)
         assert tab.locator(".tip").is_hidden()
+
+
+def test_a_point_leads_to_its_row_again_and_to_one_that_a_filter_hides(
+    browser: Browser, clear: Example
+) -> None:
+    with opened(browser, clear.page) as tab:
+        row = tab.locator("#run-sagan-s2-000000000000")
+        for _ in range(2):
+            at = middle(tab, point("runs", "sagan, seed 2: 0.550"))
+            assert not tab.evaluate(IN_SIGHT, row.element_handle())
+            tab.mouse.click(*at)
+            tab.wait_for_function(IN_SIGHT, arg=row.element_handle())
+        tab.get_by_label("Show variant").select_option("no-attention")
+        assert row.is_hidden()
+        tab.mouse.click(*middle(tab, point("runs", "sagan, seed 3: 0.500")))
+        assert tab.locator("#run-sagan-s3-000000000000").is_visible()
+        assert tab.get_by_label("Show variant").input_value() == ""
+        shown = tab.locator("#run-sagan-s3-000000000000").element_handle()
+        tab.wait_for_function(IN_SIGHT, arg=shown)
+
+
+def test_a_line_is_told_between_its_points_too_and_a_point_on_it_first(
+    browser: Browser, clear: Example
+) -> None:
+    with opened(browser, clear.page) as tab:
+        interval = tab.locator("#fig-forest a.told", has=tab.locator("path")).first
+        interval.scroll_into_view_if_needed()
+        box = interval.bounding_box()
+        assert box is not None
+        said = interval.get_attribute("aria-label")
+        for share in (0.2, 0.35, 0.65, 0.8):
+            tab.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+            assert tab.locator(".tip").inner_text() == said, share
 
 
 def test_every_point_is_the_value_of_its_run(browser: Browser, clear: Example) -> None:
@@ -172,7 +211,9 @@ def test_one_slider_moves_all_grids_over_training(browser: Browser, clear: Examp
         assert after["real"] == before["real"]
         alt = tab.locator(of.format("sagan")).get_attribute("alt")
         assert alt is not None
-        assert alt.endswith(", at step 200")
+        assert alt.endswith("; picture of step 200, words of the end")
+        caption = tab.locator("#samples figcaption", has_text="sagan").first
+        assert caption.inner_text().endswith("· picture of step 200, words of the end")
         tab.keyboard.press("End")
         assert mean(tab, of.format("sagan")) == before["sagan"]
 
@@ -228,10 +269,17 @@ def test_what_is_enlarged_says_its_own_step_and_follows_the_slider(
         tab.keyboard.press("Home")
         tab.get_by_role("link", name="Real images of the training").click()
         tab.keyboard.press("ArrowRight")
-        assert said.inner_text().endswith(", at step 200")  # the first of its own
+        told = said.inner_text()
+        assert told.endswith("; picture of step 200, words of the end")  # the first of its own
         tab.get_by_role("dialog").locator("input[type=range]").focus()
         tab.keyboard.press("End")
         assert said.inner_text().endswith(", at step 600")
+        tab.keyboard.press("ArrowRight")  # of the slider, which stays in its place
+        tab.get_by_role("button", name="Next").click()
+        tab.get_by_role("dialog").locator("input[type=range]").focus()
+        before = said.inner_text()
+        tab.keyboard.press("f")  # beside the slider as well
+        assert said.inner_text() != before
         assert tab.locator("#samples .slider output").first.inner_text() == "step 600"
 
 

@@ -5,6 +5,7 @@ tip.setAttribute("role", "status");
 tip.hidden = true;
 document.body.append(tip);
 
+const BEFORE_LINES = 6;  // pixels: a point that near is meant before the line under it
 function live(svg) {
   const links = [...svg.querySelectorAll("a.told")];
   const lists = JSON.parse(svg.dataset.steps ?? "[]"), scales = JSON.parse(svg.dataset.scales ?? "[]");
@@ -20,8 +21,8 @@ function live(svg) {
     if (mark.points) return mark.points;
     const path = mark.link.querySelector("path"), uses = [...mark.link.querySelectorAll("use")];
     if (mark.steps || !uses.length) {
-      const ends = [...path.getAttribute("d").matchAll(/[ML] ?(-?[\d.]+)[ ,]+(-?[\d.]+)/g)];
-      mark.points = ends.map((end) => [+end[1], +end[2]]);
+      const ends = [...path.getAttribute("d").matchAll(/([ML]) ?(-?[\d.]+)[ ,]+(-?[\d.]+)/g)];
+      mark.points = ends.map((end) => [+end[2], +end[3], end[1] === "L"]);  // whether a line leads there
     } else {
       mark.points = uses.map((use) => [+use.getAttribute("x"), +use.getAttribute("y")]);
     }
@@ -64,11 +65,18 @@ function live(svg) {
   }
   function nearest(event, within) {
     const seen = svg.getScreenCTM(), { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(seen.inverse());
-    let best = null, least = (within / seen.a) ** 2;
+    let best = null, least = within / seen.a;
     for (const mark of marks) {
-      points(mark).forEach(([px, py], index) => {
-        const far = (px - x) ** 2 + (py - y) ** 2;
-        if (far < least) [best, least] = [[mark, index], far];
+      const all = points(mark);
+      all.forEach(([px, py, joined], index) => {
+        let far = Math.hypot(px - x, py - y), at = index;
+        if (joined) {
+          const [qx, qy] = all[index - 1], [dx, dy] = [px - qx, py - qy];
+          const along = Math.max(0, Math.min(1, ((x - qx) * dx + (y - qy) * dy) / (dx * dx + dy * dy || 1)));
+          const line = Math.hypot(qx + along * dx - x, qy + along * dy - y) + BEFORE_LINES / seen.a;
+          if (line < far) [far, at] = [line, along < 0.5 ? index - 1 : index];
+        }
+        if (far < least) [best, least] = [[mark, at], far];
       });
     }
     return best;
@@ -87,7 +95,7 @@ function live(svg) {
     event.preventDefault();
     if (!found) hide();
     else if (touched) show(...found, true);
-    else if (found[0].link.hasAttribute("href")) location.hash = found[0].link.getAttribute("href");
+    else if (found[0].link.hasAttribute("href")) lead(found[0].link.getAttribute("href"));
   });
   function go(mark) {
     for (const other of marks) other.link.setAttribute("tabindex", other === mark ? 0 : -1);

@@ -115,10 +115,22 @@ for (const command of document.querySelectorAll("pre.command")) {
   command.after(button);
 }
 
-// A link into a closed part opens it.
+// A link into a closed part opens it, and one to a row that a filter hides has all rows shown.
 function open() {
-  let part = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  for (; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target?.hidden) {
+    for (const select of target.closest(".frame").querySelectorAll(".filter select")) {
+      select.value = "";
+      select.dispatchEvent(new Event("change"));
+    }
+    target.scrollIntoView();
+  }
+  for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  return target;
+}
+function lead(to) {
+  if (location.hash === to) open()?.scrollIntoView();  // there once already: no change to follow
+  else location.hash = to;
 }
 addEventListener("hashchange", open);
 open();

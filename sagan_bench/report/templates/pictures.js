@@ -12,10 +12,11 @@ const films = new Map();  // what a picture is of -> [step, address], the last b
 const rows = new Map();  // row of pictures -> its steps, the chosen one, and what moves it there
 function frame(picture, step = Infinity) {
   const film = films.get(picture.dataset.of);
-  if (!film) return { uri: picture.src, alt: picture.alt, step: null };
+  if (!film) return { uri: picture.src, alt: picture.alt, step: null, aside: "" };
   const [shown, uri] = film.findLast(([of]) => of <= step) ?? film[0];
-  const last = shown === film.at(-1)[0];
-  return { uri, alt: picture.dataset.alt + (last ? "" : ", at step " + shown.toLocaleString("en")), step: shown };
+  const earlier = shown !== film.at(-1)[0];  // then what is written below tells of another picture
+  const aside = earlier ? "picture of step " + shown.toLocaleString("en") + ", words of the end" : "";
+  return { uri, alt: picture.dataset.alt + (aside && "; " + aside), step: shown, aside };
 }
 function slider(row) {
   const { steps } = rows.get(row), label = document.createElement("label");
@@ -45,14 +46,16 @@ for (const folded of document.querySelectorAll("details.film")) {
   for (const picture of moved) {
     picture.dataset.alt = picture.alt;
     films.get(picture.dataset.of).push([+picture.dataset.step, picture.src]);
+    picture.closest("figure").querySelector("figcaption").append(document.createElement("span"));
     steps.add(+picture.dataset.step);
   }
   const all = [...steps].sort((a, b) => a - b);
   const state = { steps: all, step: all.at(-1), told: [], move(step) {
     state.step = step;
     for (const picture of moved) {
-      const { uri, alt } = frame(picture, step);
+      const { uri, alt, aside } = frame(picture, step);
       Object.assign(picture, { src: uri, alt });
+      picture.closest("figure").querySelector("figcaption > span:last-child").textContent = aside && " · " + aside;
     }
     for (const say of state.told) say();
   } };
@@ -77,9 +80,10 @@ function enlarge(picture) {
   const name = (one) => caption(one).innerText.split("·")[0].replaceAll("\n", ", ").trim();
   const variant = (one) => [...caption(one).querySelectorAll(".mark, strong")].map((part) => part.innerText).join(" ");
   const show = () => {
-    const shown = row[flipped ?? here], { uri, alt, step } = frame(shown, state?.step);
+    const shown = row[flipped ?? here], { uri, alt, step, aside } = frame(shown, state?.step);
     Object.assign(large, { src: uri, alt });
-    told.textContent = name(shown) + (step === null ? "" : ", at step " + step.toLocaleString("en"));
+    const end = step === null ? "" : ", at step " + step.toLocaleString("en");
+    told.textContent = name(shown) + (aside ? "; " + aside : end);
   };
   const turn = (by) => { here = (here + by + row.length) % row.length; flipped = null; offer(); show(); };
   const flip = () => { if (other.value !== "") flipped = flipped === null ? +other.value : null; show(); };
@@ -101,8 +105,8 @@ function enlarge(picture) {
   }
   view.append(large, told, tools);
   view.addEventListener("keydown", (event) => {
-    if (event.target.matches("select, input")) return;
     if (event.key === "f" || event.key === "F") flip();
+    else if (event.target.matches("select, input")) return;
     else if (event.key === "ArrowRight") turn(1);
     else if (event.key === "ArrowLeft") turn(-1);
     else return;
