@@ -29,7 +29,7 @@ def lighten() -> tempfile.TemporaryDirectory[str] | None:
     try:
         folder = tempfile.TemporaryDirectory(prefix="sagan-bench-fonts-")
         for name in FILES:
-            with TTFont(whole / name, lazy=True) as font:
+            with TTFont(whole / name, lazy=True, recalcTimestamp=False) as font:
                 for rules in RULES:
                     if rules in font:
                         del font[rules]

@@ -211,7 +211,8 @@ def leave(
             kept.write(start, _scaled(images, asked.scale), labels)
             new += stop - start
         progress(stop, asked.n)
-    kept.finish(parts)
+    with system.memory_for("putting images together", torch.device("cpu")):
+        kept.finish(parts)
     return new
 
 

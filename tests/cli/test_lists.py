@@ -91,6 +91,13 @@ def test_what_no_run_is_of_is_told_with_what_is_near(
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+def test_filters_of_runs_are_refused_for_other_lists(capsys: Out) -> None:
+    for option in ("--study", "--variant", "--status", "--data"):
+        assert run("list", "variants", option, "x") == cli.USAGE
+        told = " ".join(capsys.readouterr().err.split())
+        assert "list variants: --study, --variant, --status and --data are of runs alone" in told
+
+
 def test_that_no_run_failed_is_an_answer_and_no_typo(capsys: Out) -> None:
     leave_study(Path("runs/mine"), pictures=False)
     assert run("list", "--status", "failed") == cli.USAGE

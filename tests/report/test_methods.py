@@ -160,7 +160,7 @@ def lost(folder: Path) -> AnyDocument:
 
 @pytest.mark.parametrize(
     ("make", "told"),
-    [(lengths, "600, 1,200 updates of G"), (lost, "Runs: 2 (0 finished, 2 diverged, 0 failed)")],
+    [(lengths, "600 and 1,200 updates of G"), (lost, "Runs: 2 (0 finished, 2 diverged, 0 failed)")],
 )
 def test_odd_reports_have_methods_too(
     make: Callable[[Path], AnyDocument], told: str, tmp_path: Path

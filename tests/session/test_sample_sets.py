@@ -111,6 +111,25 @@ def test_a_folder_of_something_else_is_refused(trained: Path, tmp_path: Path) ->
         leave(drawn, Asked(3), folder, "png", {})
 
 
+def test_what_no_folder_or_disk_holds_is_refused_before_it_is_begun(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "out"
+    free = shutil.disk_usage(tmp_path).free
+    asked = (
+        (10**14, "png", "--n 100,000,000,000,000: at most 100,000,000 in a folder"),
+        (10**12, "tar", "at most 100,000,000 in a folder"),
+        (free // (2 * 3 * 32**2) + 10**6, "npz", "GiB free; make room, or fewer images"),
+    )
+    for n, form, told in asked:
+        words = ("sample", str(trained), "--n", str(n), "--as", form, "--out", str(out))
+        assert command(*words) == 2
+        assert told in " ".join(capsys.readouterr().err.split())
+        assert not out.parent.exists()
+    assert command("sample", str(trained), "--n", "10001", "--out", str(out) + ".png") == 2
+    assert "at most 10,000 on one picture; for more, --as png" in capsys.readouterr().err
+
+
 def test_classes_take_turns_and_are_told(tmp_path: Path) -> None:
     sets = [
         *SMALL, "run.steps=1", "run.score_weights=[]", "training.batch_size=4",
