@@ -100,8 +100,13 @@ def _plain(preset: str, variant: str) -> dict[str, Any] | None:
     return dict(flatten(config.model_dump(mode="json")))
 
 
-def of_study(memory: StudyManifest) -> str | None:
-    """Return the command that runs a shipped study again; null where its file is not shipped."""
+def of_study(memory: StudyManifest, *where: object) -> str | None:
+    """Return the command that runs a shipped study again; null where its file is not shipped.
+
+    Args:
+        memory: of the study.
+        where: options that say where its folder is, if that is known and not the usual place.
+    """
     own = memory.study
     if own.name not in studies.shipped() or own.presets or own.variant:
         return None
@@ -114,7 +119,7 @@ def of_study(memory: StudyManifest) -> str | None:
     if until := own.until_conclusive:
         words += ["--until-conclusive", "--max-seeds", str(until.max_seeds)]
         words += [] if until.futility else ["--no-futility"]
-    return command(*words, *_sets(own.set.items(), shipped.set))
+    return command(*words, *_sets(own.set.items(), shipped.set), *where)
 
 
 def of_tuning(memory: TuningManifest) -> str | None:

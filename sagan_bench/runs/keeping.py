@@ -47,6 +47,8 @@ def prune(path: Path) -> int:
         UserError: there is no run, another process trains it, or it is not over and needs it.
     """
     read(path)  # before the lock, which leaves a file
+    if not saved_in(path):
+        return 0
     lock = acquired(path)
     try:
         record = read(path)

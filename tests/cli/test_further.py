@@ -67,6 +67,14 @@ def test_commands_to_copy_quote_odd_names(capsys: Out) -> None:
     assert "use: python cli.py compare 'runs/a study'" in capsys.readouterr().err
 
 
+def test_where_nothing_is_kept_prune_leaves_no_file(capsys: Out) -> None:
+    path = leave_run(Path("runs/only"), settings("sagan", 7), 0.5, pictures=False)
+    before = sorted(path.rglob("*"))
+    assert run("prune", "runs") == 0
+    assert "nothing" in capsys.readouterr().out
+    assert sorted(path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -41,6 +41,9 @@ def test_a_study_is_shown_in_short(capsys: Out) -> None:
     assert [cell.strip() for cell in row.split("│")[1:-1]] == ["sagan", "183.5", "2", "1"]
     assert f"samples: {folder}/*/samples\n" in out
     assert "again:   python cli.py ablate quick --seeds 0,1,2" in out
+    leave_study(Path("my runs/mine"), pictures=False)
+    assert run("show", "my runs/mine") == 0
+    assert "ablate quick --runs 'my runs' --name mine\n" in capsys.readouterr().out
     assert "compare runs/quick" in out
 
     assert run("show", "quick", "--json") == 0
