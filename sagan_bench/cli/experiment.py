@@ -50,9 +50,10 @@ def show_study(folder: Path, as_json: bool) -> None:
         print_facts(records)
     if not study.command:
         say(f"samples: {folder / '*' / 'samples'}")
+    place = folder if folder.name not in ("", "..") else folder.resolve()
     where: list[object] = []
-    where += ["--runs", folder.parent] if folder.parent != Path("runs") else []
-    where += ["--name", folder.name] if folder.name != study.name else []
+    where += ["--runs", place.parent] if place.parent != Path("runs") else []
+    where += ["--name", place.name] if place.name != study.name else []
     if again := of_study(memory, *where):
         say(f"again:   {again}")
     say(f"next:    {command('compare', folder)}; {command('report', folder)}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sagan_bench.session.sampling import TrainedGenerator
 
 MOST_ON_A_PICTURE = 10_000
+"""Images of one PNG file."""
 Seed = Annotated[Any, option_of_seed("--seed", "Of the noise", for_several=AGAIN)]
 
 
@@ -51,15 +52,16 @@ def sample(
     With --as the images are those that scores of this seed are of; the same command goes on.
     """
     from sagan_bench.session import sampling
+    from sagan_bench.session.probes import GRID_ROW
     from sagan_bench.session.sample_sets import Asked
 
     if form is None and out and (out.suffix != ".png" or out.parent.is_file()):
         raise UserError(f"--out {out}: expected a PNG file, such as FOLDER/drawn.png")
     if form is not None:
         refuse_file(out)
-    elif n > MOST_ON_A_PICTURE:
-        most = f"at most {MOST_ON_A_PICTURE:,} on one picture"
-        raise UserError(f"--n {n:,}: {most}; for more, --as png --out FOLDER")
+    elif n * (GRID_ROW if interpolate else 1) > MOST_ON_A_PICTURE:
+        rather = "fewer rows" if interpolate else "--as png --out FOLDER"
+        raise UserError(f"--n {n:,}: at most {MOST_ON_A_PICTURE:,} on one picture; take {rather}")
     path = find_run(run, runs)
     exported = sampling.load(path, weights, device)
     chosen = () if classes is None else exported.classes_called(classes.split(","))

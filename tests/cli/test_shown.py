@@ -31,7 +31,7 @@ def test_a_run_is_shown_with_each_end_its_pictures_and_what_it_took(capsys: Out)
     assert re.search(rf"trained 0:04:\d\d, scored 0:00:30; {BEGAN:%Y-%m-%d} 03:08 UTC\n", out)
 
 
-def test_a_study_is_shown_in_short(capsys: Out) -> None:
+def test_a_study_is_shown_in_short(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = leave_study(Path("runs/quick"), VALUES, pictures=False, changed=BY_FID)
     assert run("show", "quick") == 0
     out = capsys.readouterr().out
@@ -44,6 +44,11 @@ def test_a_study_is_shown_in_short(capsys: Out) -> None:
     leave_study(Path("my runs/mine"), pictures=False)
     assert run("show", "my runs/mine") == 0
     assert "ablate quick --runs 'my runs' --name mine\n" in capsys.readouterr().out
+    monkeypatch.chdir("my runs/mine")
+    assert run("show", ".") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"--runs '{Path.cwd().parent}' --name mine" in told.replace("' '", " ")
+    monkeypatch.chdir("../..")
     assert "compare runs/quick" in out
 
     assert run("show", "quick", "--json") == 0

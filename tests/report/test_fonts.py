@@ -15,7 +15,16 @@ from matplotlib.ft2font import FT2Font
 
 from sagan_bench.report import fonts, svg
 
-TEXTS = ("twin_rate of no-attention", "−0.044 [−0.089, 0.002]", "AVATAR Wo. Ty, ±×→ äöß ✚★")
+DRAWS = (
+    "import sys; from matplotlib.figure import Figure; from sagan_bench.report import svg;"
+    "figure = Figure(); figure.text(0.1, 0.1, 'difference in twin_rate');"
+    "sys.stdout.buffer.write(svg.drawn(figure, 'a', 'a', 'a').files()['fig-a.pdf'])"
+)
+TEXTS = (
+    "twin_rate of no-attention",
+    "−0.044 [−0.089, 0.002]",
+    "AVATAR Wo. Ty, ±×→ äöß ✚★",
+)
 
 
 @pytest.mark.parametrize("weight", ["normal", "bold"])
@@ -23,7 +32,7 @@ def test_glyphs_and_widths_are_those_of_the_whole_fonts(weight: str) -> None:
     folder = fonts.lighten()
     assert folder is not None
     light = Path(findfont(FontProperties(family="DejaVu Sans", weight=weight)))
-    assert light.parent == Path(folder.name)
+    assert light.parent == folder
     whole = Path(mpl.get_data_path()) / "fonts/ttf" / light.name
     with TTFont(light) as ours, TTFont(whole) as theirs:
         assert ours["head"].modified == theirs["head"].modified  # the same bytes at any time
@@ -55,33 +64,32 @@ def test_the_same_figure_is_drawn_with_either() -> None:
 
 
 def test_another_process_writes_the_same_bytes_at_another_time() -> None:
-    code = (
-        "import sys; from matplotlib.figure import Figure; from sagan_bench.report import svg;"
-        "figure = Figure(); figure.text(0.1, 0.1, 'difference in twin_rate');"
-        "sys.stdout.buffer.write(svg.drawn(figure, 'a', 'a', 'a').files()['fig-a.pdf'])"
-    )
     made = set()
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        done = subprocess.run([sys.executable, "-c", DRAWS], capture_output=True, check=True)
         made.add(done.stdout)
         time.sleep(1.1)  # what a font counts in
     assert len(made) == 1
     assert made.pop().startswith(b"%PDF")
 
 
-def test_a_page_without_a_place_for_them_has_the_whole_ones_and_nothing_stays(
-    tmp_path: Path,
+@pytest.mark.parametrize("place", ["made", "a file", "damaged"])
+def test_without_a_place_for_them_figures_are_drawn_with_the_whole_ones(
+    tmp_path: Path, place: str
 ) -> None:
-    code = (
-        "import tempfile; from sagan_bench.report import fonts; folder = fonts.lighten();"
-        "print(folder and folder.name)"
+    """What another program left in the place of a copy is written again."""
+    if place == "a file":
+        (tmp_path / "cache").touch()
+    elif place == "damaged":
+        folder = tmp_path / "cache" / "fonts" / f"matplotlib-{mpl.__version__}"
+        folder.mkdir(parents=True)
+        (folder / fonts.FILES[0]).write_bytes(b"no font")
+    code = f"from sagan_bench.report import fonts;{DRAWS}; print(fonts.lighten(), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | {"SAGAN_BENCH_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        check=True,
     )
-    for temporary, made in ((tmp_path, True), (tmp_path / "none", False)):
-        told = subprocess.run(
-            [sys.executable, "-c", f"{code}" if made else "import tempfile;"
-             f"tempfile.tempdir = {str(temporary)!r};" + code],
-            env=os.environ | {"TMPDIR": str(tmp_path)},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert (told.stdout.strip() != "None") is made
-        assert not [*tmp_path.glob("sagan-bench-fonts-*")]
+    assert done.stdout.startswith(b"%PDF")
+    assert (done.stderr.strip() == b"None") is (place == "a file")

@@ -72,8 +72,15 @@ def test_a_point_leads_to_its_row_again_and_to_one_that_a_filter_hides(
         tab.mouse.click(*middle(tab, point("runs", "sagan, seed 3: 0.500")))
         assert tab.locator("#run-sagan-s3-000000000000").is_visible()
         assert tab.get_by_label("Show variant").input_value() == ""
-        shown = tab.locator("#run-sagan-s3-000000000000").element_handle()
-        tab.wait_for_function(IN_SIGHT, arg=shown)
+        other = tab.locator("#run-sagan-s3-000000000000")
+        tab.wait_for_function(IN_SIGHT, arg=other.element_handle())
+        tab.get_by_label("Show variant").select_option("no-attention")
+        tab.locator(point("runs", "sagan, seed 3: 0.500")).focus()
+        tab.keyboard.press("Enter")  # its row is the one that the address names already
+        assert other.is_visible()
+        tab.get_by_label("Show variant").select_option("no-attention")
+        tab.reload()
+        assert tab.get_by_label("Show variant").input_value() == "no-attention"
 
 
 def test_a_line_is_told_between_its_points_too_and_a_point_on_it_first(
@@ -88,6 +95,28 @@ def test_a_line_is_told_between_its_points_too_and_a_point_on_it_first(
         for share in (0.2, 0.35, 0.65, 0.8):
             tab.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
             assert tab.locator(".tip").inner_text() == said, share
+        tab.mouse.move(box["x"] + box["width"] / 2 + 5, box["y"] + box["height"] / 2)
+        told = tab.locator(".tip").inner_text()  # the interval lies under the mouse, the point near
+        assert told != said
+        assert told.startswith("sagan v no-attention: ")
+
+
+def test_a_gap_in_a_line_is_none_of_it(browser: Browser, clear: Example) -> None:
+    with opened(browser, clear.page) as tab:
+        interval = tab.locator("#fig-forest a.told", has=tab.locator("path")).first
+        interval.scroll_into_view_if_needed()
+        box = interval.bounding_box()
+        assert box is not None
+        interval.locator("path").first.evaluate(
+            """path => {
+              const ends = [...path.getAttribute("d").matchAll(/[ML] ?([\\d.]+) ([\\d.]+)/g)];
+              const [[x, y], [to]] = ends.map(([, ...end]) => end.map(Number));
+              path.setAttribute("d", `M ${x} ${y} L ${x + 1} ${y} M ${to - 1} ${y} L ${to} ${y}`);
+            }"""
+        )
+        for share, seen in ((0.01, True), (0.25, False), (0.75, False), (0.99, True)):
+            tab.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+            assert tab.locator(".tip").is_visible() is seen, share
 
 
 def test_every_point_is_the_value_of_its_run(browser: Browser, clear: Example) -> None:

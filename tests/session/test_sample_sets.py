@@ -112,22 +112,30 @@ def test_a_folder_of_something_else_is_refused(trained: Path, tmp_path: Path) ->
 
 
 def test_what_no_folder_or_disk_holds_is_refused_before_it_is_begun(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "new" / "out"
-    free = shutil.disk_usage(tmp_path).free
+    usage = shutil.disk_usage(tmp_path)._replace(free=2 * 9 * 3 * 32**2)  # of nine, while made
+    monkeypatch.setattr(sample_sets, "disk_usage", lambda place: usage)
     asked = (
         (10**14, "png", "--n 100,000,000,000,000: at most 100,000,000 in a folder"),
         (10**12, "tar", "at most 100,000,000 in a folder"),
-        (free // (2 * 3 * 32**2) + 10**6, "npz", "GiB free; make room, or fewer images"),
+        (10, "npz", "GiB free; make room, or fewer images"),
     )
     for n, form, told in asked:
         words = ("sample", str(trained), "--n", str(n), "--as", form, "--out", str(out))
         assert command(*words) == 2
         assert told in " ".join(capsys.readouterr().err.split())
         assert not out.parent.exists()
-    assert command("sample", str(trained), "--n", "10001", "--out", str(out) + ".png") == 2
-    assert "at most 10,000 on one picture; for more, --as png" in capsys.readouterr().err
+    assert command("sample", str(trained), "--out", str(out), "--n", "9", "--as", "npz") == 0
+    picture = ("sample", str(trained), "--out", str(tmp_path / "a.png"))
+    assert command(*picture, "--n", "10001") == 2
+    assert "at most 10,000 on one picture; take --as png" in capsys.readouterr().err
+    assert command(*picture, "--n", "1251", "--interpolate") == 2
+    assert "on one picture; take fewer rows" in capsys.readouterr().err
 
 
 def test_classes_take_turns_and_are_told(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ function live(svg) {
     event.preventDefault();
     if (!found) hide();
     else if (touched) show(...found, true);
-    else if (found[0].link.hasAttribute("href")) lead(found[0].link.getAttribute("href"));
+    else if (found[0].link.hasAttribute("href")) lead(found[0].link.getAttribute("href"), event);
   });
   function go(mark) {
     for (const other of marks) other.link.setAttribute("tabindex", other === mark ? 0 : -1);

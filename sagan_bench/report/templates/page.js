@@ -116,9 +116,9 @@ for (const command of document.querySelectorAll("pre.command")) {
 }
 
 // A link into a closed part opens it, and one to a row that a filter hides has all rows shown.
-function open() {
+function open(event) {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target?.hidden) {
+  if (event && target?.hidden) {  // not as the page loads: its address has the filter too
     for (const select of target.closest(".frame").querySelectorAll(".filter select")) {
       select.value = "";
       select.dispatchEvent(new Event("change"));
@@ -128,9 +128,13 @@ function open() {
   for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
   return target;
 }
-function lead(to) {
-  if (location.hash === to) open()?.scrollIntoView();  // there once already: no change to follow
+function lead(to, event) {
+  if (location.hash === to) open(event)?.scrollIntoView();  // there once already: no change to follow
   else location.hash = to;
 }
 addEventListener("hashchange", open);
+document.addEventListener("click", (event) => {
+  const to = event.target.closest?.("a[href^='#']")?.getAttribute("href");
+  if (to && !event.defaultPrevented && location.hash === to) lead(to, event);
+});
 open();
